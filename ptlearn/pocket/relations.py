@@ -1,0 +1,314 @@
+"""Hidden rules behind the pocket world's `input = output` lists.
+
+A list shows pairs that follow one rule and never names it, so whoever continues the list has to find the rule in the
+pairs. Some rules recall a fact (country -> capital), some transform a sentence (French -> English), and some cannot be
+in any weight, because the rule is drawn afresh for every list (arbitrary labels, an unknown number to add).
+
+Training lists hold training pairs only. `episode` asks about an input that no list of that relation ever contained; for
+label lists the label words themselves occur nowhere in the corpus either.
+"""
+
+import random
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ptlearn.pocket import french, world
+
+Pair = tuple[str, str]
+Draw = Callable[[], Pair]
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A rule: `begin(rng, new)` fixes what is hidden and returns a function that draws one pair.
+
+    `new` asks for label words that no training list uses. `held_out(pair)` says which pairs are kept for tests,
+    `longest` is the largest number of pairs in a training list (it has to fit the context), `weight` the relation's
+    share among the lists of its kind of document.
+    """
+
+    name: str
+    begin: Callable[[random.Random, bool], Draw]
+    held_out: Callable[[Pair], bool]
+    longest: int = 20
+    weight: float = 1.0
+
+
+def pairs(relation: Relation, count: int, rng: random.Random) -> list[Pair]:
+    """Up to `count` training pairs with different inputs, all under one draw of what is hidden."""
+    return _distinct(relation, relation.begin(rng, False), count, held_out=False, seen=set())
+
+
+def episode(relation: Relation, shots: int, rng: random.Random, *, held_out: bool = True) -> tuple[list[Pair], Pair]:
+    """Demonstrations and one further pair to be predicted, under one draw of what is hidden.
+
+    Args:
+        held_out: ask about a held-out input, with new label words where there are any; else about a training input.
+    Returns:
+        (demonstrations, (query, answer)): the query differs from every demonstration's input.
+    Raises:
+        ValueError: the relation has fewer than `shots` different training inputs.
+    """
+    draw = relation.begin(rng, held_out)
+    [query] = _distinct(relation, draw, 1, held_out=held_out, seen=set())
+    demonstrations = _distinct(relation, draw, shots, held_out=False, seen={query[0]})
+    if len(demonstrations) < shots:
+        raise ValueError(f"shots: {shots} given, but {relation.name!r} has {len(demonstrations)} different inputs")
+    return demonstrations, query
+
+
+def _distinct(relation: Relation, draw: Draw, count: int, *, held_out: bool, seen: set[str]) -> list[Pair]:
+    found: list[Pair] = []
+    for _ in range(40 * count + 2000 * held_out):
+        if len(found) == count:
+            break
+        pair = draw()
+        if pair[0] not in seen and relation.held_out(pair) == held_out:
+            seen.add(pair[0])
+            found.append(pair)
+    return found
+
+
+def is_held_out(relation: str, text: str) -> bool:
+    """True for a tenth of all inputs, by a hash that is the same on every machine.
+
+    >>> is_held_out("capital", "Kenya")
+    False
+    """
+    return zlib.crc32(f"{relation}|{text}".encode()) % 10 == 0
+
+
+def _by_input(name: str) -> Callable[[Pair], bool]:
+    return lambda pair: is_held_out(name, pair[0])
+
+
+# Facts and words: the answer is in the weights, the demonstrations say which one is asked for ----------------------
+
+FACTS = ("capital", "language", "currency", "region", "demonym")
+
+
+def stated(field: str) -> list[Pair]:
+    """(country, value) of every country whose `field` the corpus states; the others occur nowhere."""
+    return [(c.name, getattr(c, field)) for c in world.COUNTRIES if not world.is_held_out(f"{field}|{c.name}")]
+
+
+def _recall(name: str, table: list[Pair] | tuple[Pair, ...], weight: float = 1.0, longest: int = 20) -> Relation:
+    table = tuple(dict(table).items())
+    return Relation(name, lambda rng, new: lambda: rng.choice(table), _by_input(name), longest, weight)
+
+
+def _recall_relations() -> list[Relation]:
+    nouns = [(noun.french, noun.english) for noun in french.NOUNS]
+    categories = [(word, category) for category, words in world.WORDS.items() for word in words]
+    return (
+        [_recall(field, stated(field), weight=1.5) for field in FACTS]
+        + [_recall(name, table) for name, table in world.PAIRS.items() if len(table) >= 20]
+        + [
+            _recall("category", categories, weight=1.5),
+            _recall("french noun", nouns, weight=2.0),
+            _recall("english noun", [(e, f) for f, e in nouns], weight=1.5),
+            _recall("first letter", [(word, word[0]) for word, _ in categories]),
+            _recall("last letter", [(word, word[-1]) for word, _ in categories]),
+            _recall("length", [(word, str(len(word))) for word, _ in categories]),
+        ]
+    )
+
+
+# Sentences ---------------------------------------------------------------------------------------------------------
+
+
+def _is_held_out_sentence(*texts: str) -> bool:
+    return any(french.is_held_out(text) for text in texts)
+
+
+def _sentences(name: str, view: Callable[[french.Sentence], Pair], longest: int, weight: float, *, french_in=(0,),
+               keep: Callable[[french.Sentence], bool] = lambda s: True) -> Relation:  # fmt: skip
+    """Pairs made from one sentence; `french_in` are the sides of the pair that hold a French sentence."""
+
+    def begin(rng: random.Random, new: bool) -> Draw:
+        def draw() -> Pair:
+            while not keep(sentence := french.sentence(rng)):
+                pass
+            return view(sentence)
+
+        return draw
+
+    return Relation(name, begin, lambda pair: any(french.is_held_out(pair[i]) for i in french_in), longest, weight)
+
+
+def _sentence_relations() -> list[Relation]:
+    return [
+        _sentences("french to english", lambda s: (s.french, s.english), 10, 1.6),
+        _sentences("english to french", lambda s: (s.english, s.french), 10, 1.6, french_in=(1,)),
+        _sentences("french negation", lambda s: (s.french, french.negate(s).french), 9, 1.4, french_in=(0, 1),
+                   keep=lambda s: not s.negated),
+        _sentences("french plural", lambda s: (s.french, french.pluralize(s).french), 9, 1.2, french_in=(0, 1),
+                   keep=lambda s: s.has_plural),
+        _sentences("first word", lambda s: (s.french, s.french.split()[0]), 12, 1.2),
+        _sentences("last word", lambda s: (s.french, s.french.split()[-1]), 12, 0.8),
+        _sentences("word count", lambda s: (s.french, str(len(s.french.split()))), 12, 0.8),
+        _sentences("negated or not", lambda s: (s.french, "no" if s.negated else "yes"), 12, 0.5),
+    ]  # fmt: skip
+
+
+# Numbers: one demonstration fits several rules, so only more of them settle it ---------------------------------------
+
+OFFSETS = (-9, -7, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20)
+OPERATIONS = (
+    lambda a, b: a + b,
+    lambda a, b: a - b,
+    lambda a, b: a * b,
+    lambda a, b: a,
+    lambda a, b: b,
+)
+
+
+def _add(rng: random.Random, new: bool) -> Draw:
+    offset = rng.choice(OFFSETS)
+
+    def draw() -> Pair:
+        number = rng.randint(max(0, -offset), 50)
+        return str(number), str(number + offset)
+
+    return draw
+
+
+def _multiply(rng: random.Random, new: bool) -> Draw:
+    factor = rng.choice((2, 3, 4, 5, 10))
+
+    def draw() -> Pair:
+        number = rng.randint(1, 20)
+        return str(number), str(number * factor)
+
+    return draw
+
+
+def _combine(rng: random.Random, new: bool) -> Draw:
+    """Two numbers, the larger first; the operation (sum, difference, product, larger, smaller) is hidden."""
+    operation = rng.choice(OPERATIONS)
+
+    def draw() -> Pair:
+        small, large = sorted((rng.randint(1, 12), rng.randint(1, 12)))
+        return f"{large} {small}", str(operation(large, small))
+
+    return draw
+
+
+# Picking: by position or by meaning ----------------------------------------------------------------------------------
+
+PICKED = ("animal", "fruit", "vehicle", "clothing", "profession", "color", "instrument", "furniture")
+
+
+def _pick(rng: random.Random, new: bool) -> Draw:
+    """Three words of three categories; the rule keeps one of them, by its place or by its category."""
+    place = rng.choice((0, 1, 2, None, None, None))
+    wanted = rng.choice(PICKED)
+
+    def draw() -> Pair:
+        categories = rng.sample(PICKED, 3)
+        if place is None and wanted not in categories:
+            categories[rng.randrange(3)] = wanted
+        words = [rng.choice(world.WORDS[category]) for category in categories]
+        return " ".join(words), words[categories.index(wanted) if place is None else place]
+
+    return draw
+
+
+# Arbitrary labels: which label means what is drawn for every list, so no weight can know it ------------------------------
+
+SYLLABLES = [c + v for c in "bdfgjklmnprstvwz" for v in "aeiou"]
+
+
+def label_words(rng: random.Random, count: int, new: bool) -> list[str]:
+    """`count` different label words; `new` ones are nonsense words that occur nowhere in the corpus."""
+    style = 0 if new else rng.random()
+    if style > 0.85:
+        return rng.sample("ABCDEFGHXYZ", count)
+    if style > 0.7:
+        return rng.sample("123456789", count)
+    if style > 0.45:
+        return rng.sample(world.WORDS[rng.choice(PICKED)], count)
+    found: list[str] = []
+    while len(found) < count:
+        word = "".join(rng.sample(SYLLABLES, 2))
+        if is_held_out("label", word) == new and word not in found:
+            found.append(word)
+    return found
+
+
+def _category_labels(classes: int) -> Relation:
+    def begin(rng: random.Random, new: bool) -> Draw:
+        labels = dict(zip(rng.sample(sorted(world.WORDS), classes), label_words(rng, classes, new), strict=True))
+
+        def draw() -> Pair:
+            category = rng.choice(tuple(labels))
+            return rng.choice(world.WORDS[category]), labels[category]
+
+        return draw
+
+    name = f"{classes} labels"
+    return Relation(name, begin, _by_input("label"), longest=8 + 4 * classes, weight=3.0)
+
+
+def _labelled(name: str, groups: Callable[[], list[list[str]]], weight: float, longest: int = 20) -> Relation:
+    """Labels for a fixed grouping (gender, polarity, parity, region) instead of two random categories."""
+
+    def begin(rng: random.Random, new: bool) -> Draw:
+        members = groups()
+        chosen = rng.sample(members, min(len(members), 2))
+        labels = label_words(rng, len(chosen), new)
+
+        def draw() -> Pair:
+            group = rng.randrange(len(chosen))
+            return rng.choice(chosen[group]), labels[group]
+
+        return draw
+
+    return Relation(name, begin, _by_input(name), longest, weight)
+
+
+def _genders() -> list[list[str]]:
+    return [[noun.french for noun in french.NOUNS if noun.gender == gender] for gender in "mf"]
+
+
+def _polarities() -> list[list[str]]:
+    return [[p.phrase for p in world.SENTIMENT if p.polarity == polarity] for polarity in ("positive", "negative")]
+
+
+def _regions() -> list[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name, region in stated("region"):
+        groups.setdefault(region, []).append(name)
+    return [group for group in groups.values() if len(group) >= 8]
+
+
+def _sizes() -> list[list[str]]:
+    return [[str(n) for n in range(0, 50)], [str(n) for n in range(50, 100)]]
+
+
+def _parities() -> list[list[str]]:
+    return [[str(n) for n in range(first, 100, 2)] for first in (0, 1)]
+
+
+LISTS: tuple[Relation, ...] = (
+    *_recall_relations(),
+    *_sentence_relations(),
+    Relation("add", _add, _by_input("add"), weight=2.5),
+    Relation("multiply", _multiply, _by_input("multiply"), longest=14, weight=1.5),
+    Relation("combine", _combine, _by_input("combine"), weight=1.5),
+    Relation("pick", _pick, _by_input("pick"), longest=18, weight=3.0),
+)
+
+LABELS: tuple[Relation, ...] = (
+    _category_labels(2),
+    _category_labels(3),
+    _category_labels(4),
+    _labelled("gender labels", _genders, weight=1.5),
+    _labelled("sentiment labels", _polarities, weight=2.0, longest=14),
+    _labelled("region labels", _regions, weight=1.5),
+    _labelled("size labels", _sizes, weight=0.7),
+    _labelled("parity labels", _parities, weight=0.7),
+)
+
+RELATIONS: dict[str, Relation] = {relation.name: relation for relation in LISTS + LABELS}
