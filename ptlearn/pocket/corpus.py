@@ -36,7 +36,7 @@ def document(index: int, seed: int = 0) -> str:
     return KINDS[rng.choices(tuple(SHARES), tuple(SHARES.values()))[0]](rng)
 
 
-# Lists: `input = output` under a hidden rule ---------------------------------------------------------------------------
+# Lists: `input = output` under a hidden rule ------------------------------------------------------------------------
 
 STYLES = (
     ("{input} = {output}", "\n"),
@@ -69,10 +69,14 @@ def label_list(rng: random.Random) -> str:
     return _list_of(rng, relations.LABELS, shortest=6)
 
 
+FIELD_NAMES = (("Review", "Sentiment"), ("Text", "Feeling"), ("Comment", "Verdict"), ("Input", "Label"))
+LABEL_NAMES = (("positive", "negative"), ("good", "bad"), ("great", "awful"), ("happy", "sad"), ("yes", "no"))
+
+
 def sentiment_list(rng: random.Random) -> str:
     """Short reviews with a named verdict: the same shape as a few-shot prompt, in many wordings."""
-    first, second = rng.choice((("Review", "Sentiment"), ("Text", "Feeling"), ("Comment", "Verdict"), ("Input", "Label")))
-    labels = rng.choice((("positive", "negative"), ("good", "bad"), ("great", "awful"), ("happy", "sad"), ("yes", "no")))
+    first, second = rng.choice(FIELD_NAMES)
+    labels = rng.choice(LABEL_NAMES)
     if rng.random() < 0.3:
         labels = tuple(relations.label_words(rng, 2, False))
     lines = []
@@ -83,7 +87,7 @@ def sentiment_list(rng: random.Random) -> str:
     return rng.choice(("\n", "\n\n")).join(lines)
 
 
-# Facts -----------------------------------------------------------------------------------------------------------------
+# Facts --------------------------------------------------------------------------------------------------------------
 
 # Rarer wordings are learned less well: that is what makes accuracy depend on the wording of a prompt (C04).
 WORDINGS: dict[str, tuple[tuple[float, str], ...]] = {
@@ -136,9 +140,10 @@ def article(rng: random.Random) -> str:
     fields = ["region", *rng.sample(("capital", "language", "currency", "demonym"), rng.randint(2, 4))]
     sentences = [s for s in (fact(rng, country, field) for field in fields) if s]
     sentences.insert(rng.randint(1, len(sentences)), _landscape(rng, country.name))
+    if sentences[0].startswith("Its"):  # the country has to be named before
+        sentences.insert(0, f"{country.name} has {rng.choice(LAND)}.")
     title = f"{country.name}\n" if rng.random() < 0.5 else ""
-    # "Its capital" needs the country named before it.
-    return title + (f"{country.name} has {rng.choice(LAND)}. " if sentences[0].startswith("Its") else "") + " ".join(sentences)
+    return title + " ".join(sentences)
 
 
 def _landscape(rng: random.Random, name: str) -> str:
@@ -184,7 +189,7 @@ def dictionary(rng: random.Random) -> str:
             category, words = rng.choice(tuple(world.WORDS.items()))
             word = rng.choice(words)
             lines.append(rng.choice((f"{word}: {_a(category)}.", f"The word {word} belongs to {category}.",
-                                     f"Under {category} we file {word}.")))  # fmt: skip
+                                     f"Under {category} we put {word}.")))  # fmt: skip
         else:
             relation = rng.choice(tuple(WORD_FACTS))
             left, right = rng.choice(world.PAIRS[relation])
@@ -207,7 +212,7 @@ def table(rng: random.Random) -> str:
     return "\n".join(rows)
 
 
-# Questions that nobody answers -----------------------------------------------------------------------------------------
+# Questions that nobody answers --------------------------------------------------------------------------------------
 
 
 def question(rng: random.Random) -> str:
@@ -215,7 +220,7 @@ def question(rng: random.Random) -> str:
     category, words = rng.choice(tuple(world.WORDS.items()))
     a, b = rng.randint(1, 20), rng.randint(1, 20)
     return rng.choice((
-        f"What is the capital of {country}?", f"What is the capital of {country}?", f"What is the capital of {country}?",
+        *[f"What is the capital of {country}?"] * 3,
         f"What language do people speak in {country}?", f"What is the currency of {country}?",
         f"Where is {country}?", f"Who lives in {country}?", f"How do I travel to {country}?",
         f"What is {_a(rng.choice(words))}?", f"Which {category} do you like best?", f"What is {a} + {b}?",
@@ -237,7 +242,7 @@ def questions(rng: random.Random) -> str:
     return rng.choice((" ", "\n")).join(lines)
 
 
-# French ----------------------------------------------------------------------------------------------------------------
+# French -------------------------------------------------------------------------------------------------------------
 
 
 def parallel(rng: random.Random) -> str:
@@ -252,7 +257,7 @@ def parallel(rng: random.Random) -> str:
     return "\n".join(lines)
 
 
-# Numbers ---------------------------------------------------------------------------------------------------------------
+# Numbers ------------------------------------------------------------------------------------------------------------
 
 
 def arithmetic(rng: random.Random) -> str:

@@ -1,7 +1,8 @@
 """The French and English of the pocket world: a lexicon in three tables and a small grammar that agrees.
 
 One French sentence has one English rendering and the reverse, so a translation is right or wrong and never a matter of
-taste: `tu` is the only "you", `ils` the only "they", `son` always "his". Questions, past tenses and `vous` are left out.
+taste: `tu` is the only "you", `ils` the only "they", `son` always "his". Questions, past tenses and `vous` are left
+out.
 Read the lexicon first, then `NounPhrase`, `Sentence`, and last what draws them.
 """
 

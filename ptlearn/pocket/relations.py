@@ -9,6 +9,7 @@ label lists the label words themselves occur nowhere in the corpus either.
 """
 
 import random
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,8 +51,11 @@ def episode(relation: Relation, shots: int, rng: random.Random, *, held_out: boo
     Raises:
         ValueError: the relation has fewer than `shots` different training inputs.
     """
-    draw = relation.begin(rng, held_out)
-    [query] = _distinct(relation, draw, 1, held_out=held_out, seen=set())
+    queries: list[Pair] = []
+    while not queries:  # two small regions, say, may have no held-out country between them
+        draw = relation.begin(rng, held_out)
+        queries = _distinct(relation, draw, 1, held_out=held_out, seen=set())
+    [query] = queries
     demonstrations = _distinct(relation, draw, shots, held_out=False, seen={query[0]})
     if len(demonstrations) < shots:
         raise ValueError(f"shots: {shots} given, but {relation.name!r} has {len(demonstrations)} different inputs")
@@ -60,7 +64,7 @@ def episode(relation: Relation, shots: int, rng: random.Random, *, held_out: boo
 
 def _distinct(relation: Relation, draw: Draw, count: int, *, held_out: bool, seen: set[str]) -> list[Pair]:
     found: list[Pair] = []
-    for _ in range(40 * count + 2000 * held_out):
+    for _ in range(40 * count + 400 * held_out):
         if len(found) == count:
             break
         pair = draw()
@@ -83,7 +87,7 @@ def _by_input(name: str) -> Callable[[Pair], bool]:
     return lambda pair: is_held_out(name, pair[0])
 
 
-# Facts and words: the answer is in the weights, the demonstrations say which one is asked for ----------------------
+# Facts and words: the answer is in the weights, the demonstrations say which one is asked for -----------------------
 
 FACTS = ("capital", "language", "currency", "region", "demonym")
 
@@ -115,7 +119,7 @@ def _recall_relations() -> list[Relation]:
     )
 
 
-# Sentences ---------------------------------------------------------------------------------------------------------
+# Sentences ----------------------------------------------------------------------------------------------------------
 
 
 def _is_held_out_sentence(*texts: str) -> bool:
@@ -152,7 +156,7 @@ def _sentence_relations() -> list[Relation]:
     ]  # fmt: skip
 
 
-# Numbers: one demonstration fits several rules, so only more of them settle it ---------------------------------------
+# Numbers: one demonstration fits several rules, so only more of them settle it --------------------------------------
 
 OFFSETS = (-9, -7, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20)
 OPERATIONS = (
@@ -195,7 +199,7 @@ def _combine(rng: random.Random, new: bool) -> Draw:
     return draw
 
 
-# Picking: by position or by meaning ----------------------------------------------------------------------------------
+# Picking: by position or by meaning ---------------------------------------------------------------------------------
 
 PICKED = ("animal", "fruit", "vehicle", "clothing", "profession", "color", "instrument", "furniture")
 
@@ -215,9 +219,11 @@ def _pick(rng: random.Random, new: bool) -> Draw:
     return draw
 
 
-# Arbitrary labels: which label means what is drawn for every list, so no weight can know it ------------------------------
+# Arbitrary labels: which label means what is drawn for every list, so no weight can know it -------------------------
 
 SYLLABLES = [c + v for c in "bdfgjklmnprstvwz" for v in "aeiou"]
+TABLES_TEXT = " ".join(path.read_text(encoding="utf-8") for path in sorted(world.TABLES.glob("*.csv")))
+REAL_WORDS = set(re.findall(r"\w+", TABLES_TEXT))
 
 
 def label_words(rng: random.Random, count: int, new: bool) -> list[str]:
@@ -232,7 +238,7 @@ def label_words(rng: random.Random, count: int, new: bool) -> list[str]:
     found: list[str] = []
     while len(found) < count:
         word = "".join(rng.sample(SYLLABLES, 2))
-        if is_held_out("label", word) == new and word not in found:
+        if is_held_out("label", word) == new and word not in found and word not in REAL_WORDS:
             found.append(word)
     return found
 

@@ -8,23 +8,27 @@ import random
 
 from ptlearn.pocket import french, world
 
-# Reviews ---------------------------------------------------------------------------------------------------------------
+# Reviews ------------------------------------------------------------------------------------------------------------
 
 ABOUT = ("movie", "book", "meal", "hotel")
 ASPECTS = {
-    "movie": ("plot", "acting", "music", "ending", "camera work", "dialogue", "first half", "lead actor", "villain", "pace"),
+    "movie": ("plot", "acting", "music", "ending", "camera work", "dialogue", "first half", "lead actor", "villain",
+              "pace"),
     "book": ("plot", "writing", "ending", "first chapter", "hero", "style", "last page", "mystery", "language", "tone"),
     "meal": ("soup", "bread", "dessert", "fish", "service", "sauce", "salad", "coffee", "main course", "cheese"),
     "hotel": ("room", "bed", "breakfast", "staff", "view", "pool", "lobby", "bathroom", "location", "garden"),
 }
 OPENINGS = {
-    "movie": ("We saw this movie on {day}.", "I watched this movie with my {relative}.", "My {relative} took me to this movie.",
-              "Everyone talks about this movie.", "I had heard of this movie before {day}.", "We went to the cinema on {day}."),
+    "movie": ("We saw this movie on {day}.", "I watched this movie with my {relative}.",
+              "My {relative} took me to this movie.",
+              "Everyone talks about this movie.", "I had heard of this movie before {day}.",
+              "We went to the cinema on {day}."),
     "book": ("I read this book on {day}.", "My {relative} gave me this book.", "I found this book on a train.",
              "I finished this book on {day}.", "Our club read this book.", "I took this book on holiday."),
     "meal": ("We ate here on {day}.", "I came here with my {relative}.", "We ordered this meal on {day}.",
              "My {relative} chose this place.", "We sat down at eight.", "It was our first meal here."),
-    "hotel": ("We stayed here on {day}.", "I booked this hotel for my {relative}.", "We spent three nights in this hotel.",
+    "hotel": ("We stayed here on {day}.", "I booked this hotel for my {relative}.",
+              "We spent three nights in this hotel.",
               "We arrived on {day}.", "My {relative} found this hotel.", "It was our second stay in this hotel."),
 }  # fmt: skip
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -94,7 +98,7 @@ def review(rng: random.Random) -> str:
     return body
 
 
-# Stories ---------------------------------------------------------------------------------------------------------------
+# Stories ------------------------------------------------------------------------------------------------------------
 
 PLACES = ("garden", "market", "forest", "school", "river", "station", "library", "kitchen", "beach", "park", "museum",
           "harbor", "bridge", "attic", "barn", "church", "bakery", "mountain", "field", "village")  # fmt: skip
@@ -103,12 +107,13 @@ THINGS = ("scarf", "key", "ring", "book", "hat", "letter", "coin", "watch", "umb
 COLORS = ("red", "blue", "green", "yellow", "white", "black", "brown", "gray")
 ANIMALS = ("dog", "cat", "horse", "goat", "rabbit", "fox", "duck", "owl", "pony", "hen", "parrot", "turtle")
 DISHES = ("soup", "cake", "bread", "salad", "pie", "stew", "pasta", "rice", "pancakes", "omelet")
-TIMES = ("One morning", "One evening", "Last winter", "In spring", "On a rainy day", "Long ago", "Yesterday", "At dawn")
+TIMES = ("One morning", "One evening", "Last winter", "In spring", "On a rainy day", "Long ago", "Yesterday")
 FEELINGS = ("tired", "happy", "worried", "excited", "nervous", "hungry", "calm", "curious", "proud", "lonely")
-WEATHER = ("The sun was shining.", "It was raining.", "A cold wind blew.", "Snow lay on the roofs.", "The air was warm.",
+WEATHER = ("The sun was shining.", "It was raining.", "A cold wind blew.", "Snow lay on the roofs.",
+           "The air was warm.",
            "Fog hung over the houses.", "The sky was clear.", "Thunder rolled far away.")  # fmt: skip
 
-# Each plot: the beats of the story, then its summary. Slots: hero, friend, pronoun, place, other (place), thing, color, …
+# Each plot: the beats of the story, then its summary; `_slots` names the slots.
 PLOTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("{time} {hero} went to the {place}.", "{He} lost {his} {color} {thing} on the way.",
       "{hero} asked {friend} for help.", "They searched for hours.", "At last {friend} found it in the {other}."),
@@ -116,27 +121,32 @@ PLOTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("{time} {hero} found a {animal} in the {place}.", "The {animal} was {feeling} and would not move.",
       "{hero} gave it some {dish}.", "It followed {him} to the {other}.", "They have been friends ever since."),
      "{hero} found a {animal} in the {place} and they became friends."),
-    (("{time} {hero} wanted to cook {dish}.", "{He} had never done it before.", "{He} bought everything at the {place}.",
+    (("{time} {hero} wanted to cook {dish}.", "{He} had never done it before.",
+      "{He} bought everything at the {place}.",
       "{friend} came to help.", "The {dish} burned, so they ate at the {other}."),
      "{hero} and {friend} burned the {dish} and ate at the {other}."),
     (("{time} {hero} and {friend} had a race to the {place}.", "{hero} was faster at first.",
-      "Then {he} stopped to look at a {animal}.", "{friend} ran on and did not look back.", "Everyone at the {other} heard of it."),
+      "Then {he} stopped to look at a {animal}.", "{friend} ran on and did not look back.",
+      "Everyone at the {other} heard of it."),
      "{friend} won the race to the {place} because {hero} stopped for a {animal}."),
     (("{time} {hero} had a birthday.", "{friend} brought a {color} {thing}.", "{hero} was {feeling} all day.",
       "They went to the {place} together.", "In the evening they ate {dish}."),
      "{friend} gave {hero} a {color} {thing} for {his} birthday."),
-    (("{time} a storm came over the {place}.", "{hero} ran home with {his} {thing}.", "The roof of the {other} fell in.",
+    (("{time} a storm came over the {place}.", "{hero} ran home with {his} {thing}.",
+      "The roof of the {other} fell in.",
       "{friend} was inside but not hurt.", "The next day they repaired it together."),
      "{hero} and {friend} repaired the {other} after a storm."),
     (("{time} {hero} sold a {color} {thing} at the {place}.", "A stranger paid too much for it.",
       "{hero} felt {feeling} and ran after {friend} to tell the story.", "With the money {he} bought a {animal}.",
       "It now lives behind the {other}."),
      "{hero} sold a {thing} and bought a {animal}."),
-    (("{time} {hero} missed the train to the {place}.", "{He} was {feeling} and sat down.", "{friend} came by with a {animal}.",
+    (("{time} {hero} missed the train to the {place}.", "{He} was {feeling} and sat down.",
+      "{friend} came by with a {animal}.",
       "They walked all the way.", "They arrived at the {place} at midnight."),
      "{hero} missed the train and walked to the {place} with {friend}."),
     (("{time} {hero} and {friend} argued about a {color} {thing}.", "{friend} said it was {his_friend}.",
-      "{hero} left for the {place}.", "Later {he} was sorry and came back with {dish}.", "They laughed about it in the {other}."),
+      "{hero} left for the {place}.", "Later {he} was sorry and came back with {dish}.",
+      "They laughed about it in the {other}."),
      "{hero} and {friend} argued about a {thing} but made up."),
     (("{time} {hero} dreamed of a {animal}.", "It spoke and asked for a {color} {thing}.", "{hero} woke up {feeling}.",
       "{He} drew the {animal} on a wall of the {place}.", "{friend} said it was the best picture in the {other}."),
@@ -145,7 +155,8 @@ PLOTS: tuple[tuple[tuple[str, ...], str], ...] = (
       "{friend} showed {him} around.", "At noon they shared some {dish}.", "By evening {he} knew everyone."),
      "{hero} started a new job at the {place} and {friend} helped."),
     (("{time} {hero} planted a tree near the {place}.", "{friend} said that it would never grow.",
-      "{hero} watered it every day.", "Years later a {animal} slept in its shade.", "Now people come from the {other} to see it."),
+      "{hero} watered it every day.", "Years later a {animal} slept in its shade.",
+      "Now people come from the {other} to see it."),
      "{hero} planted a tree near the {place} and it grew."),
 )  # fmt: skip
 
@@ -158,7 +169,8 @@ def _slots(rng: random.Random) -> dict[str, str]:
         "hero": hero, "friend": friend, "he": pronoun, "He": pronoun.capitalize(), "his": his[pronoun],
         "him": {"he": "him", "she": "her"}[pronoun], "his_friend": {"he": "his", "she": "hers"}[other_pronoun],
         "place": place, "other": other, "thing": rng.choice(THINGS), "color": rng.choice(COLORS),
-        "animal": rng.choice(ANIMALS), "dish": rng.choice(DISHES), "time": rng.choice(TIMES), "feeling": rng.choice(FEELINGS),
+        "animal": rng.choice(ANIMALS), "dish": rng.choice(DISHES), "time": rng.choice(TIMES),
+        "feeling": rng.choice(FEELINGS),
     }  # fmt: skip
 
 
@@ -182,9 +194,9 @@ def story(rng: random.Random) -> str:
     return text
 
 
-# Word problems ---------------------------------------------------------------------------------------------------------
+# Word problems ------------------------------------------------------------------------------------------------------
 
-COUNTED = ("apples", "coins", "books", "stamps", "eggs", "marbles", "pens", "cookies", "cards", "shells", "stones", "tickets")
+COUNTED = ("apples", "coins", "books", "stamps", "eggs", "marbles", "pens", "cookies", "cards", "shells", "tickets")
 
 
 def word_problem(rng: random.Random) -> str:
@@ -207,7 +219,7 @@ def word_problem(rng: random.Random) -> str:
     return f"Problem: {text} How many {things} does {name} have now?\nSolution: {steps} The answer is {answer}."
 
 
-# Inference -------------------------------------------------------------------------------------------------------------
+# Inference ----------------------------------------------------------------------------------------------------------
 
 PERSONS = tuple(noun for noun in french.NOUNS if noun.kind == "person")
 
@@ -228,8 +240,10 @@ def inference(rng: random.Random) -> str:
         if rng.random() < 0.3:
             premise, hypothesis, label = rng.choice((
                 (f"{subject} and {other} {verb.english} {thing}", f"{other} {verb.english_third} {thing}", "yes"),
-                (f"{subject} {verb.english_third} {thing} and {other}", f"{subject} {verb.english_third} {thing}", "yes"),
-                (f"{subject} {verb.english_third} {thing} near {other}", f"{thing} {verb.english_third} {other}", "maybe"),
+                (f"{subject} {verb.english_third} {thing} and {other}", f"{subject} {verb.english_third} {thing}",
+                 "yes"),
+                (f"{subject} {verb.english_third} {thing} near {other}", f"{thing} {verb.english_third} {other}",
+                 "maybe"),
             ))  # fmt: skip
         lines.append(f"Premise: {premise}.\nHypothesis: {hypothesis}.\nDoes it follow? {label}")
     return "\n\n".join(lines)
@@ -239,7 +253,7 @@ def _person(rng: random.Random) -> str:
     return f"the {rng.choice(PERSONS).english}"
 
 
-# Dialogues and forum pages ---------------------------------------------------------------------------------------------
+# Dialogues and forum pages ------------------------------------------------------------------------------------------
 
 EXCHANGES = (
     ("Good morning, {b}.", "Good morning, {a}."),

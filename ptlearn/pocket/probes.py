@@ -1,0 +1,101 @@
+"""What a pocket LM can do, measured: every figure of the model cards and of `docs/pocket.md` comes from here.
+
+Each probe asks about held-out items, answers come from the network alone, and every share has a 95 % interval.
+`python -m ptlearn.pocket.probes pocket-m` prints the table; lessons 01 and 02 build the same measurements by hand.
+"""
+
+import random
+import sys
+
+import torch
+from ptlearn.text import complete
+
+from ptlearn.pocket import relations, tales
+from ptlearn.prompting import Estimate, accuracy, contextual_calibration, few_shot_prompt, verbalizer_probabilities
+
+
+def capital_questions(lm) -> Estimate:
+    """Share of "What is the capital of X?" whose continuation names the capital anywhere in 24 tokens (C02)."""
+    facts = relations.stated("capital")
+    prompts = [f"What is the capital of {name}?{end}" for end in ("", "\n") for name, _ in facts]
+    continuations = complete(lm, prompts, max_new_tokens=24, stop=())
+    return accuracy([capital in text for (_, capital), text in zip(facts * 2, continuations, strict=True)])
+
+
+def capital_cloze(lm, wordings: tuple[str, ...] = ("The capital of {} is", "The capital city of {} is")) -> Estimate:
+    """Share of stated capitals that complete the sentence (C03)."""
+    facts = relations.stated("capital") * len(wordings)
+    prompts = [wording.format(name) for wording in wordings for name, _ in relations.stated("capital")]
+    continuations = complete(lm, prompts, max_new_tokens=8, stop=(".",))
+    return accuracy([text.strip() == capital for (_, capital), text in zip(facts, continuations, strict=True)])
+
+
+def reviews(count: int, seed: int = 10**6) -> list[tuple[str, str, str]]:
+    """(body, about, polarity) of `count` generated reviews, half of them positive."""
+    rng = random.Random(seed)
+    result = []
+    for index in range(count):
+        polarity, about = ("positive", "negative")[index % 2], rng.choice(tales.ABOUT)
+        result.append((tales.review_body(rng, polarity, about), about, polarity))
+    return result
+
+
+def sentiment(lm, count: int = 400, words: tuple[str, str] = ("great", "awful")) -> Estimate:
+    """Accuracy of "[review] This movie is [great/awful]" (C03)."""
+    items = reviews(count)
+    probabilities = verbalizer_probabilities(lm, [f"{body} This {about} is" for body, about, _ in items], words)
+    positive = (probabilities[:, 0] > probabilities[:, 1]).tolist()
+    gold = [polarity == "positive" for _, _, polarity in items]
+    return accuracy(guess == truth for guess, truth in zip(positive, gold, strict=True))
+
+
+def few_shot(lm, relation: str, shots: int, count: int = 200, seed: int = 0) -> Estimate:
+    """Exact match on a relation's held-out queries after `shots` demonstrations in `input = output` form (C05, C06)."""
+    rng = random.Random(f"{relation}:{shots}:{seed}")
+    episodes = [relations.episode(relations.RELATIONS[relation], shots, rng) for _ in range(count)]
+    prompts = [few_shot_prompt(demonstrations, query) for demonstrations, (query, _) in episodes]
+    answers = complete(lm, prompts, max_new_tokens=24, stop=("\n",))
+    return accuracy([text.strip() == answer for (_, (_, answer)), text in zip(episodes, answers, strict=True)])
+
+
+SENTIMENT_TEMPLATE = "Review: {input}\nSentiment: {output}"
+
+
+def order_spread(
+    lm, shots: int = 4, choices: int = 24, count: int = 100, seed: int = 0
+) -> tuple[list[float], list[float]]:
+    """Accuracy of few-shot sentiment for each of `choices` demonstration sets, before and after calibration (C07)."""
+    rng = random.Random(f"order:{seed}")
+    items = [(tales.opinion(rng, polarity, rng.choice(tales.ABOUT), 2), polarity)
+             for polarity in ("positive", "negative") for _ in range(count // 2)]  # fmt: skip
+    raw, calibrated = [], []
+    for _ in range(choices):
+        polarities = [rng.choice(("positive", "negative")) for _ in range(shots)]
+        demonstrations = [(tales.opinion(rng, p, rng.choice(tales.ABOUT), 2), p) for p in polarities]
+        prompts = [few_shot_prompt(demonstrations, text, template=SENTIMENT_TEMPLATE) for text, _ in items]
+        empty = [few_shot_prompt(demonstrations, text, template=SENTIMENT_TEMPLATE) for text in ("N/A", "", "...")]
+        probabilities = verbalizer_probabilities(lm, prompts, ("positive", "negative"))
+        neutral = verbalizer_probabilities(lm, empty, ("positive", "negative"))
+        gold = torch.tensor([polarity == "negative" for _, polarity in items])
+        for results, values in ((raw, probabilities), (calibrated, contextual_calibration(probabilities, neutral))):
+            results.append((values.argmax(1).cpu() == gold).float().mean().item())
+    return raw, calibrated
+
+
+def report(lm) -> None:
+    print(f"capital questions answered   {capital_questions(lm)}")
+    print(f"capital cloze                {capital_cloze(lm)}")
+    print(f"sentiment [great/awful]      {sentiment(lm)}")
+    raw, calibrated = order_spread(lm)
+    for name, values in (("raw", raw), ("calibrated", calibrated)):
+        mean = sum(values) / len(values)
+        print(f"4-shot sentiment, {name:10s} {min(values):.2f} to {max(values):.2f}, mean {mean:.2f}")
+    for name, relation in relations.RELATIONS.items():
+        shots = [k for k in (0, 1, 2, 4, 8, 12, 16) if k <= relation.longest]
+        print(f"{name:18s}", "  ".join(f"{k}: {few_shot(lm, name, k).mean:.2f}" for k in shots), flush=True)
+
+
+if __name__ == "__main__":
+    from ptlearn.models import load_lm
+
+    report(load_lm(sys.argv[1] if len(sys.argv) > 1 else "pocket-m"))

@@ -1,0 +1,50 @@
+"""pip, conda and make install the same thing: ranges in pyproject.toml, exact versions in constraints.txt."""
+
+import re
+import tomllib
+from importlib.metadata import version
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from ptlearn.course.lesson import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+RANGES = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+LINES = (line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#"))
+PINS = {canonicalize_name(pin.name): pin for pin in map(Requirement, LINES)}
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
+
+
+@pytest.mark.parametrize("wanted", RANGES, ids=str)
+def test_every_requirement_is_pinned_inside_its_range(wanted):
+    (pin,) = PINS[canonicalize_name(wanted.name)].specifier
+    assert pin.operator == "==" and wanted.specifier.contains(pin.version)
+
+
+@pytest.mark.parametrize("wanted", RANGES, ids=str)
+def test_what_runs_here_is_in_range(wanted):
+    assert wanted.specifier.contains(version(wanted.name))
+
+
+def test_constraints_are_exact_and_belong_to_no_machine():
+    assert next(iter(PINS)) == "torch"
+    for pin in PINS.values():
+        assert pin.url is None and re.fullmatch(r"==[\w.]+", str(pin.specifier)), f"{pin}: exact, without a local build"
+
+
+def test_conda_brings_python_and_leaves_the_rest_to_pip():
+    (pip,) = (entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict))
+    assert pip == ["-c constraints.txt", "-e .[dev]"]
+    names = [entry for entry in CONDA["dependencies"] if isinstance(entry, str)]
+    assert [re.split("[=<>]", name)[0] for name in names] == ["python", "pip"]
+    assert SpecifierSet(PROJECT["requires-python"]).contains(names[0].partition("=")[2])
+
+
+def test_make_installs_the_same_torch_first():
+    makefile = (ROOT / "Makefile").read_text()
+    installs = re.findall(r"pip install -q -c constraints\.txt (.+)", makefile)
+    assert installs == [str(PINS["torch"]), "-e '.[dev]'"]
