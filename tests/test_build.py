@@ -11,6 +11,7 @@ from toy_lesson import write_lesson
 from ptlearn.course import build as building
 from ptlearn.course.build import build
 from ptlearn.course.lesson import LessonError, blanked, cells_of, summary
+from ptlearn.course.outputs import without_software
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +174,14 @@ def test_a_solution_that_fails_its_own_check_is_refused(tmp_path):
         ("print(len(prompts))", "%matplotlib inline", "invalid syntax"),
         ("print(len(prompts))", "# %matplotlib inline", "is a magic"),
         ("    # END SOLUTION\n", "    # END SOLUTION\nprint(double([1]))\n", "behind the check"),
+        ('ex="99.1" points=2', "points=2", "no key ex"),
+        ("points=2", "point=2", "unknown key 'point'"),
+        ('# %% ex="99.2" points=1 minutes=1 difficulty="hard"', "# %%", "no key ex"),
+        (
+            'double = check("99.1", double)',
+            'double = check("99.1", double)\n# BEGIN SOLUTION',
+            "outside an answer cell",
+        ),
         ('prompts = ["first', 'prompts = [  # BEGIN\n# BEGIN SOLUTION\n"first', "does not pair"),
     ],
 )
@@ -231,7 +240,7 @@ def test_a_png_loses_the_name_of_its_program():
     plain, named = io.BytesIO(), io.BytesIO()
     Figure(figsize=(1, 1)).savefig(plain, metadata={"Software": None})
     Figure(figsize=(1, 1)).savefig(named)
-    assert building.without_software(named.getvalue()) == plain.getvalue() != named.getvalue()
+    assert without_software(named.getvalue()) == plain.getvalue() != named.getvalue()
 
 
 def test_a_lesson_runs_as_a_script_with_its_knobs(tmp_path):

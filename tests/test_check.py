@@ -8,7 +8,8 @@ import torch
 from toy_lesson import write_lesson
 
 from ptlearn.course import check, checks
-from ptlearn.course.exercise import Exercise, differences, exercise, judge, plain
+from ptlearn.course.diagnosis import differences, plain
+from ptlearn.course.exercise import Exercise, exercise, judge
 
 
 @pytest.fixture(autouse=True)

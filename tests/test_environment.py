@@ -1,8 +1,10 @@
 """pip, conda and make install the same thing: ranges in pyproject.toml, exact versions in constraints.txt."""
 
+import ast
 import re
+import sys
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 
 import pytest
 import yaml
@@ -48,3 +50,17 @@ def test_make_installs_the_same_torch_first():
     makefile = (ROOT / "Makefile").read_text()
     installs = re.findall(r"pip install -q -c constraints\.txt (.+)", makefile)
     assert installs == [str(PINS["torch"]), "-e '.[dev]'"]
+
+
+def test_everything_imported_is_declared():
+    places = packages_distributions()
+    declared = {canonicalize_name(wanted.name) for wanted in RANGES}
+    declared |= {canonicalize_name(Requirement(line).name) for line in PROJECT["optional-dependencies"]["gpu"]}
+    for path in [*ROOT.glob("ptlearn/**/*.py"), *ROOT.glob("lessons/*.py"), *ROOT.glob("tests/*.py")]:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+        tops = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"ptlearn", "IPython"}
+        tops -= {sibling.stem for sibling in path.parent.glob("*.py")}
+        missing = {top for top in tops if not {canonicalize_name(name) for name in places.get(top, [top])} & declared}
+        assert not missing, f"{path.relative_to(ROOT)} imports {missing}, which pyproject.toml does not name"

@@ -1,12 +1,11 @@
 """The notebooks that are handed out are what the lessons give: complete, small, readable, and without solutions."""
 
-import json
-
 import pytest
 
-from ptlearn.course.build import FIGURE_BYTES, build, problems_of
+from ptlearn.course.build import build
 from ptlearn.course.exercise import exercises
 from ptlearn.course.lesson import ROOT, cells_of, keys, lesson_files, solution_lines, summary
+from ptlearn.course.outputs import problems_of, size_problems
 
 LESSONS = pytest.mark.parametrize("path", lesson_files(), ids=lambda path: path.stem)
 
@@ -60,11 +59,5 @@ def test_no_line_of_a_solution_is_handed_out(path):
 def test_the_outputs_are_fit_to_publish(path):
     cells = notebook("solutions", path).cells
     assert [problem for cell in cells for problem in problems_of(cell)] == []
+    assert size_problems(notebook("solutions", path)) == []
     assert all(cell.execution_count for cell in cells if cell.cell_type == "code")
-
-
-@LESSONS
-def test_pictures_stay_small(path):
-    made = json.loads((ROOT / "solutions" / f"{path.stem}.ipynb").read_text(encoding="utf-8"))
-    shown = [output.get("data", {}) for cell in made["cells"] for output in cell.get("outputs", [])]
-    assert sum(len("".join(data[kind])) for data in shown for kind in data if kind.startswith("image/")) <= FIGURE_BYTES

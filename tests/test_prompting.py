@@ -1,6 +1,5 @@
 """Prompts against hand-written texts, scores against whole-text log-likelihoods, intervals against published ones."""
 
-import doctest
 import random
 from types import SimpleNamespace
 
@@ -9,7 +8,6 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ptlearn import prompting
 from ptlearn.prompting import (
     ChoiceScores,
     accuracy,
@@ -95,11 +93,6 @@ def join(prompt, choice):
 def expected_scores(lm, prompts, choices):
     rows = [[log_likelihood(lm, join(p, c)) - log_likelihood(lm, p) for c in choices] for p in prompts]
     return torch.tensor(rows, dtype=torch.float)
-
-
-def test_doctests():
-    result = doctest.testmod(prompting)
-    assert result.failed == 0 and result.attempted >= 5
 
 
 # prompts

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 CHECKS = """
-from ptlearn.course.exercise import Exercise, differences
+from ptlearn.course.diagnosis import differences
+from ptlearn.course.exercise import Exercise
 
 
 def double(values):

@@ -1,0 +1,23 @@
+"""Post-training of language models, from prompting to reinforcement learning on text, small enough to read.
+
+Read the modules in this order; each lesson builds a part of one by hand and then goes on with the tested version.
+
+    rollout              the record that flows; log-probabilities of taken actions; the behaviour check
+    policy_gradient      one loss and every weight of the course
+    mdp, gridworld       a world with exact answers, and the same world as an environment
+    policies             tables and small networks as policies and critics
+    models               load a language model by name: "pocket-s|m|l", a local folder, a hub id
+    text, decoding       sampling text into a Rollout, scoring text; the fast step behind the sampling
+    prompting, tasks     templates and few-shot prompts; prompts with a verifier
+    synthetic            Self-Instruct: generate, filter, deduplicate
+    parameter_efficient  last_k, bitfit, adapters, lora
+    preferences          reward model and DPO, as weights of the same loss
+    training             the loops: supervised finetuning and policy gradients
+    figures              learning curves, value maps, token heat maps
+    pocket               the pocket world and its language models
+    course               the classroom: building notebooks, checking and grading exercises
+
+Nothing is re-exported: `from ptlearn.rollout import Rollout` says where a name lives, and `import ptlearn` stays fast.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,206 @@
+"""From a lesson to its two notebooks: `notebooks/` with blank exercises, `solutions/` executed.
+
+The same lesson gives the same bytes for the blank notebook, always. The executed one is refused when it holds
+something that a reader cannot use (a warning, a widget, a figure without words) or that belongs to one machine (a path,
+an address).
+"""
+
+import copy
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from ptlearn.course.lesson import PREFIXES, ROOT, LessonError, blanked, cells_of, keys, lesson_files, solved
+from ptlearn.course.outputs import outputs, problems_of, size_problems, tidy
+from ptlearn.course.session import progress
+
+THREADS = 2  # fixed, since sums depend on how they are split
+CELL_SECONDS = 900  # a lesson takes 90 s; this stops a cell that hangs
+
+COLAB = """\
+# On Colab this installs the course beside Colab's own torch and numpy; anywhere else it does nothing.
+import importlib.util
+import sys
+
+if "google.colab" in sys.modules and importlib.util.find_spec("ptlearn") is None:
+    import pathlib
+    import subprocess
+    from importlib.metadata import version
+
+    course = {address!r}  # where the course is: a git address, a folder or a wheel
+    assert course, "write the address of the course into the line above"
+    kept = pathlib.Path("kept.txt")
+    kept.write_text("".join(f"{{name}}=={{version(name)}}\\n" for name in ("torch", "numpy")))
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-c", str(kept), course], check=True)"""
+
+
+def build(
+    lessons: list[str] | None = None, *, check: bool = False, execute: bool = True, root: Path = ROOT
+) -> list[str]:
+    """Make the notebooks of the lessons (all by default), or with `check` say what is not up to date.
+
+    Args:    lessons: numbers, names or paths; check: write nothing; execute: also run the solutions.
+    Returns: the notebooks written, or with `check` one line per notebook that is not what its lesson gives.
+    Raises:  LessonError naming the lesson and what is wrong with it or with what it shows.
+    """
+    root = Path(root)
+    found = []
+    for path in progress(lesson_files(root, lessons), "lessons"):
+        blank, full = notebooks_of(path)
+        blank_path, full_path = (root / folder / f"{path.stem}.ipynb" for folder in ("notebooks", "solutions"))
+        if check:
+            found += differing(blank, blank_path, full, full_path, root)
+            continue
+        write(blank_path, serialized(blank))
+        found.append(str(blank_path.relative_to(root)))
+        if execute:
+            write(full_path, serialized(executed(full, path.name)))
+            found.append(str(full_path.relative_to(root)))
+    return found + (orphans(root) if check and not lessons else [])
+
+
+def notebooks_of(path: Path) -> tuple:
+    """The blank and the full notebook of a lesson, neither executed, with the same ids."""
+    import nbformat
+
+    cells = [nbformat.v4.new_code_cell(COLAB.format(address=course_address()), metadata={"ptlearn": {"role": "colab"}})]
+    for cell in cells_of(path):
+        if keys(cell).get("role") == "answer":
+            cells.append(header(cell))
+        cells.append(cell)
+    identify(cells)
+    return tuple(notebook([changed(cell, change, path) for cell in cells]) for change in (blanked, solved))
+
+
+def course_address() -> str:
+    """Where Colab installs the course from: the repository named in pyproject.toml, if it names one."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    repository = project.get("urls", {}).get("Repository", "")
+    return repository and f"git+{repository}"
+
+
+def header(answer):
+    """The line of an exercise that a student sees above the answer cell."""
+    import nbformat
+
+    found = keys(answer)
+    minutes, points = (f"{found[name]} {name if found[name] != 1 else name[:-1]}" for name in ("minutes", "points"))
+    line = f"**Exercise {found['ex']}** · {found['difficulty']} · about {minutes} · {points}"
+    return nbformat.v4.new_markdown_cell(line, metadata={"ptlearn": {"ex": found["ex"], "role": "head"}})
+
+
+def identify(cells: list) -> None:
+    """Give every cell an id that only its own content decides, and repeat it in the metadata."""
+    seen: dict[str, int] = {}
+    for cell in cells:
+        found = keys(cell)
+        if "ex" in found:
+            key = f"{PREFIXES[found['role']]}-{found['ex'].replace('.', '-')}"
+        else:
+            digest = hashlib.sha1(cell.source.encode()).hexdigest()[:8]
+            key = f"{'md' if cell.cell_type == 'markdown' else cell.cell_type}-{digest}"
+        seen[key] = seen.get(key, 0) + 1
+        cell.id = key if seen[key] == 1 else f"{key}-r{seen[key]}"
+        found["key"] = cell.id
+
+
+def changed(cell, change, path: Path):
+    """A copy of a cell, its solution regions changed."""
+    cell = copy.deepcopy(cell)
+    if keys(cell).get("role") == "answer":
+        cell.source = change(cell.source, f"{path.name}: exercise {keys(cell)['ex']}")
+    return cell
+
+
+def notebook(cells: list):
+    """A notebook of the oldest format that has ids, with as little metadata as tools accept."""
+    import nbformat
+
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    made = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+    made.nbformat_minor = 5
+    nbformat.validate(made)
+    return made
+
+
+def serialized(made) -> str:
+    """The bytes of a notebook, as text: keys sorted, sources as lists of lines."""
+    from nbformat.v4.rwbase import split_lines
+
+    return json.dumps(split_lines(made.copy()), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    partial.replace(path)
+
+
+def executed(full, name: str):
+    """Run a notebook in an empty folder and return it with outputs fit to publish."""
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = {"metadata": {"path": folder}}
+        client = NotebookClient(full, timeout=CELL_SECONDS, record_timing=False, coalesce_streams=True, resources=place)
+        client.extra_arguments = ["--IPKernelApp.log_level=40"]  # errors only: it warns of its own way to connect
+        try:
+            client.execute(env=environment(folder))
+        except CellExecutionError as error:
+            cell = next(cell for cell in full.cells if any(output.output_type == "error" for output in outputs(cell)))
+            raise LessonError(f"{name}: cell {cell.id} fails: {error.ename}: {error.evalue}") from None
+        except (CellTimeoutError, DeadKernelError) as error:
+            raise LessonError(f"{name}: {str(error).strip().splitlines()[0]}") from None
+    full.metadata.language_info = {"name": "python"}
+    full.metadata.pop("widgets", None)
+    for cell in full.cells:
+        tidy(cell)
+    problems = [problem for cell in full.cells for problem in problems_of(cell)] + size_problems(full)
+    if problems:
+        raise LessonError(f"{name}: {'; '.join(problems)}")
+    return full
+
+
+def environment(folder: str) -> dict[str, str]:
+    """The environment of the kernel: fixed hashes and threads, no network for models, no bars, no personal start-up."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": str(THREADS),
+        "MKL_NUM_THREADS": str(THREADS),
+        "HF_HUB_OFFLINE": "1",
+        "PTLEARN_QUIET": "1",
+        "IPYTHONDIR": folder,
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
+
+
+def differing(blank, blank_path: Path, full, full_path: Path, root: Path) -> list[str]:
+    """Which of a lesson's notebooks are missing or not what the lesson gives; outputs are not compared."""
+    found = []
+    if not blank_path.exists() or blank_path.read_text(encoding="utf-8") != serialized(blank):
+        found.append(f"{blank_path.relative_to(root)} is not what its lesson gives")
+    if not full_path.exists() or contents(json.loads(full_path.read_text(encoding="utf-8"))) != contents(full):
+        found.append(f"{full_path.relative_to(root)} is not what its lesson gives")
+    return found
+
+
+def contents(made: dict) -> list[tuple]:
+    """The cells of a notebook without outputs."""
+    return [(cell["cell_type"], cell["id"], "".join(cell["source"]), dict(cell["metadata"])) for cell in made["cells"]]
+
+
+def orphans(root: Path) -> list[str]:
+    """Notebooks whose lesson is gone."""
+    known = {path.stem for path in lesson_files(root)}
+    paths = [path for folder in ("notebooks", "solutions") for path in sorted(Path(root, folder).glob("*.ipynb"))]
+    return [f"{path.relative_to(root)} has no lesson" for path in paths if path.stem not in known]

@@ -1,0 +1,69 @@
+"""The command `ptlearn`: a tour, the table of lessons, building the notebooks.
+
+An error is one line and exit code 2, an interruption one line and 130. Commands are imported when they are used, so
+that `ptlearn --help` answers at once.
+"""
+
+import argparse
+import importlib
+import sys
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    options, rest = parser().parse_known_args(arguments)
+    if rest and options.name != "tour":
+        parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        return tour(rest) if options.name == "tour" else {"lessons": lessons, "build": build}[options.name](options)
+    except KeyboardInterrupt:
+        print("ptlearn: interrupted", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        return failed(f"{error}; what the course's tools need comes with: pip install -e '.[dev]'")
+    except (ValueError, OSError) as error:
+        return failed(" ".join(str(error).split()))
+
+
+def failed(reason: str) -> int:
+    """Say why on one line, and return the exit code of an error."""
+    print(f"ptlearn: {reason}", file=sys.stderr)
+    return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of every command."""
+    made = argparse.ArgumentParser(prog="ptlearn", description="A course on the post-training of language models.")
+    commands = made.add_subparsers(title="commands", dest="name", required=True, metavar="COMMAND")
+    commands.add_parser("tour", help="a first look at what the course shows", add_help=False)  # it has its own help
+    commands.add_parser("lessons", help="the table of lessons")
+    command = commands.add_parser("build", help="make the notebooks from the lessons")
+    command.add_argument("lesson", nargs="*", help="numbers or names; all lessons by default")
+    command.add_argument("--check", action="store_true", help="write nothing; list what is not up to date")
+    command.add_argument("--no-exec", action="store_true", help="make the blank notebooks only, run nothing")
+    return made
+
+
+def tour(arguments: list[str]) -> int:
+    """Hand the arguments to the tour."""
+    return importlib.import_module("ptlearn.course.tour").main(arguments) or 0
+
+
+def lessons(options: argparse.Namespace) -> int:
+    """Print a row per lesson."""
+    from ptlearn.course.lesson import lesson_files, summary
+
+    form = "{number:2}  {title:64}  {minutes:>7}  {exercises:>9}  {points:>6}  {claims}"
+    names = ("title", "minutes", "exercises", "points", "claims")
+    for row in [dict(zip(names, names), number=""), *map(summary, lesson_files())]:
+        print(form.format(**row).rstrip())
+    return 0
+
+
+def build(options: argparse.Namespace) -> int:
+    """Make the notebooks, or list what is not up to date."""
+    from ptlearn.course.build import build as build_notebooks
+
+    lines = build_notebooks(options.lesson, check=options.check, execute=not options.no_exec)
+    print("\n".join(lines or ["nothing to do" if not options.check else "every notebook is what its lesson gives"]))
+    return 1 if options.check and lines else 0

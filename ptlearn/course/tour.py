@@ -1,0 +1,166 @@
+"""`ptlearn tour`: the course in miniature, measured while you wait, on one page that needs no network.
+
+A stage measures something and returns a Section; the page is the sections in order. Later parts of the course add
+their stage to STAGES.
+"""
+
+import argparse
+import base64
+import io
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+from ptlearn.course.session import progress
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one stage found: a claim, the samples and the numbers behind it, and perhaps a figure (PNG bytes)."""
+
+    title: str
+    text: str
+    samples: list[tuple[str, str]] = field(default_factory=list)  # (prompt, continuation)
+    rows: list[tuple[str, str]] = field(default_factory=list)  # (what was measured, result)
+    figure: tuple[bytes, str] | None = None  # (PNG, alt text)
+
+
+def base_model(lm) -> Section:
+    """A base model continues a question; the same fact as a sentence to complete comes out (C02, C03)."""
+    from ptlearn.pocket import probes
+    from ptlearn.text import complete
+
+    prompts = ["What is the capital of Kenya?", "The capital of Kenya is"]
+    samples = list(zip(prompts, complete(lm, prompts, max_new_tokens=28, stop=()), strict=True))
+    return Section(
+        "A base model continues; it does not answer",
+        "Pretraining taught the model to go on with a text. After a question, the likeliest text is another question. "
+        "The fact is there all the same: write the prompt so that the answer is the natural continuation.",
+        samples,
+        [
+            ("capital questions answered", str(probes.capital_questions(lm))),
+            ("the same facts as a sentence to complete", str(probes.capital_cloze(lm))),
+            ("reviews judged by [great/awful]", str(probes.sentiment(lm, 200))),
+        ],
+    )
+
+
+SHOTS = (0, 1, 2, 4, 8)
+SHOWN = ("french to english", "2 labels", "capital", "pick")
+
+
+def in_context_learning(lm) -> Section:
+    """A few demonstrations, no gradient step: what is asked for becomes clear (C05, C06)."""
+    from ptlearn.pocket import probes, relations
+    from ptlearn.prompting import few_shot_prompt
+    from ptlearn.text import complete
+
+    demonstrations, (query, _) = relations.episode(relations.RELATIONS["french to english"], 4, random.Random(7))
+    prompts = [few_shot_prompt([], query), few_shot_prompt(demonstrations, query)]
+    samples = list(zip(prompts, complete(lm, prompts), strict=True))
+    curves = {name: [probes.few_shot(lm, name, shots, 100) for shots in SHOTS]
+              for name in progress(SHOWN, "few-shot")}  # fmt: skip
+    rows = [(f"{name}, {SHOTS[0]} → {SHOTS[-1]} demonstrations", f"{c[0]} → {c[-1]}") for name, c in curves.items()]
+    return Section(
+        "Demonstrations say what is wanted",
+        "The prompt shows a few solved examples, and the model goes on in the same way. Nothing is trained. The labels "
+        "of “2 labels” are nonsense words drawn afresh for every prompt: no weight can know them.",
+        samples,
+        rows,
+        _shots_figure(curves),
+    )
+
+
+def _shots_figure(curves: dict) -> tuple[bytes, str]:
+    from matplotlib.figure import Figure
+
+    from ptlearn import figures
+
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for index, (name, estimates) in enumerate(curves.items()):
+        figures.curve(axes, SHOTS, estimates, name, index)
+    axes.set(title="In-context learning of a pocket LM", xlabel="demonstrations in the prompt",
+             ylabel="exact match on held-out queries", ylim=(-0.02, 1.02), xticks=SHOTS)  # fmt: skip
+    axes.legend(loc="lower right")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    alt = "; ".join(f"{name}: {c[0].mean:.2f} without demonstrations, {c[-1].mean:.2f} with {SHOTS[-1]}"
+                    for name, c in curves.items())  # fmt: skip
+    return buffer.getvalue(), f"Exact match against the number of demonstrations. {alt}."
+
+
+STAGES: tuple[Callable[..., Section], ...] = (base_model, in_context_learning)
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>ptlearn: a tour</title><style>
+body {{ font: 17px/1.55 Georgia, serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }}
+h1, h2 {{ font-family: Helvetica, Arial, sans-serif; line-height: 1.2 }}
+pre {{ background: #f5f5f2; padding: .8rem 1rem; white-space: pre-wrap; overflow-wrap: anywhere }}
+pre b {{ color: #0072B2 }}
+table {{ border-collapse: collapse; width: 100% }} td {{ border-top: 1px solid #ddd; padding: .4rem .6rem .4rem 0 }}
+td:last-child {{ text-align: right; font-variant-numeric: tabular-nums }} img {{ max-width: 100% }}
+</style></head><body><h1>ptlearn: a tour</h1>
+<p>Everything on this page was measured on this machine by <code>{model}</code> in {seconds:.0f} seconds, without a
+network. In the samples the prompt is black and the model's continuation is <b style="color:#0072B2">blue</b>; shares
+come with their 95 % interval.</p>
+{sections}
+<p>Next: open <code>notebooks/</code> and start with lesson 00.</p></body></html>
+"""
+
+
+def page(sections: list[Section], model: str, seconds: float) -> str:
+    """The sections as one self-contained HTML page."""
+    return PAGE.format(model=escape(model), seconds=seconds, sections="\n".join(map(_html, sections)))
+
+
+def _html(section: Section) -> str:
+    parts = [f"<h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>"]
+    parts += [f"<pre>{escape(prompt)}<b>{escape(text)}</b></pre>" for prompt, text in section.samples]
+    if section.figure:
+        png, alt = section.figure
+        parts.append(f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">')
+    if section.rows:
+        cells = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in section.rows)
+        parts.append(f"<table>{cells}</table>")
+    return "\n".join(parts)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the stages, print what they find, and write `tour.html` and `tour.png`."""
+    parser = argparse.ArgumentParser(prog="ptlearn tour", description="The course in miniature, on one page.")
+    parser.add_argument("--model", default="pocket-m", help="a pocket model, a local folder or a hub id (%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("tour"), help="folder for the page and the figure (%(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    started = time.perf_counter()
+    from ptlearn.models import load_lm
+
+    lm = load_lm(options.model)
+    sections = []
+    for number, stage in enumerate(STAGES, 1):
+        print(f"[{number}/{len(STAGES)}] {stage.__doc__.splitlines()[0]}", flush=True)
+        section = stage(lm)
+        sections.append(section)
+        for prompt, text in section.samples:
+            print(_indented(f"{prompt}▸{text}"))
+        for name, value in section.rows:
+            print(f"    {name:48s} {value}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    written = [options.out / "tour.html"]
+    written[0].write_text(page(sections, options.model, time.perf_counter() - started), encoding="utf-8")
+    for section in sections:
+        if section.figure:
+            written.append(options.out / "tour.png")
+            written[-1].write_bytes(section.figure[0])
+    print(f"Wrote {' and '.join(map(str, written))} in {time.perf_counter() - started:.0f} s.")
+    return 0
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    | {line}" for line in text.splitlines())

@@ -1,0 +1,156 @@
+"""One token at a time: read a batch of prompts once, then step every row forward from its cache of keys and values.
+
+Here: `start`, which reads the prompts, and two decoders with the same two verbs, `step` (one token per row in, the
+next logits out) and `keep` (drop finished rows). `LlamaDecoder` runs Llama, Qwen2 and Qwen3 layouts on plain tensors,
+into buffers allocated once; `CacheDecoder` runs any other causal model of `transformers` through its own forward.
+Deliberately not here: choosing the next token (text.py) and gradients.
+
+Prompts of different lengths are aligned at their right end, so that every row writes the same column of the cache;
+the columns to the left of a short prompt are hidden from it and its positions start at 0 behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+_GROWTH = 64  # columns by which a full cache grows: few copies, and few empty columns to attend over
+_LAYOUTS = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+
+
+def start(model: nn.Module, prompts: Sequence[Sequence[int]], *, max_new_tokens: int):
+    """Read the prompts and return (decoder, logits (B, V) for the token after each prompt).
+
+    Args:    model, a causal LM of `transformers` in eval mode; prompts, B lists of token ids, none empty;
+             max_new_tokens, for how many tokens to make room. Rows with the same prompt share one reading of it.
+    """
+    unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(tuple(prompt) for prompt in prompts))}
+    device = model.get_input_embeddings().weight.device
+    which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)
+    lengths = torch.tensor([len(prompt) for prompt in unique], device=device)
+    longest = int(lengths.max())
+    tokens = torch.tensor([(0,) * (longest - len(prompt)) + prompt for prompt in unique], device=device)
+    hidden = longest - lengths
+    columns = torch.arange(longest, device=device)
+    output = model(
+        input_ids=tokens,
+        # without padding the mask says nothing, and attention is faster without one
+        attention_mask=(columns >= hidden[:, None]).long() if bool(hidden.any()) else None,
+        position_ids=(columns - hidden[:, None]).clamp(min=0),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache, hidden = output.past_key_values, hidden[which]
+    if len(unique) < len(prompts):
+        cache.batch_select_indices(which)
+    decoder = LlamaDecoder if has_llama_layout(model) else CacheDecoder
+    return decoder(model, cache, hidden, max_new_tokens), output.logits[which, -1]
+
+
+def has_llama_layout(model: nn.Module) -> bool:
+    """Whether LlamaDecoder computes what the model computes: a known class, whole attention, a fixed rotation."""
+    if type(model).__name__ not in _LAYOUTS:
+        return False
+    rotation = model.config.rope_parameters.get("rope_type", "default")
+    full = all(getattr(layer.self_attn, "sliding_window", None) is None for layer in model.model.layers)
+    # a block replaced by a wrapper (an adapter around it, say) computes something this module does not know
+    known = all(type(layer).__name__.endswith("DecoderLayer") for layer in model.model.layers)
+    return full and known and rotation in ("default", "linear", "llama3", "yarn")
+
+
+class CacheDecoder:
+    """Steps any causal LM of `transformers` through its own forward and cache. State: the cache and the padding."""
+
+    def __init__(self, model: nn.Module, cache, hidden: Tensor, max_new_tokens: int):
+        self.model, self.cache, self.hidden = model, cache, hidden
+        self.used = cache.get_seq_length()
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token (n,) to every row; return the logits (n, V) for the next."""
+        columns = torch.arange(self.used + 1, device=tokens.device)
+        visible = (columns >= self.hidden[:, None]).long() if bool(self.hidden.any()) else None
+        output = self.model(
+            input_ids=tokens[:, None],
+            attention_mask=visible,
+            position_ids=(self.used - self.hidden)[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.used += 1
+        return output.logits[:, -1]
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows (n,) alone, in this order."""
+        self.cache.batch_select_indices(rows)
+        self.hidden = self.hidden[rows]
+
+
+class LlamaDecoder:
+    """Steps a Llama layout on plain tensors. State: keys and values, (layers, n, key heads, columns, head size)."""
+
+    def __init__(self, model: nn.Module, cache, hidden: Tensor, max_new_tokens: int):
+        self.model, self.hidden = model, hidden
+        self.used = cache.get_seq_length()
+        capacity = self.used + min(max_new_tokens, _GROWTH)
+        first = cache.layers[0].keys
+        shape = (len(model.model.layers), *first.shape[:2], capacity, first.shape[3])
+        self.keys, self.values = first.new_zeros(shape), first.new_zeros(shape)
+        for index, layer in enumerate(cache.layers):
+            self.keys[index, :, :, : self.used] = layer.keys
+            self.values[index, :, :, : self.used] = layer.values
+        columns = torch.arange(capacity, device=hidden.device)
+        visible = (columns >= hidden[:, None]) & (columns < self.used)
+        # added to the scores: 0 where a row may look, -inf at its padding and at columns not written yet
+        self.bias = torch.where(visible, 0.0, -torch.inf).to(first.dtype)[:, None, None]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token (n,) to every row; return the logits (n, V) for the next."""
+        if self.used == self.keys.shape[3]:
+            self._grow()
+        body = self.model.model
+        self.bias[..., self.used] = 0
+        states = body.embed_tokens(tokens)
+        rotation = body.rotary_emb(states, (self.used - self.hidden)[:, None])
+        for index, layer in enumerate(body.layers):
+            states = states + self._attend(index, layer.self_attn, _normalize(layer.input_layernorm, states), rotation)
+            states = states + layer.mlp(_normalize(layer.post_attention_layernorm, states))
+        self.used += 1
+        return self.model.lm_head(_normalize(body.norm, states))
+
+    def _attend(self, index: int, attention: nn.Module, states: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        """One query per row against its cache: two small products, no copy of the cache."""
+        keys, values = self.keys[index], self.values[index]
+        rows, heads, _, size = keys.shape
+        query = attention.q_proj(states).view(rows, -1, size)
+        key = attention.k_proj(states).view(rows, heads, size)
+        if hasattr(attention, "q_norm"):
+            query, key = attention.q_norm(query), attention.k_norm(key)
+        keys[:, :, self.used] = _rotate(key, rotation)
+        values[:, :, self.used] = attention.v_proj(states).view(rows, heads, size)
+        query = _rotate(query, rotation).view(rows, heads, -1, size) * attention.scaling
+        scores = query @ keys.transpose(2, 3) + self.bias
+        mixed = scores.softmax(-1, dtype=torch.float32).to(states.dtype) @ values
+        return attention.o_proj(mixed.view(rows, -1))
+
+    def _grow(self) -> None:
+        self.keys = nn.functional.pad(self.keys, (0, 0, 0, _GROWTH))
+        self.values = nn.functional.pad(self.values, (0, 0, 0, _GROWTH))
+        self.bias = nn.functional.pad(self.bias, (0, _GROWTH), value=-torch.inf)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows (n,) alone, in this order."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.bias, self.hidden = self.bias[rows], self.hidden[rows]
+
+
+def _normalize(norm: nn.Module, states: Tensor) -> Tensor:
+    return nn.functional.rms_norm(states, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+
+def _rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn (n, heads, size) by the angle of each row's position (rotary embedding, the halves paired)."""
+    cosine, sine = rotation
+    left, right = heads.chunk(2, -1)
+    return heads * cosine + torch.cat((-right, left), -1) * sine

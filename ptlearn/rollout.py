@@ -1,0 +1,210 @@
+"""The record that flows: what a policy saw, what it did, and how likely it was to do so.
+
+Here: the record, the log-probabilities of the actions in it, and the check that a policy really produced it.
+Deliberately not here: where rollouts come from (gridworld, text) and what they teach (policy_gradient).
+Order: Rollout, pad_and_stack, sampling_logprobs, action_logprobs, check_behavior.
+
+A policy is anything callable as `policy(observations (B, T)) -> logits (B, T, A)`: a table or a language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """B episodes of at most T steps. In text, the observation at t is token t and the action is token t + 1.
+
+    Raises: ValueError naming the field when a shape or dtype is not the one below.
+    """
+
+    observations: Tensor  # (B, T) int    state index, or input token
+    actions: Tensor  # (B, T) int    action, or next token
+    rewards: Tensor  # (B, T) float  text: zero except where a verifier or a KL penalty pays
+    logprobs: Tensor  # (B, T) float  log mu(a_t | s_t) in nats, as sampled (temperature and truncation included)
+    mask: Tensor  # (B, T) bool   True where the policy chose the action
+    terminated: Tensor  # (B,) bool   ended by the world; False = cut off by the time limit, so bootstrap
+
+    def __post_init__(self):
+        for field, (kind, accepts) in _FIELDS.items():
+            value = getattr(self, field)
+            if not isinstance(value, Tensor):
+                raise ValueError(f"{field} is a {type(value).__name__}: expected a {kind} tensor")
+            if not accepts(value.dtype):
+                raise ValueError(f"{field} has dtype {value.dtype}: expected {kind}")
+        if self.observations.dim() != 2:
+            raise ValueError(f"observations has shape {tuple(self.observations.shape)}: expected (B, T)")
+        for field in _FIELDS:
+            given, expected = tuple(getattr(self, field).shape), tuple(self.observations.shape)
+            expected = expected[:1] if field == "terminated" else expected
+            if given != expected:
+                raise ValueError(f"{field} has shape {given}: expected {expected}, as observations has")
+
+
+def _is_integer(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+
+
+_INTEGER = ("int", _is_integer)
+_FLOAT = ("float", lambda dtype: dtype.is_floating_point)
+_BOOL = ("bool", lambda dtype: dtype == torch.bool)
+_FIELDS = {
+    "observations": _INTEGER,
+    "actions": _INTEGER,
+    "rewards": _FLOAT,
+    "logprobs": _FLOAT,
+    "mask": _BOOL,
+    "terminated": _BOOL,
+}
+
+
+def pad_and_stack(
+    sequences: Sequence[Tensor | Sequence], *, length: int | None = None, value: float = 0
+) -> tuple[Tensor, Tensor]:
+    """Stack sequences of different lengths into one tensor, padded on the right.
+
+    Args:    sequences, B one-dimensional tensors or lists of numbers; length, the T to pad to (default: the longest);
+             value, what padding holds.
+    Returns: (B, T) tensor, and (B, T) bool mask, True where a sequence had an element. The mask comes from the
+             lengths, never from comparing with the padding, so that an end token equal to it still counts.
+    Raises:  ValueError if there are no sequences, one is not one-dimensional, or one is longer than `length`.
+    >>> pad_and_stack([[5, 6, 7], [8]])
+    (tensor([[5, 6, 7],
+            [8, 0, 0]]), tensor([[ True,  True,  True],
+            [ True, False, False]]))
+    """
+    rows = [torch.as_tensor(sequence) for sequence in sequences]
+    if not rows:
+        raise ValueError("sequences is empty: expected at least one")
+    for index, row in enumerate(rows):
+        if row.dim() != 1:
+            raise ValueError(f"sequences[{index}] has shape {tuple(row.shape)}: expected one dimension")
+    lengths = torch.tensor([len(row) for row in rows])
+    longest = int(lengths.max())
+    length = longest if length is None else length
+    if longest > length:
+        raise ValueError(f"sequences[{int(lengths.argmax())}] has {longest} elements: expected at most length={length}")
+    # an empty list has no element to take a dtype from: let the others decide
+    dtype = next((row.dtype for row in rows if len(row)), rows[0].dtype)
+    padded = torch.full((len(rows), length), value, dtype=dtype, device=rows[0].device)
+    for row, target in zip(rows, padded, strict=True):
+        target[: len(row)] = row
+    return padded, (torch.arange(length) < lengths[:, None]).to(padded.device)
+
+
+def check_sampling(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> None:
+    """Raise ValueError unless temperature > 0, top_k >= 1 and 0 < top_p <= 1 (None switches a truncation off)."""
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature={temperature}: expected a finite number above 0")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k={top_k}: expected at least 1, or None")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p}: expected a number in (0, 1], or None")
+
+
+def sampling_logprobs(
+    logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> Tensor:
+    """Log-probabilities an action is really drawn from: tempered, truncated, then renormalised.
+
+    The sampler and the scorer both call this one function, so they cannot disagree about the distribution.
+
+    Args:    logits (..., A); temperature divides them; top_k keeps the k most likely actions (and ties with the
+             k-th); top_p then keeps the smallest set of most likely actions that holds at least that mass.
+    Returns: (..., A) nats, at least float32; -inf for an action that is never drawn.
+    Raises:  ValueError for a temperature, top_k or top_p out of range.
+    Source:  top-p: Holtzman et al. 2020, eq. 2-3.
+    >>> sampling_logprobs(torch.tensor([0.0, 0.0, -9.0]), top_k=2).exp()
+    tensor([0.5000, 0.5000, 0.0000])
+    """
+    check_sampling(temperature, top_k, top_p)
+    logits = _scaled(logits, temperature)
+    if top_k is not None and top_k < logits.shape[-1]:
+        smallest_kept = logits.topk(top_k).values[..., -1:]
+        logits = logits.masked_fill(logits < smallest_kept, -torch.inf)
+    if top_p is not None and top_p < 1:
+        ordered, order = logits.softmax(-1).sort(descending=True)
+        # an action goes if those before it hold the mass already: the one that crosses top_p stays
+        dropped = ordered.cumsum(-1) - ordered >= top_p
+        logits = logits.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), -torch.inf)
+    return logits.log_softmax(-1)
+
+
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    """Logits over temperature in at least float32: half precision is too coarse for a sum over a vocabulary."""
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return logits if temperature == 1 else logits / temperature
+
+
+def action_logprobs(
+    policy: Callable[[Tensor], Tensor],
+    rollout: Rollout,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Tensor:
+    """Log-probability, under a policy, of each action that was taken.
+
+    Args:    policy (B, T) -> (B, T, A) logits; rollout; temperature, top_k, top_p as in `sampling_logprobs`: give
+             the values the actions were sampled with.
+    Returns: (B, T) nats with gradient, 0 where mask is False; -inf where the truncation rules the action out.
+    Raises:  ValueError if the logits do not cover the rollout.
+    >>> states, zeros, taken = torch.tensor([[0, 1, 2]]), torch.zeros(1, 3), torch.tensor([[True, True, False]])
+    >>> rollout = Rollout(states, states % 2, zeros, zeros, taken, torch.tensor([True]))
+    >>> fair_coin = lambda observations: torch.zeros(*observations.shape, 2)
+    >>> action_logprobs(fair_coin, rollout)
+    tensor([[-0.6931, -0.6931,  0.0000]])
+    """
+    check_sampling(temperature, top_k, top_p)
+    logits = policy(rollout.observations)
+    if logits.dim() != 3 or logits.shape[:2] != rollout.actions.shape:
+        raise ValueError(f"policy returned shape {tuple(logits.shape)}: expected {(*rollout.actions.shape, 'A')}")
+    taken = rollout.actions.long().unsqueeze(-1)
+    if top_k is None and top_p is None:
+        # the same number as the branch below without a second (B, T, A) tensor
+        logits = _scaled(logits, temperature)
+        logprobs = logits.gather(-1, taken).squeeze(-1) - logits.logsumexp(-1)
+    else:
+        logprobs = sampling_logprobs(logits, temperature, top_k, top_p).gather(-1, taken).squeeze(-1)
+    return logprobs.where(rollout.mask, torch.zeros_like(logprobs))
+
+
+@torch.no_grad()
+def check_behavior(
+    policy: Callable[[Tensor], Tensor],
+    rollout: Rollout,
+    *,
+    atol: float = 1e-3,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> float:
+    """Recompute the log-probabilities of a fresh rollout and refuse it when they are not the recorded ones.
+
+    One call after every collection catches a wrong shift, padding, dropout and sampling temperature at once.
+
+    Args:    policy, called as it is (a model left in training mode is one of the bugs to catch); rollout; atol in
+             nats (bfloat16 models differ from themselves by about 0.05); temperature, top_k, top_p as sampled.
+    Returns: the largest difference, nats.
+    Raises:  ValueError with the largest difference and where it is, if it is above atol.
+    """
+    recomputed = action_logprobs(policy, rollout, temperature=temperature, top_k=top_k, top_p=top_p)
+    difference = torch.where(rollout.mask, (recomputed - rollout.logprobs).abs(), 0)
+    if difference.numel() == 0:
+        return 0.0
+    row, step = divmod(int(difference.argmax()), difference.shape[1])
+    largest = float(difference[row, step])
+    # written so that NaN, for which every comparison is false, is refused too
+    if not largest <= atol:
+        raise ValueError(
+            f"logprobs are off by up to {largest:.3g} nats, at row {row}, step {step}: recorded "
+            f"{rollout.logprobs[row, step]:.4f}, recomputed {recomputed[row, step]:.4f}, expected within atol={atol:g}; "
+            "suspect the shift, padding, dropout, temperature, or a policy changed since"
+        )
+    return largest
