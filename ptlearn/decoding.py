@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 _GROWTH = 64  # columns by which a full cache grows: few copies, and few empty columns to attend over
-_LAYOUTS = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+_FAMILIES = ("Llama", "Qwen2", "Qwen3")
 
 
 def start(model: nn.Module, prompts: Sequence[Sequence[int]], *, max_new_tokens: int):
@@ -50,14 +50,19 @@ def start(model: nn.Module, prompts: Sequence[Sequence[int]], *, max_new_tokens:
 
 
 def has_llama_layout(model: nn.Module) -> bool:
-    """Whether LlamaDecoder computes what the model computes: a known class, whole attention, a fixed rotation."""
-    if type(model).__name__ not in _LAYOUTS:
-        return False
-    rotation = model.config.rope_parameters.get("rope_type", "default")
-    full = all(getattr(layer.self_attn, "sliding_window", None) is None for layer in model.model.layers)
-    # a block replaced by a wrapper (an adapter around it, say) computes something this module does not know
-    known = all(type(layer).__name__.endswith("DecoderLayer") for layer in model.model.layers)
-    return full and known and rotation in ("default", "linear", "llama3", "yarn")
+    """Whether LlamaDecoder computes what the model computes.
+
+    Its parts must be those of a known family, each layer attending to everything; what stands at the place of a
+    projection or of an MLP may be anything (LoRA, an adapter), because it is called as it is.
+    """
+    family = type(model).__name__.removesuffix("ForCausalLM")
+    return family in _FAMILIES and all(
+        type(layer).__name__ == f"{family}DecoderLayer"
+        and type(layer.self_attn).__name__ == f"{family}Attention"
+        and type(layer.input_layernorm).__name__ == type(layer.post_attention_layernorm).__name__ == f"{family}RMSNorm"
+        and getattr(layer.self_attn, "sliding_window", None) is None
+        for layer in model.model.layers
+    )
 
 
 class CacheDecoder:
@@ -95,54 +100,62 @@ class LlamaDecoder:
         self.used = cache.get_seq_length()
         capacity = self.used + min(max_new_tokens, _GROWTH)
         first = cache.layers[0].keys
-        shape = (len(model.model.layers), *first.shape[:2], capacity, first.shape[3])
-        self.keys, self.values = first.new_zeros(shape), first.new_zeros(shape)
+        shape = (len(cache.layers), *first.shape[:2], capacity, first.shape[3])
+        self.keys, self.values = first.new_empty(shape), first.new_empty(shape)
         for index, layer in enumerate(cache.layers):
             self.keys[index, :, :, : self.used] = layer.keys
             self.values[index, :, :, : self.used] = layer.values
-        columns = torch.arange(capacity, device=hidden.device)
-        visible = (columns >= hidden[:, None]) & (columns < self.used)
-        # added to the scores: 0 where a row may look, -inf at its padding and at columns not written yet
-        self.bias = torch.where(visible, 0.0, -torch.inf).to(first.dtype)[:, None, None]
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token (n,) to every row; return the logits (n, V) for the next."""
         if self.used == self.keys.shape[3]:
-            self._grow()
+            self.keys = nn.functional.pad(self.keys, (0, 0, 0, _GROWTH))
+            self.values = nn.functional.pad(self.values, (0, 0, 0, _GROWTH))
         body = self.model.model
-        self.bias[..., self.used] = 0
         states = body.embed_tokens(tokens)
         rotation = body.rotary_emb(states, (self.used - self.hidden)[:, None])
+        bias = self._padding_bias(states.dtype)
         for index, layer in enumerate(body.layers):
-            states = states + self._attend(index, layer.self_attn, _normalize(layer.input_layernorm, states), rotation)
+            normal = _normalize(layer.input_layernorm, states)
+            states = states + self._attend(index, layer.self_attn, normal, rotation, bias)
             states = states + layer.mlp(_normalize(layer.post_attention_layernorm, states))
         self.used += 1
         return self.model.lm_head(_normalize(body.norm, states))
 
-    def _attend(self, index: int, attention: nn.Module, states: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        """One query per row against its cache: two small products, no copy of the cache."""
-        keys, values = self.keys[index], self.values[index]
-        rows, heads, _, size = keys.shape
-        query = attention.q_proj(states).view(rows, -1, size)
-        key = attention.k_proj(states).view(rows, heads, size)
-        if hasattr(attention, "q_norm"):
-            query, key = attention.q_norm(query), attention.k_norm(key)
-        keys[:, :, self.used] = _rotate(key, rotation)
-        values[:, :, self.used] = attention.v_proj(states).view(rows, heads, size)
-        query = _rotate(query, rotation).view(rows, heads, -1, size) * attention.scaling
-        scores = query @ keys.transpose(2, 3) + self.bias
-        mixed = scores.softmax(-1, dtype=torch.float32).to(states.dtype) @ values
-        return attention.o_proj(mixed.view(rows, -1))
-
-    def _grow(self) -> None:
-        self.keys = nn.functional.pad(self.keys, (0, 0, 0, _GROWTH))
-        self.values = nn.functional.pad(self.values, (0, 0, 0, _GROWTH))
-        self.bias = nn.functional.pad(self.bias, (0, _GROWTH), value=-torch.inf)
-
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows (n,) alone, in this order."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        self.bias, self.hidden = self.bias[rows], self.hidden[rows]
+        self.keys, self.values, self.hidden = self.keys[:, rows], self.values[:, rows], self.hidden[rows]
+
+    def _padding_bias(self, dtype: torch.dtype) -> Tensor | None:
+        """What is added to the scores, (n, 1, 1, columns): -inf at a row's padding. None where nothing is padded."""
+        if not bool(self.hidden.any()):
+            return None
+        padding = torch.arange(self.used + 1, device=self.hidden.device) < self.hidden[:, None]
+        bias = torch.zeros(padding.shape, dtype=dtype, device=padding.device).masked_fill(padding, -torch.inf)
+        return bias[:, None, None]
+
+    def _attend(self, index: int, attention: nn.Module, states: Tensor, rotation, bias: Tensor | None) -> Tensor:
+        """Write each row's new key and value, then let its one query look at all of them: (n, width) to (n, width)."""
+        keys, values = self.keys[index], self.values[index]
+        rows, heads, _, size = keys.shape
+        query, key = (project(states).view(rows, -1, size) for project in (attention.q_proj, attention.k_proj))
+        if hasattr(attention, "q_norm"):
+            query, key = _normalize(attention.q_norm, query), _normalize(attention.k_norm, key)
+        keys[:, :, self.used] = _rotate(key, rotation)
+        values[:, :, self.used] = attention.v_proj(states).view(rows, heads, size)
+        # the query heads that share a key head stand where positions usually stand
+        query = _rotate(query, rotation).view(rows, heads, -1, size)
+        columns = slice(0, self.used + 1)
+        mixed = _look(query, keys[:, :, columns], values[:, :, columns], bias, attention.scaling)
+        return attention.o_proj(mixed.reshape(rows, -1))
+
+
+def _look(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float) -> Tensor:
+    """Attention of few queries on many keys; in float32 on a CPU two products beat the fused kernel."""
+    if query.dtype != torch.float32 or query.device.type != "cpu":
+        return nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=scaling)
+    scores = (query * scaling) @ keys.transpose(2, 3)
+    return (scores if bias is None else scores + bias).softmax(-1) @ values
 
 
 def _normalize(norm: nn.Module, states: Tensor) -> Tensor:
@@ -153,4 +166,4 @@ def _rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Turn (n, heads, size) by the angle of each row's position (rotary embedding, the halves paired)."""
     cosine, sine = rotation
     left, right = heads.chunk(2, -1)
-    return heads * cosine + torch.cat((-right, left), -1) * sine
+    return torch.addcmul(heads * cosine, torch.cat((-right, left), -1), sine)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from ptlearn.text import encode
+from ptlearn.text import _evaluation, encode
 
 
 class ChoiceScores(NamedTuple):
@@ -78,7 +78,8 @@ def score_choices(lm, prompts: Sequence[str], choices: Sequence[str], *, batch_s
         raise ValueError(f"choices: {blank[0]!r} is blank, expected some text to score")
     splits = [_split(lm, prompt, choices) for prompt in prompts]
     step = max(1, batch_size // len(choices))
-    logprobs = [_score_batch(lm, splits[start : start + step]) for start in range(0, len(splits), step)]
+    with _evaluation(lm):
+        logprobs = [_score_batch(lm, splits[start : start + step]) for start in range(0, len(splits), step)]
     lengths = torch.tensor([[len(tokens) for tokens in continuations] for _, continuations in splits])
     return ChoiceScores(torch.cat(logprobs), lengths)
 
@@ -186,6 +187,8 @@ def _split(lm, prompt: str, choices: Sequence[str]) -> tuple[list[int], list[lis
     longest = max(map(len, tokens[1:])) - 1  # the last token is predicted, never read
     if longest > lm.context:
         raise ValueError(f"prompts: {longest} tokens do not fit the context of {lm.context}: {prompt[:60]!r}")
+    if not boundary:
+        raise ValueError(f"prompts: {prompt!r} leaves no token to start from, expected text before the choices")
     return tokens[0][:boundary], [joint[boundary:] for joint in tokens[1:]]
 
 
@@ -193,7 +196,7 @@ def _right_pad(lm, sequences: Sequence[list[int]]) -> tuple[torch.Tensor, torch.
     """Stack sequences to (B, T), padded on the right, and their lengths (B,), on the model's device."""
     longest = max(map(len, sequences))
     ids = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in sequences])
-    return ids.to(lm.model.device), torch.tensor([len(tokens) for tokens in sequences]).to(lm.model.device)
+    return ids.to(lm.device), torch.tensor([len(tokens) for tokens in sequences]).to(lm.device)
 
 
 @torch.inference_mode()

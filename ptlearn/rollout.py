@@ -203,8 +203,8 @@ def check_behavior(
     # written so that NaN, for which every comparison is false, is refused too
     if not largest <= atol:
         raise ValueError(
-            f"logprobs are off by up to {largest:.3g} nats, at row {row}, step {step}: recorded "
-            f"{rollout.logprobs[row, step]:.4f}, recomputed {recomputed[row, step]:.4f}, expected within atol={atol:g}; "
+            f"logprobs are off by up to {largest:.3g} nats, expected at most atol={atol:g}: at row {row}, step {step} "
+            f"recorded {rollout.logprobs[row, step]:.4f}, recomputed {recomputed[row, step]:.4f}; "
             "suspect the shift, padding, dropout, temperature, or a policy changed since"
         )
     return largest

@@ -1,13 +1,13 @@
 """Prompts against hand-written texts, scores against whole-text log-likelihoods, intervals against published ones."""
 
 import random
-from types import SimpleNamespace
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from ptlearn.models import LanguageModel
 from ptlearn.prompting import (
     ChoiceScores,
     accuracy,
@@ -28,13 +28,6 @@ from ptlearn.text import encode
 CONTEXT = 48
 PROMPTS = ["The film was great fun. Verdict:", "The capital of Kenya is", "great =", "A dull film\n"]
 CHOICES = ["great", "awful film", "Nairobi is the capital", "dull"]
-
-
-class TinyModel(SimpleNamespace):
-    """What `ptlearn.prompting` needs of `ptlearn.models.LanguageModel`, with its own random weights."""
-
-    def __call__(self, ids):
-        return self.model(ids).logits
 
 
 def tiny_tokenizer():
@@ -75,7 +68,7 @@ def lm(request):
         model = GPT2LMHeadModel(
             GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT, initializer_range=0.3)
         )
-    return TinyModel(model=model.double().eval(), tokenizer=tokenizer, context=CONTEXT)
+    return LanguageModel(model.double().eval(), tokenizer, "tiny")
 
 
 @torch.no_grad()
@@ -229,6 +222,26 @@ def test_padding_of_short_choices_never_reads_beyond_the_context(lm):
     assert together.lengths[0].max() > together.lengths[1].max()
     torch.testing.assert_close(together.logprobs[1:], alone.logprobs, atol=1e-4, rtol=0)
     torch.testing.assert_close(alone.logprobs, expected_scores(lm, [full], choices), atol=1e-4, rtol=0)
+
+
+def test_dropout_is_off_while_scoring_and_back_afterwards(lm):
+    expected = score_choices(lm, PROMPTS, CHOICES).logprobs
+    model = lm.model.train()
+    try:
+        # Llama has no dropout of its own, GPT-2 drops one value in ten
+        torch.testing.assert_close(score_choices(lm, PROMPTS, CHOICES).logprobs, expected, atol=1e-4, rtol=0)
+        assert all(module.training for module in model.modules())
+    finally:
+        lm.eval()
+
+
+def test_a_prompt_may_be_empty_only_where_a_first_token_stands_for_it(lm):
+    expected = [log_likelihood(lm, choice) for choice in CHOICES]
+    torch.testing.assert_close(score_choices(lm, [""], CHOICES).logprobs, torch.tensor([expected]), atol=1e-4, rtol=0)
+    bare = tiny_tokenizer()
+    bare.bos_token = None  # as in Qwen's tokenizers
+    with pytest.raises(ValueError, match="prompts: '' leaves no token"):
+        score_choices(LanguageModel(lm.model, bare, "bare"), ["fun", ""], CHOICES)
 
 
 @pytest.mark.parametrize(

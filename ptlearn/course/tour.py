@@ -98,7 +98,8 @@ STAGES: tuple[Callable[..., Section], ...] = (base_model, in_context_learning)
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>ptlearn: a tour</title><style>
-body {{ font: 17px/1.55 Georgia, serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }}
+body {{ font: 17px/1.55 Georgia, serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem;
+  color: #222; background: #fff }}
 h1, h2 {{ font-family: Helvetica, Arial, sans-serif; line-height: 1.2 }}
 pre {{ background: #f5f5f2; padding: .8rem 1rem; white-space: pre-wrap; overflow-wrap: anywhere }}
 pre b {{ color: #0072B2 }}

@@ -1,0 +1,220 @@
+"""Load a language model by name: a shipped pocket LM, a folder in the Hugging Face layout, or a hub id.
+
+Here: `load_lm` and what the shipped models say about themselves. Deliberately not here: sampling and scoring (text.py)
+and how the pocket LMs were made (pocket/pretrain.py). Weights are safetensors only, and code that comes with weights
+is never run. `transformers` is imported when a model is loaded, not before.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+WEIGHTS = Path(__file__).parent / "pocket" / "weights"
+END_TOKEN = "<|endoftext|>"  # the pocket LMs' begin, end and padding token, id 0
+_SIZES = ("s", "m", "l")
+
+
+class LanguageModel(nn.Module):
+    """A causal language model and its tokenizer, callable as a policy: tokens (B, T) -> logits (B, T, V).
+
+    Holds: model, the causal LM of `transformers`; tokenizer; name; context, the longest sequence it takes, in tokens.
+    Right-padded batches need no attention mask: no token sees what stands behind it.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer, name: str):
+        super().__init__()
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.context: int = model.config.max_position_embeddings
+        self.eval()
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.model(input_ids=observations, use_cache=False).logits
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Ids of the tokens that end a text, in ascending order (chat models have several)."""
+        configured = self.model.generation_config.eos_token_id
+        configured = configured if isinstance(configured, (list, tuple)) else [configured]
+        return tuple(sorted({token for token in (*configured, self.tokenizer.eos_token_id) if token is not None}))
+
+
+def load_lm(
+    name: str | os.PathLike = "pocket-m",
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+) -> LanguageModel:
+    """Load a language model by name, in evaluation mode.
+
+    Args:    name, a pocket LM ("pocket-s", "pocket-m", "pocket-l"), a local folder with config.json, *.safetensors
+             and a tokenizer, or a hub id ("Qwen/Qwen2.5-0.5B"); dtype of the weights in memory; device, CPU if None.
+    Returns: LanguageModel. It keeps its dropout off until you call `.train()`.
+    Raises:  ValueError for an unknown name and for weights that are damaged or do not fit their configuration;
+             FileNotFoundError for missing files and for a hub that cannot be reached.
+    """
+    name = os.fspath(name)
+    if name in pocket_models():
+        lm = _load_folder(WEIGHTS / name, dtype, _pocket_tokenizer())
+    elif Path(name).expanduser().is_dir():
+        lm = _load_folder(Path(name).expanduser(), dtype, None)
+    elif name.count("/") == 1 and name[0] not in "./~":
+        lm = _load_from_hub(name, dtype)
+    elif "/" in name or "\\" in name:
+        raise FileNotFoundError(
+            f"no folder {name!r}: expected a folder with config.json, *.safetensors and a tokenizer"
+        )
+    else:
+        raise ValueError(f"unknown model {name!r}: expected {_what_exists()}, a local folder, or a hub id owner/name")
+    lm.name = name
+    return lm.to(device or "cpu")
+
+
+def pocket_models() -> list[str]:
+    """Names of the language models that are shipped with this installation, smallest first."""
+    return [f"pocket-{size}" for size in _SIZES if (WEIGHTS / f"pocket-{size}" / "config.json").is_file()]
+
+
+def model_card(name: str = "pocket-m") -> str:
+    """What a pocket LM is and how it was made: tokens, FLOPs, seconds, hardware, seed, held-out loss (markdown)."""
+    return (_pocket_folder(name) / "card.md").read_text(encoding="utf-8")
+
+
+def loss_table(name: str = "pocket-m") -> list[dict[str, float]]:
+    """The losses of a pocket LM on the way, one row per checkpoint: tokens, FLOPs, seconds, nats per token."""
+    with open(_pocket_folder(name) / "losses.csv", newline="", encoding="utf-8") as file:
+        return [{column: float(value or "nan") for column, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _pocket_folder(name: str) -> Path:
+    if name not in pocket_models():
+        raise ValueError(f"unknown pocket model {name!r}: expected {_what_exists()}")
+    return WEIGHTS / name
+
+
+def _what_exists() -> str:
+    return f"one of {', '.join(pocket_models())}" if pocket_models() else "a pocket model (none is installed)"
+
+
+def _pocket_tokenizer():
+    from transformers import PreTrainedTokenizerFast
+
+    file = WEIGHTS / "tokenizer.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: install ptlearn again")
+    specials = {"bos_token": END_TOKEN, "eos_token": END_TOKEN, "pad_token": END_TOKEN}
+    return PreTrainedTokenizerFast(tokenizer_file=str(file), **specials)
+
+
+def _load_folder(folder: Path, dtype: torch.dtype, tokenizer) -> LanguageModel:
+    missing = [pattern for pattern in ("config.json", "*.safetensors") if not any(folder.glob(pattern))]
+    if tokenizer is None and not any(folder.glob("tokenizer*.json")):
+        missing.append("tokenizer.json")
+    if missing:
+        raise FileNotFoundError(f"folder {str(folder)!r} has no {' and no '.join(missing)}")
+    _verify_checksums(folder)
+    _verify_safetensors(folder)
+    with _quiet():
+        return _load(str(folder), dtype, tokenizer, local_files_only=True)
+
+
+def _load(source: str, dtype: torch.dtype, tokenizer, **options) -> LanguageModel:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options["trust_remote_code"] = False
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, **options) if tokenizer is None else tokenizer
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"cannot load {source!r}: {_first_line(error)}") from error
+    if absent := sorted(report["missing_keys"]):
+        # transformers would go on with random numbers in their place
+        raise ValueError(f"weights of {source!r} lack {len(absent)} tensors of the model, such as {absent[0]!r}")
+    return LanguageModel(model, tokenizer, source)
+
+
+def _load_from_hub(name: str, dtype: torch.dtype) -> LanguageModel:
+    reachable = _hub_is_reachable()
+    try:
+        return _load(name, dtype, None, local_files_only=not reachable)
+    except OSError as error:
+        if reachable:
+            raise FileNotFoundError(f"cannot load {name!r} from the hub: {_first_line(error)}") from error
+        raise FileNotFoundError(
+            f"cannot load {name!r}: no network (or HF_HUB_OFFLINE is set) and no copy in the local cache; "
+            f"these work offline: {', '.join(pocket_models()) or 'a local folder'}"
+        ) from error
+
+
+def _hub_is_reachable() -> bool:
+    """One quick question instead of the client's own half minute of retries."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:
+        return True  # it answered
+    except OSError:
+        return False
+    return True
+
+
+def _verify_checksums(folder: Path) -> None:
+    """Compare every file named in SHA256SUMS, if there is one, with its checksum."""
+    sums = folder / "SHA256SUMS"
+    for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []:
+        expected, _, file = line.partition(" ")
+        path = folder / file.strip().lstrip("*")
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing though SHA256SUMS names it: install it again")
+        with open(path, "rb") as stream:
+            actual = hashlib.file_digest(stream, "sha256").hexdigest()
+        if actual != expected:
+            raise ValueError(f"{path} is damaged: its SHA-256 is {actual}, expected {expected}: install it again")
+
+
+def _verify_safetensors(folder: Path) -> None:
+    """Open each weight file, which compares its length with its header: a truncated download is named here."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged or truncated: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bar that `transformers` draws on stderr even for a model that loads in an instant."""
+    from transformers.utils import logging
+
+    was_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_shown:
+            logging.enable_progress_bar()

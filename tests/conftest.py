@@ -1,0 +1,80 @@
+"""Tiny language models with random weights, in the Hugging Face layout, one folder per architecture."""
+
+import pytest
+import torch
+
+KINDS = ("llama", "qwen2", "qwen3", "gpt2")
+CONTEXT = 64
+TEXTS = [
+    "The capital of Kenya is Nairobi.\n",
+    "The film was great fun. Verdict: great\n",
+    "A dull film. Verdict: awful\n",
+    "un café = a coffee\n",
+    "3 + 4 = 7\n",
+]
+
+
+def tiny_tokenizer():
+    """A byte-level BPE of 300 tokens; <|endoftext|> is token 0 and begins, ends and pads."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    end = "<|endoftext|>"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    options = {"vocab_size": 300, "special_tokens": [end], "initial_alphabet": alphabet, "show_progress": False}
+    tokenizer.train_from_iterator(TEXTS * 20, trainers.BpeTrainer(**options))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, pad_token=end)
+
+
+def tiny_model(kind):
+    """A model of two layers and width 32, its weights large enough for predictions far from uniform."""
+    import transformers
+
+    common = {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "initializer_range": 0.3}
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "max_position_embeddings": CONTEXT}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    if kind == "llama":
+        biases = {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**common, **sizes, **heads, **biases))
+    elif kind == "qwen2":
+        rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}}
+        model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**common, **sizes, **heads, **rope))
+    elif kind == "qwen3":
+        model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**common, **sizes, **heads, head_dim=16))
+    else:
+        small = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT}
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**common, **small))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias") or "norm" in name:
+            torch.nn.init.normal_(parameter, 1.0 if name.endswith("norm.weight") else 0.0, 0.2)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory):
+    """{kind: folder} with config.json, model.safetensors and a tokenizer, for each of KINDS."""
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
+    tokenizer = tiny_tokenizer()
+    for kind, folder in folders.items():
+        tiny_model(kind).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folders
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def tiny_lm(request, tiny_folders):
+    """Every architecture in turn."""
+    from ptlearn.models import load_lm
+
+    return load_lm(tiny_folders[request.param])
+
+
+@pytest.fixture(scope="session")
+def llama_lm(tiny_folders):
+    from ptlearn.models import load_lm
+
+    return load_lm(tiny_folders["llama"])

@@ -1,0 +1,176 @@
+"""The record and the scorer, against probabilities worked out by hand or by a naive loop."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from ptlearn.rollout import Rollout, action_logprobs, check_behavior, pad_and_stack, sampling_logprobs
+
+STATES, ACTIONS = 5, 4
+GENERATOR = torch.Generator().manual_seed(0)
+TABLE = torch.randn(STATES, ACTIONS, generator=GENERATOR)
+
+
+def table_policy(observations):
+    return TABLE[observations]
+
+
+def rollout(**changes):
+    """Three rows of four steps with hand-made log-probabilities of the table policy."""
+    generator = torch.Generator().manual_seed(1)
+    observations = torch.randint(STATES, (3, 4), generator=generator)
+    actions = torch.randint(ACTIONS, (3, 4), generator=generator)
+    probabilities = TABLE.exp() / TABLE.exp().sum(-1, keepdim=True)
+    fields = {
+        "observations": observations,
+        "actions": actions,
+        "rewards": torch.zeros(3, 4),
+        "logprobs": probabilities[observations, actions].log(),
+        "mask": torch.tensor([[0, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]]).bool(),
+        "terminated": torch.tensor([True, False, True]),
+    }
+    return Rollout(**(fields | changes))
+
+
+WRONG = {
+    "observations": (torch.zeros(3, 4), "observations has dtype torch.float32: expected int"),
+    "actions": (torch.zeros(3, 5).long(), r"actions has shape \(3, 5\): expected \(3, 4\)"),
+    "rewards": (torch.zeros(3, 4).long(), "rewards has dtype torch.int64: expected float"),
+    "logprobs": (torch.zeros(3), r"logprobs has shape \(3,\): expected \(3, 4\)"),
+    "mask": (torch.ones(3, 4), "mask has dtype torch.float32: expected bool"),
+    "terminated": (torch.zeros(3, 4).bool(), r"terminated has shape \(3, 4\): expected \(3,\)"),
+}
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_a_wrong_field_is_named(field):
+    value, message = WRONG[field]
+    with pytest.raises(ValueError, match=message) as error:
+        rollout(**{field: value})
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_kinds_of_fields_are_named():
+    with pytest.raises(ValueError, match="mask is a list: expected a bool tensor"):
+        rollout(mask=[[True]])
+    with pytest.raises(ValueError, match=r"observations has shape \(3,\): expected \(B, T\)"):
+        rollout(observations=torch.zeros(3).long())
+
+
+def test_a_rollout_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        rollout().rewards = torch.ones(3, 4)
+
+
+def test_padding_comes_from_lengths():
+    padded, mask = pad_and_stack([torch.tensor([7, 0]), torch.tensor([0]), [1, 2, 3]], value=0)
+    assert padded.tolist() == [[7, 0, 0], [0, 0, 0], [1, 2, 3]]
+    assert mask.tolist() == [[True, True, False], [True, False, False], [True, True, True]]
+    padded, mask = pad_and_stack([[0.5], []], length=2, value=-1)
+    assert padded.tolist() == [[0.5, -1.0], [-1.0, -1.0]] and mask.sum() == 1
+
+
+def test_sequences_that_cannot_be_stacked_are_refused():
+    with pytest.raises(ValueError, match="sequences is empty"):
+        pad_and_stack([])
+    with pytest.raises(ValueError, match=r"sequences\[1\] has 3 elements: expected at most length=2"):
+        pad_and_stack([[1], [1, 2, 3]], length=2)
+    with pytest.raises(ValueError, match=r"sequences\[0\] has shape \(1, 2\)"):
+        pad_and_stack([[[1, 2]]])
+
+
+def naive_truncation(logits, temperature, top_k, top_p):
+    """One row of probabilities, in plain Python: sort, cut, cut again, renormalise."""
+    weights = {index: math.exp(value / temperature) for index, value in enumerate(logits)}
+    ranked = sorted(weights, key=weights.get, reverse=True)[: top_k or len(weights)]
+    kept, mass, total = [], 0.0, sum(weights[index] for index in ranked)
+    for index in ranked:
+        if mass >= (top_p or 1.0) * total and kept:
+            break
+        kept.append(index)
+        mass += weights[index]
+    return [weights[index] / mass if index in kept else 0.0 for index in range(len(logits))]
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize(("top_k", "top_p"), [(None, None), (1, None), (3, None), (99, None), (None, 0.6), (5, 0.8)])
+def test_sampling_distribution_equals_a_naive_one(temperature, top_k, top_p):
+    logits = torch.randn(20, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 2
+    probabilities = sampling_logprobs(logits, temperature, top_k, top_p).exp()
+    expected = torch.tensor([naive_truncation(row, temperature, top_k, top_p) for row in logits.tolist()])
+    torch.testing.assert_close(probabilities, expected.double(), atol=1e-6, rtol=0)
+
+
+def test_half_precision_is_scored_in_full():
+    logits = torch.randn(6, 4000, generator=GENERATOR).bfloat16()
+    logprobs = sampling_logprobs(logits)
+    assert logprobs.dtype == torch.float32
+    torch.testing.assert_close(logprobs.exp().sum(-1), torch.ones(6), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"temperature": 0}, {"temperature": -1}, {"temperature": math.nan}, {"top_k": 0}, {"top_p": 0}, {"top_p": 1.5}],
+)
+def test_bad_sampling_arguments_are_named(bad):
+    ((name, value),) = bad.items()
+    for call in (lambda: sampling_logprobs(TABLE, **bad), lambda: action_logprobs(table_policy, rollout(), **bad)):
+        with pytest.raises(ValueError, match=f"{name}={value}: expected"):
+            call()
+
+
+def test_action_logprobs_are_zero_off_the_mask_and_right_on_it():
+    record = rollout()
+    scores = action_logprobs(table_policy, record)
+    torch.testing.assert_close(scores, record.logprobs * record.mask)
+    truncated = action_logprobs(table_policy, record, temperature=0.5, top_k=ACTIONS, top_p=1.0)
+    torch.testing.assert_close(truncated, action_logprobs(table_policy, record, temperature=0.5))
+
+
+def test_gradient_is_finite_where_truncation_rules_actions_out():
+    table = TABLE.clone().requires_grad_()
+    record = rollout()
+    scores = action_logprobs(lambda observations: table[observations], record, top_k=2)
+    assert scores.isinf().any()
+    scores.where(scores.isfinite(), torch.zeros(())).sum().backward()
+    assert table.grad.isfinite().all() and table.grad.abs().sum() > 0
+
+
+def test_logits_of_the_wrong_shape_are_refused():
+    with pytest.raises(ValueError, match=r"policy returned shape \(3, 4\): expected \(3, 4, 'A'\)"):
+        action_logprobs(lambda observations: observations.float(), rollout())
+
+
+def test_check_behavior_accepts_the_policy_that_acted():
+    assert check_behavior(table_policy, rollout()) < 1e-6
+
+
+def shifted(record):
+    return dataclasses.replace(record, actions=record.actions.roll(1, dims=1))
+
+
+@pytest.mark.parametrize(
+    ("policy", "change"),
+    [
+        (table_policy, shifted),
+        (lambda observations: TABLE[observations] / 1.1, lambda record: record),
+        (lambda observations: torch.dropout(TABLE[observations], 0.1, True), lambda record: record),
+        (lambda observations: TABLE[observations] * math.nan, lambda record: record),
+    ],
+    ids=["shift", "temperature", "dropout", "nan"],
+)
+def test_check_behavior_refuses(policy, change):
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="logprobs are off by up to"):
+        check_behavior(policy, change(rollout()))
+
+
+def test_check_behavior_says_where():
+    record = rollout()
+    wrong = record.logprobs.clone()
+    wrong[1, 1] -= 0.5
+    wrong[2, 2] -= 9.0  # not a taken action
+    with pytest.raises(ValueError, match="up to 0.5 nats, .* at row 1, step 1 recorded"):
+        check_behavior(table_policy, dataclasses.replace(record, logprobs=wrong))

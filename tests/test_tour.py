@@ -1,0 +1,46 @@
+"""The tour: what it measures, and a page that stands alone."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from ptlearn.course import tour
+
+
+@pytest.fixture(scope="module")
+def visit(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tour")
+    tour.main(["--out", str(folder)])
+    return folder
+
+
+def test_the_page_needs_nothing_else(visit):
+    text = (visit / "tour.html").read_text(encoding="utf-8")
+    HTMLParser().feed(text)
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert text.count("<h2>") == len(tour.STAGES) and "<img alt=" in text
+    assert (visit / "tour.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_shows_what_the_lecture_says(visit):
+    text = (visit / "tour.html").read_text(encoding="utf-8")
+    shares = {name: [float(n) for n in re.findall(r"(\d\.\d\d) \[", value)]
+              for name, value in re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", text)}  # fmt: skip
+    assert shares["capital questions answered"][0] <= 0.05
+    assert shares["the same facts as a sentence to complete"][0] >= 0.9
+    curves = [values for values in shares.values() if len(values) == 2]
+    assert len(curves) == len(tour.SHOWN) and all(last > first + 0.2 for first, last in curves)
+
+
+def test_html_is_escaped():
+    page = tour.page([tour.Section("a < b", "x & y", [("<p>", "<q>")])], "m", 1.0)
+    assert "a &lt; b" in page and "&lt;q&gt;" in page and "<q>" not in page
+
+
+def test_an_unknown_model_is_one_line(capsys):
+    from ptlearn.course import cli
+
+    assert cli.main(["tour", "--model", "pocket-xl"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "pocket-m" in error
