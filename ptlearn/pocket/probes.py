@@ -8,10 +8,10 @@ import random
 import sys
 
 import torch
-from ptlearn.text import complete
 
 from ptlearn.pocket import relations, tales
 from ptlearn.prompting import Estimate, accuracy, contextual_calibration, few_shot_prompt, verbalizer_probabilities
+from ptlearn.text import complete
 
 
 def capital_questions(lm) -> Estimate:
@@ -51,11 +51,16 @@ def sentiment(lm, count: int = 400, words: tuple[str, str] = ("great", "awful"))
 
 def few_shot(lm, relation: str, shots: int, count: int = 200, seed: int = 0) -> Estimate:
     """Exact match on a relation's held-out queries after `shots` demonstrations in `input = output` form (C05, C06)."""
+    return accuracy(few_shot_results(lm, relation, shots, count, seed))
+
+
+def few_shot_results(lm, relation: str, shots: int, count: int, seed: int = 0) -> list[bool]:
+    """Right or wrong for each of `count` episodes, the same ones for every model: so two models can be paired."""
     rng = random.Random(f"{relation}:{shots}:{seed}")
     episodes = [relations.episode(relations.RELATIONS[relation], shots, rng) for _ in range(count)]
     prompts = [few_shot_prompt(demonstrations, query) for demonstrations, (query, _) in episodes]
-    answers = complete(lm, prompts, max_new_tokens=24, stop=("\n",))
-    return accuracy([text.strip() == answer for (_, (_, answer)), text in zip(episodes, answers, strict=True)])
+    answers = complete(lm, prompts, max_new_tokens=20, stop=("\n",))
+    return [text.strip() == answer for (_, (_, answer)), text in zip(episodes, answers, strict=True)]
 
 
 SENTIMENT_TEMPLATE = "Review: {input}\nSentiment: {output}"
@@ -82,20 +87,47 @@ def order_spread(
     return raw, calibrated
 
 
-def report(lm) -> None:
-    print(f"capital questions answered   {capital_questions(lm)}")
-    print(f"capital cloze                {capital_cloze(lm)}")
-    print(f"sentiment [great/awful]      {sentiment(lm)}")
-    raw, calibrated = order_spread(lm)
-    for name, values in (("raw", raw), ("calibrated", calibrated)):
-        mean = sum(values) / len(values)
-        print(f"4-shot sentiment, {name:10s} {min(values):.2f} to {max(values):.2f}, mean {mean:.2f}")
+SHOTS = (0, 1, 2, 4, 8, 16)
+
+
+def all_relations(lm, shots: int = 8, count: int = 60) -> Estimate:
+    """Mean few-shot accuracy over all relations; the same episodes for every model (C06)."""
+    correct: list[bool] = []
     for name, relation in relations.RELATIONS.items():
-        shots = [k for k in (0, 1, 2, 4, 8, 12, 16) if k <= relation.longest]
-        print(f"{name:18s}", "  ".join(f"{k}: {few_shot(lm, name, k).mean:.2f}" for k in shots), flush=True)
+        correct += few_shot_results(lm, name, min(shots, relation.longest), count)
+    return accuracy(correct)
+
+
+def report(lm, count: int = 200) -> str:
+    """Everything above as Markdown: a table of targets and a table of relations by number of demonstrations."""
+    raw, calibrated = order_spread(lm)
+    lines = [f"### {lm.name}", "", "| measured | result |", "|---|---|"]
+    lines += [
+        f"| {name} | {value} |"
+        for name, value in (
+            ("capital questions answered", capital_questions(lm)),
+            ("the same facts as cloze", capital_cloze(lm)),
+            ("sentiment, [great/awful]", sentiment(lm)),
+            ("two arbitrary labels, 12 demonstrations", few_shot(lm, "2 labels", 12, count)),
+            ("four arbitrary labels, 16 demonstrations", few_shot(lm, "4 labels", 16, count)),
+            ("all relations, 8 demonstrations", all_relations(lm)),
+            ("4-shot sentiment over 24 sets of demonstrations", _range(raw)),
+            ("the same, calibrated", _range(calibrated)),
+        )
+    ]
+    lines += ["", "| relation | " + " | ".join(map(str, SHOTS)) + " |", "|---" * (len(SHOTS) + 1) + "|"]
+    for name, relation in relations.RELATIONS.items():
+        cells = [f"{few_shot(lm, name, k, count).mean:.2f}" if k <= relation.longest else "" for k in SHOTS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _range(values: list[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}, mean {sum(values) / len(values):.2f}"
 
 
 if __name__ == "__main__":
     from ptlearn.models import load_lm
 
-    report(load_lm(sys.argv[1] if len(sys.argv) > 1 else "pocket-m"))
+    for model in sys.argv[1:] or ["pocket-m"]:
+        print(report(load_lm(model)), flush=True)

@@ -51,15 +51,13 @@ def episode(relation: Relation, shots: int, rng: random.Random, *, held_out: boo
     Raises:
         ValueError: the relation has fewer than `shots` different training inputs.
     """
-    queries: list[Pair] = []
-    while not queries:  # two small regions, say, may have no held-out country between them
+    for _ in range(50):  # two small regions, say, may have too few countries between them: hide something else
         draw = relation.begin(rng, held_out)
-        queries = _distinct(relation, draw, 1, held_out=held_out, seen=set())
-    [query] = queries
-    demonstrations = _distinct(relation, draw, shots, held_out=False, seen={query[0]})
-    if len(demonstrations) < shots:
-        raise ValueError(f"shots: {shots} given, but {relation.name!r} has {len(demonstrations)} different inputs")
-    return demonstrations, query
+        query = _distinct(relation, draw, 1, held_out=held_out, seen=set())
+        demonstrations = _distinct(relation, draw, shots, held_out=False, seen={given for given, _ in query})
+        if query and len(demonstrations) == shots:
+            return demonstrations, query[0]
+    raise ValueError(f"shots: {shots} given, but {relation.name!r} has {len(demonstrations)} different inputs")
 
 
 def _distinct(relation: Relation, draw: Draw, count: int, *, held_out: bool, seen: set[str]) -> list[Pair]:
