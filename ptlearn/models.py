@@ -127,8 +127,11 @@ def _load_folder(folder: Path, dtype: torch.dtype, tokenizer) -> LanguageModel:
         raise FileNotFoundError(f"folder {str(folder)!r} has no {' and no '.join(missing)}")
     _verify_checksums(folder)
     _verify_safetensors(folder)
-    with _quiet():
-        return _load(str(folder), dtype, tokenizer, local_files_only=True)
+    try:
+        with _quiet():
+            return _load(str(folder), dtype, tokenizer, local_files_only=True)
+    except OSError as error:
+        raise ValueError(f"cannot load {str(folder)!r}: {_first_line(error)}") from error
 
 
 def _load(source: str, dtype: torch.dtype, tokenizer, **options) -> LanguageModel:
@@ -208,13 +211,15 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the progress bar that `transformers` draws on stderr even for a model that loads in an instant."""
+    """Without what `transformers` writes to stderr: a progress bar for an instant, and a table of our own errors."""
     from transformers.utils import logging
 
-    was_shown = logging.is_progress_bar_enabled()
+    bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        if was_shown:
+        logging.set_verbosity(verbosity)
+        if bar:
             logging.enable_progress_bar()

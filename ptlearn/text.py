@@ -176,13 +176,13 @@ def _decode(
     logprobs = torch.zeros(len(prompts), max_new_tokens, device=lm.device)
     lengths = torch.full((len(prompts),), max_new_tokens, device=lm.device)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=lm.device)
-    end_tokens = torch.tensor(lm.end_tokens, device=lm.device)
+    end_tokens = torch.tensor(lm.end_tokens, dtype=torch.long, device=lm.device)
     holds_stop = _stop_detector(lm, stop)
     decoder, logits = decoding.start(lm.model, prompts, max_new_tokens=max_new_tokens)
     rows = torch.arange(len(prompts), device=lm.device)
     for step in range(max_new_tokens):
-        latest, logprobs[rows, step] = choose(logits, rows, step)
-        tokens[rows, step] = latest
+        latest, scores = choose(logits, rows, step)
+        tokens[rows, step], logprobs[rows, step] = latest, scores.float()
         ends = torch.isin(latest, end_tokens) | holds_stop(tokens[rows, : step + 1])
         first_end = rows[ends & ~ended[rows]]
         ended[first_end], lengths[first_end] = True, step + 1

@@ -110,7 +110,7 @@ def test_missing_files_are_named(pocket, tmp_path, tiny_folders):
     refuses(FileNotFoundError, "has no config.json$", half)
 
 
-def test_a_folder_with_bad_weights_is_refused(tmp_path, tiny_folders):
+def test_a_folder_with_bad_weights_is_refused(tmp_path, tiny_folders, capfd):
     folder = shutil.copytree(tiny_folders["qwen2"], tmp_path / "copy")
     path = folder / "model.safetensors"
     tensors = load_file(path)
@@ -123,6 +123,7 @@ def test_a_folder_with_bad_weights_is_refused(tmp_path, tiny_folders):
     refuses(ValueError, "cannot load", folder)
     (folder / "config.json").write_text("{")
     refuses(ValueError, "cannot load", folder)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_pickle_is_not_loaded(tmp_path, tiny_folders):

@@ -46,9 +46,9 @@ CHECKPOINT, STATE = "checkpoint.safetensors", "state"
 LossOn = Callable[[np.ndarray, np.ndarray], torch.Tensor]
 
 SIZES = {  # heads of 32 dimensions throughout
-    "s": dict(hidden_size=64, num_hidden_layers=5, num_attention_heads=2, intermediate_size=176),
-    "m": dict(hidden_size=160, num_hidden_layers=5, num_attention_heads=5, intermediate_size=432),
-    "l": dict(hidden_size=256, num_hidden_layers=7, num_attention_heads=8, intermediate_size=704),
+    "s": {"hidden_size": 64, "num_hidden_layers": 5, "num_attention_heads": 2, "intermediate_size": 176},
+    "m": {"hidden_size": 160, "num_hidden_layers": 5, "num_attention_heads": 5, "intermediate_size": 432},
+    "l": {"hidden_size": 256, "num_hidden_layers": 7, "num_attention_heads": 8, "intermediate_size": 704},
 }
 
 
@@ -231,8 +231,16 @@ def pretrain(
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    settings = dict(size=size, tokens=tokens, seed=seed, lr=lr, batch=batch)
-    state = dict(settings=settings, step=0, seconds=0.0, loss_sum=0.0, loss_count=0, rows=[], finished=False)
+    settings = {"size": size, "tokens": tokens, "seed": seed, "lr": lr, "batch": batch}
+    state = {
+        "settings": settings,
+        "step": 0,
+        "seconds": 0.0,
+        "loss_sum": 0.0,
+        "loss_count": 0,
+        "rows": [],
+        "finished": False,
+    }
 
     per_step = batch * CONTEXT
     steps = math.ceil(tokens / per_step)
@@ -260,9 +268,8 @@ def pretrain(
         while not state["finished"] and not interrupted:
             done = max(state["step"] / steps, state["seconds"] / time_budget)
             windows_now = order[state["step"] * batch : (state["step"] + 1) * batch]
-            loss, norm = update(
-                model, optimizer, lr * learning_rate_scale(state["step"], done), lambda: loss_on(stream, windows_now)
-            )  # noqa: B023
+            scale = learning_rate_scale(state["step"], done)
+            loss, norm = update(model, optimizer, lr * scale, loss_on(stream, windows_now))
             if not math.isfinite(loss + norm):
                 raise ValueError(
                     f"loss or gradient is not finite at step {state['step']}; "
@@ -275,13 +282,13 @@ def pretrain(
             if state["finished"] or state["step"] in milestones:
                 seen = state["step"] * per_step
                 state["rows"].append(
-                    dict(
-                        tokens=seen,
-                        flops=training_flops(model.config, seen),
-                        seconds=round(state["seconds"], 1),
-                        train_loss=state["loss_sum"] / state["loss_count"],
-                        heldout_loss=heldout_loss(loss_on, heldout, batch),
-                    )
+                    {
+                        "tokens": seen,
+                        "flops": training_flops(model.config, seen),
+                        "seconds": round(state["seconds"], 1),
+                        "train_loss": state["loss_sum"] / state["loss_count"],
+                        "heldout_loss": heldout_loss(loss_on, heldout, batch),
+                    }
                 )
                 state.update(loss_sum=0.0, loss_count=0)
             state["seconds"] = progress.report(state, state["step"] * per_step, loss)
@@ -326,18 +333,17 @@ def loss_function(model: LlamaForCausalLM, device: str, dtype: str, compiled: st
     return loss_on
 
 
-def update(model, optimizer: dict, lr: float, loss: Callable[[], torch.Tensor]) -> tuple[float, float]:
+def update(model, optimizer: dict, lr: float, loss: torch.Tensor) -> tuple[float, float]:
     """One step of both optimizers; returns the loss and the gradient norm. A non-finite one changes no weight."""
-    value = loss()
-    value.backward()
+    loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for one in optimizer.values():
         for group in one.param_groups:
             group["lr"] = lr
-        if math.isfinite(value.item() + norm.item()):
+        if math.isfinite(loss.item() + norm.item()):
             one.step()
         one.zero_grad()
-    return value.item(), norm.item()
+    return loss.item(), norm.item()
 
 
 @torch.no_grad()
@@ -398,13 +404,6 @@ class Progress:
 # ---------------------------------------------------------------- export
 
 
-def write_losses(path: Path, rows: list[dict]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["tokens", "flops", "seconds", "train_loss", "heldout_loss"])
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def export(run_folder: Path, folder: Path) -> None:
     """Write a run's weights in bfloat16 with configuration, loss table, card and SHA256SUMS."""
     state = read_state(run_folder)
@@ -429,16 +428,17 @@ A small base language model of the made-up documents of the pocket world (`ptlea
 | | |
 |---|---|
 | parameters | {sum(p.numel() for p in model.parameters()):,} (embeddings tied, counted once) |
-| shape | Llama layout: width {shape.hidden_size}, {shape.num_hidden_layers} layers, {shape.num_attention_heads} heads, \
-feed-forward {shape.intermediate_size}, biases, vocabulary {shape.vocab_size} |
+| shape | Llama layout: width {shape.hidden_size}, {shape.num_hidden_layers} layers, \
+{shape.num_attention_heads} heads, feed-forward {shape.intermediate_size}, biases, vocabulary {shape.vocab_size} |
 | tokens | {last["tokens"]:,}, each seen once, in windows of {CONTEXT} |
 | training FLOPs | {last["flops"]:.3e} |
 | seconds | {last["seconds"]:,.0f} |
 | hardware | {state.get("hardware", hardware())} |
 | seed | {settings["seed"]} |
 | held-out loss | {last["heldout_loss"]:.4f} nats per token (documents of another seed) |
-| recipe | Muon on hidden matrices, AdamW elsewhere, learning rate {settings["lr"]}, {settings["batch"]} windows per step, \
-100 steps of warm-up, linear decay to 0 over the last half, gradient norm clipped at 1 |
+| recipe | Muon on hidden matrices, AdamW elsewhere, learning rate {settings["lr"]}, \
+{settings["batch"]} windows per step, 100 steps of warm-up, \
+linear decay to 0 over the last half, gradient norm clipped at 1 |
 
 Made with `python -m ptlearn.pocket.pretrain --size {size} --tokens {settings["tokens"]} --seed {settings["seed"]} \
 --lr {settings["lr"]} --batch {settings["batch"]} --out runs/{size} --export`, ended early where the tokens above are \

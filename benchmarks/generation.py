@@ -1,0 +1,109 @@
+"""Tokens per second of `ptlearn.text.sample_text` beside `generate` of transformers, log-probabilities included.
+
+Both sides get the same prompts and sample at temperature 1; the rounds of the two are interleaved, because the speed
+of a shared machine drifts. `generate` gets its prompts encoded beforehand; `sample_text` encodes them itself.
+
+    python benchmarks/generation.py [--model pocket-m] [--threads 2] [--rounds 5]
+
+On busy cores set OMP_WAIT_POLICY=PASSIVE for the process: threads that spin while they wait starve each other.
+"""
+
+import argparse
+import random
+import statistics
+import time
+
+import torch
+
+from ptlearn.models import load_lm
+from ptlearn.text import encode, sample_text
+
+LENGTH, NEW = 16, 32  # tokens
+
+
+def word_prompts(lm, count: int, seed: int = 0) -> list[str]:
+    """Prompts of random words, each of LENGTH tokens with the beginning-of-text token."""
+    generator = random.Random(seed)
+    words = [token[1:] for token in lm.tokenizer.get_vocab() if token[0] == "Ġ" and token[1:].isalpha()]
+    prompts = []
+    while len(prompts) < count:
+        prompt = " ".join(generator.choices(sorted(words), k=LENGTH - 1))
+        prompts += [prompt] if len(encode(lm, [prompt])[0]) == LENGTH else []
+    return prompts
+
+
+def with_sample_text(lm, prompts: list[str]) -> int:
+    return int(sample_text(lm, prompts, max_new_tokens=NEW).mask.sum())
+
+
+def with_generate(lm, prompts: list[str], tokens: torch.Tensor, end: list[int] | None) -> int:
+    options = {"do_sample": True, "top_k": 0, "temperature": 1.0, "eos_token_id": end, "pad_token_id": 0}
+    with torch.inference_mode():
+        result = lm.model.generate(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(tokens),
+            max_new_tokens=NEW,
+            output_logits=True,
+            return_dict_in_generate=True,
+            **options,
+        )
+        new = result.sequences[:, tokens.shape[1] :]
+        steps = zip(result.logits, new.T, strict=True)
+        torch.stack([logits.float().log_softmax(-1).gather(1, token[:, None])[:, 0] for logits, token in steps], 1)
+    if end is None:
+        return new.numel()
+    ends = torch.isin(new, torch.tensor(end)).cumsum(1)
+    return int((ends.cumsum(1) <= 1).sum())  # up to the first end token
+
+
+def compare(lm, prompts: list[str], end: list[int] | None, rounds: int) -> dict[str, float]:
+    """Median tokens per second of both sides."""
+    tokens = torch.tensor(encode(lm, prompts))
+    # the same end tokens on both sides; none at all for a fixed length
+    lm.model.generation_config.eos_token_id = end
+    sides = {
+        "sample_text": lambda: with_sample_text(lm, prompts),
+        "generate": lambda: with_generate(lm, prompts, tokens, end),
+    }
+    speeds = {side: [] for side in sides}
+    for run in sides.values():
+        run()
+    for _ in range(rounds):
+        for side, run in sides.items():
+            start = time.perf_counter()
+            sampled = run()
+            speeds[side].append(sampled / (time.perf_counter() - start))
+    return {side: statistics.median(values) for side, values in speeds.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="pocket-m", help="pocket model, folder or hub id")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; the median counts")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"{options.model}, {options.threads} threads, prompts of {LENGTH} tokens, {NEW} new; tokens per second")
+    print(f"{'dtype':10}{'case':34}{'generate':>10}{'sample_text':>13}{'ratio':>7}")
+    for dtype in (torch.float32, torch.bfloat16):
+        lm = load_lm(options.model, dtype=dtype)
+        end = list(lm.end_tokens)
+        lm.tokenizer.eos_token = None
+        cases = {
+            "64 prompts": (word_prompts(lm, 64), None),
+            "256 prompts": (word_prompts(lm, 256), None),
+            "32 prompts x 8": ([prompt for prompt in word_prompts(lm, 32) for _ in range(8)], None),
+            "32 prompts x 8, ended early": ([prompt for prompt in word_prompts(lm, 32) for _ in range(8)], end),
+        }
+        for case, (prompts, end_tokens) in cases.items():
+            speed = compare(lm, prompts, end_tokens, options.rounds)
+            ratio = speed["sample_text"] / speed["generate"]
+            print(
+                f"{str(dtype).removeprefix('torch.'):10}{case:34}{speed['generate']:10.0f}{speed['sample_text']:13.0f}"
+                f"{ratio:7.2f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
