@@ -3,27 +3,28 @@
 # %% [markdown]
 # # 00 · A pretrained language model
 #
-# Everything in this course starts from a language model that has read a lot of text and can do one thing: say how likely
-# each next token is. In this lesson you take that sentence apart until nothing is hidden: tokens, probabilities,
-# likelihood, perplexity, sampling. Then you measure the lecture's first claim about it, that **more pretraining compute
-# (data + parameters) predictably lowers held-out perplexity**: you fit a law on small runs and let it predict a
-# larger one. *(Lecture: "Motivation", first slide; claim C01.)* About 60 minutes; runs in 30 s on two CPU cores.
+# Everything in this course starts from a language model that has read a lot of text and can do one thing: say how
+# likely each next token is. In this lesson you take that sentence apart until nothing is hidden: tokens,
+# probabilities, likelihood, perplexity, sampling. Then you measure the lecture's first claim about it, that **more
+# pretraining compute (data + parameters) predictably lowers held-out perplexity**: you fit a law on small runs and
+# let it predict a larger one. *(Lecture: "Motivation", first slide; claim C01.)* About 60 minutes; runs in 30 s on
+# two CPU cores.
 #
-# **You will need** Python, a little PyTorch, and logarithms. **You will be able to** score a text with a language model
-# without the usual off-by-one mistake, read a perplexity, draw a sample with one random number, count training FLOPs, and say how
-# far a scaling law can be trusted.
+# **You will need** Python, a little PyTorch, and logarithms. **You will be able to** score a text with a language
+# model without the usual off-by-one mistake, read a perplexity, draw a sample with one random number, count training
+# FLOPs, and say how far a scaling law can be trusted.
 
 # %% [markdown]
 # ## Predict first
 #
 # Write your guesses down; the lesson measures each.
 #
-# 1. A model reads new documents of kinds that it knows: articles on countries, sums, French stories, lists of words of one
-#    category. **Which kind has the highest perplexity? Would a larger model get rid of it?**
-# 2. The vocabulary has 4,000 tokens, so a model that knows nothing has perplexity 4,000. **What does a model reach that was
-#    trained for about an hour on a CPU: 400, 40, 4?**
-# 3. Two small models were trained, and a third, larger one. **From the losses of the small ones alone, how
-#    closely can you predict the loss of the large one: within 1 %, 5 %, 50 %?**
+# 1. A model reads new documents of kinds that it knows: articles on countries, sums, French stories, lists of words
+#    of one category. **Which kind has the highest perplexity? Would a larger model get rid of it?**
+# 2. The vocabulary has 4,000 tokens, so a model that knows nothing has perplexity 4,000. **What does a model reach
+#    that was trained for about an hour on a CPU: 400, 40, 4?**
+# 3. Two small models were trained, and a third, larger one. **From the losses of the small ones alone, how closely
+#    can you predict the loss of the large one: within 1 %, 5 %, 50 %?**
 
 # %%
 import math
@@ -34,7 +35,7 @@ import numpy as np
 import torch
 
 from ptlearn.course import arguments, check, show
-from ptlearn.figures import COLORS, DASHES, MARKERS, bars
+from ptlearn.figures import COLORS, DASHES, MARKERS
 from ptlearn.models import load_lm, loss_table, pocket_models
 from ptlearn.pocket import corpus, pretrain, world
 from ptlearn.prompting import Estimate
@@ -53,9 +54,10 @@ print(f"{lm.name}: {lm.model.num_parameters():,} parameters, {len(lm.tokenizer):
 # %% [markdown]
 # ## Tokens
 #
-# A language model reads tokens: numbers that stand for pieces of text. The pieces come from **byte-pair encoding** (BPE): start from
-# single bytes and merge the most frequent neighbours, again and again, until the vocabulary is full. So frequent words end up as
-# one token and rare ones fall into pieces. `Ġ` stands for a space: it belongs to the word *after* it.
+# A language model reads tokens: numbers that stand for pieces of text. The pieces come from **byte-pair encoding**
+# (BPE): start from single bytes and merge the most frequent neighbours, again and again, until the vocabulary is
+# full. So frequent words end up as one token and rare ones fall into pieces. `Ġ` stands for a space: it belongs to
+# the word *after* it.
 
 # %%
 for text in ("The capital of Kenya is Nairobi.", "Kenya", " Kenya", " kenya", "un croissant", " 1234 + 5"):
@@ -64,16 +66,20 @@ for text in ("The capital of Kenya is Nairobi.", "Kenya", " Kenya", " kenya", "u
 # %% [markdown]
 # Three traps that will return in later lessons:
 #
-# - **A space is part of the next token.** `"Kenya"` and `" Kenya"` are different tokens with different numbers. A prompt that ends in a
-#   space has already spent it, and the model must go on with a token without one, which it hardly ever saw. *End prompts without a space.*
-# - **One word may be several tokens.** "Nairobi" is, so "the probability of the answer" is a product of several factors.
-# - **In the pocket tokenizer digits stand alone**, so that 1234 has the digits that arithmetic needs. Other tokenizers merge them.
+# - **A space is part of the next token.** `"Kenya"` and `" Kenya"` are different tokens with different numbers. A
+#   prompt that ends in a space has already spent it, and the model must go on with a token without one, which it
+#   hardly ever saw. *End prompts without a space.*
+# - **One word may be several tokens.** "Nairobi" is, so "the probability of the answer" is a product of several
+#   factors.
+# - **In the pocket tokenizer digits stand alone**, so that 1234 has the digits that arithmetic needs. Other
+#   tokenizers merge them.
 #
 # ## The next token
 #
-# A language model is a distribution over the next token given all tokens before it, $p_\theta(x_t \mid x_{<t})$. The network returns one
-# number per token of the vocabulary, a **logit**; softmax turns logits into probabilities. It starts from a special token
-# (`<|endoftext|>` here, put before every document in training), so that the first word also has something before it.
+# A language model is a distribution over the next token given all tokens before it, $p_\theta(x_t \mid x_{<t})$. The
+# network returns one number per token of the vocabulary, a **logit**; softmax turns logits into probabilities. It
+# starts from a special token (`<|endoftext|>` here, put before every document in training), so that the first word
+# also has something before it.
 
 # %%
 prompt = "The capital of Kenya is"
@@ -86,15 +92,16 @@ names = [repr(lm.tokenizer.decode([token])) for token in top.indices.tolist()]
 figure, axes = plt.subplots(figsize=(5, 2.8))
 axes.bar(names, top.values, color=COLORS[0])
 axes.set(title=f"{prompt} …", xlabel="next token (the eight most likely)", ylabel="probability", ylim=(0, 1))
-show(figure, alt=f"Bars: the probabilities of the eight most likely next tokens after '{prompt}'; the first bar is {names[0]}.")
+show(figure, alt=f"Bars: the probabilities of the eight most likely tokens after '{prompt}'; the first is {names[0]}.")
 print(f"{names[0]} has probability {top.values[0]:.2f}; the other {len(probabilities) - 8:,} tokens share "
       f"{1 - top.values.sum():.3f}")
 print("most likely continuation, token after token:", complete(lm, [prompt], max_new_tokens=8, stop=("\n",))[0])
 
 # %% [markdown]
-# **What you saw.** The bars show the beginnings of capitals: the first token names only a piece of a city, and the pieces that follow
-# depend on it. A probability is not a truth value: the model says what text is *likely to follow*. In this corpus, which states the
-# capital of Kenya many times, the likely thing and the true thing are mostly the same. Lesson 01 shows what happens when they part.
+# **What you saw.** The bars show the beginnings of capitals: the first token names only a piece of a city, and the
+# pieces that follow depend on it. A probability is not a truth value: the model says what text is *likely to follow*.
+# In this corpus, which states the capital of Kenya many times, the likely thing and the true thing are mostly the
+# same. Lesson 01 shows what happens when they part.
 #
 # ## The likelihood of a text
 #
@@ -102,8 +109,9 @@ print("most likely continuation, token after token:", complete(lm, [prompt], max
 #
 # $$\log p_\theta(x) = \sum_{t=1}^{T} \log p_\theta(x_t \mid x_{<t}).$$
 #
-# One forward pass gives all factors at once, because the network answers at every position. The catch: the logits **at** position $t$ are made
-# after reading token $t$, so they speak about token $t + 1$. Scores and targets are *shifted by one*.
+# One forward pass gives all factors at once, because the network answers at every position. The catch: the logits
+# **at** position $t$ are made after reading token $t$, so they speak about token $t + 1$. Scores and targets are
+# *shifted by one*.
 
 # %%
 text = "The capital of Kenya is Nairobi."
@@ -122,11 +130,12 @@ assert torch.allclose(by_hand, token_logprobs(lm, [text])[0], atol=1e-4)
 assert torch.allclose(-by_hand.mean(), label_loss, atol=1e-4)
 
 # %% [markdown]
-# The sum you built, the package's `token_logprobs` and the loss that Hugging Face models return for `labels` agree. Note that
-# `labels` are *not* shifted by the caller: doing it as well is one of the most frequent silent bugs in the field.
+# The sum you built, the package's `token_logprobs` and the loss that Hugging Face models return for `labels` agree.
+# Note that `labels` are *not* shifted by the caller: doing it as well is one of the most frequent silent bugs in the
+# field.
 #
-# Now for a batch. Texts of different length are filled up with padding on the right, and a mask says what is a token. Write it so that padding
-# can never leak in.
+# Now for a batch. Texts of different length are filled up with padding on the right, and a mask says what is a token.
+# Write it so that padding can never leak in.
 
 # %% ex="0.1" points=2 difficulty="easy" minutes=8
 def log_likelihood(logits, tokens, mask):
@@ -145,16 +154,16 @@ def log_likelihood(logits, tokens, mask):
 log_likelihood = check("0.1", log_likelihood)
 
 # %% [markdown] ex="0.1" role="hints"
-# <details><summary>Hint 1</summary>Drop the last row of logits and the first token: then row t of one belongs to row t of the
-# other. Which slice of the mask goes with them?</details>
-# <details><summary>Hint 2</summary><code>logprobs.gather(-1, targets[..., None])[..., 0]</code> picks from each row the entry of
-# its target.</details>
+# <details><summary>Hint 1</summary>Drop the last row of logits and the first token: then row t of one belongs to row
+# t of the other. Which slice of the mask goes with them?</details>
+# <details><summary>Hint 2</summary><code>logprobs.gather(-1, targets[..., None])[..., 0]</code> picks from each row
+# the entry of its target.</details>
 
 # %% [markdown]
 # ## Where the loss sits
 #
-# $-\log p_\theta(x_t \mid x_{<t})$ is the **surprisal** of a token, in nats. Coloured onto a text it shows what the model had to be told and what it
-# knew already. Predict before you look: where in `18 + 7 = 25` is the surprise?
+# $-\log p_\theta(x_t \mid x_{<t})$ is the **surprisal** of a token, in nats. Coloured onto a text it shows what the
+# model had to be told and what it knew already. Predict before you look: where in `18 + 7 = 25` is the surprise?
 
 # %%
 def coloured(text):
@@ -167,25 +176,32 @@ def coloured(text):
     return f'<p style="font-family:monospace;white-space:pre-wrap;background:#fff">{"".join(spans)}</p>'
 
 
-examples = ("18 + 7 = 25\n31 + 12 = 43", "insect: beetle, moth, wasp, cricket, ladybug",
-            "Kenya\nKenya is a country in East Africa. The currency of Kenya is the shilling.")
-show("".join(map(coloured, examples)), alt="Three texts, tokens coloured by surprisal: operands, listed words and the choice of a "
-     "topic are dark; what follows from them, such as the digits of a sum or the end of a sentence, is light.")
+examples = (
+    "18 + 7 = 25\n31 + 12 = 43",
+    "insect: beetle, moth, wasp, cricket, ladybug",
+    "Kenya\nKenya is a country in East Africa. The currency of Kenya is the shilling.",
+)
+show("".join(map(coloured, examples)), alt="Three texts, tokens coloured by surprisal: operands, listed words and the "
+     "choice of a topic are dark; what follows from them, such as the rest of a word, is light.")
 insects = token_logprobs(lm, [examples[1]])[0]
 print(f"'{examples[1]}': {-insects.mean():.2f} nats per token")
 
 # %% [markdown]
-# **What you saw.** Dark: the operands, the words of the list, which country and which of its facts comes next. Light: the rest of a word once it
-# has begun, punctuation, fixed phrases, and more and more of the results of sums as the model gets better. The dark part is of two kinds: what this model does not *know*
-# (training can remove it), and what nobody can know, because the writer was free to choose. The next section measures the second.
+# **What you saw.** Dark: the operands, the words of the list, which country and which of its facts comes next. Light:
+# the rest of a word once it has begun, punctuation, fixed phrases, and more and more of the results of sums as the
+# model gets better. The dark part is of two kinds: what this model does not *know* (training can remove it), and what
+# nobody can know, because the writer was free to choose. The next section measures the second.
 #
 # ## Perplexity
 #
-# Perplexity is the exponential of the mean negative log-likelihood **per token**, over $K$ held-out texts with $T_k$ tokens each:
+# Perplexity is the exponential of the mean negative log-likelihood **per token**, over $K$ held-out texts with $T_k$
+# tokens each:
 #
-# $$\mathrm{PPL} = \exp\Big(-\frac{1}{\sum_k T_k}\sum_{k=1}^{K}\sum_{t=1}^{T_k} \log p_\theta(x_{k,t} \mid x_{k,<t})\Big).$$
+# $$\mathrm{PPL} = \exp\Big(-\frac{1}{\sum_k T_k}
+# \sum_{k=1}^{K}\sum_{t=1}^{T_k} \log p_\theta(x_{k,t} \mid x_{k,<t})\Big).$$
 #
-# Read it as "on average the model hesitates between so many equally likely tokens". A uniform guess has perplexity $|V|$, certainty has 1.
+# Read it as "on average the model hesitates between so many equally likely tokens". A uniform guess has perplexity
+# $|V|$, certainty has 1.
 
 # %% ex="0.2" points=2 difficulty="easy" minutes=6
 def perplexity(logprobs, mask):
@@ -202,14 +218,17 @@ def perplexity(logprobs, mask):
 perplexity = check("0.2", perplexity)
 
 # %% [markdown] ex="0.2" role="hints"
-# <details><summary>Hint 1</summary>One sum over every token of every text, one division, one exponential, in this order.</details>
-# <details><summary>Hint 2</summary>How many tokens are there? Not <code>logprobs.numel()</code>: that counts padding.</details>
+# <details><summary>Hint 1</summary>One sum over every token of every text, one division, one exponential, in this
+# order.</details>
+# <details><summary>Hint 2</summary>How many tokens are there? Not <code>logprobs.numel()</code>: that counts
+# padding.</details>
 
 # %% [markdown]
-# The documents to score come from the generator that wrote the training corpus, with a seed that training did not use: the same kinds, new texts. We
-# also score the end token of each, since knowing when to stop is part of the job. A perplexity from 40 documents is an estimate, so it gets an
-# interval: draw 40 of them with replacement, recompute, and look how far the result moves (the **bootstrap**). Whole documents are drawn, not
-# tokens: tokens of one document go up and down together.
+# The documents to score come from the generator that wrote the training corpus, with a seed that training did not
+# use: the same kinds, new texts. We also score the end token of each, since knowing when to stop is part of the job.
+# A perplexity from 40 documents is an estimate, so it gets an interval: draw 40 of them with replacement, recompute,
+# and look how far the result moves (the **bootstrap**). Whole documents are drawn, not tokens: tokens of one document
+# go up and down together.
 
 # %%
 def held_out(kind, count=args.documents):
@@ -245,14 +264,14 @@ for kind in (*list(results)[:3], *list(results)[-3:]):
 # %% [markdown]
 # ### The part that no model can remove
 #
-# An `inventory` document is a category and then 5 to 14 of its words in random order, no word twice. We know how it was made, so
-# we know its true probability: the share of such documents, times one of 24 categories, times one of ten lengths, times the draws without
-# replacement from the $n$ words of the category,
+# An `inventory` document is a category and then 5 to 14 of its words in random order, no word twice. We know how it
+# was made, so we know its true probability: the share of such documents, times one of 24 categories, times one of ten
+# lengths, times the draws without replacement from the $n$ words of the category,
 #
 # $$p(x) = s \cdot \tfrac{1}{24} \cdot \tfrac{1}{10} \cdot \prod_{j=0}^{k-1} \tfrac{1}{n - j}.$$
 #
-# No model beats $\mathbb{E}[-\log p(x)]$, the **entropy** of the source. The distance between a model's loss and that floor is the Kullback–Leibler
-# divergence, and only that part can be learned.
+# No model beats $\mathbb{E}[-\log p(x)]$, the **entropy** of the source. The distance between a model's loss and that
+# floor is the Kullback–Leibler divergence, and only that part can be learned.
 
 # %%
 def true_nats(document):
@@ -269,7 +288,8 @@ nats, lengths = scored(inventories)
 floor = np.array([true_nats(document.removesuffix(lm.tokenizer.eos_token)) for document in inventories])
 gap = resampled(nats - floor, lengths)
 print(f"inventory: model {nats.sum() / lengths.sum():.2f} nats per token, floor {floor.sum() / lengths.sum():.2f}")
-print(f"what is left to learn: {gap.mean():.2f} nats per token, 95 % interval [{np.quantile(gap, 0.025):.2f}, {np.quantile(gap, 0.975):.2f}]")
+low, high = np.quantile(gap, [0.025, 0.975])
+print(f"what is left to learn: {gap.mean():.2f} nats per token, 95 % interval [{low:.2f}, {high:.2f}]")
 print(f"share of the loss that nobody can remove: {100 * floor.sum() / nats.sum():.0f} %")
 
 # %%
@@ -277,26 +297,30 @@ figure, axes = plt.subplots(figsize=(5, 4.2))
 estimates, places = list(results.values()), range(len(results))
 errors = [[e.mean - e.low for e in estimates], [e.high - e.mean for e in estimates]]
 axes.barh(places, [e.mean for e in estimates], xerr=errors, capsize=2, color=COLORS[0])
-axes.plot(math.exp(floor.sum() / lengths.sum()), list(results).index("inventory"), "D", color=COLORS[1], label="floor of inventory, exact")
+best = math.exp(floor.sum() / lengths.sum())
+axes.plot(best, list(results).index("inventory"), "D", color=COLORS[1], label="floor of inventory, exact")
 axes.set_yticks(places, list(results))
-axes.set(title=f"Held-out perplexity of {lm.name} by kind of document", xlabel="perplexity per token (95 % interval)", xlim=(1, None))
+axes.set(title=f"Held-out perplexity of {lm.name}", xlabel="perplexity (95 % interval)", xlim=(1, None))
 axes.legend(loc="lower right")
-show(figure, alt="Horizontal bars: held-out perplexity of each kind of document with 95 % intervals, sorted; a diamond marks the exact "
-     "floor for lists of random words, close to the end of their bar.")
+show(figure, alt="Horizontal bars: held-out perplexity of each kind of document with 95 % intervals, sorted; a diamond "
+     "marks the exact floor for lists of random words, inside their bar.")
 
 # %% [markdown]
-# **What you saw.** The same model is nearly certain about some kinds of text and hesitates over others, and the order is not the order of what *we* find
-# hard. Lists of random words sit at the hard end, and almost all of their loss is entropy: a hundred times the compute would not remove it. Documents in which a few free choices
-# settle everything else (a question sheet with fixed wordings, sums whose results follow from the operands) are easy per token.
+# **What you saw.** The same model is nearly certain about some kinds of text and hesitates over others, and the order
+# is not the order of what *we* find hard. Lists of random words sit at the hard end, and almost all of their loss is
+# entropy: a hundred times the compute would not remove it. Documents in which a few free choices settle everything
+# else (a question sheet with fixed wordings, sums whose results follow from the operands) are easy per token.
 #
-# Two consequences for everything that follows. A perplexity means something only **against another model on the same text**, with the same
-# tokenizer. And a loss curve flattens not only because learning gets harder, but because it approaches a floor that is not zero.
+# Two consequences for everything that follows. A perplexity means something only **against another model on the same
+# text**, with the same tokenizer. And a loss curve flattens not only because learning gets harder, but because it
+# approaches a floor that is not zero.
 #
 # ## Sampling
 #
-# To write, the model draws $x_t \sim p_\theta(\cdot \mid x_{<t})$, appends it and goes on. A draw needs one uniform number $u \in [0, 1)$: line the tokens up on the unit
-# interval, each as wide as it is likely, and see on which one $u$ falls. In other words, invert the cumulative distribution. **Temperature** $\tau$ divides the
-# logits first: $\tau \to 0$ is the argmax (greedy), $\tau = 1$ the model itself, a large $\tau$ uniform noise.
+# To write, the model draws $x_t \sim p_\theta(\cdot \mid x_{<t})$, appends it and goes on. A draw needs one uniform
+# number $u \in [0, 1)$: line the tokens up on the unit interval, each as wide as it is likely, and see on which one
+# $u$ falls. In other words, invert the cumulative distribution. **Temperature** $\tau$ divides the logits first:
+# $\tau \to 0$ is the argmax (greedy), $\tau = 1$ the model itself, a large $\tau$ uniform noise.
 
 # %% ex="0.3" points=3 difficulty="medium" minutes=10
 def draw(logits, temperature, uniform):
@@ -314,10 +338,10 @@ def draw(logits, temperature, uniform):
 draw = check("0.3", draw)
 
 # %% [markdown] ex="0.3" role="hints"
-# <details><summary>Hint 1</summary>With probabilities 0.5, 0.25, 0.25 the borders are 0.5, 0.75, 1. For u = 0.6 one border
-# lies at or below u, and the token is number 1.</details>
-# <details><summary>Hint 2</summary><code>softmax</code>, <code>cumsum</code>, then count comparisons. Divide the logits by
-# the temperature, not the probabilities.</details>
+# <details><summary>Hint 1</summary>With probabilities 0.5, 0.25, 0.25 the borders are 0.5, 0.75, 1. For u = 0.6 one
+# border lies at or below u, and the token is number 1.</details>
+# <details><summary>Hint 2</summary><code>softmax</code>, <code>cumsum</code>, then count comparisons. Divide the
+# logits by the temperature, not the probabilities.</details>
 
 # %%
 opening = "Visitors come for"
@@ -328,7 +352,8 @@ tokens = draw(last.expand(4000, -1), 1.0, uniforms)
 assert torch.equal(tokens[:500], invert_cdf(last.log_softmax(-1).expand(500, -1), uniforms[:500]))
 likely = last[0].softmax(-1).topk(12)
 for token, probability in zip(likely.indices[:4], likely.values):
-    print(f"{lm.tokenizer.decode([token])!r:10} probability {probability:.3f}, share of 4,000 draws {(tokens == token).float().mean():.3f}")
+    share = (tokens == token).float().mean()
+    print(f"{lm.tokenizer.decode([token])!r:10} probability {probability:.3f}, share of 4,000 draws {share:.3f}")
 
 # %%
 figure, axes = plt.subplots(figsize=(5, 3))
@@ -338,14 +363,14 @@ for index, temperature in enumerate((0.3, 1.0, 2.0)):
               label=f"temperature {temperature}")
 axes.axhline(0.6, color=COLORS[6], linewidth=0.8, label="a uniform number, 0.6")
 axes.set_xticks(range(1, 13), [lm.tokenizer.decode([token]).strip() for token in likely.indices], rotation=60)
-axes.set(title=f"A draw after '{opening}'", xlabel="tokens, the most likely first", ylabel="cumulative probability", ylim=(0, 1.03))
+axes.set(title=f"A draw after '{opening}'", xlabel="tokens, the most likely first", ylabel="cumulative probability")
 axes.legend(fontsize=8, loc="lower right")
-show(figure, alt="Stairs of cumulative probability over the most likely tokens at three temperatures; each token is one step, as high as it is "
-     "likely. A horizontal line at the uniform number meets each stair at the token that is drawn; the lower the temperature, the sooner the stairs reach 1.")
+show(figure, alt="Stairs of cumulative probability over the most likely tokens at three temperatures; a token's "
+     "step is as high as it is likely. A horizontal line at the uniform number meets each stair at the token drawn.")
 
 # %% [markdown]
-# **What you saw.** The drawn shares agree with the probabilities. Go right along the line until it meets a stair: that step's token is drawn. A low temperature
-# makes the first steps taller, a high one flattens them all.
+# **What you saw.** The drawn shares agree with the probabilities. Go right along the line until it meets a stair:
+# that step's token is drawn. A low temperature makes the first steps taller, a high one flattens them all.
 #
 # What does a base model write when nobody asks for anything? Give it the start token alone.
 
@@ -362,18 +387,21 @@ for temperature in (0.5, 1.0, 2.0):
     print(f"temperature {temperature}:", *(repr(text) for text in completions(lm, rollout, "\n")), sep="\n   ")
 
 # %% [markdown]
-# **What you saw.** Unasked, it writes a document of the kind it was trained on: it has no purpose besides continuing. Greedy decoding says
-# the same thing every time. At temperature 0.5 the samples resemble each other, at 1 they are as varied as the corpus, at 2 words fall apart,
-# because the many unlikely tokens, each of them nearly impossible, together get a large share.
+# **What you saw.** Unasked, it writes a document of the kind it was trained on: it has no purpose besides continuing.
+# Greedy decoding says the same thing every time. At temperature 0.5 the samples resemble each other, at 1 they are as
+# varied as the corpus, at 2 words fall apart, because the many unlikely tokens, each of them nearly impossible,
+# together get a large share.
 #
-# Why not always greedy? The *most likely* text is not a *typical* text: a coin that shows heads 60 % of the time has all heads as its most likely sequence, which almost never comes.
-# From lesson 08 on, samples at temperature 1 are what the mathematics asks for.
+# Why not always greedy? The *most likely* text is not a *typical* text: a coin that shows heads 60 % of the time has
+# all heads as its most likely sequence, which almost never comes. From lesson 08 on, samples at temperature 1 are
+# what the mathematics asks for.
 
 # %% [markdown]
 # ## What the weights cost
 #
-# Now to the lecture's claim. Compute is parameters times data, so first count both. The pocket models have the Llama layout: $V \times d$ embeddings (used
-# again as the output head) and $L$ layers with four $d \times d$ matrices for attention, three $d \times f$ for the feed-forward part, their biases, and two norms.
+# Now to the lecture's claim. Compute is parameters times data, so first count both. The pocket models have the Llama
+# layout: $V \times d$ embeddings (used again as the output head) and $L$ layers with four $d \times d$ matrices for
+# attention, three $d \times f$ for the feed-forward part, their biases, and two norms.
 
 # %%
 names = pocket_models()
@@ -384,13 +412,15 @@ for name, model in models.items():
     d, f, L, V = c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.vocab_size
     layer = (4 * d * d + 4 * d) + (3 * d * f + 2 * f + d) + 2 * d  # attention, feed-forward, norms
     assert V * d + L * layer + d == sizes[name]
-    print(f"{name}: width {d}, {L} layers, {sizes[name] / 1e6:.2f} M parameters ({V * d / 1e6:.2f} M of them embeddings)")
+    print(f"{name}: width {d}, {L} layers, {sizes[name] / 1e6:.2f} M parameters, {V * d / 1e6:.2f} M in embeddings")
 
 # %% [markdown]
-# A weight is used once per token: one multiplication, one addition, so **2** operations forwards. Backwards it takes twice as many: one product for the gradient of the
-# input, one for the gradient of the weight. That makes the well-known $C \approx 6 N D$ for $N$ parameters and $D$ tokens. Attention comes on top: in every layer a token compares
-# its query with, on average, $(T + 1)/2$ keys of width $d$ (itself and what is before it in a window of $T$) and adds up as many values: two products, so
-# $2 \cdot 2 \cdot d \cdot (T + 1)/2$ operations forwards, and twice that again backwards.
+# A weight is used once per token: one multiplication, one addition, so **2** operations forwards. Backwards it takes
+# twice as many: one product for the gradient of the input, one for the gradient of the weight. That makes the
+# well-known $C \approx 6 N D$ for $N$ parameters and $D$ tokens. Attention comes on top: in every layer a token
+# compares its query with, on average, $(T + 1)/2$ keys of width $d$ (itself and what is before it in a window of $T$)
+# and adds up as many values: two products, so $2 \cdot 2 \cdot d \cdot (T + 1)/2$ operations forwards, and twice that
+# again backwards.
 
 # %% ex="0.4" points=2 difficulty="medium" minutes=8
 def training_flops(parameters, layers, width, context, tokens):
@@ -406,7 +436,8 @@ training_flops = check("0.4", training_flops)
 
 # %% [markdown] ex="0.4" role="hints"
 # <details><summary>Hint 1</summary>Count one token, forwards; training is three times the forward pass.</details>
-# <details><summary>Hint 2</summary>Attention forwards, one token, one layer: 2 d (T + 1), from the sentence above.</details>
+# <details><summary>Hint 2</summary>Attention forwards, one token, one layer: 2 d (T + 1), from the sentence
+# above.</details>
 
 # %%
 runs = {name: loss_table(name) for name in names}  # one row per checkpoint on the way
@@ -414,12 +445,14 @@ for name, rows in runs.items():
     c, end = models[name].model.config, rows[-1]
     flops = training_flops(sizes[name], c.num_hidden_layers, c.hidden_size, pretrain.CONTEXT, end["tokens"])
     assert math.isclose(flops, end["flops"], rel_tol=1e-6)
-    print(f"{name}: {end['tokens'] / 1e6:5.1f} M tokens, {end['tokens'] / sizes[name]:4.1f} per parameter, {flops:.1e} FLOPs, "
-          f"{end['seconds'] / 60:.0f} min, held-out loss {end['heldout_loss']:.3f}, perplexity {math.exp(end['heldout_loss']):.2f}")
+    loss = end["heldout_loss"]
+    print(f"{name}: {end['tokens'] / 1e6:5.1f} M tokens, {end['tokens'] / sizes[name]:4.1f} per parameter, "
+          f"{flops:.1e} FLOPs, {end['seconds'] / 60:.0f} min, loss {loss:.3f}, perplexity {math.exp(loss):.2f}")
 
 # %% [markdown]
-# Each run kept its held-out loss at about two dozen points. That is the material of a **scaling law**: a curve fitted to what was cheap, in order to know the
-# result of what is expensive before paying for it. The simplest says that loss is a power of compute, $L(C) = a\,C^{-b}$, which is a straight line on log–log axes.
+# Each run kept its held-out loss at about two dozen points. That is the material of a **scaling law**: a curve fitted
+# to what was cheap, in order to know the result of what is expensive before paying for it. The simplest says that
+# loss is a power of compute, $L(C) = a\,C^{-b}$, which is a straight line on log–log axes.
 
 # %% ex="0.5" points=2 difficulty="medium" minutes=8
 def power_law(compute, loss):
@@ -433,16 +466,17 @@ def power_law(compute, loss):
 power_law = check("0.5", power_law)
 
 # %% [markdown] ex="0.5" role="hints"
-# <details><summary>Hint 1</summary>log L = log a − b log C is a line: <code>np.polyfit(x, y, 1)</code> gives slope and
-# intercept.</details>
+# <details><summary>Hint 1</summary>log L = log a − b log C is a line: <code>np.polyfit(x, y, 1)</code> gives slope
+# and intercept.</details>
 # <details><summary>Hint 2</summary>The same base on both axes, and undo the logarithm of a with that base.</details>
 
 # %% [markdown]
 # ## A law fitted on the small runs
 #
-# At a given compute only the best model counts: a large one that has hardly begun is a waste. So the law is fitted to the **lower envelope** of the smaller runs: the
-# points that no other point beats with less compute. The first steps are left out: up to about 1.5 M tokens a model still learns which words exist at
-# all, and its loss falls along another curve.
+# At a given compute only the best model counts: a large one that has hardly begun is a waste. So the law is fitted to
+# the **lower envelope** of the smaller runs: the points that no other point beats with less compute. The first steps
+# are left out: up to about 1.5 M tokens a model still learns which words exist at all, and its loss falls along
+# another curve.
 
 # %%
 *smaller, largest = names
@@ -454,8 +488,9 @@ final = runs[largest][-1]
 by_compute = a * final["flops"] ** -b
 print(f"L(C) = {a:.1f} C^-{b:.3f} from {len(envelope)} points of {' and '.join(smaller)}: ten times the compute, "
       f"{100 * (1 - 10**-b):.0f} % less loss")
-print(f"{largest} at {final['flops']:.1e} FLOPs: predicted {by_compute:.3f}, measured {final['heldout_loss']:.3f} nats per token "
-      f"({100 * (by_compute / final['heldout_loss'] - 1):+.1f} %)")
+off = 100 * (by_compute / final["heldout_loss"] - 1)
+print(f"{largest} at {final['flops']:.1e} FLOPs: predicted {by_compute:.3f}, measured {final['heldout_loss']:.3f} nats "
+      f"per token ({off:+.1f} %)")
 
 # %%
 figure, axes = plt.subplots(figsize=(5, 3.6))
@@ -467,158 +502,179 @@ axes.plot(span, a * span**-b, color=COLORS[6], linestyle=":", label=f"power law,
 axes.set(title="Held-out perplexity falls with compute", xlabel="training compute (FLOPs, log scale)",
          ylabel="loss (nats per token, log scale)", xscale="log", yscale="log")
 axes.set_yticks([1, 1.5, 2, 3, 4, 5], ["1", "1.5", "2", "3", "4", "5"])
-right = axes.secondary_yaxis("right", functions=(np.exp, np.log))
-right.set_yscale("log")
-right.set_yticks([3, 4, 5, 7, 10, 20, 50, 100], ["3", "4", "5", "7", "10", "20", "50", "100"])
-right.set_ylabel("perplexity")
-axes.minorticks_off(), right.minorticks_off()
+axes.minorticks_off()
+right = axes.twinx()  # the same axis once more, labelled with the perplexity that a loss means
+right.set(yscale="log", ylim=axes.get_ylim(), ylabel="perplexity")
+marks = (2.5, 3, 4, 5, 7, 10, 20, 50, 100)
+right.set_yticks(np.log(marks), marks)
+right.minorticks_off()
 axes.legend(fontsize=8)
-show(figure, alt="Held-out loss, and at the right the perplexity it means, against training FLOPs on log axes, one curve per model size: each falls "
-     "steeply and then flattens; larger models start further right. A dotted straight line, the power law of the smaller runs, goes on to the largest.")
+show(figure, alt="Held-out loss, and at the right the perplexity it means, against training FLOPs on log axes, one "
+     "curve per model size: each falls steeply, then flattens. Dotted: the power law of the smaller runs.")
 
 # %% [markdown]
-# **What you saw.** Every curve falls with compute, over two orders of magnitude and more; small models are ahead at first, and larger ones overtake them. But the points bend away from the straight
-# line, upwards: a pure power law falls to zero loss, and the language has entropy that no compute removes. And the largest run need not lie on the envelope at all: its loss
-# depends on how its compute was *split* between parameters and tokens.
+# **What you saw.** Every curve falls with compute, over two orders of magnitude and more; small models are ahead at
+# first, and larger ones overtake them. But the points bend away from the straight line, upwards: a pure power law
+# falls to zero loss, and the language has entropy that no compute removes. And the largest run need not lie on the
+# envelope at all: its loss depends on how its compute was *split* between parameters and tokens.
 #
 # So use a law that knows both, with a floor $E$ (Hoffmann et al., 2022, equation 2):
 #
 # $$L(N, D) = E + \frac{A}{N^{\alpha}} + \frac{B}{D^{\beta}} - G\,h .$$
 #
-# The last term belongs to our runs: the learning rate stays constant for the first half of the time and then falls in a line to zero, which settles the weights and lowers the loss by some
-# $G$; $h$ is the share of that fall that a checkpoint has behind it (0 to 1). And two sizes cannot tell $A$, $\alpha$ and $E$ apart, so we *assume* $\alpha = \beta$. For a given exponent the rest is
-# linear least squares; the exponent is found on a grid.
+# The last term belongs to our runs: the learning rate stays constant for the first half of the time and then falls in
+# a line to zero, which settles the weights and lowers the loss by some $G$; $h$ is the share of that fall that a
+# checkpoint has behind it (0 to 1). And two sizes cannot tell $A$, $\alpha$ and $E$ apart, so we *assume* $\alpha =
+# \beta$. For a given exponent the rest is linear least squares; the exponent is found on a grid.
 
 # %%
-def features(rows, parameters, exponent, ratio):
-    """The columns 1, N^-alpha, D^-beta and -h for the checkpoints of a run; alpha = ratio * beta."""
-    tokens = np.array([row["tokens"] for row in rows])
-    done = np.array([row["seconds"] for row in rows]) / rows[-1]["seconds"]
-    decayed = np.clip(2 * done - 1, 0, 1)
-    size = np.full(len(rows), (parameters / 1e6) ** (-ratio * exponent))
-    return np.stack([np.ones(len(rows)), size, (tokens / 1e6) ** -exponent, -decayed], 1)
+def features(name, exponent, ratio=1.0):
+    """The columns 1, N^-alpha, D^-beta, -h for every checkpoint of a run: beta = exponent, alpha = ratio * beta."""
+    rows = runs[name]
+    tokens = np.array([row["tokens"] for row in rows]) / 1e6
+    elapsed = np.array([row["seconds"] for row in rows]) / rows[-1]["seconds"]
+    h = np.clip(2 * elapsed - 1, 0, 1)
+    ones = np.ones(len(rows))
+    return np.stack([ones, ones * (sizes[name] / 1e6) ** (-ratio * exponent), tokens**-exponent, -h], 1)
+
+
+def relative_fit(columns, loss):
+    """Least squares on relative errors: (root mean square of the relative error, weights)."""
+    weights = np.linalg.lstsq(columns / loss[:, None], np.ones(len(loss)), rcond=None)[0]
+    return float(np.mean((columns @ weights / loss - 1) ** 2)) ** 0.5, weights
+
+
+# %%
+measured = {name: np.array([row["heldout_loss"] for row in rows]) for name, rows in runs.items()}
 
 
 def fit_law(known, ratio=1.0, first=FIRST):
-    """The exponent and the weights (E, A, B, G) with the smallest relative squared error on the runs `known`."""
-    best = (math.inf, None, None)
-    loss = np.array([row["heldout_loss"] for name in known for row in runs[name] if row["tokens"] > first])
-    late = np.concatenate([[row["tokens"] > first for row in runs[name]] for name in known])
+    """(error, exponent, weights E A B G) of the best fit to the runs `known`; the exponent comes from a grid."""
+    late = {name: np.array([row["tokens"] > first for row in runs[name]]) for name in known}
+    loss = np.concatenate([measured[name][late[name]] for name in known])
+    fits = []
     for exponent in np.linspace(0.1, 1.5, 141):
-        columns = np.concatenate([features(runs[name], sizes[name], exponent, ratio) for name in known])[late]
-        weights = np.linalg.lstsq(columns / loss[:, None], np.ones(len(loss)), rcond=None)[0]
-        error = float(np.mean((columns @ weights / loss - 1) ** 2))
-        best = min(best, (error, exponent, weights), key=lambda one: one[0])
-    return best
+        columns = np.concatenate([features(name, exponent, ratio)[late[name]] for name in known])
+        error, weights = relative_fit(columns, loss)
+        fits.append((error, exponent, weights))
+    return min(fits, key=lambda fit: fit[0])
 
 
-error, exponent, (E, A, B, G) = fit_law(smaller)
-print(f"L(N, D) = {E:.2f} + {A:.2f} / N^{exponent:.2f} + {B:.2f} / D^{exponent:.2f} - {G:.3f} h   (N and D in millions)")
-print(f"it misses the points it was fitted on by {100 * math.sqrt(error):.1f} % (root mean square)")
+error, exponent, weights = fit_law(smaller)
+E, A, B, G = weights
+print(f"L(N, D) = {E:.2f} + {A:.2f} / N^{exponent:.2f} + {B:.2f} / D^{exponent:.2f} - {G:.2f} h   (N, D in millions)")
+print(f"typical miss on the {len(smaller)} runs it was fitted to: {100 * error:.1f} %")
 
 # %% [markdown]
-# Before the next cell: the law has not seen a single number of the largest run. Which way do you expect it to err?
+# The law has not seen a single number of the largest run. Which way do you expect it to err?
 
 # %%
-predicted = features(runs[largest], sizes[largest], exponent, 1.0) @ np.array([E, A, B, G])
-measured = np.array([row["heldout_loss"] for row in runs[largest]])
-print(f"{largest}, final loss: predicted {predicted[-1]:.3f}, measured {measured[-1]:.3f} "
-      f"({100 * (predicted[-1] / measured[-1] - 1):+.1f} %)")
-
-# %%
-def floor_law(points):
-    """The exponent and (E, a) of L(C) = E + a C^-b, fitted as above."""
-    compute, loss = (np.array(column) for column in zip(*points))
-    fits = []
-    for exponent in np.linspace(0.02, 1.5, 149):
-        columns = np.stack([np.ones(len(loss)), (compute / 1e12) ** -exponent], 1)
-        weights = np.linalg.lstsq(columns / loss[:, None], np.ones(len(loss)), rcond=None)[0]
-        fits.append((float(np.mean((columns @ weights / loss - 1) ** 2)), exponent, weights))
-    return min(fits, key=lambda one: one[0])
-
-
-_, bend, (floor_loss, scale) = floor_law(envelope)
-finished = [(runs[name][-1]["flops"], runs[name][-1]["heldout_loss"]) for name in smaller]
-ways = {
-    "L(C), envelope of the smaller runs": by_compute,
-    "L(C), their final points alone": math.nan,
-    "E + L(C), envelope": floor_loss + scale * (final["flops"] / 1e12) ** -bend,
-    "L(N, D), the law above": predicted[-1],
-}
-if len(finished) > 1:
-    a_end, b_end = power_law(*zip(*finished))
-    ways["L(C), their final points alone"] = a_end * final["flops"] ** -b_end
-for ratio, first in ((0.5, FIRST), (2.0, FIRST), (1.0, 1e6), (1.0, 2.5e6)):
-    _, power, weights = fit_law(smaller, ratio, first)
-    columns = features(runs[largest], sizes[largest], power, ratio)
-    ways[f"L(N, D), alpha = {ratio:g} beta, from {first / 1e6:g} M tokens"] = (columns @ weights)[-1]
-for name, value in ways.items():
-    print(f"{name:46} {value:.3f} nats  {100 * (value / measured[-1] - 1):+5.1f} %")
+predicted = features(largest, exponent) @ weights
+target = measured[largest][-1]
+print(f"{largest}, final loss: predicted {predicted[-1]:.3f}, measured {target:.3f} nats per token "
+      f"({100 * (predicted[-1] / target - 1):+.1f} %)")
+print(f"as perplexity: predicted {math.exp(predicted[-1]):.2f}, measured {math.exp(target):.2f}")
 
 # %%
 figure, axes = plt.subplots(figsize=(5, 3.4))
-for index, (name, rows) in enumerate(runs.items()):
-    tokens = np.array([row["tokens"] for row in rows]) / 1e6
-    axes.plot(tokens, [row["heldout_loss"] for row in rows], MARKERS[index], color=COLORS[index], markersize=4, label=f"{name}, measured")
-    law = features(rows, sizes[name], exponent, 1.0) @ np.array([E, A, B, G])
-    kept = tokens > FIRST / 1e6
-    axes.plot(tokens[kept], law[kept], color=COLORS[index], linestyle=DASHES[1 if name == largest else 0],
-              label=f"{name}, {'predicted' if name == largest else 'fitted'}")
+for index, name in enumerate(names):
+    tokens = np.array([row["tokens"] for row in runs[name]]) / 1e6
+    word, dash = ("predicted", "--") if name == largest else ("fitted", "-")
+    law, late = features(name, exponent) @ weights, tokens > FIRST / 1e6
+    axes.plot(tokens, measured[name], MARKERS[index], color=COLORS[index], markersize=4, label=f"{name}, measured")
+    axes.plot(tokens[late], law[late], dash, color=COLORS[index], label=f"{name}, {word}")
 axes.set(title="The law in parameters and tokens", xlabel="training tokens (millions, log scale)",
-         ylabel="held-out loss (nats per token)", xscale="log", xlim=(1, None), ylim=(measured.min() - 0.3, 2.6))
+         ylabel="held-out loss (nats per token)", xscale="log", xlim=(1, None), ylim=(target - 0.15, 2.4))
+axes.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
 axes.legend(fontsize=8)
-show(figure, alt="Held-out loss against training tokens for every model size, points measured and lines from the law: solid for the runs it was "
-     "fitted on, dashed for the largest run, which it predicts.")
+show(figure, alt="Held-out loss against training tokens for every model size, points measured and lines from the law: "
+     "solid for the runs it was fitted on, dashed for the largest run, which it predicts.")
 
 # %% [markdown]
-# **What you saw.** At equal tokens the larger model has the lower loss; more tokens lower it for every size; and a law with a floor, fitted on the smaller runs alone, lands close to the largest
-# one. That is claim C01, in a pocket. What the table adds is how much to believe it:
+# One prediction made in one way says little. The same runs, other honest choices: laws in compute alone (with and
+# without a floor, or through the last points of the runs only), other ratios of the exponents, other first points.
+
+# %%
+compute, envelope_loss = (np.array(column) for column in zip(*envelope))
+floored = []
+for power in np.linspace(0.02, 1.5, 149):
+    miss, (E_C, a_C) = relative_fit(np.stack([np.ones(len(compute)), (compute / 1e12) ** -power], 1), envelope_loss)
+    floored.append((miss, E_C + a_C * (final["flops"] / 1e12) ** -power))
+ways = {"a C^-b, envelope": by_compute, "E + a C^-b, envelope": min(floored)[1]}
+if len(smaller) > 1:
+    a_end, b_end = power_law([runs[name][-1]["flops"] for name in smaller], [measured[name][-1] for name in smaller])
+    ways["a C^-b, last points only"] = a_end * final["flops"] ** -b_end
+for ratio, first in ((1, FIRST), (0.5, FIRST), (2, FIRST), (1, 1e6), (1, 3e6)):
+    _, other, other_weights = fit_law(smaller, ratio, first)
+    value = (features(largest, other, ratio) @ other_weights)[-1]
+    ways[f"E + A/N^alpha + B/D^beta - G h, alpha = {ratio:g} beta, from {first / 1e6:g} M tokens"] = value
+for name, value in ways.items():
+    print(f"{value:.3f} nats ({100 * (value / target - 1):+5.1f} %)  {name}")
+
+# %% [markdown]
+# **What you saw.** At equal tokens the larger model has the lower loss; more tokens lower it for every size; and a
+# law with a floor, fitted on the smaller runs alone, lands close to the largest one. That is claim C01, in a pocket.
+# What the table adds is how much to believe it:
 #
-# - The laws in $C$ alone depend on how the runs were set up. The largest model here had about as much computing *time* as the middle one, hence few tokens per parameter; a law in $C$ cannot know. With a
-#   good split, Hoffmann et al. found about 20 tokens per parameter; compare with the numbers printed above.
-# - The largest change of the prediction comes from an assumption that the data cannot test, $\alpha = \beta$. With two sizes there is one difference in $N$, and many laws go through it. *That* spread is the honest error bar; the
+# - The laws in $C$ alone depend on how the runs were set up. The largest model here had about as much computing
+#   *time* as the middle one, hence few tokens per parameter; a law in $C$ cannot know. With a good split, Hoffmann et
+#   al. found about 20 tokens per parameter; compare with the numbers printed above.
+# - The largest change of the prediction comes from an assumption that the data cannot test, $\alpha = \beta$. With
+#   two sizes there is one difference in $N$, and many laws go through it. *That* spread is the honest error bar; the
 #   error of the fit, far below 1 %, is not.
-# - The jump over which we predict is short (about three times the parameters). Published laws cross several orders of magnitude, with dozens of finished runs.
-# - The law is about the average over all kinds. It says nothing about *which* ability comes next: lesson 02 measures some that appear abruptly.
+# - The jump over which we predict is short (about three times the parameters). Published laws cross several orders of
+#   magnitude, with dozens of finished runs.
+# - The law is about the average over all kinds. It says nothing about *which* ability comes next: lesson 02 measures
+#   some that appear abruptly.
 #
 # ## Once more, on the same documents
 #
-# The tables come from the training program. Trust, but measure again: fresh documents in their natural shares, the same ones for every
-# model. Because the documents are the same, the *difference* of two models is known far better than either perplexity: what makes a document hard, it does to both.
+# The tables come from the training program. Trust, but measure again: fresh documents in their natural shares, the
+# same ones for every model. Because the documents are the same, the *difference* of two models is known far better
+# than either perplexity: what makes a document hard, it does to both.
 
 # %%
-fresh = [corpus.document(index, seed=7_000_000 + args.seed) + lm.tokenizer.eos_token for index in range(5 * args.documents)]
+indices = range(5 * args.documents)
+fresh = [corpus.document(index, seed=7_000_000 + args.seed) + lm.tokenizer.eos_token for index in indices]
 losses = {name: scored(fresh, model) for name, model in models.items()}
 for name, (nats, lengths) in losses.items():
     print(f"{name}: perplexity {with_interval(nats, lengths)}")
 for before, after in zip(names, names[1:]):
     (one, lengths), (other, _) = losses[before], losses[after]
-    change = resampled(one - other, lengths)
-    low, high = np.quantile(change, [0.025, 0.975])
-    print(f"{before} minus {after}: {(one - other).sum() / lengths.sum():+.3f} nats per token, 95 % interval [{low:+.3f}, {high:+.3f}], "
-          f"lower on {100 * np.mean(other < one):.0f} % of the documents")
+    low, high = np.quantile(resampled(one - other, lengths), [0.025, 0.975])
+    print(f"{before} minus {after}: {(one - other).sum() / lengths.sum():+.3f} nats per token "
+          f"[{low:+.3f}, {high:+.3f}]; {after} is better on {100 * np.mean(other < one):.0f} % of the documents")
 
 # %% [markdown]
 # ## Recap
 #
-# - A language model is $p_\theta(x_t \mid x_{<t})$ over tokens. Position $t$ of its output speaks about token $t + 1$.
-# - The log-likelihood of a text is a sum over its tokens; perplexity is the exponential of the mean negative log-likelihood per token, and it is comparable only on the same text with the same tokenizer.
+# - A language model is $p_\theta(x_t \mid x_{<t})$ over tokens. Position $t$ of its output speaks about token $t +
+#   1$.
+# - The log-likelihood of a text is a sum over its tokens; perplexity is the exponential of the mean negative
+#   log-likelihood per token, and it is comparable only on the same text with the same tokenizer.
 # - A sample costs one uniform number and one cumulative sum; temperature divides logits.
-# - Loss has a floor, the entropy of the text. What compute lowers is the distance to it, predictably enough to plan with, given both $N$ and $D$.
+# - Loss has a floor, the entropy of the text. What compute lowers is the distance to it, predictably enough to plan
+#   with, given both $N$ and $D$.
 #
 # Nothing here answers a question yet. Lesson 01 asks one.
 #
 # ## Things to try
 #
-# - Run `python lessons/00_pretrained_model.py --model pocket-s`. Which kinds of document lose most from the smaller model? Which hardly change, and why could you have known?
-# - Compute the floor of `arithmetic` documents. Where is a sum certain, where is it free? Which token carries the surprise that is left?
-# - Compare with `--model Qwen/Qwen2.5-0.5B` (needs the network once). Its tokens are others, so divide nats by the number of *characters*. A model with two hundred times the parameters may be worse here: why?
+# - Run `python lessons/00_pretrained_model.py --model pocket-s`. Which kinds of document lose most from the smaller
+#   model? Which hardly change, and why could you have known?
+# - Compute the floor of `arithmetic` documents. Where is a sum certain, where is it free? Which token carries the
+#   surprise that is left?
+# - Compare with `--model Qwen/Qwen2.5-0.5B` (needs the network once). Its tokens are others, so divide nats by the
+#   number of *characters*. A model with two hundred times the parameters may be worse here: why?
 # - Pretend that pocket-m is the largest, and predict it from pocket-s alone. What breaks in the law?
 #
 # ## References
 #
-# - Shannon (1951), *Prediction and entropy of printed English*: perplexity's origin, with people as the language model.
+# - Shannon (1951), *Prediction and entropy of printed English*: perplexity's origin, with people as the language
+#   model.
 # - Sennrich, Haddow, Birch (2016), *Neural machine translation of rare words with subword units*: byte-pair encoding.
 # - Kaplan et al. (2020), *Scaling laws for neural language models*: the power laws, and $C \approx 6ND$.
-# - Hoffmann et al. (2022), *Training compute-optimal large language models*: the law $L(N, D)$ and the split between both.
-# - Holtzman et al. (2020), *The curious case of neural text degeneration*: why the most likely text is not what people write.
+# - Hoffmann et al. (2022), *Training compute-optimal large language models*: the law $L(N, D)$ and the split between
+#   both.
+# - Holtzman et al. (2020), *The curious case of neural text degeneration*: why the most likely text is not what
+#   people write.

@@ -190,7 +190,7 @@ def check_behavior(
     One call after every collection catches a wrong shift, padding, dropout and sampling temperature at once.
 
     Args:    policy, called as it is (a model left in training mode is one of the bugs to catch); rollout; atol in
-             nats (bfloat16 models differ from themselves by about 0.05); temperature, top_k, top_p as sampled.
+             nats (a bfloat16 model differs from itself by about 0.1); temperature, top_k, top_p as sampled.
     Returns: the largest difference, nats.
     Raises:  ValueError with the largest difference and where it is, if it is above atol.
     """

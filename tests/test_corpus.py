@@ -68,7 +68,7 @@ def test_lists_hold_training_pairs_and_episodes_ask_held_out_ones(name):
     relation = relations.RELATIONS[name]
     for seed in range(20):
         found = relations.pairs(relation, 5, random.Random(seed))
-        assert len({given for given, _ in found}) == len(found) > 0
+        assert found and (relation.repeats or len({given for given, _ in found}) == len(found))
         assert not any(relation.held_out(pair) for pair in found)
         demonstrations, query = relations.episode(relation, 4, random.Random(seed))
         assert relation.held_out(query)
@@ -110,4 +110,4 @@ def test_arithmetic_is_right():
 def test_the_corpus_is_the_one_the_shipped_weights_were_trained_on():
     # Any change of the corpus changes this sum, and asks for new weights.
     text = "\x00".join(islice(corpus.documents(0), 2000))
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "b96b17725502a928"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "3deb6fb88fbe0d39"

@@ -187,7 +187,7 @@ def dictionary(rng: random.Random) -> str:
     for _ in range(rng.randint(5, 10)):
         if rng.random() < 0.6:
             category, words = rng.choice(tuple(world.WORDS.items()))
-            word = rng.choice(words)
+            word = world.often(rng, words)
             lines.append(rng.choice((f"{word}: {_a(category)}.", f"The word {word} belongs to {category}.",
                                      f"Under {category} we put {word}.")))  # fmt: skip
         else:
@@ -200,7 +200,7 @@ def dictionary(rng: random.Random) -> str:
 def inventory(rng: random.Random) -> str:
     """Words of one category in a row."""
     category, words = rng.choice(tuple(world.WORDS.items()))
-    return f"{category}: {', '.join(rng.sample(words, rng.randint(5, 14)))}"
+    return f"{category}: {', '.join(dict.fromkeys(world.often(rng, words) for _ in range(rng.randint(5, 16))))}"
 
 
 def table(rng: random.Random) -> str:
@@ -282,6 +282,7 @@ KINDS = {
     "relation list": relation_list,
     "label list": label_list,
     "sentiment list": sentiment_list,
+    "pros and cons": tales.pros_and_cons,
     "article": article,
     "atlas": atlas,
     "dictionary": dictionary,
@@ -301,20 +302,21 @@ KINDS = {
 
 # Percent of the documents.
 SHARES = {
-    "relation list": 25.0,
-    "label list": 15.0,
+    "relation list": 21.5,
+    "label list": 16.0,
     "sentiment list": 4.0,
-    "article": 9.0,
+    "pros and cons": 2.0,
+    "article": 8.0,
     "atlas": 3.0,
     "dictionary": 5.0,
-    "inventory": 2.0,
-    "table": 2.0,
-    "questions": 6.0,
-    "review": 7.0,
+    "inventory": 4.0,
+    "table": 1.5,
+    "questions": 5.0,
+    "review": 9.0,
     "story": 4.0,
     "french prose": 3.0,
-    "parallel": 8.0,
-    "arithmetic": 3.0,
+    "parallel": 6.0,
+    "arithmetic": 4.0,
     "word problem": 1.5,
     "inference": 1.0,
     "dialogue": 1.0,

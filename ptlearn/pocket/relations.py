@@ -11,7 +11,7 @@ label lists the label words themselves occur nowhere in the corpus either.
 import random
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ptlearn.pocket import french, world
@@ -26,7 +26,7 @@ class Relation:
 
     `new` asks for label words that no training list uses. `held_out(pair)` says which pairs are kept for tests,
     `longest` is the largest number of pairs in a training list (it has to fit the context), `weight` the relation's
-    share among the lists of its kind of document.
+    share among the lists of its kind of document, `repeats` whether an input may come back in a training list.
     """
 
     name: str
@@ -34,11 +34,15 @@ class Relation:
     held_out: Callable[[Pair], bool]
     longest: int = 20
     weight: float = 1.0
+    repeats: bool = False
 
 
 def pairs(relation: Relation, count: int, rng: random.Random) -> list[Pair]:
-    """Up to `count` training pairs with different inputs, all under one draw of what is hidden."""
-    return _distinct(relation, relation.begin(rng, False), count, held_out=False, seen=set())
+    """Up to `count` training pairs, all under one draw of what is hidden; inputs differ unless the relation repeats."""
+    draw = relation.begin(rng, False)
+    if not relation.repeats:
+        return _distinct(relation, draw, count, held_out=False, seen=set())
+    return [pair for pair in (draw() for _ in range(count)) if not relation.held_out(pair)]
 
 
 def episode(relation: Relation, shots: int, rng: random.Random, *, held_out: bool = True) -> tuple[list[Pair], Pair]:
@@ -110,9 +114,9 @@ def _recall_relations() -> list[Relation]:
             _recall("category", categories, weight=1.5),
             _recall("french noun", nouns, weight=2.0),
             _recall("english noun", [(e, f) for f, e in nouns], weight=1.5),
-            _recall("first letter", [(word, word[0]) for word, _ in categories]),
-            _recall("last letter", [(word, word[-1]) for word, _ in categories]),
-            _recall("length", [(word, str(len(word))) for word, _ in categories]),
+            _recall("first letter", [(word, word[0]) for word, _ in categories], weight=0.7),
+            _recall("last letter", [(word, word[-1]) for word, _ in categories], weight=0.7),
+            _recall("length", [(word, str(len(word))) for word, _ in categories], weight=0.7),
         ]
     )
 
@@ -141,13 +145,13 @@ def _sentences(name: str, view: Callable[[french.Sentence], Pair], longest: int,
 
 def _sentence_relations() -> list[Relation]:
     return [
-        _sentences("french to english", lambda s: (s.french, s.english), 10, 1.6),
+        _sentences("french to english", lambda s: (s.french, s.english), 10, 1.2),
         _sentences("english to french", lambda s: (s.english, s.french), 10, 1.6, french_in=(1,)),
-        _sentences("french negation", lambda s: (s.french, french.negate(s).french), 9, 1.4, french_in=(0, 1),
+        _sentences("french negation", lambda s: (s.french, french.negate(s).french), 9, 1.5, french_in=(0, 1),
                    keep=lambda s: not s.negated),
         _sentences("french plural", lambda s: (s.french, french.pluralize(s).french), 9, 1.2, french_in=(0, 1),
                    keep=lambda s: s.has_plural),
-        _sentences("first word", lambda s: (s.french, s.french.split()[0]), 12, 1.2),
+        _sentences("first word", lambda s: (s.french, s.french.split()[0]), 12, 1.6),
         _sentences("last word", lambda s: (s.french, s.french.split()[-1]), 12, 0.8),
         _sentences("word count", lambda s: (s.french, str(len(s.french.split()))), 12, 0.8),
         _sentences("negated or not", lambda s: (s.french, "no" if s.negated else "yes"), 12, 0.5),
@@ -156,11 +160,10 @@ def _sentence_relations() -> list[Relation]:
 
 # Numbers: one demonstration fits several rules, so only more of them settle it --------------------------------------
 
-OFFSETS = (-9, -7, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20)
+OFFSETS = (-5, -3, -2, -1, 1, 2, 3, 4, 5, 10)
 OPERATIONS = (
     lambda a, b: a + b,
     lambda a, b: a - b,
-    lambda a, b: a * b,
     lambda a, b: a,
     lambda a, b: b,
 )
@@ -170,14 +173,14 @@ def _add(rng: random.Random, new: bool) -> Draw:
     offset = rng.choice(OFFSETS)
 
     def draw() -> Pair:
-        number = rng.randint(max(0, -offset), 50)
+        number = rng.randint(max(0, -offset), 40)
         return str(number), str(number + offset)
 
     return draw
 
 
 def _multiply(rng: random.Random, new: bool) -> Draw:
-    factor = rng.choice((2, 3, 4, 5, 10))
+    factor = rng.choice((1, 2, 3, 5, 10))
 
     def draw() -> Pair:
         number = rng.randint(1, 20)
@@ -187,11 +190,11 @@ def _multiply(rng: random.Random, new: bool) -> Draw:
 
 
 def _combine(rng: random.Random, new: bool) -> Draw:
-    """Two numbers, the larger first; the operation (sum, difference, product, larger, smaller) is hidden."""
+    """Two numbers, the larger first; the operation (sum, difference, larger, smaller) is hidden."""
     operation = rng.choice(OPERATIONS)
 
     def draw() -> Pair:
-        small, large = sorted((rng.randint(1, 12), rng.randint(1, 12)))
+        small, large = sorted((rng.randint(1, 15), rng.randint(1, 15)))
         return f"{large} {small}", str(operation(large, small))
 
     return draw
@@ -199,7 +202,7 @@ def _combine(rng: random.Random, new: bool) -> Draw:
 
 # Picking: by position or by meaning ---------------------------------------------------------------------------------
 
-PICKED = ("animal", "fruit", "vehicle", "clothing", "profession", "color", "instrument", "furniture")
+PICKED = ("animal", "fruit", "vehicle", "clothing", "profession", "color")
 
 
 def _pick(rng: random.Random, new: bool) -> Draw:
@@ -211,7 +214,7 @@ def _pick(rng: random.Random, new: bool) -> Draw:
         categories = rng.sample(PICKED, 3)
         if place is None and wanted not in categories:
             categories[rng.randrange(3)] = wanted
-        words = [rng.choice(world.WORDS[category]) for category in categories]
+        words = [world.often(rng, world.WORDS[category]) for category in categories]
         return " ".join(words), words[categories.index(wanted) if place is None else place]
 
     return draw
@@ -227,11 +230,11 @@ REAL_WORDS = set(re.findall(r"\w+", TABLES_TEXT))
 def label_words(rng: random.Random, count: int, new: bool) -> list[str]:
     """`count` different label words; `new` ones are nonsense words that occur nowhere in the corpus."""
     style = 0 if new else rng.random()
-    if style > 0.85:
+    if style > 0.8:
         return rng.sample("ABCDEFGHXYZ", count)
-    if style > 0.7:
+    if style > 0.65:
         return rng.sample("123456789", count)
-    if style > 0.45:
+    if style > 0.4:
         return rng.sample(world.WORDS[rng.choice(PICKED)], count)
     found: list[str] = []
     while len(found) < count:
@@ -241,78 +244,75 @@ def label_words(rng: random.Random, count: int, new: bool) -> list[str]:
     return found
 
 
-def _category_labels(classes: int) -> Relation:
+def _labelled(
+    name: str, groups: Callable[[], list[Sequence[str]]], classes: int, weight: float, longest: int, key: str = ""
+) -> Relation:
+    """Labels for the members of `classes` of the groups; each list draws its groups and their labels afresh.
+
+    Half of the training lists draw from a handful of members, so that members come back: whoever learns to look up
+    the same word has most of what it takes to look up a word of the same kind.
+    """
+
     def begin(rng: random.Random, new: bool) -> Draw:
-        labels = dict(zip(rng.sample(sorted(world.WORDS), classes), label_words(rng, classes, new), strict=True))
+        chosen = rng.sample(groups(), classes)
+        labels = label_words(rng, classes, new)
+        if not new and rng.random() < 0.5:
+            chosen = [rng.sample(members, min(len(members), rng.randint(2, 5))) for members in chosen]
 
         def draw() -> Pair:
-            category = rng.choice(tuple(labels))
-            return rng.choice(world.WORDS[category]), labels[category]
+            group = rng.randrange(classes)
+            return world.often(rng, chosen[group]), labels[group]
 
         return draw
 
-    name = f"{classes} labels"
-    return Relation(name, begin, _by_input("label"), longest=8 + 4 * classes, weight=3.0)
+    return Relation(name, begin, _by_input(key or name), longest, weight, repeats=True)
 
 
-def _labelled(name: str, groups: Callable[[], list[list[str]]], weight: float, longest: int = 20) -> Relation:
-    """Labels for a fixed grouping (gender, polarity, parity, region) instead of two random categories."""
-
-    def begin(rng: random.Random, new: bool) -> Draw:
-        members = groups()
-        chosen = rng.sample(members, min(len(members), 2))
-        labels = label_words(rng, len(chosen), new)
-
-        def draw() -> Pair:
-            group = rng.randrange(len(chosen))
-            return rng.choice(chosen[group]), labels[group]
-
-        return draw
-
-    return Relation(name, begin, _by_input(name), longest, weight)
+def _categories() -> list[Sequence[str]]:
+    return list(world.WORDS.values())
 
 
-def _genders() -> list[list[str]]:
+def _genders() -> list[Sequence[str]]:
     return [[noun.french for noun in french.NOUNS if noun.gender == gender] for gender in "mf"]
 
 
-def _polarities() -> list[list[str]]:
+def _polarities() -> list[Sequence[str]]:
     return [[p.phrase for p in world.SENTIMENT if p.polarity == polarity] for polarity in ("positive", "negative")]
 
 
-def _regions() -> list[list[str]]:
+def _regions() -> list[Sequence[str]]:
     groups: dict[str, list[str]] = {}
     for name, region in stated("region"):
         groups.setdefault(region, []).append(name)
     return [group for group in groups.values() if len(group) >= 8]
 
 
-def _sizes() -> list[list[str]]:
+def _sizes() -> list[Sequence[str]]:
     return [[str(n) for n in range(0, 50)], [str(n) for n in range(50, 100)]]
 
 
-def _parities() -> list[list[str]]:
+def _parities() -> list[Sequence[str]]:
     return [[str(n) for n in range(first, 100, 2)] for first in (0, 1)]
 
 
 LISTS: tuple[Relation, ...] = (
     *_recall_relations(),
     *_sentence_relations(),
-    Relation("add", _add, _by_input("add"), weight=2.5),
-    Relation("multiply", _multiply, _by_input("multiply"), longest=14, weight=1.5),
-    Relation("combine", _combine, _by_input("combine"), weight=1.5),
-    Relation("pick", _pick, _by_input("pick"), longest=18, weight=3.0),
+    Relation("add", _add, _by_input("add"), weight=4.0),
+    Relation("multiply", _multiply, _by_input("multiply"), longest=14, weight=2.0),
+    Relation("combine", _combine, _by_input("combine"), weight=3.0),
+    Relation("pick", _pick, _by_input("pick"), longest=18, weight=5.0),
 )
 
 LABELS: tuple[Relation, ...] = (
-    _category_labels(2),
-    _category_labels(3),
-    _category_labels(4),
-    _labelled("gender labels", _genders, weight=1.5),
-    _labelled("sentiment labels", _polarities, weight=2.0, longest=14),
-    _labelled("region labels", _regions, weight=1.5),
-    _labelled("size labels", _sizes, weight=0.7),
-    _labelled("parity labels", _parities, weight=0.7),
+    _labelled("2 labels", _categories, 2, weight=4.0, longest=20, key="label"),
+    _labelled("3 labels", _categories, 3, weight=3.0, longest=20, key="label"),
+    _labelled("4 labels", _categories, 4, weight=3.0, longest=24, key="label"),
+    _labelled("gender labels", _genders, 2, weight=1.5, longest=20),
+    _labelled("sentiment labels", _polarities, 2, weight=2.0, longest=14),
+    _labelled("region labels", _regions, 2, weight=1.5, longest=20),
+    _labelled("size labels", _sizes, 2, weight=0.7, longest=20),
+    _labelled("parity labels", _parities, 2, weight=0.7, longest=20),
 )
 
 RELATIONS: dict[str, Relation] = {relation.name: relation for relation in LISTS + LABELS}

@@ -56,7 +56,7 @@ def _sentence(text: str) -> str:
 
 def _statement(rng: random.Random, polarity: str, about: str) -> str:
     kind = rng.choice(("adjective", "adjective", "clause", "clause", "noun_phrase"))
-    phrase = rng.choice(PHRASES[polarity, kind, about])
+    phrase = world.often(rng, PHRASES[polarity, kind, about])
     if kind == "clause":
         return _sentence(phrase)
     if kind == "noun_phrase":
@@ -89,13 +89,26 @@ def review(rng: random.Random) -> str:
     words, weights = zip(*VERDICTS[polarity], strict=True)
     [verdict] = rng.choices(words, weights)
     ending = rng.random()
-    if ending < 0.55:
+    if ending < 0.7:
         return f"{body} This {about} is {verdict}."
-    if ending < 0.65:
+    if ending < 0.8:
         return f"{body} In short, {verdict}."
-    if ending < 0.75:
+    if ending < 0.88:
         return f"{body} Rating: {rng.choice((4, 5) if polarity == 'positive' else (1, 2))} out of 5."
     return body
+
+
+def pros_and_cons(rng: random.Random) -> str:
+    """What was good and what was bad, in a few words each."""
+    about = rng.choice(ABOUT)
+    sides = [("good", "positive"), ("bad", "negative")]
+    rng.shuffle(sides)
+    lines = []
+    for name, polarity in sides[: rng.randint(1, 2)]:
+        phrases = [world.often(rng, PHRASES[polarity, rng.choice(("adjective", "clause", "noun_phrase")), about])
+                   for _ in range(rng.randint(2, 6))]  # fmt: skip
+        lines.append(f"What was {name} about the {about}: {', '.join(dict.fromkeys(phrases))}.")
+    return "\n".join(lines)
 
 
 # Stories ------------------------------------------------------------------------------------------------------------

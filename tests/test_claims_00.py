@@ -1,0 +1,141 @@
+"""C01: more pretraining compute lowers held-out perplexity, predictably, measured on the shipped pocket models."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from ptlearn.models import load_lm, loss_table, pocket_models
+from ptlearn.pocket import corpus, pretrain, world
+from ptlearn.text import perplexity, token_logprobs
+
+NAMES = ("pocket-s", "pocket-m", "pocket-l")
+FIRST = 1.5e6  # tokens before which no law is fitted
+TABLES = {name: loss_table(name) for name in pocket_models()}
+DOCUMENTS = [corpus.document(index, seed=8_000_000) + corpus.END for index in range(100)]
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: load_lm(name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def losses(models):
+    """For every model, nats and tokens of the same held-out documents: (K,), (K,)."""
+    scores = {name: token_logprobs(model, DOCUMENTS) for name, model in models.items()}
+    lengths = np.array([len(values) for values in scores["pocket-s"]])
+    return {name: np.array([-float(values.sum()) for values in found]) for name, found in scores.items()}, lengths
+
+
+def interval(nats, lengths):
+    """95 % bootstrap interval over documents, nats per token."""
+    chosen = np.random.default_rng(0).integers(len(nats), size=(1000, len(nats)))
+    return np.quantile(nats[chosen].sum(1) / lengths[chosen].sum(1), [0.025, 0.975])
+
+
+def test_all_three_sizes_are_shipped():
+    assert tuple(TABLES) == NAMES
+
+
+def test_perplexity_is_a_thousandth_of_guessing(losses):
+    nats, lengths = losses
+    for name in NAMES:
+        assert 1.5 < math.exp(nats[name].sum() / lengths.sum()) < 6, name
+
+
+def test_the_tables_tell_the_loss_of_the_weights_beside_them(losses):
+    nats, lengths = losses
+    for name in NAMES:
+        low, high = interval(nats[name], lengths)
+        # the table scores windows that begin inside a document, which costs a little
+        assert low - 0.1 < TABLES[name][-1]["heldout_loss"] < high + 0.15, name
+
+
+def test_the_middle_model_beats_the_small_one_on_the_same_documents(losses):
+    nats, lengths = losses
+    low, high = interval(nats["pocket-s"] - nats["pocket-m"], lengths)
+    assert 0.02 < low < high < 0.6
+    low, high = interval(nats["pocket-s"] - nats["pocket-l"], lengths)
+    assert 0.02 < low < high < 0.8
+
+
+def test_compute_lowers_the_loss_of_every_run():
+    for name, rows in TABLES.items():
+        late = [row["heldout_loss"] for row in rows if row["tokens"] > 1e6]
+        assert rows[0]["heldout_loss"] > 1.5 * late[-1]
+        assert all(after < before + 0.01 for before, after in zip(late, late[1:])), name
+
+
+def test_at_equal_tokens_more_parameters_are_better():
+    for fewer, more in zip(NAMES, NAMES[1:]):
+        tokens = np.geomspace(1e6, min(rows[-1]["tokens"] for rows in TABLES.values()) / 2, 6)  # learning rate still up
+        small, large = (
+            np.interp(np.log(tokens), *zip(*[(math.log(row["tokens"]), row["heldout_loss"]) for row in TABLES[name]]))
+            for name in (fewer, more)
+        )
+        assert (small > large + 0.02).all(), (fewer, more)
+
+
+def test_flops_are_six_per_parameter_and_token_and_attention(models):
+    for name, model in models.items():
+        row, config = TABLES[name][-1], model.model.config
+        attention = 6 * config.num_hidden_layers * config.hidden_size * (pretrain.CONTEXT + 1)
+        assert row["flops"] == pytest.approx((6 * model.model.num_parameters() + attention) * row["tokens"], rel=1e-9)
+
+
+def columns(name, parameters, exponent):
+    rows = TABLES[name]
+    tokens = np.array([row["tokens"] for row in rows]) / 1e6
+    decayed = np.clip(2 * np.array([row["seconds"] for row in rows]) / rows[-1]["seconds"] - 1, 0, 1)
+    ones = np.ones(len(rows))
+    features = np.stack([ones, ones * (parameters / 1e6) ** -exponent, tokens**-exponent, -decayed], 1)
+    return features, tokens > FIRST / 1e6
+
+
+def test_a_law_fitted_on_the_smaller_runs_predicts_the_largest(models):
+    sizes = {name: model.model.num_parameters() for name, model in models.items()}
+    loss = {name: np.array([row["heldout_loss"] for row in rows]) for name, rows in TABLES.items()}
+    best = (math.inf, None)
+    for exponent in np.linspace(0.1, 1.5, 141):
+        parts = [(*columns(name, sizes[name], exponent), loss[name]) for name in NAMES[:2]]
+        features = np.concatenate([part[late] for part, late, _ in parts])
+        known = np.concatenate([values[late] for _, late, values in parts])
+        weights = np.linalg.lstsq(features / known[:, None], np.ones(len(known)), rcond=None)[0]
+        error = float(np.mean((features @ weights / known - 1) ** 2))
+        if error < best[0]:
+            best = (error, columns(NAMES[2], sizes[NAMES[2]], exponent)[0] @ weights)
+    assert best[0] ** 0.5 < 0.02
+    assert best[1][-1] == pytest.approx(loss["pocket-l"][-1], rel=0.05)
+    # a guess that the largest run ends where the smallest does would not pass
+    assert loss["pocket-s"][-1] != pytest.approx(loss["pocket-l"][-1], rel=0.05)
+
+
+def test_no_model_beats_the_entropy_of_random_lists_and_a_trained_one_comes_close(models):
+    rng, documents, floor = random.Random(3), [], []
+    for _ in range(80):
+        documents.append(corpus.KINDS["inventory"](rng))
+        category, words = documents[-1].split(": ")
+        draws = sum(math.log(len(world.WORDS[category]) - j) for j in range(len(words.split(", "))))
+        share = corpus.SHARES["inventory"] / sum(corpus.SHARES.values())
+        floor.append(math.log(10 * len(world.WORDS) / share) + draws)
+    excess = {}
+    for name, model in models.items():
+        scores = token_logprobs(model, [document + corpus.END for document in documents])
+        nats, lengths = np.array([-float(s.sum()) for s in scores]), np.array([len(s) for s in scores])
+        low, excess[name] = interval(nats - np.array(floor), lengths)
+        assert low > 0, name
+    assert excess["pocket-m"] < 0.6
+    assert excess["pocket-m"] < excess["pocket-s"]
+
+
+def test_likelihood_is_the_label_loss_of_hugging_face(models):
+    lm = models["pocket-m"]
+    ids = torch.tensor([[0, *lm.tokenizer("The capital of Kenya is Nairobi.")["input_ids"]]])
+    with torch.no_grad():
+        label_loss = float(lm.model(input_ids=ids, labels=ids).loss)
+    assert math.log(perplexity(lm, ["The capital of Kenya is Nairobi."])) == pytest.approx(label_loss, abs=1e-4)
+    # a fact the corpus states often: everything after the country is nearly certain
+    assert float(token_logprobs(lm, ["The capital of Kenya is Nairobi."])[0][5:].sum().exp()) > 0.5
