@@ -264,25 +264,36 @@ for kind in (*list(results)[:3], *list(results)[-3:]):
 # %% [markdown]
 # ### The part that no model can remove
 #
-# An `inventory` document is a category and then 5 to 14 of its words in random order, no word twice. We know how it
-# was made, so we know its true probability: the share of such documents, times one of 24 categories, times one of ten
-# lengths, times the draws without replacement from the $n$ words of the category,
+# An `inventory` document is written like this: choose one of the categories, choose a number $M$ from 5 to 16, draw
+# $M$ words of the category (the early ones of its table more often), and write each one down the first time it comes
+# up. Since we know the process, we know the true probability of every such document. With $w_1 \dots w_k$ the words
+# on the page and $q(w)$ the chance of a single draw, walk through the draws: each brings the next word of the page, or
+# one that is there already.
 #
-# $$p(x) = s \cdot \tfrac{1}{24} \cdot \tfrac{1}{10} \cdot \prod_{j=0}^{k-1} \tfrac{1}{n - j}.$$
+# $$f_{m+1}(j) = f_m(j - 1)\, q(w_j) + f_m(j) \sum_{i \le j} q(w_i), \qquad
+# p(x) = \underbrace{s}_{\text{share of inventories}} \cdot \tfrac{1}{\text{categories}} \cdot
+# \tfrac{1}{12} \sum_{M=5}^{16} f_M(k).$$
 #
-# No model beats $\mathbb{E}[-\log p(x)]$, the **entropy** of the source. The distance between a model's loss and that
-# floor is the Kullback–Leibler divergence, and only that part can be learned.
+# No model has a lower expected loss than $\mathbb{E}[-\log p(x)]$, the **entropy** of the source. The distance between
+# a model's loss and that floor is the Kullback–Leibler divergence of the model from the source, and only that part
+# can be learned.
 
 # %%
 def true_nats(document):
     """-log p of an inventory document under the process that writes it."""
     category, words = document.split(": ")
-    count, pool = len(words.split(", ")), len(world.WORDS[category])
+    pool, found = world.WORDS[category], words.split(", ")
+    q = [math.sqrt((i + 1) / len(pool)) - math.sqrt(i / len(pool)) for i in map(pool.index, found)]
+    f, total = np.zeros(len(found) + 1), 0.0
+    f[0] = 1.0  # no draw yet, no word on the page
+    for draws in range(1, 17):
+        f = f * np.cumsum([0.0, *q]) + np.concatenate([[0.0], f[:-1] * q])
+        total += f[-1] / 12 if draws >= 5 else 0.0
     share = corpus.SHARES["inventory"] / sum(corpus.SHARES.values())
-    draws = sum(math.log(pool - j) for j in range(count))
-    return -math.log(share) + math.log(len(world.WORDS)) + math.log(10) + draws
+    return -math.log(share / len(world.WORDS) * total)
 
 
+# %%
 inventories = held_out("inventory")
 nats, lengths = scored(inventories)
 floor = np.array([true_nats(document.removesuffix(lm.tokenizer.eos_token)) for document in inventories])
@@ -307,9 +318,10 @@ show(figure, alt="Horizontal bars: held-out perplexity of each kind of document 
 
 # %% [markdown]
 # **What you saw.** The same model is nearly certain about some kinds of text and hesitates over others, and the order
-# is not the order of what *we* find hard. Lists of random words sit at the hard end, and almost all of their loss is
-# entropy: a hundred times the compute would not remove it. Documents in which a few free choices settle everything
-# else (a question sheet with fixed wordings, sums whose results follow from the operands) are easy per token.
+# is not the order of what *we* find hard. At the hard end nearly every word is a free choice: French stories that put
+# random nouns into sentences, lists of words. For the inventories we know the part that is free, and it is most of
+# their loss: a hundred times the compute would not remove it. At the easy end a few choices settle everything else:
+# an article names its country early, and what follows is fixed wording and known facts.
 #
 # Two consequences for everything that follows. A perplexity means something only **against another model on the same
 # text**, with the same tokenizer. And a loss curve flattens not only because learning gets harder, but because it

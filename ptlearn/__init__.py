@@ -20,4 +20,9 @@ Read the modules in this order; each lesson builds a part of one by hand and the
 Nothing is re-exported: `from ptlearn.rollout import Rollout` says where a name lives, and `import ptlearn` stays fast.
 """
 
+import warnings
+
 __version__ = "0.1.0"
+
+# Libraries that this course loads ask for a bar that is a widget; without widgets they say so on stderr, in red.
+warnings.filterwarnings("ignore", message="IProgress not found")

@@ -2,7 +2,7 @@
 
 Here: `start`, which reads the prompts, and two decoders with the same two verbs, `step` (one token per row in, the
 next logits out) and `keep` (drop finished rows). `LlamaDecoder` runs Llama, Qwen2 and Qwen3 layouts on plain tensors,
-into buffers allocated once; `CacheDecoder` runs any other causal model of `transformers` through its own forward.
+into buffers allocated ahead; `CacheDecoder` runs any other causal model of `transformers` through its own forward.
 Deliberately not here: choosing the next token (text.py) and gradients.
 
 Prompts of different lengths are aligned at their right end, so that every row writes the same column of the cache;
@@ -52,14 +52,13 @@ def start(model: nn.Module, prompts: Sequence[Sequence[int]], *, max_new_tokens:
 def has_llama_layout(model: nn.Module) -> bool:
     """Whether LlamaDecoder computes what the model computes.
 
-    Its parts must be those of a known family, each layer attending to everything; what stands at the place of a
-    projection or of an MLP may be anything (LoRA, an adapter), because it is called as it is.
+    Layers and attention must be those of a known family, without sliding windows. What stands at the place of a norm,
+    a projection or an MLP may be anything (LoRA, an adapter), because it is called as it is.
     """
     family = type(model).__name__.removesuffix("ForCausalLM")
     return family in _FAMILIES and all(
         type(layer).__name__ == f"{family}DecoderLayer"
         and type(layer.self_attn).__name__ == f"{family}Attention"
-        and type(layer.input_layernorm).__name__ == type(layer.post_attention_layernorm).__name__ == f"{family}RMSNorm"
         and getattr(layer.self_attn, "sliding_window", None) is None
         for layer in model.model.layers
     )
@@ -116,11 +115,10 @@ class LlamaDecoder:
         rotation = body.rotary_emb(states, (self.used - self.hidden)[:, None])
         bias = self._padding_bias(states.dtype)
         for index, layer in enumerate(body.layers):
-            normal = _normalize(layer.input_layernorm, states)
-            states = states + self._attend(index, layer.self_attn, normal, rotation, bias)
-            states = states + layer.mlp(_normalize(layer.post_attention_layernorm, states))
+            states = states + self._attend(index, layer.self_attn, layer.input_layernorm(states), rotation, bias)
+            states = states + layer.mlp(layer.post_attention_layernorm(states))
         self.used += 1
-        return self.model.lm_head(_normalize(body.norm, states))
+        return self.model.lm_head(body.norm(states))
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows (n,) alone, in this order."""
@@ -140,7 +138,7 @@ class LlamaDecoder:
         rows, heads, _, size = keys.shape
         query, key = (project(states).view(rows, -1, size) for project in (attention.q_proj, attention.k_proj))
         if hasattr(attention, "q_norm"):
-            query, key = _normalize(attention.q_norm, query), _normalize(attention.k_norm, key)
+            query, key = attention.q_norm(query), attention.k_norm(key)
         keys[:, :, self.used] = _rotate(key, rotation)
         values[:, :, self.used] = attention.v_proj(states).view(rows, heads, size)
         # the query heads that share a key head stand where positions usually stand
@@ -156,10 +154,6 @@ def _look(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scal
         return nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=scaling)
     scores = (query * scaling) @ keys.transpose(2, 3)
     return (scores if bias is None else scores + bias).softmax(-1) @ values
-
-
-def _normalize(norm: nn.Module, states: Tensor) -> Tensor:
-    return nn.functional.rms_norm(states, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
 def _rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

@@ -145,7 +145,8 @@ def accuracy(correct: Iterable[bool]) -> Estimate:
     center = mean + z**2 / (2 * n)
     margin = z * math.sqrt(mean * (1 - mean) / n + (z / (2 * n)) ** 2)
     low, high = (center - margin) / (1 + z**2 / n), (center + margin) / (1 + z**2 / n)
-    return Estimate(mean, max(0.0, low), min(1.0, high), n)
+    # at 0 and 1 the formula ends on the mean itself: rounding must not put the mean outside its interval
+    return Estimate(mean, min(mean, max(0.0, low)), max(mean, min(1.0, high)), n)
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[str]) -> list[bool]:

@@ -83,7 +83,7 @@ class Doubled(nn.Module):
         return 2 * self.base(states)
 
 
-@pytest.mark.parametrize("place", ["self_attn.q_proj", "self_attn.o_proj", "mlp", "mlp.up_proj"])
+@pytest.mark.parametrize("place", ["self_attn.q_proj", "self_attn.o_proj", "mlp", "mlp.up_proj", "input_layernorm"])
 def test_wrapped_projections_are_called(tiny_folders, place):
     from ptlearn.models import load_lm
 
@@ -99,7 +99,8 @@ class Loud(nn.Module):
         self.base = base
 
     def forward(self, *args, **options):
-        return 1.5 * self.base(*args, **options)
+        output = self.base(*args, **options)
+        return (1.5 * output[0], *output[1:]) if isinstance(output, tuple) else 1.5 * output
 
 
 def test_a_layer_that_was_replaced_takes_the_general_road(tiny_folders):
@@ -109,7 +110,7 @@ def test_a_layer_that_was_replaced_takes_the_general_road(tiny_folders):
     lm.model.model.layers[0] = Loud(lm.model.model.layers[0])
     assert follow(lm, PROMPTS, 3, cls=decoding.CacheDecoder) < 1e-4
     lm = load_lm(tiny_folders["qwen2"])
-    lm.model.model.layers[0].input_layernorm = Loud(lm.model.model.layers[0].input_layernorm)
+    lm.model.model.layers[1].self_attn = Loud(lm.model.model.layers[1].self_attn)
     assert follow(lm, PROMPTS, 3, cls=decoding.CacheDecoder) < 1e-4
 
 
