@@ -14,6 +14,7 @@
 # with ROUGE-L, and say how far a result depends on the wording.
 
 # %%
+import math
 import random
 import re
 
@@ -272,26 +273,29 @@ assert torch.allclose(torch.tensor(by_hand).float(), per_token(scores)[0], atol=
 # %% [markdown]
 # ### What does the length do to the choice?
 #
-# Take forty countries, and their forty capitals as choices after the plain *question*, the prompt that got no
-# answers. Three scores:
+# Take sixty countries, and their sixty capitals as choices after the plain *question*, the prompt that got no answers.
+# Three scores:
 #
 # * the **sum** $\log p_\theta(y \mid x)$;
 # * the **mean per token**;
-# * the sum minus the **prior** $\log p_\theta(y \mid x_0)$, where $x_0$ is the same question about "the country": how
-#   likely is the name *before* we know which country is meant? (Holtzman et al., 2021, call it domain-conditional
-#   pointwise mutual information.)
+# * the sum minus the log of the **prior**, $\bar p(y) = \frac{1}{n} \sum_j p_\theta(y \mid x_j)$, the average over all
+#   $n$ questions: how likely is the name whichever country is meant? The difference is a pointwise mutual information
+#   (Holtzman et al., 2021). It needs a batch of questions, but none of their answers.
 
 # %%
-quiz = random.Random(args.seed).sample(facts, 40)
-capitals = [capital for _, capital in quiz]
-scores = score_choices(lm, [f"What is the capital of {name}?" for name, _ in quiz], capitals)
-prior = score_choices(lm, ["What is the capital of the country?"], capitals).logprobs
-lengths, truth = scores.lengths[0].float(), torch.arange(40)
+def without_prior(logprobs):
+    """log p(y | x) minus the log of its average over the prompts of the batch: (B, C) -> (B, C)."""
+    return logprobs - (logprobs.logsumexp(0) - math.log(len(logprobs)))
+
+
+quiz = random.Random(args.seed).sample(facts, 60)
+scores = score_choices(lm, [f"What is the capital of {name}?" for name, _ in quiz], [capital for _, capital in quiz])
+lengths, truth = scores.lengths[0].float(), torch.arange(60)
 picked = {"sum": scores.logprobs.argmax(1), "mean per token": per_token(scores).argmax(1),
-          "sum minus prior": (scores.logprobs - prior).argmax(1)}  # fmt: skip
+          "prior taken out": without_prior(scores.logprobs).argmax(1)}  # fmt: skip
 for name, choice in picked.items():
     print(f"{name:16s} right {accuracy((choice == truth).tolist())}, tokens per pick {lengths[choice].mean():.1f}")
-print(f"{'truth':16s} tokens per capital {lengths.mean():.1f}; by chance 1 of 40 is right")
+print(f"{'truth':16s} tokens per capital {lengths.mean():.1f}; by chance 1 of 60 is right")
 
 # %%
 figure, axes = plt.subplots(figsize=(5, 3))
@@ -302,15 +306,17 @@ for index, (name, choice) in enumerate([("truth", truth), *picked.items()]):
 axes.set(title="Which capitals each score picks", xlabel="length of the capital (tokens)", ylabel="share of the picks",
          ylim=(0, 1.05))  # fmt: skip
 axes.legend(fontsize=8, loc="upper left")
-show(figure, alt="Share of picks by length of the name. Compared with the truth, the sum picks more short names, "
-     "the mean per token mostly long ones; the sum minus the prior lies closest to the truth.")  # fmt: skip
+long = {name: f"{groups['5 or more'][choice].float().mean():.0%}" for name, choice in picked.items()}
+show(figure, alt=f"Share of picks by length of the name. Of the true capitals {groups['5 or more'].float().mean():.0%} "
+     f"have 5 tokens or more; of the picks: {long}.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** The sum leans to short names; the mean per token overshoots to the long ones, because the later
-# pieces of a long name are nearly certain once it has begun, and these cheap tokens lift the mean. Taking the prior
-# away lies closest to the true lengths and finds the most capitals, from the very prompt that got no answer. So even
-# there the knowledge is in $p_\theta$: it only is not what the model *says*. None of the three is right in general;
-# which one suits depends on the choices.
+# **What you saw.** The mean per token repairs the bias against long names so thoroughly that it picks almost nothing
+# else: once a long name has begun, its later pieces are nearly certain, and those cheap tokens lift the mean. The sum
+# comes closer; it goes wrong by choosing the few names that are likely after *any* question. With this prior taken
+# out, most answers are right, from the very prompt that got none. So even there the knowledge is in $p_\theta$: it is
+# only not what the model *says*. (No score is best everywhere. Here each answer belongs to exactly one question,
+# which suits the prior.)
 #
 # ## Sentiment by verbalizer
 #
@@ -478,10 +484,15 @@ show(figure, alt="Mean ROUGE-L: " + ", ".join(f"{name} {e.mean:.2f}" for name, e
 
 # %% [markdown]
 # **What you saw.** `TL;DR:` beats the first sentence [C03]; the request, which means the same to you, falls below the
-# summary of a wrong story. It is the *string* that carries the task. ROUGE-L rewards shared words, not truth: read a
-# few summaries for swapped names before you trust a score.
-#
-# And with no cue at all? The model may write the cue itself, since in this corpus many stories are followed by it:
+# summary of a wrong story. It is the *string* that carries the task. These stories follow a dozen plots, which is
+# why a small model sums them up so well; do not expect it of the news. And ROUGE-L rewards shared words, not truth:
+
+# %%
+true, false = "Anna lost a red key and Erik found it in the barn.", "Erik lost a red key and Anna found it in the barn."
+print(f"the names swapped: ROUGE-L {rouge_l(false, true):.2f}")
+
+# %% [markdown]
+# With no cue at all, the model may write the cue itself, since in this corpus many stories are followed by it:
 
 # %%
 alone = completions(lm, sample_text(lm, stories, max_new_tokens=8, seed=args.seed))
@@ -524,73 +535,89 @@ show(figure, alt=f"Share of capitals right for {len(ordered)} wordings of the sa
 print(f"best minus worst: {spread:.2f}")
 
 # %% [markdown]
-# **What you saw.** The same facts, the same weights, and anything from almost all to almost nothing [C04]. Frequent
-# wordings do best and the rarest one of the corpus is behind. Among wordings that the corpus lacks, those that merely
-# *vary* a known sentence (a lower-case letter, a clause in front) hold up, and those in a foreign *format* collapse:
-# fluent in your eyes, far from anything in $p_\theta$'s training text. Compare with your third number. (Be fair to
-# the model: *the main city* of a country need not be its capital.)
+# **What you saw.** The same facts, the same weights, and anything from all to nothing [C04]. Wordings that the corpus
+# has work, down to one that makes up less than 1 % of its sentences. Among those it lacks, some do as well as the
+# best and some fail outright, and reading them does not tell you which: try to explain why *In X the capital is* does
+# so much better than *X has its capital in*. Formats from elsewhere (*Country: … Capital:*, *Q: … A:*) are clear to
+# you and far from anything in this model's training text. Compare with your third number. (To be fair: the *main
+# city* of a country need not be its capital.)
 #
 # ### Verbalizers
 #
-# The second choice was the pair of label words. All reviews again, in the native form, read through other pairs.
-# Beside each raw accuracy, the accuracy after dividing by the **prior**, the probability of the word after *This
-# movie is* with no review before it.
+# The second choice was the pair of label words. Read the same reviews through other pairs: verdicts that reviews use;
+# labels that the corpus uses elsewhere (*positive/negative*, *yes/no*); **mixed** pairs, of words that are each fine in
+# a pair of their own; and *red/blue*. Do it in the native form, and after the question, with a gap for a word: *Is this
+# review positive or negative? It is*. Beside each raw accuracy stands the one with the prior of each word taken out,
+# its average probability over all the reviews.
 
 # %%
-PAIRS = (("great", "awful"), ("wonderful", "terrible"), ("good", "bad"), ("good", "awful"), ("happy", "sad"),
-         ("positive", "negative"), ("yes", "no"), ("red", "blue"))  # fmt: skip
+PAIRS = (("great", "awful"), ("wonderful", "terrible"), ("good", "bad"), ("positive", "negative"), ("yes", "no"),
+         ("great", "negative"), ("yes", "bad"), ("happy", "awful"), ("red", "blue"))  # fmt: skip
+FRAMES = {"native": " This {} is", "asked": " Is this review positive or negative? It is"}
 words = sorted({word for pair in PAIRS for word in pair})
 assert len(verbalizer_ids(lm, words)) == len(words)  # each of them is one token
-logprobs = score_choices(lm, native, words).logprobs  # (B, C)
-bare = {about: score_choices(lm, [f"This {about} is"], words).logprobs[0] for about in tales.ABOUT}
-prior = torch.stack([bare[about] for _, about, _ in reviews])
 
-# %%
+
 def accuracy_of(scores, first, second):
+    """Accuracy of calling a review positive where its score for the first word is higher: scores (B, C)."""
     return accuracy(((scores[:, words.index(first)] > scores[:, words.index(second)]) == positive).tolist())
 
 
-raw = {pair: accuracy_of(logprobs, *pair) for pair in PAIRS}
-corrected = {pair: accuracy_of(logprobs - prior, *pair) for pair in PAIRS}
-print("pair                   raw                       prior divided out         p(either) on average")
-for pair in PAIRS:
-    mass = sum(logprobs[:, words.index(word)].exp().mean().item() for word in pair)
-    print(f"{'/'.join(pair):22s} {str(raw[pair]):25s} {str(corrected[pair]):25s} {mass:.4f}")
+# %%
+logprobs, by_words = {}, {}
+for name, frame in FRAMES.items():
+    logprobs[name] = score_choices(lm, [text + frame.format(about) for text, about, _ in reviews], words).logprobs
+    by_words[name, "raw"] = {pair: accuracy_of(logprobs[name], *pair) for pair in PAIRS}
+    by_words[name, "prior out"] = {pair: accuracy_of(without_prior(logprobs[name]), *pair) for pair in PAIRS}
+    print(f"{name:20s} raw                      prior taken out          p(either), mean")
+    for pair, estimate in by_words[name, "raw"].items():
+        mass = sum(logprobs[name][:, words.index(word)].exp().mean().item() for word in pair)
+        print(f"  {'/'.join(pair):18s} {estimate} {by_words[name, 'prior out'][pair]} {mass:.5f}")
 
 # %%
-figure, axes = plt.subplots(figsize=(5.4, 3))
-labels = ["/\n".join(pair) for pair in PAIRS]
-for index, (name, results) in enumerate((("raw", raw), ("prior divided out", corrected))):
-    bars(axes, labels, list(results.values()), index, groups=2)
-    axes.patches[-1].set_label(name)
-axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
-axes.set(title="Sentiment through other label words", ylabel="accuracy", ylim=(0, 1.05))
-axes.tick_params(axis="x", labelsize=7)
-axes.legend(fontsize=8, loc="upper right")
-numbers = (f"{'/'.join(pair)} {raw[pair].mean:.2f} and {corrected[pair].mean:.2f}" for pair in PAIRS)
-show(figure, alt="Accuracy of sentiment by label words, raw and with the prior divided out: " + ", ".join(numbers))
+figure, rows = plt.subplots(2, figsize=(5.4, 4.6), sharex=True, layout="constrained")
+for axes, (name, frame) in zip(rows, FRAMES.items()):
+    for index, score in enumerate(("raw", "prior out")):
+        results = by_words[name, score]
+        bars(axes, ["/\n".join(pair) for pair in results], list(results.values()), index, groups=2)
+        axes.patches[-1].set_label(score)
+    axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
+    axes.set(title=f"[review]{frame.format('movie')} ...", ylabel="accuracy", ylim=(0, 1.05))
+rows[1].tick_params(axis="x", labelsize=7)
+rows[0].legend(fontsize=7, loc="lower right")
+numbers = (f"{'/'.join(pair)} {estimate.mean:.2f}" for pair, estimate in by_words["native", "raw"].items())
+show(figure, alt="Accuracy of sentiment by label words, in two frames, raw and with the prior taken out; raw in the "
+     "native form: " + ", ".join(numbers))  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** Words that the corpus uses as verdicts work; words that mean the same to you (*positive/negative*)
-# but never stand there fall towards chance, which the dotted line marks. Three causes, which the columns tell apart:
+# **What you saw.** In the native form every pair of opposites works that means a verdict somewhere in the corpus, even
+# *yes/no*, whose words almost never stand there (the last column): tiny probabilities have informative ratios. Three
+# things go wrong with the others:
 #
-# * **Prior of the words.** With a pair that is unlikely at this place, one of the two often wins whatever the review
-#   says. Dividing by the prior repairs part of that; lesson 02 measures the same idea on few-shot prompts (contextual
-#   calibration, Zhao et al., 2021).
-# * **Surface-form competition** (Holtzman et al., 2021). *Great*, *wonderful* and *good* compete for one probability
-#   mass. A pair like *good/awful* sets a minor form of one label against the major form of the other: the comparison
-#   starts lopsided.
-# * **No signal.** For *red/blue* the review moves nothing, and no division can bring back what is not there.
+# * **The prior of the words.** In a mixed pair one word is common at this place and the other is not, and the common
+#   one wins too often, whatever the review says. After the question raw accuracy is mostly an exact one half: one and
+#   the same label for every review. Taking out the prior repairs the mixed pairs and brings signal to light after the
+#   question, too. The knowledge was there; the raw comparison hid it.
+# * **Surface-form competition** (Holtzman et al., 2021). That is where such priors come from: *great*, *wonderful* and
+#   *good* share one probability mass, so a word can be a right answer and still have little of it.
+# * **No meaning.** Nothing says which of *red* and *blue* is the good one. Whatever comes out is an accident of the
+#   weights, above one half or below, and no correction can know better.
 #
-# One remedy for the competition is to let several words speak for a label, and add their probabilities:
+# Would you have known beforehand, without labelled reviews, which frame and which pair to trust? That is the limit: the
+# choice of a prompt is made on labelled data, and so it is (a little) training. Taking out the prior needs no labels,
+# only a batch of reviews with about as many good as bad ones (Zhou et al., 2024); lesson 02 meets its sibling that
+# needs no batch (contextual calibration, Zhao et al., 2021).
+#
+# Another remedy for the competition is to let several words speak for a label, and add their probabilities:
 
 # %%
-def mass_of(group):
-    return logprobs[:, [words.index(word) for word in group]].logsumexp(1)
+for name in FRAMES:
+    for_it, against = (logprobs[name][:, [words.index(word) for word in group]].logsumexp(1)
+                       for group in (("great", "wonderful", "good"), ("awful", "terrible", "bad")))  # fmt: skip
+    print(f"three words a label, {name:7s}", accuracy(((for_it > against) == positive).tolist()))
 
-
-together = mass_of(["great", "wonderful", "good"]) > mass_of(["awful", "terrible", "bad"])
-print("great + wonderful + good against awful + terrible + bad:", accuracy((together == positive).tolist()))
+# %% [markdown]
+# Adding synonyms joins what competes, and leaves the prior of the two groups as lopsided as it was.
 
 # %% [markdown]
 # ## The claims in one table
@@ -601,7 +628,7 @@ print(f"C03  cloze, facts stated in training   {cloze_share}")
 print(f"C03  cloze, facts never stated         {unknown_share}")
 print(f"C03  sentiment, native form            {sentiment_native}, asked {sentiment_asked}")
 print(f"C03  ROUGE-L after TL;DR:              {rouge['TL;DR:']}, first sentence {rouge['first sentence']}")
-for what, results in (("wordings", wording), ("verbalizers", raw)):
+for what, results in (("wordings", wording), ("verbalizers", by_words["native", "raw"])):
     low, high = (pick(e.mean for e in results.values()) for pick in (min, max))
     print(f"C04  accuracy over {len(results):2d} {what:12s}       {low:.2f} to {high:.2f}")
 
@@ -640,6 +667,10 @@ for what, results in (("wordings", wording), ("verbalizers", raw)):
 #   2.4)
 # * Holtzman, West, Shwartz, Choi, Zettlemoyer (2021). *Surface form competition: why the highest probability answer
 #   isn't always right.* EMNLP.
+# * Zhao, Wallace, Feng, Klein, Singh (2021). *Calibrate before use: improving few-shot performance of language models.*
+#   ICML.
+# * Zhou, Wan, Proleev, Mincu, Chen, Heller, Roy (2024). *Batch calibration: rethinking calibration for in-context
+#   learning and prompt engineering.* ICLR.
 # * Jiang, Xu, Araki, Neubig (2020). *How can we know what language models know?* TACL. (wordings found automatically)
 # * Sclar, Choi, Tsvetkov, Suhr (2024). *Quantifying language models' sensitivity to spurious features in prompt
 #   design.* ICLR.

@@ -83,24 +83,34 @@ def test_c03_tldr_sums_up_better_than_the_first_sentence_and_a_request_does_not(
 def test_c04_accuracy_depends_on_the_wording(lm):
     facts = FACTS[::2]
     usual, rare = (share_right(lm, w, facts) for w in ("The capital of {} is", "Anyone who lands in {} should see"))
-    foreign = share_right(lm, "Q: What is the capital of {}?\nA:", facts)
-    assert usual >= 0.9 and foreign <= 0.3
-    assert rare <= usual
+    foreign = [share_right(lm, w, facts) for w in ("Q: What is the capital of {}?\nA:", "Country: {}\nCapital:")]
+    assert usual >= 0.95 and usual >= rare >= 0.5
+    assert max(foreign) <= 0.3
 
 
-def test_c04_accuracy_depends_on_the_label_words(lm, native):
-    shares = {
-        words: share_positive_right(lm, native, words)
-        for words in (("great", "awful"), ("good", "bad"), ("red", "blue"), ("positive", "negative"))
-    }
-    assert min(shares["great", "awful"], shares["good", "bad"]) >= 0.75
-    assert abs(shares["red", "blue"] - 0.5) <= 0.15
-    assert shares["great", "awful"] >= shares["positive", "negative"] + 0.1
+def test_c04_accuracy_depends_on_the_label_words_and_their_prior(lm, native):
+    words = ("great", "awful", "good", "bad", "positive", "negative", "happy", "yes")
+    logprobs = score_choices(lm, native, words).logprobs
+    gold = torch.tensor([polarity == "positive" for *_, polarity in REVIEWS])
+
+    def right(scores, first, second):
+        return ((scores[:, words.index(first)] > scores[:, words.index(second)]) == gold).float().mean().item()
+
+    pairs = (("great", "awful"), ("good", "bad"), ("positive", "negative"))
+    mixed = (("great", "negative"), ("yes", "bad"), ("happy", "awful"))
+    assert min(right(logprobs, *pair) for pair in pairs) >= 0.85
+    assert min(right(logprobs, *pair) for pair in mixed) <= 0.8
+    without_prior = logprobs - logprobs.logsumexp(0)
+    assert min(right(without_prior, *pair) for pair in mixed) >= 0.85
 
 
 def test_c04_each_score_of_choices_has_its_own_bias(lm):
     quiz = random.Random(0).sample(FACTS, 30)
     scores = score_choices(lm, [f"What is the capital of {name}?" for name, _ in quiz], [c for _, c in quiz])
-    lengths = scores.lengths[0].float()
-    by_sum, by_mean = (lengths[choice.argmax(1)].mean() for choice in (scores.logprobs, per_token(scores)))
-    assert by_mean > lengths.mean() + 0.5 > by_sum
+    by_sum, by_mean, by_information = (
+        values.argmax(1) for values in (scores.logprobs, per_token(scores), scores.logprobs - scores.logprobs.logsumexp(0))
+    )
+    lengths, truth = scores.lengths[0].float(), torch.arange(30)
+    assert lengths[by_mean].mean() > lengths.mean() + 1  # tokens: the mean per token picks long names
+    rights = [(choice == truth).float().mean() for choice in (by_mean, by_sum, by_information)]
+    assert rights[0] < rights[2] - 0.2 and rights[1] < rights[2]

@@ -258,6 +258,8 @@ def pretrain(
         if state["settings"] != settings:
             raise ValueError(f"{out} holds a run with {state['settings']}, asked for {settings}: choose another --out")
         load_checkpoint(out, model, optimizer)
+        # a finished run goes on when it is given more time: the learning rate rises again and decays once more
+        state["finished"] = state["step"] >= steps or state["seconds"] >= time_budget
         print(f"resuming at step {state['step']} of {steps}", flush=True)
     state["hardware"] = f"{hardware()}, {threads} thread(s)"
     loss_on = loss_function(model, device, dtype, compiled)
