@@ -124,7 +124,7 @@ print("question, greedy: ", question_greedy)
 print("question, sampled:", question_sampled)
 
 # %% [markdown]
-# **What you saw.** Hundreds of questions and next to no answers [C02]: the continuations are more questions, or the
+# **What you saw.** Hundreds of questions and next to no answers [C02]: the continuations are more questions, rarely the
 # first lines of an article. Compare with your first number.
 # The interval (in brackets) is Wilson's: even a count of zero leaves room for a percent or so. It treats the prompts as
 # independent, though each country appears twice here, so read it as slightly too narrow.
@@ -176,13 +176,13 @@ cloze = check("1.1", cloze)
 STATEMENTS = ("The capital of {name} is {value}.", "The capital city of {name} is {value}.")
 
 
-def share_right(statement, pairs):
-    """Share of (country, answer) pairs whose greedy continuation starts with the answer."""
+def named(statement, pairs, lm=lm):
+    """For each (country, answer), whether the greedy continuation of the cloze starts with the answer."""
     texts = complete(lm, [cloze(statement, name) for name, _ in pairs], max_new_tokens=10, stop=("\n", "."))
     return [text.strip().startswith(answer) for text, (_, answer) in zip(texts, pairs)]
 
 
-cloze_share = accuracy(right for statement in STATEMENTS for right in share_right(statement, facts))
+cloze_share = accuracy(right for statement in STATEMENTS for right in named(statement, facts))
 print("cloze:", cloze_share)
 
 # %% [markdown]
@@ -194,7 +194,7 @@ print("cloze:", cloze_share)
 
 # %%
 never_stated = [(c.name, c.capital) for c in world.COUNTRIES if world.is_held_out(f"capital|{c.name}")]
-unknown_share = accuracy(right for statement in STATEMENTS for right in share_right(statement, never_stated))
+unknown_share = accuracy(right for statement in STATEMENTS for right in named(statement, never_stated))
 print("cloze, facts never stated:", unknown_share)
 
 written = complete(lm, [f"The capital of {name} is" for name, _ in never_stated], max_new_tokens=10, stop=("\n", "."))
@@ -235,8 +235,8 @@ for prompt in (QUESTION, "The capital of Kenya is"):
     print(f"{prompt:32s}", {piece: f"{logprob:.2f}" for piece, logprob in zip(pieces, logprobs[start:])}, "nats")
 
 # %% [markdown]
-# **What you saw.** The whole difference sits in the *first* token: after the question a capital is not what comes
-# next; once its first piece is there, the rest of the name follows almost by itself, under either prompt.
+# **What you saw.** The difference sits at the *start* of the name: after the question a capital is not what comes next.
+# Once the name is well under way, the rest follows almost by itself, under either prompt.
 #
 # That also shows how to put a multiple-choice question to a base model: score every choice and take the best. But
 # names differ in length, and every further token adds a negative number, so the sum favours short names. A common
@@ -306,9 +306,9 @@ for index, (name, choice) in enumerate([("truth", truth), *picked.items()]):
 axes.set(title="Which capitals each score picks", xlabel="length of the capital (tokens)", ylabel="share of the picks",
          ylim=(0, 1.05))  # fmt: skip
 axes.legend(fontsize=8, loc="upper left")
-long = {name: f"{groups['5 or more'][choice].float().mean():.0%}" for name, choice in picked.items()}
-show(figure, alt=f"Share of picks by length of the name. Of the true capitals {groups['5 or more'].float().mean():.0%} "
-     f"have 5 tokens or more; of the picks: {long}.")  # fmt: skip
+long = ((name, groups["5 or more"][choice].float().mean()) for name, choice in [("truth", truth), *picked.items()])
+show(figure, alt="Share of picks by length of the name. Names of 5 tokens or more: "
+     + ", ".join(f"{name} {share:.0%}" for name, share in long))  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** The mean per token repairs the bias against long names so thoroughly that it picks almost nothing
@@ -464,8 +464,8 @@ print("by hand and by the package's rouge_l:", [f"{rouge_l(*pair):.2f}" for pair
 def mean_rouge(predictions):
     """Mean ROUGE-L over the stories with its 95 % interval (mean ± 1.96 standard errors)."""
     values = torch.tensor([float(rouge_l(*pair)) for pair in zip(predictions, summaries)])
-    margin = 1.96 * values.std().item() / len(values) ** 0.5
-    return Estimate(values.mean().item(), values.mean().item() - margin, values.mean().item() + margin, len(values))
+    mean, margin = values.mean().item(), 1.96 * values.std().item() / len(values) ** 0.5
+    return Estimate(mean, mean - margin, mean + margin, len(values))
 
 
 rouge = {"TL;DR:": mean_rouge(by_cue["\nTL;DR:"]),
@@ -478,7 +478,7 @@ for name, estimate in rouge.items():
 # %%
 figure, axes = plt.subplots(figsize=(5, 3))
 bars(axes, [name.replace(" ", "\n", 1) for name in rouge], list(rouge.values()))
-axes.set(title="Summaries of stories", ylabel="ROUGE-L (F-measure, 0 to 1)", ylim=(0, 1))
+axes.set(title="Summaries of stories", ylabel="ROUGE-L (F-measure, 0 to 1)", ylim=(0, 1.05))
 axes.tick_params(axis="x", labelsize=8)
 show(figure, alt="Mean ROUGE-L: " + ", ".join(f"{name} {e.mean:.2f}" for name, e in rouge.items()))
 
@@ -507,16 +507,19 @@ print("samples after the bare story that start a TL;DR:", accuracy("TL;DR" in te
 
 # %%
 total = sum(weight for weight, _ in corpus.WORDINGS["capital"])
-statements = {text: weight / total for weight, text in corpus.WORDINGS["capital"]
-              if "{name}" in text.partition("{value}")[0]}  # the country before the answer
-statements["{name} has a long coast. Its capital is {value}."] = 3 / total  # "Its capital" needs a sentence before it
+shares = {text: weight / total for weight, text in corpus.WORDINGS["capital"]}
+statements = {text: share for text, share in shares.items() if "{name}" in text.partition("{value}")[0]}
+statements["{name} has a long coast. Its capital is {value}."] = shares["Its capital is {value}."]  # as in an article
 statements |= dict.fromkeys((
     "Everyone knows that the capital of {name} is {value}", "the capital of {name} is {value}",
     "In {name} the capital is {value}", "{name} has its capital in {value}", "The main city of {name} is {value}",
     "Country: {name}\nCapital: {value}", "Q: What is the capital of {name}?\nA: {value}"), 0.0)  # fmt: skip
-wording = {text: accuracy(share_right(text, facts)) for text in statements}
+wording = {text: accuracy(named(text, facts)) for text in statements}
+smaller = load_lm("pocket-s")
+wording_smaller = {text: accuracy(named(text, facts, smaller)) for text in statements}
+print(f"{'prompt':42s} in corpus  {args.model:24s} pocket-s")
 for text, estimate in sorted(wording.items(), key=lambda item: -item[1].mean):
-    print(f"{cloze(text, 'X')!r:48s} {statements[text]:6.1%} of the sentences   {estimate}")
+    print(f"{cloze(text, 'X')!r:44s} {statements[text]:6.1%}  {estimate} {wording_smaller[text]}")
 
 # %%
 figure, axes = plt.subplots(figsize=(5, 3.6))
@@ -526,21 +529,23 @@ for place, text in enumerate(ordered):
     seen = statements[text] > 0
     axes.barh(place, mean, xerr=[[mean - low], [high - mean]], color=COLORS[0 if seen else 1], capsize=2,
               hatch="" if seen else "//", edgecolor="white")  # fmt: skip
+axes.plot([wording_smaller[text].mean for text in ordered], range(len(ordered)), "kD", markersize=4)
 axes.set_yticks(range(len(ordered)), [cloze(text, "X").replace("\n", " / ") for text in ordered], fontsize=7)
-axes.set(title="One question in many wordings\n(plain: in the corpus; hatched: not)", xlim=(0, 1.05),
+axes.set(title="One question in many wordings\n(hatched: not in the corpus; diamonds: pocket-s)", xlim=(-0.03, 1.05),
          xlabel="share of capitals right")  # fmt: skip
-spread = max(e.mean for e in wording.values()) - min(e.mean for e in wording.values())
-show(figure, alt=f"Share of capitals right for {len(ordered)} wordings of the same question, from "
-     f"{wording[ordered[-1]].mean:.0%} down to {wording[ordered[0]].mean:.0%}.")  # fmt: skip
-print(f"best minus worst: {spread:.2f}")
+top, bottom = wording[ordered[-1]].mean, wording[ordered[0]].mean
+show(figure, alt=f"Share of capitals right for {len(ordered)} wordings of the same question, from {top:.0%} down to "
+     f"{bottom:.0%}; with pocket-s the rarer wordings of the corpus fall behind the frequent ones.")  # fmt: skip
+print(f"best minus worst: {top - bottom:.2f}")
 
 # %% [markdown]
 # **What you saw.** The same facts, the same weights, and anything from all to nothing [C04]. Wordings that the corpus
-# has work, down to one that makes up less than 1 % of its sentences. Among those it lacks, some do as well as the
-# best and some fail outright, and reading them does not tell you which: try to explain why *In X the capital is* does
-# so much better than *X has its capital in*. Formats from elsewhere (*Country: … Capital:*, *Q: … A:*) are clear to
-# you and far from anything in this model's training text. Compare with your third number. (To be fair: the *main
-# city* of a country need not be its capital.)
+# has work, down to one that makes up less than 1 % of its sentences; the smaller model shows the way there, with rare
+# wordings well behind frequent ones. Among the wordings that the corpus lacks, some do as well as the best and some
+# fail outright, and reading them does not tell you which: try to explain why *In X the capital is* does so much
+# better than *X has its capital in*. Size is no cure: some of them do worse in the larger model, and formats from
+# elsewhere (*Country: … Capital:*, *Q: … A:*), clear as they are to you, fail in both. Compare with your third
+# number. (To be fair: the *main city* of a country need not be its capital.)
 #
 # ### Verbalizers
 #
@@ -584,7 +589,8 @@ for axes, (name, frame) in zip(rows, FRAMES.items()):
     axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
     axes.set(title=f"[review]{frame.format('movie')} ...", ylabel="accuracy", ylim=(0, 1.05))
 rows[1].tick_params(axis="x", labelsize=7)
-rows[0].legend(fontsize=7, loc="lower right")
+rows[1].legend(fontsize=7, loc="upper right", ncols=2)
+figure.suptitle("Sentiment through other label words")
 numbers = (f"{'/'.join(pair)} {estimate.mean:.2f}" for pair, estimate in by_words["native", "raw"].items())
 show(figure, alt="Accuracy of sentiment by label words, in two frames, raw and with the prior taken out; raw in the "
      "native form: " + ", ".join(numbers))  # fmt: skip

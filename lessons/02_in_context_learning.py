@@ -26,7 +26,7 @@ from ptlearn import figures, prompting
 from ptlearn.course import arguments, check, progress, show
 from ptlearn.models import load_lm, loss_table, pocket_models
 from ptlearn.pocket import corpus, french, probes, relations, tales, world
-from ptlearn.prompting import Estimate, accuracy, corpus_bleu, score_choices, verbalizer_probabilities
+from ptlearn.prompting import Estimate, accuracy, corpus_bleu, score_choices
 from ptlearn.text import complete, completions, sample_text
 
 args = arguments(
@@ -488,18 +488,21 @@ for form in FORMS:
 # %% [markdown]
 # ## The price: which examples, in which order
 # Zhao et al. (2021) gave GPT-3 four demonstrations of sentiment, changed nothing but their choice and their order, and
-# saw accuracy move between chance and near the best. The same here: reviews of two sentences, four demonstrations, and
-# the label read off as $p_\theta(\texttt{positive})$ against $p_\theta(\texttt{negative})$.
+# saw accuracy move between chance and near the best. The same here: reviews of two sentences and four demonstrations.
+# One thing differs. With the words *positive* and *negative* the pocket models need no demonstrations: their corpus has
+# such lists, so the words alone say what is meant. To make the demonstrations matter, the labels are nonsense words,
+# *poke* for a good review and *fiti* for a bad one, read off as $p_\theta(\texttt{poke})$ against
+# $p_\theta(\texttt{fiti})$.
 
 # %%
-LABELS = ("negative", "positive")
+POLARITIES, LABELS = ("negative", "positive"), ("fiti", "poke")
 CONTENT_FREE = ("N/A", "", "...")
 rng = random.Random(f"order:{args.seed}")
 
 
 def reviewed(label):
     """A short review of that sentiment, with its label."""
-    return tales.opinion(rng, label, rng.choice(tales.ABOUT), 2), label
+    return tales.opinion(rng, POLARITIES[LABELS.index(label)], rng.choice(tales.ABOUT), 2), label
 
 
 tests = [reviewed(label) for _ in range(args.count // 4) for label in LABELS]
@@ -514,7 +517,8 @@ def read(demonstrations):
     """p(label | demonstrations, input) for the test reviews (N, 2), and for the content-free inputs (3, 2)."""
     inputs = [text for text, _ in tests] + list(CONTENT_FREE)
     prompts = [few_shot_prompt(demonstrations, text, template=probes.SENTIMENT_TEMPLATE) for text in inputs]
-    return verbalizer_probabilities(lm, prompts, LABELS).split((len(tests), len(CONTENT_FREE)))
+    probabilities = score_choices(lm, prompts, LABELS).logprobs.softmax(-1)  # the words are several tokens long
+    return probabilities.split((len(tests), len(CONTENT_FREE)))
 
 
 def share_right(probabilities):
@@ -596,9 +600,12 @@ alt = "Accuracy of each context before and after calibration. The spread goes fr
 show(figure, alt=alt.format(*spreads))
 
 # %% [markdown]
-# **What you saw.** [C07] The same four reviews in another order give another accuracy, and other reviews still another.
-# Calibration lifts the worst contexts most, so the spread shrinks. It cannot repair everything: a context that leaves
-# the model unsure about the reviews is poor before and after.
+# **What you saw.** [C07] Which four reviews stand in the prompt decides between chance and near perfection, and the
+# printed spreads say how much of that is their order alone: for a balanced set, little here; for sets drawn as they
+# come, a lot. Calibration lifts the worst contexts most, so the spread shrinks: those contexts *could* tell good from
+# bad and only leaned to one label. It is not magic. Where a context leaves the model unsure about the reviews
+# themselves, dividing by a bias cannot help, and with other label words the spread may be far smaller or may stay
+# (try `("up", "down")`).
 
 # %% [markdown]
 # ## What the bias is made of
@@ -673,7 +680,27 @@ show(figure, alt="Left: the share of positive predictions against the number of 
      f"label at each place pulls predictions to its side, {before} before calibration.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** TODO
+# **What you saw.** The label that is shown more often wins more often, up to always when it is the only one shown:
+# that is the majority bias, and it is most of the spread above. The pull of single places says whether the last
+# demonstration counts for more; where its interval includes the others, these data show no recency bias, whatever
+# GPT-3 had. After calibration both are much smaller.
 #
 # ## Recap
-# TODO
+# - A few-shot prompt is a list that the model goes on with. It says **which** task is meant; no weight changes.
+# - Where the bare form is ambiguous, demonstrations move the probability from the other readings to the right one.
+# - They can also carry what no weight holds: labels invented for this prompt. That takes more examples, and a model
+#   that is large and trained enough.
+# - Accuracy depends on the choice and the order of the examples. Measure over several; report the spread.
+# - Contextual calibration removes a one-sided lean without labelled data, and nothing else.
+#
+# ## Try next
+# - `--model pocket-l` and `--model pocket-s`: which curves move, and which stay?
+# - Other label words for the reviews: real words that mean something else, such as `("up", "down")`.
+# - Eight demonstrations instead of four in the last part: does the spread shrink by itself?
+#
+# ## References
+# - Radford et al. (2019), *Language Models are Unsupervised Multitask Learners* (translation by demonstration).
+# - Brown et al. (2020), *Language Models are Few-Shot Learners*.
+# - Zhao et al. (2021), *Calibrate Before Use: Improving Few-Shot Performance of Language Models*.
+# - Xie et al. (2022), *An Explanation of In-context Learning as Implicit Bayesian Inference*.
+# - Chan et al. (2022), *Data Distributional Properties Drive Emergent In-Context Learning in Transformers*.

@@ -53,6 +53,7 @@ def test_c03_the_same_facts_come_out_of_a_cloze_prompt(lm):
 def test_c03_a_prompt_does_not_teach_what_was_never_stated(lm):
     assert len(NEVER_STATED) >= 8
     assert share_right(lm, "The capital of {} is", NEVER_STATED) <= 0.2
+    assert share_right(lm, "The capital of {} is", FACTS[::8]) >= 0.9  # where it was stated, the same prompt works
 
 
 def test_c03_the_answer_is_likely_after_the_cloze_and_unlikely_after_the_question(lm):
@@ -107,9 +108,8 @@ def test_c04_accuracy_depends_on_the_label_words_and_their_prior(lm, native):
 def test_c04_each_score_of_choices_has_its_own_bias(lm):
     quiz = random.Random(0).sample(FACTS, 30)
     scores = score_choices(lm, [f"What is the capital of {name}?" for name, _ in quiz], [c for _, c in quiz])
-    by_sum, by_mean, by_information = (
-        values.argmax(1) for values in (scores.logprobs, per_token(scores), scores.logprobs - scores.logprobs.logsumexp(0))
-    )
+    without_prior = scores.logprobs - scores.logprobs.logsumexp(0)
+    by_sum, by_mean, by_information = (v.argmax(1) for v in (scores.logprobs, per_token(scores), without_prior))
     lengths, truth = scores.lengths[0].float(), torch.arange(30)
     assert lengths[by_mean].mean() > lengths.mean() + 1  # tokens: the mean per token picks long names
     rights = [(choice == truth).float().mean() for choice in (by_mean, by_sum, by_information)]

@@ -26,11 +26,17 @@ def test_french_needs_demonstrations(lm):
 
 
 def test_labels_that_no_weight_can_know(lm):
-    assert probes.few_shot(lm, "2 labels", 12, 100).mean >= 0.88
+    assert probes.few_shot(lm, "2 labels", 12, 100).mean >= 0.7
     assert probes.few_shot(lm, "4 labels", 16, 100).mean >= 0.7
 
 
 def test_some_rules_need_more_than_one_demonstration(lm):
-    for name in ("add", "pick", "2 labels", "4 labels"):
+    for name in ("add", "2 labels", "4 labels", "region labels"):
         one, eight = (probes.few_shot(lm, name, shots, 100).mean for shots in (1, 8))
         assert eight >= 0.6 and one <= 0.7 * eight, name
+
+
+def test_one_sided_demonstrations_mislead_and_calibration_helps(lm):
+    raw, calibrated = probes.order_spread(lm, count=40)
+    assert max(raw) - min(raw) >= 0.1
+    assert max(calibrated) - min(calibrated) <= (max(raw) - min(raw)) * 2 / 3

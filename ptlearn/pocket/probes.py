@@ -10,7 +10,14 @@ import sys
 import torch
 
 from ptlearn.pocket import relations, tales
-from ptlearn.prompting import Estimate, accuracy, contextual_calibration, few_shot_prompt, verbalizer_probabilities
+from ptlearn.prompting import (
+    Estimate,
+    accuracy,
+    contextual_calibration,
+    few_shot_prompt,
+    score_choices,
+    verbalizer_probabilities,
+)
 from ptlearn.text import complete
 
 
@@ -64,27 +71,41 @@ def few_shot_results(lm, relation: str, shots: int, count: int, seed: int = 0) -
 
 
 SENTIMENT_TEMPLATE = "Review: {input}\nSentiment: {output}"
+CONTENT_FREE = ("N/A", "", "...")
 
 
 def order_spread(
-    lm, shots: int = 4, choices: int = 24, count: int = 100, seed: int = 0
+    lm,
+    labels: tuple[str, str] = ("poke", "fiti"),
+    *,
+    shots: int = 4,
+    choices: int = 24,
+    count: int = 100,
+    seed: int = 0,
 ) -> tuple[list[float], list[float]]:
-    """Accuracy of few-shot sentiment for each of `choices` demonstration sets, before and after calibration (C07)."""
+    """Accuracy of few-shot sentiment for each of `choices` demonstration sets, before and after calibration (C07).
+
+    The sets are drawn as they come, one-sided ones included. The labels are nonsense words: with "positive" and
+    "negative" the pocket models need no demonstrations at all.
+    """
     rng = random.Random(f"order:{seed}")
-    items = [(tales.opinion(rng, polarity, rng.choice(tales.ABOUT), 2), polarity)
-             for polarity in ("positive", "negative") for _ in range(count // 2)]  # fmt: skip
+    names = dict(zip(("positive", "negative"), labels, strict=True))
+    items = [(_opinion(rng, polarity), polarity) for polarity in names for _ in range(count // 2)]
+    gold = torch.tensor([polarity == "negative" for _, polarity in items])
     raw, calibrated = [], []
     for _ in range(choices):
-        polarities = [rng.choice(("positive", "negative")) for _ in range(shots)]
-        demonstrations = [(tales.opinion(rng, p, rng.choice(tales.ABOUT), 2), p) for p in polarities]
-        prompts = [few_shot_prompt(demonstrations, text, template=SENTIMENT_TEMPLATE) for text, _ in items]
-        empty = [few_shot_prompt(demonstrations, text, template=SENTIMENT_TEMPLATE) for text in ("N/A", "", "...")]
-        probabilities = verbalizer_probabilities(lm, prompts, ("positive", "negative"))
-        neutral = verbalizer_probabilities(lm, empty, ("positive", "negative"))
-        gold = torch.tensor([polarity == "negative" for _, polarity in items])
+        demonstrations = [(_opinion(rng, p), names[p]) for p in rng.choices(tuple(names), k=shots)]
+        texts = [text for text, _ in items] + list(CONTENT_FREE)
+        prompts = [few_shot_prompt(demonstrations, text, template=SENTIMENT_TEMPLATE) for text in texts]
+        probabilities = score_choices(lm, prompts, labels).logprobs.softmax(-1)
+        probabilities, neutral = probabilities[: len(items)], probabilities[len(items) :]
         for results, values in ((raw, probabilities), (calibrated, contextual_calibration(probabilities, neutral))):
-            results.append((values.argmax(1).cpu() == gold).float().mean().item())
+            results.append((values.argmax(1) == gold).float().mean().item())
     return raw, calibrated
+
+
+def _opinion(rng: random.Random, polarity: str) -> str:
+    return tales.opinion(rng, polarity, rng.choice(tales.ABOUT), sentences=2)
 
 
 SHOTS = (0, 1, 2, 4, 8, 16)
