@@ -91,17 +91,19 @@ names = [repr(lm.tokenizer.decode([token])) for token in top.indices.tolist()]
 
 figure, axes = plt.subplots(figsize=(5, 2.8))
 axes.bar(names, top.values, color=COLORS[0])
-axes.set(title=f"{prompt} …", xlabel="next token (the eight most likely)", ylabel="probability", ylim=(0, 1))
-show(figure, alt=f"Bars: the probabilities of the eight most likely tokens after '{prompt}'; the first is {names[0]}.")
-print(f"{names[0]} has probability {top.values[0]:.2f}; the other {len(probabilities) - 8:,} tokens share "
-      f"{1 - top.values.sum():.3f}")
+axes.set(title=f"{prompt} …", xlabel="next token (the eight most likely)", ylabel="probability (log axis)", yscale="log")
+show(figure, alt=f"Bars on a log axis: the probabilities of the eight most likely tokens after '{prompt}'. The first, "
+     f"{names[0]}, has nearly all of it; the others are smaller by factors of hundreds and more.")
+print(f"{names[0]} has probability {top.values[0]:.2f}; the {len(probabilities) - 8:,} tokens that are not shown "
+      f"have {1 - top.values.sum():.1e} together")
 print("most likely continuation, token after token:", complete(lm, [prompt], max_new_tokens=8, stop=("\n",))[0])
 
 # %% [markdown]
-# **What you saw.** The bars show the beginnings of capitals: the first token names only a piece of a city, and the
-# pieces that follow depend on it. A probability is not a truth value: the model says what text is *likely to follow*.
-# In this corpus, which states the capital of Kenya many times, the likely thing and the true thing are mostly the
-# same. Lesson 01 shows what happens when they part.
+# **What you saw.** One token has nearly all the probability, and it is not a city but the first piece of one; the
+# pieces that follow depend on it. The axis is logarithmic: on it you see that most runners-up are first pieces of
+# *other* capitals. A probability is not a truth value. The model says what text is *likely to follow*; in this corpus,
+# which states the capital of Kenya many times, the likely and the true coincide. Lesson 01 shows what happens when
+# they part.
 #
 # ## The likelihood of a text
 #
@@ -320,8 +322,8 @@ show(figure, alt="Horizontal bars: held-out perplexity of each kind of document 
 # **What you saw.** The same model is nearly certain about some kinds of text and hesitates over others, and the order
 # is not the order of what *we* find hard. At the hard end nearly every word is a free choice: French stories that put
 # random nouns into sentences, lists of words. For the inventories we know the part that is free, and it is most of
-# their loss: a hundred times the compute would not remove it. At the easy end a few choices settle everything else:
-# an article names its country early, and what follows is fixed wording and known facts.
+# their loss: a hundred times the compute would not remove it. At the easy end, word problems, dialogues and stories,
+# a few free names and nouns stand in much fixed wording.
 #
 # Two consequences for everything that follows. A perplexity means something only **against another model on the same
 # text**, with the same tokenizer. And a loss curve flattens not only because learning gets harder, but because it
@@ -358,10 +360,10 @@ draw = check("0.3", draw)
 # %%
 opening = "Visitors come for"
 with torch.no_grad():
-    last = lm(torch.tensor(encode(lm, [opening])))[:, -1]  # (1, V)
+    last = lm(torch.tensor(encode(lm, [opening])))[:, -1].double()  # (1, V)
 uniforms = torch.rand(4000, generator=torch.Generator().manual_seed(args.seed))
 tokens = draw(last.expand(4000, -1), 1.0, uniforms)
-assert torch.equal(tokens[:500], invert_cdf(last.log_softmax(-1).expand(500, -1), uniforms[:500]))
+assert torch.equal(tokens, invert_cdf(last.log_softmax(-1).expand(4000, -1), uniforms))
 likely = last[0].softmax(-1).topk(12)
 for token, probability in zip(likely.indices[:4], likely.values):
     share = (tokens == token).float().mean()
@@ -525,10 +527,11 @@ show(figure, alt="Held-out loss, and at the right the perplexity it means, again
      "curve per model size: each falls steeply, then flattens. Dotted: the power law of the smaller runs.")
 
 # %% [markdown]
-# **What you saw.** Every curve falls with compute, over two orders of magnitude and more; small models are ahead at
-# first, and larger ones overtake them. But the points bend away from the straight line, upwards: a pure power law
-# falls to zero loss, and the language has entropy that no compute removes. And the largest run need not lie on the
-# envelope at all: its loss depends on how its compute was *split* between parameters and tokens.
+# **What you saw.** Every curve falls with compute, over more than two orders of magnitude. Small models are ahead at
+# first and larger ones overtake them, because early on a large model has had too few tokens. But the straight line
+# overrates the largest run, for two reasons that the figure shows. The curves bend: a pure power law falls to zero
+# loss, and language has entropy that no compute removes. And the largest run does not lie on the envelope: it got more
+# compute than the middle one and spent it on parameters, not on tokens (compare the tokens per parameter above).
 #
 # So use a law that knows both, with a floor $E$ (Hoffmann et al., 2022, equation 2):
 #
@@ -624,20 +627,20 @@ for name, value in ways.items():
     print(f"{value:.3f} nats ({100 * (value / target - 1):+5.1f} %)  {name}")
 
 # %% [markdown]
-# **What you saw.** At equal tokens the larger model has the lower loss; more tokens lower it for every size; and a
-# law with a floor, fitted on the smaller runs alone, lands close to the largest one. That is claim C01, in a pocket.
-# What the table adds is how much to believe it:
+# **What you saw.** At equal tokens the larger model has the lower loss, and more tokens lower it for every size: both
+# parts of the claim, data and parameters, in a pocket. A law in $N$ and $D$ fitted on the two smaller runs lands
+# within about 5 % of the largest run, the straight line in $C$ about twice as far away. How much is that worth?
 #
-# - The laws in $C$ alone depend on how the runs were set up. The largest model here had about as much computing
-#   *time* as the middle one, hence few tokens per parameter; a law in $C$ cannot know. With a good split, Hoffmann et
-#   al. found about 20 tokens per parameter; compare with the numbers printed above.
-# - The largest change of the prediction comes from an assumption that the data cannot test, $\alpha = \beta$. With
-#   two sizes there is one difference in $N$, and many laws go through it. *That* spread is the honest error bar; the
-#   error of the fit, far below 1 %, is not.
-# - The jump over which we predict is short (about three times the parameters). Published laws cross several orders of
-#   magnitude, with dozens of finished runs.
-# - The law is about the average over all kinds. It says nothing about *which* ability comes next: lesson 02 measures
-#   some that appear abruptly.
+# - **Nearly all predictions are too low**: the laws expect a better large model than the one we got. It stopped at
+# far fewer tokens per parameter than the runs behind the fit; Hoffmann et al. recommend about 20. The peak learning
+# rates differ between the runs too (see the model cards), and a law cannot know what its data do not vary. - **The
+# error bar is the spread of the list, not the miss on the fitted points.** With two sizes there is one difference in
+# $N$, and any $\alpha$ goes through it: $\alpha = \beta$ is an assumption, and it moves the prediction by several
+# percent. One of these laws looks best *now*. Choosing it after the fact would be cheating; the law in the cell above
+# was fixed before the largest run had finished. - **Five percent of the loss is not little**: about 0.05 nats, a
+# fifth of all that lies between the small and the middle model. - The jump is short, three times the parameters.
+# Published laws cross orders of magnitude with dozens of runs, and speak of the average over all text: *which*
+# ability comes next they do not say (lesson 02 measures some).
 #
 # ## Once more, on the same documents
 #
@@ -658,6 +661,12 @@ for before, after in zip(names, names[1:]):
           f"[{low:+.3f}, {high:+.3f}]; {after} is better on {100 * np.mean(other < one):.0f} % of the documents")
 
 # %% [markdown]
+# **What you saw.** From the small to the middle model the gain is large and beyond doubt, on nearly every document.
+# From the middle to the large one the compute doubled, and the two are equal within a hundredth of a nat: the interval
+# is narrow enough to say so. So the lecture's sentence needs its brackets: *compute (data **and** parameters)*. Three
+# times the parameters with fewer tokens bought nothing here; what the law predicts is loss from $N$ and $D$, and
+# whoever has a budget $C$ must split it well. Remember it when a later lesson compares the three sizes.
+#
 # ## Recap
 #
 # - A language model is $p_\theta(x_t \mid x_{<t})$ over tokens. Position $t$ of its output speaks about token $t +
@@ -665,8 +674,8 @@ for before, after in zip(names, names[1:]):
 # - The log-likelihood of a text is a sum over its tokens; perplexity is the exponential of the mean negative
 #   log-likelihood per token, and it is comparable only on the same text with the same tokenizer.
 # - A sample costs one uniform number and one cumulative sum; temperature divides logits.
-# - Loss has a floor, the entropy of the text. What compute lowers is the distance to it, predictably enough to plan
-#   with, given both $N$ and $D$.
+# - Loss has a floor, the entropy of the text. What compute lowers is the distance to it, predictably to about 5 %
+#   here, if both $N$ and $D$ are known.
 #
 # Nothing here answers a question yet. Lesson 01 asks one.
 #

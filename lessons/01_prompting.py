@@ -7,7 +7,7 @@
 # In this lesson you see why, and you get the same knowledge out by writing the beginning of a text whose continuation
 # *is* the answer. Then you measure what that trick costs: the result hangs on the words you happened to choose.
 # *(Lecture: "How do we tell the LM what we want to do?" and "adapt the task to a native language modeling task";
-# claims C02–C04.)* About 55 minutes; runs in 40 s on two CPU cores.
+# claims C02–C04.)* About 55 minutes; runs in 20 s on two CPU cores.
 #
 # **You will need** lesson 00: a language model is a next-token distribution $p_\theta(x_t \mid x_{<t})$.
 # **You will be able to** write a cloze prompt and a verbalizer, score answers by their log-probability, judge a summary
@@ -606,7 +606,7 @@ show(figure, alt="Accuracy of sentiment by label words, in two frames, raw and w
 #   question, too. The knowledge was there; the raw comparison hid it.
 # * **Surface-form competition** (Holtzman et al., 2021). That is where such priors come from: *great*, *wonderful* and
 #   *good* share one probability mass, so a word can be a right answer and still have little of it.
-# * **No meaning.** Nothing says which of *red* and *blue* is the good one. Whatever comes out is an accident of the
+# * **No meaning.** Nothing says which of *red* and *blue* is the good one. What comes out is an accident of corpus and
 #   weights, above one half or below, and no correction can know better.
 #
 # Would you have known beforehand, without labelled reviews, which frame and which pair to trust? That is the limit: the

@@ -462,9 +462,10 @@ ends = ", ".join(f"{name} {mean_over_relations(tables[-1]).mean:.2f}" for name, 
 show(figure, alt=f"Mean exact match over eight relations against demonstrations. With eight demonstrations: {ends}.")
 
 # %% [markdown]
-# **What you saw.** Zero-shot the sizes hardly differ, for the prompt does not say what is asked; with demonstrations
-# they come apart. What grows with size is the use that is made of the prompt, as in figure 1.2 of the GPT-3 paper. (The
-# sizes differ in pretraining compute too: see their cards.)
+# **What you saw.** Zero-shot the sizes hardly differ, for the prompt does not say what is asked; with demonstrations the
+# smallest stays far behind. What grows with size is the use that is made of the prompt, as in figure 1.2 of the GPT-3
+# paper. But parameters are not all: where an interval of *pocket-l minus pocket-m* includes zero, the two cannot be told
+# apart. Their cards say why they may be: the larger one has read fewer tokens, and compute is parameters *times* tokens.
 
 # %% [markdown]
 # ## How far does it reach?
@@ -600,12 +601,11 @@ alt = "Accuracy of each context before and after calibration. The spread goes fr
 show(figure, alt=alt.format(*spreads))
 
 # %% [markdown]
-# **What you saw.** [C07] Which four reviews stand in the prompt decides between chance and near perfection, and the
-# printed spreads say how much of that is their order alone: for a balanced set, little here; for sets drawn as they
-# come, a lot. Calibration lifts the worst contexts most, so the spread shrinks: those contexts *could* tell good from
-# bad and only leaned to one label. It is not magic. Where a context leaves the model unsure about the reviews
-# themselves, dividing by a bias cannot help, and with other label words the spread may be far smaller or may stay
-# (try `("up", "down")`).
+# **What you saw.** [C07] Which four reviews stand in the prompt can decide between chance and near perfection. The order
+# alone, for a balanced set, does little or nothing in this model: there the measurement does not follow the lecture, and
+# the printed spreads say so. Sets drawn as they come move it a lot. Calibration lifts the worst contexts, so the spread
+# shrinks: those contexts *could* tell good from bad and only leaned to one label. It is not magic: where a context
+# leaves the model unsure about the reviews themselves, dividing by a bias cannot help (try `("up", "down")`).
 
 # %% [markdown]
 # ## What the bias is made of
@@ -680,10 +680,9 @@ show(figure, alt="Left: the share of positive predictions against the number of 
      f"label at each place pulls predictions to its side, {before} before calibration.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** The label that is shown more often wins more often, up to always when it is the only one shown:
-# that is the majority bias, and it is most of the spread above. The pull of single places says whether the last
-# demonstration counts for more; where its interval includes the others, these data show no recency bias, whatever
-# GPT-3 had. After calibration both are much smaller.
+# **What you saw.** A context that shows one label alone predicts that label, for good and bad reviews alike: majority bias
+# in its purest form, and most of the spread above. As soon as both labels are shown, this model is hardly biased. The
+# four places pull about alike: no recency bias here, though Zhao et al. found one in GPT-3. Calibration removes the pull.
 #
 # ## Recap
 # - A few-shot prompt is a list that the model goes on with. It says **which** task is meant; no weight changes.

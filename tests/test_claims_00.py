@@ -77,7 +77,7 @@ def test_at_equal_tokens_more_parameters_are_better():
             np.interp(np.log(tokens), *zip(*[(math.log(row["tokens"]), row["heldout_loss"]) for row in TABLES[name]]))
             for name in (fewer, more)
         )
-        assert (small > large + 0.02).all(), (fewer, more)
+        assert (small > large + 0.01).all(), (fewer, more)
 
 
 def test_flops_are_six_per_parameter_and_token_and_attention(models):
