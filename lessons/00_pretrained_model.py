@@ -91,7 +91,8 @@ names = [repr(lm.tokenizer.decode([token])) for token in top.indices.tolist()]
 
 figure, axes = plt.subplots(figsize=(5, 2.8))
 axes.bar(names, top.values, color=COLORS[0])
-axes.set(title=f"{prompt} …", xlabel="next token (the eight most likely)", ylabel="probability (log axis)", yscale="log")
+axes.set(title=f"{prompt} …", xlabel="next token (the eight most likely)",
+         ylabel="probability (log scale)", yscale="log")
 show(figure, alt=f"Bars on a log axis: the probabilities of the eight most likely tokens after '{prompt}'. The first, "
      f"{names[0]}, has nearly all of it; the others are smaller by factors of hundreds and more.")
 print(f"{names[0]} has probability {top.values[0]:.2f}; the {len(probabilities) - 8:,} tokens that are not shown "
@@ -100,7 +101,7 @@ print("most likely continuation, token after token:", complete(lm, [prompt], max
 
 # %% [markdown]
 # **What you saw.** One token has nearly all the probability, and it is not a city but the first piece of one; the
-# pieces that follow depend on it. The axis is logarithmic: on it you see that most runners-up are first pieces of
+# pieces that follow depend on it. The axis is logarithmic: on it you see that several runners-up are first pieces of
 # *other* capitals. A probability is not a truth value. The model says what text is *likely to follow*; in this corpus,
 # which states the capital of Kenya many times, the likely and the true coincide. Lesson 01 shows what happens when
 # they part.
@@ -505,6 +506,10 @@ print(f"L(C) = {a:.1f} C^-{b:.3f} from {len(envelope)} points of {' and '.join(s
 off = 100 * (by_compute / final["heldout_loss"] - 1)
 print(f"{largest} at {final['flops']:.1e} FLOPs: predicted {by_compute:.3f}, measured {final['heldout_loss']:.3f} nats "
       f"per token ({off:+.1f} %)")
+for fewer, more in zip(names, names[1:]):
+    end, losses = runs[fewer][-1], [[math.log(row["flops"]), row["heldout_loss"]] for row in runs[more]]
+    there = np.interp(math.log(end["flops"]), *zip(*losses))
+    print(f"at {end['flops']:.1e} FLOPs: {fewer} {end['heldout_loss']:.2f} nats, {more} {there:.2f}")
 
 # %%
 figure, axes = plt.subplots(figsize=(5, 3.6))
@@ -517,30 +522,32 @@ axes.set(title="Held-out perplexity falls with compute", xlabel="training comput
          ylabel="loss (nats per token, log scale)", xscale="log", yscale="log")
 axes.set_yticks([1, 1.5, 2, 3, 4, 5], ["1", "1.5", "2", "3", "4", "5"])
 axes.minorticks_off()
+axes.legend(fontsize=7, loc="lower left")
 right = axes.twinx()  # the same axis once more, labelled with the perplexity that a loss means
 right.set(yscale="log", ylim=axes.get_ylim(), ylabel="perplexity")
 marks = (2.5, 3, 4, 5, 7, 10, 20, 50, 100)
 right.set_yticks(np.log(marks), marks)
 right.minorticks_off()
-axes.legend(fontsize=8)
 show(figure, alt="Held-out loss, and at the right the perplexity it means, against training FLOPs on log axes, one "
      "curve per model size: each falls steeply, then flattens. Dotted: the power law of the smaller runs.")
 
 # %% [markdown]
-# **What you saw.** Every curve falls with compute, over more than two orders of magnitude. Small models are ahead at
-# first and larger ones overtake them, because early on a large model has had too few tokens. But the straight line
-# overrates the largest run, for two reasons that the figure shows. The curves bend: a pure power law falls to zero
-# loss, and language has entropy that no compute removes. And the largest run does not lie on the envelope: it got more
-# compute than the middle one and spent it on parameters, not on tokens (compare the tokens per parameter above).
+# **What you saw.** Every curve falls with compute, over more than two orders of magnitude. Between the curves it is
+# less simple: where two of them overlap, the *smaller* model is ahead at equal compute. It has read more tokens by
+# then, and with a few tokens per parameter it is tokens that these runs lack. The largest run got more compute than
+# the middle one and spent it on parameters, so it does not lie on the envelope, and the straight line overrates it.
+#
+# Two bends say that even a single run is no straight line. Each curve flattens in its middle: a pure power law falls to
+# zero loss, but language has entropy that no compute removes. And each steepens once more at its end: there the
+# learning rate, constant over the first half of the time, falls in a line to zero and the weights settle.
 #
 # So use a law that knows both, with a floor $E$ (Hoffmann et al., 2022, equation 2):
 #
 # $$L(N, D) = E + \frac{A}{N^{\alpha}} + \frac{B}{D^{\beta}} - G\,h .$$
 #
-# The last term belongs to our runs: the learning rate stays constant for the first half of the time and then falls in
-# a line to zero, which settles the weights and lowers the loss by some $G$; $h$ is the share of that fall that a
-# checkpoint has behind it (0 to 1). And two sizes cannot tell $A$, $\alpha$ and $E$ apart, so we *assume* $\alpha =
-# \beta$. For a given exponent the rest is linear least squares; the exponent is found on a grid.
+# The last term belongs to our runs: the falling learning rate lowers the loss by some $G$, and $h$ is the share of that
+# fall that a checkpoint has behind it (0 to 1). And two sizes cannot tell $A$, $\alpha$ and $E$ apart, so we *assume*
+# $\alpha = \beta$. For a given exponent the rest is linear least squares; the exponent is found on a grid.
 
 # %%
 def features(name, exponent, ratio=1.0):

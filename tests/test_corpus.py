@@ -68,7 +68,7 @@ def test_lists_hold_training_pairs_and_episodes_ask_held_out_ones(name):
     relation = relations.RELATIONS[name]
     for seed in range(20):
         found = relations.pairs(relation, 5, random.Random(seed))
-        assert found and (relation.repeats or len({given for given, _ in found}) == len(found))
+        assert relation.repeats or len({given for given, _ in found}) == len(found) == 5
         assert not any(relation.held_out(pair) for pair in found)
         demonstrations, query = relations.episode(relation, 4, random.Random(seed))
         assert relation.held_out(query)
