@@ -515,14 +515,16 @@ for fewer, more in zip(names, names[1:]):
 figure, axes = plt.subplots(figsize=(5, 3.6))
 for index, (name, rows) in enumerate(runs.items()):
     axes.plot([row["flops"] for row in rows], [row["heldout_loss"] for row in rows], color=COLORS[index],
-              marker=MARKERS[index], markersize=3, linewidth=1, label=f"{name}, {sizes[name] / 1e6:.1f} M parameters")
+              marker=MARKERS[index], markersize=3, linewidth=1)
+    axes.text(rows[1]["flops"] * 1.1, rows[0]["heldout_loss"], f"{name}\n{sizes[name] / 1e6:.1f} M", color=COLORS[index],
+              fontsize=8, verticalalignment="center")
 span = np.geomspace(envelope[0][0], final["flops"] * 1.5, 50)
 axes.plot(span, a * span**-b, color=COLORS[6], linestyle=":", label=f"power law, fitted on {' and '.join(smaller)}")
 axes.set(title="Held-out perplexity falls with compute", xlabel="training compute (FLOPs, log scale)",
          ylabel="loss (nats per token, log scale)", xscale="log", yscale="log")
 axes.set_yticks([1, 1.5, 2, 3, 4, 5], ["1", "1.5", "2", "3", "4", "5"])
 axes.minorticks_off()
-axes.legend(fontsize=7, loc="lower left")
+axes.legend(fontsize=8, loc="lower left")
 right = axes.twinx()  # the same axis once more, labelled with the perplexity that a loss means
 right.set(yscale="log", ylim=axes.get_ylim(), ylabel="perplexity")
 marks = (2.5, 3, 4, 5, 7, 10, 20, 50, 100)
@@ -639,15 +641,16 @@ for name, value in ways.items():
 # within about 5 % of the largest run, the straight line in $C$ about twice as far away. How much is that worth?
 #
 # - **Nearly all predictions are too low**: the laws expect a better large model than the one we got. It stopped at
-# far fewer tokens per parameter than the runs behind the fit; Hoffmann et al. recommend about 20. The peak learning
-# rates differ between the runs too (see the model cards), and a law cannot know what its data do not vary. - **The
-# error bar is the spread of the list, not the miss on the fitted points.** With two sizes there is one difference in
-# $N$, and any $\alpha$ goes through it: $\alpha = \beta$ is an assumption, and it moves the prediction by several
-# percent. One of these laws looks best *now*. Choosing it after the fact would be cheating; the law in the cell above
-# was fixed before the largest run had finished. - **Five percent of the loss is not little**: about 0.05 nats, a
-# fifth of all that lies between the small and the middle model. - The jump is short, three times the parameters.
-# Published laws cross orders of magnitude with dozens of runs, and speak of the average over all text: *which*
-# ability comes next they do not say (lesson 02 measures some).
+#   far fewer tokens per parameter than the runs behind the fit; Hoffmann et al. recommend about 20. The peak learning
+#   rates differ between the runs too (see the model cards), and a law cannot know what its data do not vary.
+# - **The error bar is the spread of the list, not the miss on the fitted points.** With two sizes there is one
+#   difference in $N$, and any $\alpha$ goes through it: $\alpha = \beta$ is an assumption, and it moves the prediction
+#   by several percent. One of these laws looks best *now*. Choosing it after the fact would be cheating; the law in
+#   the cell above was fixed before the largest run had finished.
+# - **Five percent of the loss is not little**: about 0.05 nats, a fifth of all that lies between the small and the
+#   middle model.
+# - **The jump is short**, three times the parameters. Published laws cross orders of magnitude with dozens of runs, and
+#   speak of the average over all text: *which* ability comes next they do not say (lesson 02 measures some).
 #
 # ## Once more, on the same documents
 #
@@ -676,8 +679,7 @@ for before, after in zip(names, names[1:]):
 #
 # ## Recap
 #
-# - A language model is $p_\theta(x_t \mid x_{<t})$ over tokens. Position $t$ of its output speaks about token $t +
-#   1$.
+# - A language model is $p_\theta(x_t \mid x_{<t})$ over tokens. Its output at position $t$ speaks about the token after.
 # - The log-likelihood of a text is a sum over its tokens; perplexity is the exponential of the mean negative
 #   log-likelihood per token, and it is comparable only on the same text with the same tokenizer.
 # - A sample costs one uniform number and one cumulative sum; temperature divides logits.
