@@ -15,7 +15,7 @@ from ptlearn.text import perplexity, token_logprobs
 NAMES = ("pocket-s", "pocket-m", "pocket-l")
 FIRST = 1.5e6  # tokens before which no law is fitted
 TABLES = {name: loss_table(name) for name in pocket_models()}
-DOCUMENTS = [corpus.document(index, seed=8_000_000) + corpus.END for index in range(100)]
+DOCUMENTS = [corpus.document(index, seed=8_000_000) + corpus.END for index in range(70)]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_the_floor_knows_how_inventories_are_written(monkeypatch):
 
 def test_no_model_beats_the_entropy_of_random_lists_and_a_trained_one_comes_close(models):
     rng = random.Random(3)
-    documents = [corpus.KINDS["inventory"](rng) for _ in range(80)]
+    documents = [corpus.KINDS["inventory"](rng) for _ in range(50)]
     floor = np.array([true_nats(document) for document in documents])
     excess = {}
     for name, model in models.items():
