@@ -150,12 +150,6 @@ def windows(tokens: np.ndarray, indices: np.ndarray, device: str) -> tuple[torch
     return rows[:, :-1].to(device), rows[:, 1:].to(device)
 
 
-def window_order(tokens: int, count: int, seed: int) -> np.ndarray:
-    """`count` window numbers: a random permutation, and further ones when the file is shorter than the run."""
-    available, random = (tokens - 1) // CONTEXT, np.random.default_rng(seed)
-    return np.concatenate([random.permutation(available) for _ in range(math.ceil(count / available))])[:count]
-
-
 # ---------------------------------------------------------------- checkpoints
 
 
@@ -166,7 +160,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_losses(path: Path, rows: list[dict]) -> None:
-    lines = ["tokens,flops,seconds,train_loss,heldout_loss"] + [",".join(map(str, row.values())) for row in rows]
+    lines = ["tokens,flops,seconds,learning_rate,train_loss,heldout_loss"] + [",".join(map(str, row.values())) for row in rows]
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -231,7 +225,7 @@ def pretrain(
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    settings = {"size": size, "tokens": tokens, "seed": seed, "lr": lr, "batch": batch}
+    settings = {"size": size, "seed": seed, "lr": lr, "batch": batch}
     state = {
         "settings": settings,
         "step": 0,
@@ -240,6 +234,7 @@ def pretrain(
         "loss_count": 0,
         "rows": [],
         "finished": False,
+        "extended": [],
     }
 
     per_step = batch * CONTEXT
@@ -250,7 +245,6 @@ def pretrain(
             f"--batch {batch} needs more than {per_step} tokens to train on and as many held out, "
             f"the data has {len(stream)} and {len(heldout)}"
         )
-    order = window_order(len(stream), steps * batch, seed)
     model = build(size).to(device)
     optimizer = optimizers(model, lr)
     if (out / CHECKPOINT).exists():
@@ -258,10 +252,13 @@ def pretrain(
         if state["settings"] != settings:
             raise ValueError(f"{out} holds a run with {state['settings']}, asked for {settings}: choose another --out")
         load_checkpoint(out, model, optimizer)
-        # a finished run goes on when it is given more time: the learning rate rises again and decays once more
-        state["finished"] = state["step"] >= steps or state["seconds"] >= time_budget
+        # a finished run goes on when given more tokens or time: the learning rate rises again and decays once more
+        over = state["step"] >= steps or state["seconds"] >= time_budget
+        if state["finished"] and not over:
+            state["extended"].append(state["step"] * per_step)
+        state["finished"] = over
         print(f"resuming at step {state['step']} of {steps}", flush=True)
-    state["hardware"] = f"{hardware()}, {threads} thread(s)"
+    state |= {"tokens": tokens, "hardware": f"{hardware()}, {threads} thread(s)"}
     loss_on = loss_function(model, device, dtype, compiled)
     milestones = {round(t / per_step) for t in np.geomspace(min(250_000, tokens / 8), tokens, 24)}
     progress, last_save = Progress(f"pocket-{size}", state, steps * per_step, time_budget), time.monotonic()
@@ -269,9 +266,10 @@ def pretrain(
     with interrupts() as interrupted:
         while not state["finished"] and not interrupted:
             done = max(state["step"] / steps, state["seconds"] / time_budget)
-            windows_now = order[state["step"] * batch : (state["step"] + 1) * batch]
-            scale = learning_rate_scale(state["step"], done)
-            loss, norm = update(model, optimizer, lr * scale, loss_on(stream, windows_now))
+            # in the order of the file, whose documents are independent draws; round again where it is too short
+            numbers = np.arange(state["step"] * batch, (state["step"] + 1) * batch) % ((len(stream) - 1) // CONTEXT)
+            rate = lr * learning_rate_scale(state["step"], done)
+            loss, norm = update(model, optimizer, rate, loss_on(stream, numbers))
             if not math.isfinite(loss + norm):
                 raise ValueError(
                     f"loss or gradient is not finite at step {state['step']}; "
@@ -288,6 +286,7 @@ def pretrain(
                         "tokens": seen,
                         "flops": training_flops(model.config, seen),
                         "seconds": round(state["seconds"], 1),
+                        "learning_rate": rate,
                         "train_loss": state["loss_sum"] / state["loss_count"],
                         "heldout_loss": heldout_loss(loss_on, heldout, batch),
                     }
@@ -423,6 +422,8 @@ def card(model: LlamaForCausalLM, state: dict) -> str:
     """What the weights are, how they were made, and what they are not for."""
     settings, shape, last = state["settings"], model.config, state["rows"][-1]
     size = settings["size"]
+    places = " and ".join(f"{seen:,}" for seen in state["extended"])
+    extended = f" (and once more, from the peak rate, after {places} tokens)" if places else ""
     return f"""# pocket-{size}
 
 A small base language model of the made-up documents of the pocket world (`ptlearn/pocket/corpus.py`). Licence: MIT.
@@ -440,9 +441,9 @@ A small base language model of the made-up documents of the pocket world (`ptlea
 | held-out loss | {last["heldout_loss"]:.4f} nats per token (documents of another seed) |
 | recipe | Muon on hidden matrices, AdamW elsewhere, learning rate {settings["lr"]}, \
 {settings["batch"]} windows per step, 100 steps of warm-up, \
-linear decay to 0 over the last half, gradient norm clipped at 1 |
+linear decay to 0 over the last half{extended}, gradient norm clipped at 1 |
 
-Made with `python -m ptlearn.pocket.pretrain --size {size} --tokens {settings["tokens"]} --seed {settings["seed"]} \
+Made with `python -m ptlearn.pocket.pretrain --size {size} --tokens {state["tokens"]} --seed {settings["seed"]} \
 --lr {settings["lr"]} --batch {settings["batch"]} --out runs/{size} --export`, ended early where the tokens above are \
 fewer (`--time-budget`).
 
