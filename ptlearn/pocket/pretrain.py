@@ -160,7 +160,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_losses(path: Path, rows: list[dict]) -> None:
-    lines = ["tokens,flops,seconds,learning_rate,train_loss,heldout_loss"] + [",".join(map(str, row.values())) for row in rows]
+    header = "tokens,flops,seconds,learning_rate,train_loss,heldout_loss"
+    lines = [header] + [",".join(map(str, row.values())) for row in rows]
     write_text(path, "\n".join(lines) + "\n")
 
 
