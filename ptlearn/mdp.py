@@ -1,0 +1,301 @@
+"""A Markov decision process as arrays, and everything about it that can be computed instead of sampled.
+
+Here: exact values, the exact objective J and its exact gradient, optimal policies, how often states are visited, and
+all trajectories of a small problem with their probabilities. What a lesson estimates, it holds against these.
+Deliberately not here: sampling (gridworld) and learning (training).
+Order: MDP; values of a policy; J and its gradient; optimal policies; enumeration.
+
+Everything is float64. Probabilities pi (S, A) may carry a gradient, which passes through the linear solve.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ptlearn.rollout import Rollout
+
+Policy = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class MDP:
+    """States 0..S-1, actions 0..A-1. A state that only loops to itself without reward is terminal.
+
+    Args:   P (S, A, S), P[s, a, s'] the probability of moving to s'; R (S, A, S), the reward on the way there, or
+            (S, A) where it does not depend on s'; start (S,) the distribution of the first state; gamma in [0, 1].
+    Raises: ValueError naming what does not fit: a shape, a state and action whose probabilities do not sum to 1, gamma.
+    """
+
+    P: Tensor
+    R: Tensor
+    start: Tensor
+    gamma: float = 1.0
+
+    def __post_init__(self):
+        for name in ("P", "R", "start"):
+            object.__setattr__(self, name, torch.as_tensor(getattr(self, name), dtype=torch.float64))
+        if self.P.dim() != 3 or self.P.shape[0] != self.P.shape[2]:
+            raise ValueError(f"P has shape {tuple(self.P.shape)}: expected (S, A, S)")
+        if self.R.shape == self.P.shape[:2]:
+            object.__setattr__(self, "R", self.R[:, :, None].expand_as(self.P))
+        for name, expected in (("R", self.P.shape), ("start", self.P.shape[:1])):
+            if getattr(self, name).shape != expected:
+                raise ValueError(f"{name} has shape {tuple(getattr(self, name).shape)}: expected {tuple(expected)}")
+        if not bool(torch.isfinite(self.R).all()):
+            raise ValueError("R has a reward that is not finite")
+        bad = ((self.P.sum(-1) - 1).abs() > 1e-9) | (self.P < 0).any(-1) | ~torch.isfinite(self.P).all(-1)
+        if bad.any():
+            state, action = bad.nonzero()[0].tolist()
+            raise ValueError(
+                f"P[{state}, {action}] (state {state}, action {action}) sums to {self.P[state, action].sum():.6g} with "
+                f"smallest entry {self.P[state, action].min():.3g}: expected probabilities that sum to 1"
+            )
+        if abs(float(self.start.sum()) - 1) > 1e-9 or (self.start < 0).any():
+            raise ValueError(f"start sums to {float(self.start.sum()):.6g}: expected probabilities that sum to 1")
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma={self.gamma}: expected a number in [0, 1]")
+
+    @property
+    def states(self) -> int:
+        return self.P.shape[0]
+
+    @property
+    def actions(self) -> int:
+        return self.P.shape[1]
+
+    @property
+    def terminal(self) -> Tensor:
+        """(S,) bool: no action leaves the state, and none pays there."""
+        stays = self.P.diagonal(dim1=0, dim2=2).T == 1  # (S, A)
+        return (stays & (self.R.diagonal(dim1=0, dim2=2).T == 0)).all(1)
+
+
+def probabilities(mdp: MDP, policy: Policy) -> Tensor:
+    """pi(a | s) of a policy for every state at once, (S, A) float64, with gradient.
+
+    Raises: ValueError if the policy's logits do not have one entry per action.
+    """
+    logits = policy(torch.arange(mdp.states)[None])[0]
+    if logits.shape != (mdp.states, mdp.actions):
+        raise ValueError(
+            f"policy returned logits of shape {tuple(logits.shape)} for all states: "
+            f"expected {(mdp.states, mdp.actions)}, one per action"
+        )
+    return logits.double().softmax(-1)
+
+
+# ---------------------------------------------------------------- the values of a policy
+
+
+def state_values(mdp: MDP, pi: Tensor) -> Tensor:
+    """V(s), the expected discounted return from s on when following pi, without a time limit: (S,).
+
+        V = r_pi + gamma P_pi V,  solved as a linear system over the states that are not terminal
+
+    Raises: ValueError if gamma = 1 and pi never ends from some state (then V does not exist).
+    Source: Sutton & Barto 2018, eq. 4.3. Claims C24, C32.
+    >>> coin = MDP([[[0.5, 0.5]], [[0.0, 1.0]]], [[1.0], [0.0]], [1.0, 0.0])  # +1 until tails
+    >>> state_values(coin, torch.ones(2, 1))
+    tensor([2., 0.], dtype=torch.float64)
+    """
+    going = ~mdp.terminal
+    transitions, rewards = _under(mdp, pi)
+    if mdp.gamma == 1:
+        _check_ends(transitions.detach(), going)
+    inner = transitions[going][:, going]
+    solved = torch.linalg.solve(torch.eye(len(inner), dtype=torch.float64) - mdp.gamma * inner, rewards[going])
+    return torch.zeros(mdp.states, dtype=torch.float64).index_put((going.nonzero()[:, 0],), solved)
+
+
+def horizon_values(mdp: MDP, pi: Tensor, horizon: int) -> Tensor:
+    """V at each time under a time limit: row t is the expected discounted return of the steps t .. horizon - 1.
+
+    Returns: (horizon + 1, S); the last row is 0.
+    Raises:  ValueError if horizon is below 1.
+    """
+    if horizon < 1:
+        raise ValueError(f"horizon={horizon}: expected at least 1 step")
+    transitions, rewards = _under(mdp, pi)
+    values = [torch.zeros(mdp.states, dtype=torch.float64)]
+    for _ in range(horizon):
+        values.append(rewards + mdp.gamma * transitions @ values[-1])
+    return torch.stack(values[::-1])
+
+
+def action_values(mdp: MDP, values: Tensor) -> Tensor:
+    """Q(s, a) = E[r + gamma V(s')], given the values (S,) of the states that follow: (S, A). Q - V is the advantage."""
+    return (mdp.P * (mdp.R + mdp.gamma * values)).sum(-1)
+
+
+def occupancy(mdp: MDP, pi: Tensor, horizon: int | None = None) -> Tensor:
+    """How often each state is visited, discounted: the sum over t of gamma^t Pr(s_t = s), terminal states left out.
+
+    Args:    horizon, steps to count (default: all).
+    Returns: (S,); its product with r_pi sums to J.
+    >>> coin = MDP([[[0.5, 0.5]], [[0.0, 1.0]]], [[1.0], [0.0]], [1.0, 0.0])
+    >>> occupancy(coin, torch.ones(2, 1)), occupancy(coin, torch.ones(2, 1), horizon=2)
+    (tensor([2., 0.], dtype=torch.float64), tensor([1.5000, 0.0000], dtype=torch.float64))
+    """
+    going = ~mdp.terminal
+    transitions, _ = _under(mdp, pi)
+    inner, start = mdp.gamma * transitions[going][:, going], mdp.start[going]
+    if horizon is None:
+        if mdp.gamma == 1:
+            _check_ends(transitions.detach(), going)
+        visits = torch.linalg.solve((torch.eye(len(inner), dtype=torch.float64) - inner).T, start)
+    else:
+        visits, now = torch.zeros_like(start), start
+        for _ in range(horizon):
+            visits, now = visits + now, inner.T @ now
+    return torch.zeros(mdp.states, dtype=torch.float64).index_put((going.nonzero()[:, 0],), visits)
+
+
+# ---------------------------------------------------------------- the objective
+
+
+def objective(mdp: MDP, pi: Tensor, horizon: int | None = None) -> Tensor:
+    """J, the expected discounted return: E over start states of V. Exact, and differentiable in pi.
+
+    Args:    pi (S, A); horizon, the time limit in steps (default: none).
+    Source:  Claims C24, C32.
+    >>> coin = MDP([[[0.5, 0.5]], [[0.0, 1.0]]], [[1.0], [0.0]], [1.0, 0.0])
+    >>> float(objective(coin, torch.ones(2, 1))), float(objective(coin, torch.ones(2, 1), horizon=2))
+    (2.0, 1.5)
+    """
+    values = state_values(mdp, pi) if horizon is None else horizon_values(mdp, pi, horizon)[0]
+    return mdp.start @ values
+
+
+def exact_gradient(mdp: MDP, policy: torch.nn.Module, horizon: int | None = None) -> Tensor:
+    """grad J with respect to the policy's parameters, end to end in order: (P,) float64. Nothing is sampled.
+
+    Autograd passes through the linear solve, or through the finite recursion when there is a horizon.
+
+    Source: Claim C26.
+    """
+    parameters = [p for p in policy.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(objective(mdp, probabilities(mdp, policy), horizon), parameters)
+    return torch.cat([gradient.double().flatten() for gradient in gradients])
+
+
+# ---------------------------------------------------------------- optimal policies
+
+
+def greedy(mdp: MDP, values: Tensor) -> Tensor:
+    """The deterministic policy (S, A) that takes the first of the best actions, one step ahead of `values`."""
+    q = action_values(mdp, values)
+    best = (q >= q.max(1, keepdim=True).values - 1e-9).to(torch.uint8).argmax(1)
+    return torch.nn.functional.one_hot(best, mdp.actions).double()
+
+
+def value_iteration(mdp: MDP, *, tolerance: float = 1e-10, limit: int = 100_000) -> Tensor:
+    """V of the best policy, by repeating V = max over a of E[r + gamma V(s')]: (S,).
+
+    Raises:  ValueError if it has not settled after `limit` sweeps (with gamma = 1 and a reward that can be collected
+             for ever, it never does).
+    Source:  Bellman 1957; Sutton & Barto 2018, eq. 4.10.
+    """
+    values = torch.zeros(mdp.states, dtype=torch.float64)
+    for _ in range(limit):
+        new = action_values(mdp, values).max(1).values
+        if float((new - values).abs().max()) <= tolerance:
+            return new
+        values = new
+    raise ValueError(
+        f"values still change after {limit} sweeps: with gamma={mdp.gamma} the best return may be infinite"
+    )
+
+
+def policy_iteration(mdp: MDP, *, limit: int = 1000) -> tuple[Tensor, Tensor]:
+    """The best policy (S, A) and its values (S,): evaluate, act greedily, until nothing changes.
+
+    With gamma = 1 the first policy must end from everywhere; value iteration has no such need.
+
+    Source: Howard 1960; Sutton & Barto 2018, section 4.3.
+    """
+    pi = torch.full((mdp.states, mdp.actions), 1 / mdp.actions, dtype=torch.float64)
+    for _ in range(limit):
+        values = state_values(mdp, pi)
+        q = action_values(mdp, values)
+        # change an action only for a real gain: rounding must not make two equal policies take turns
+        better = greedy(mdp, values)
+        improves = (q * better).sum(1) > (q * pi).sum(1) + 1e-9
+        if not improves.any():
+            return better, values
+        pi = torch.where(improves[:, None], better, pi)
+    raise ValueError(f"the policy still improves after {limit} rounds")
+
+
+# ---------------------------------------------------------------- every trajectory
+
+
+def enumerate_trajectories(mdp: MDP, policy: Policy, horizon: int, *, limit: int = 1_000_000):
+    """All trajectories of positive probability, up to a time limit: expectations become finite sums.
+
+    Args:    policy, the one that acts (and whose log-probabilities are recorded); horizon, the time limit in steps;
+             limit, the number of trajectories to refuse.
+    Returns: (Rollout of N episodes, final states (N,) int, probabilities (N,) float64 that sum to 1).
+    Raises:  ValueError if there are more than `limit`.
+    """
+    with torch.no_grad():
+        pi = probabilities(mdp, policy)
+    step = (pi[:, :, None] * mdp.P).where(~mdp.terminal[:, None, None], torch.zeros(()).double())  # (S, A, S)
+    paths = [((state,), (), float(mdp.start[state])) for state in mdp.start.nonzero()[:, 0].tolist()]
+    ended: list = []
+    for _ in range(horizon):
+        longer = []
+        for states, actions, probability in paths:
+            moves = step[states[-1]].nonzero().tolist()
+            if not moves:
+                ended.append((states, actions, probability))
+            for action, after in moves:
+                longer.append(
+                    ((*states, after), (*actions, action), probability * float(step[states[-1], action, after]))
+                )
+        paths = longer
+        if len(paths) + len(ended) > limit:
+            raise ValueError(f"more than {limit} trajectories within horizon={horizon}: shorten it, or sample")
+    return _as_rollout(mdp, pi, ended + paths)
+
+
+def _as_rollout(mdp: MDP, pi: Tensor, paths: list) -> tuple[Rollout, Tensor, Tensor]:
+    """A Rollout of enumerated paths (states, actions, probability), with final states and probabilities."""
+    length = max(len(actions) for _, actions, _ in paths)
+    shape = (len(paths), length)
+    observations, actions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    after, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
+    for row, (states, taken, _) in enumerate(paths):
+        steps = len(taken)
+        observations[row, :steps], after[row, :steps] = torch.tensor(states[:-1]), torch.tensor(states[1:])
+        actions[row, :steps], mask[row, :steps] = torch.tensor(taken), True
+    final = torch.tensor([states[-1] for states, _, _ in paths])
+    rewards = mdp.R[observations, actions, after] * mask
+    logprobs = torch.where(mask, pi.log()[observations, actions], 0)
+    rollout = Rollout(observations, actions, rewards, logprobs, mask, mdp.terminal[final])
+    return rollout, final, torch.tensor([probability for _, _, probability in paths], dtype=torch.float64)
+
+
+# ---------------------------------------------------------------- inside
+
+
+def _under(mdp: MDP, pi: Tensor) -> tuple[Tensor, Tensor]:
+    """Transition matrix (S, S) and expected reward (S,) when following pi."""
+    if pi.shape != (mdp.states, mdp.actions):
+        raise ValueError(f"pi has shape {tuple(pi.shape)}: expected {(mdp.states, mdp.actions)}")
+    pi = pi.double()
+    return torch.einsum("sa,sat->st", pi, mdp.P), (pi * (mdp.P * mdp.R).sum(-1)).sum(-1)
+
+
+def _check_ends(transitions: Tensor, going: Tensor) -> None:
+    """Refuse a policy that, from some state, has no way to a terminal one."""
+    reaches = ~going
+    for _ in range(len(going)):
+        more = reaches | (transitions[:, reaches].sum(1) > 0)
+        if (more == reaches).all():
+            break
+        reaches = more
+    if not reaches.all():
+        state = int((~reaches).nonzero()[0])
+        raise ValueError(f"with gamma=1 the episode never ends from state {state}: use gamma below 1 or a horizon")

@@ -1,0 +1,316 @@
+"""One loss for the whole course, and the weights that turn it into each method.
+
+    loss = -(1/N) sum over episodes and steps of  weights * log pi(a_t | s_t)
+
+Supervised finetuning has weights 1, REINFORCE the total return, actor-critic an advantage, PPO a clipped ratio times
+an advantage: only the weights change, and they never carry a gradient. The value of the loss means nothing; look at
+returns, gradient norm, entropy and the effective sample size.
+
+Deliberately not here: where log-probabilities come from (rollout), and the loop that calls backward (training).
+Order: the loss; returns; the one backward recursion; baselines; importance ratios; clipping; what to look at.
+All tensors are (B, T), B episodes of T steps, unless a docstring says otherwise; mask is True where the policy acted.
+"""
+
+import torch
+from torch import Tensor
+
+
+def policy_gradient_loss(
+    logprobs: Tensor, weights: Tensor, mask: Tensor, normalizer: float | Tensor | None = None
+) -> Tensor:
+    """The loss whose gradient is minus the policy gradient estimate: weights scale it, they do not carry one.
+
+    Args:    logprobs (B, T) nats, with gradient; weights (B, T) without; mask (B, T) bool; normalizer, what the sum
+             is divided by: by default the number of episodes, which makes the estimate of grad J unbiased. Pass the
+             whole batch's number when the batch is split.
+    Returns: scalar, to be minimised.
+    Raises:  ValueError if weights require grad or shapes differ.
+    Source:  Williams 1992; Schulman et al. 2016 (GAE), eq. 1, whose Psi_t are the weights. Claim C26.
+    >>> logprobs = torch.tensor([[-1.0, -2.0]], requires_grad=True)
+    >>> policy_gradient_loss(logprobs, torch.tensor([[3.0, 5.0]]), torch.tensor([[True, False]]))
+    tensor(3., grad_fn=<DivBackward0>)
+    """
+    _check_shapes(logprobs=logprobs, weights=weights, mask=mask)
+    if weights.requires_grad:
+        raise ValueError("weights require grad: expected them detached, they scale the gradient")
+    normalizer = len(logprobs) if normalizer is None else normalizer
+    # where, not a product: 0 * inf on padding would be NaN
+    return -torch.where(mask, weights * logprobs, 0).sum() / normalizer
+
+
+# ---------------------------------------------------------------- returns
+
+
+def discounts(mask: Tensor, *, gamma: float) -> Tensor:
+    """gamma^t at the t-th action of an episode, t counted from 0; 0 where mask is False.
+
+    >>> discounts(torch.tensor([[False, True, True]]), gamma=0.5)
+    tensor([[0.0000, 1.0000, 0.5000]])
+    """
+    return torch.where(mask, torch.as_tensor(gamma) ** (mask.cumsum(1) - 1).clamp(min=0), 0.0)
+
+
+def episode_returns(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
+    """r(tau): the discounted sum of an episode's rewards, (B,).
+
+    >>> episode_returns(torch.tensor([[1.0, 1.0]]), torch.tensor([[True, True]]), gamma=0.5)
+    tensor([1.5000])
+    """
+    _check_shapes(rewards=rewards, mask=mask)
+    return (rewards * discounts(mask, gamma=gamma).to(rewards.dtype)).sum(1)
+
+
+def total_return(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
+    """Every action gets the return of its whole episode: REINFORCE as the log-derivative trick gives it.
+
+    Returns: (B, T), 0 where mask is False.
+    Source:  Williams 1992. Claims C26, C27.
+    >>> total_return(torch.tensor([[1.0, 2.0]]), torch.tensor([[True, True]]))
+    tensor([[3., 3.]])
+    """
+    return episode_returns(rewards, mask, gamma=gamma)[:, None] * mask
+
+
+def advantage(
+    rewards: Tensor, values: Tensor, mask: Tensor, bootstrap: Tensor, *, gamma: float = 1.0, lam: float = 1.0
+) -> Tensor:
+    """How much better an action was than expected: generalized advantage estimation, the one backward recursion.
+
+        delta_t = r_t + gamma V(s_{t+1}) - V(s_t),    A_t = delta_t + gamma lam A_{t+1}
+
+    lam = 0 is the TD residual; lam = 1 the return minus V; values = 0 with lam = 1 the reward-to-go.
+
+    Args:    rewards, values (B, T), V at the observation before each action; mask (B, T) bool; bootstrap (B,), V after
+             the last step: 0 where the episode terminated; gamma, lam in [0, 1].
+    Returns: (B, T) without gradient, 0 where mask is False; nothing leaks from one row to another.
+    Raises:  ValueError on shapes that differ, or gamma or lam outside [0, 1].
+    Source:  Schulman et al. 2016, eq. 11 and 16. Claims C33, C34.
+    >>> r, v, m = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]]), torch.tensor([[True, True]])
+    >>> advantage(r, v, m, torch.zeros(1), gamma=1.0, lam=0.0)
+    tensor([[0.0000, 0.5000]])
+    """
+    _check_shapes(rewards=rewards, values=values, mask=mask)
+    if bootstrap.shape != rewards.shape[:1]:
+        raise ValueError(f"bootstrap has shape {tuple(bootstrap.shape)}: expected {tuple(rewards.shape[:1])}")
+    for name, given in (("gamma", gamma), ("lam", lam)):
+        if not 0 <= given <= 1:
+            raise ValueError(f"{name}={given}: expected a number in [0, 1]")
+    values, next_value, running = values.detach(), bootstrap.detach(), torch.zeros_like(bootstrap)
+    result = torch.zeros_like(rewards)
+    for t in reversed(range(rewards.shape[1])):
+        acted = mask[:, t]
+        residual = rewards[:, t] + gamma * next_value - values[:, t]
+        running = torch.where(acted, residual + gamma * lam * running, running)
+        next_value = torch.where(acted, values[:, t], next_value)
+        result[:, t] = torch.where(acted, running, 0)
+    return result
+
+
+def reward_to_go(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
+    """The return from each step on, G_t = r_t + gamma G_{t+1}: an action cannot change what came before it.
+
+    With gamma < 1 the unbiased weight for the discounted J is `discounts(mask, gamma=gamma) * reward_to_go(...)`.
+
+    Returns: (B, T), 0 where mask is False.
+    Source:  Sutton & Barto 2018, eq. 3.9 (there r_t is R_{t+1}). Claim C30.
+    >>> reward_to_go(torch.tensor([[0.0, 1.0]]), torch.tensor([[True, True]]), gamma=0.5)
+    tensor([[0.5000, 1.0000]])
+    """
+    return advantage(rewards, torch.zeros_like(rewards), mask, rewards.new_zeros(len(rewards)), gamma=gamma, lam=1.0)
+
+
+def n_step_advantage(
+    rewards: Tensor, values: Tensor, mask: Tensor, bootstrap: Tensor, *, n: int, gamma: float = 1.0
+) -> Tensor:
+    """n rewards, then the critic: the sum of n discounted TD residuals.
+
+        A_t = r_t + gamma r_{t+1} + ... + gamma^n V(s_{t+n}) - V(s_t)
+
+    Args:    as `advantage`; n, steps before the critic takes over, at least 1 (1 is the TD residual).
+    Returns: (B, T) without gradient, 0 where mask is False.
+    Source:  Sutton & Barto 2018, eq. 7.1. Claim C34.
+    >>> r, v, m = torch.tensor([[1.0, 1.0, 1.0]]), torch.zeros(1, 3), torch.tensor([[True, True, True]])
+    >>> n_step_advantage(r, v, m, torch.zeros(1), n=2)
+    tensor([[2., 2., 1.]])
+    """
+    if n < 1:
+        raise ValueError(f"n={n}: expected at least 1")
+    acted = mask.sum(1)
+    residuals = advantage(rewards, values, mask, bootstrap, gamma=gamma, lam=0.0)
+    # residuals of the k-th action of each row, side by side, so that holes in the mask do not count as steps
+    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+    packed = residuals.gather(1, order)
+    total = torch.zeros_like(packed)
+    for k in range(min(n, packed.shape[1])):
+        total[:, : packed.shape[1] - k] += gamma**k * packed[:, k:]
+    valid = torch.arange(packed.shape[1], device=mask.device) < acted[:, None]
+    return torch.zeros_like(total).scatter(1, order, torch.where(valid, total, 0))
+
+
+# ---------------------------------------------------------------- baselines
+
+
+def mean_baseline(values: Tensor, mask: Tensor | None = None, groups: Tensor | None = None) -> Tensor:
+    """The average over the batch (or over the rows of the same group), each row included.
+
+    Including itself makes weights minus baseline too small by the factor 1 - 1/N: the bias of order 1/N of claim C31.
+
+    Args:    values (B,), or (B, T) for one average per step; mask, like values, which of them count (default all);
+             groups (B,) int, rows that are averaged together (default one group).
+    Returns: like values, 0 where mask is False.
+    >>> mean_baseline(torch.tensor([1.0, 3.0]))
+    tensor([2., 2.])
+    """
+    total, count, mask = _group_sums(values, mask, groups)
+    return torch.where(mask, total / count.clamp(min=1), 0)
+
+
+def leave_one_out(values: Tensor, mask: Tensor | None = None, groups: Tensor | None = None) -> Tensor:
+    """The average over the *other* rows (of the same group): a baseline that does not know its own sample.
+
+    Args and Returns as `mean_baseline`; 0 where no other row counts.
+    Source:  Kool et al. 2019; RLOO, Ahmadian et al. 2024, eq. 9. Claim C31.
+    >>> leave_one_out(torch.tensor([1.0, 2.0, 6.0]))
+    tensor([4.0000, 3.5000, 1.5000])
+    """
+    total, count, mask = _group_sums(values, mask, groups)
+    return torch.where(mask & (count > 1), (total - values) / (count - 1).clamp(min=1), 0)
+
+
+def optimal_baseline(squared_norms: Tensor, returns: Tensor) -> Tensor:
+    """The constant baseline with the least variance: E[|g|^2 r] / E[|g|^2], with g = grad log p(tau).
+
+    Args:    squared_norms (B,), the squared norm of each episode's score; returns (B,).
+    Returns: scalar.
+    Source:  Greensmith et al. 2004. Claim C31.
+    >>> optimal_baseline(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 4.0]))
+    tensor(3.)
+    """
+    return (squared_norms * returns).sum() / squared_norms.sum()
+
+
+# ---------------------------------------------------------------- data of another policy
+
+
+def trajectory_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """pi(tau) / mu(tau) of the whole episode, at each of its steps: unbiased with Monte Carlo returns.
+
+    Args:    logprobs, behavior_logprobs (B, T) nats of the same actions; mask (B, T) bool.
+    Returns: (B, T) without gradient, 0 where mask is False.
+    Source:  Precup et al. 2000. Claims C36-C38.
+    >>> p, m = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[True, True]])
+    >>> trajectory_ratio(p, torch.tensor([[0.25, 0.5]]).log(), m)
+    tensor([[2., 2.]])
+    """
+    return _log_ratio(logprobs, behavior_logprobs, mask).sum(1, keepdim=True).exp() * mask
+
+
+def prefix_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """pi / mu of the actions up to and including each step: unbiased with a TD residual of the exact V.
+
+    >>> p, m = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[True, True]])
+    >>> prefix_ratio(p, torch.tensor([[0.5, 0.25]]).log(), m)
+    tensor([[1., 2.]])
+    """
+    return _log_ratio(logprobs, behavior_logprobs, mask).cumsum(1).exp() * mask
+
+
+def step_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """pi(a_t | s_t) / mu(a_t | s_t): biased, since states still come from mu; PPO's choice (claim C37).
+
+    >>> p, m = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[True, True]])
+    >>> step_ratio(p, torch.tensor([[0.25, 0.5]]).log(), m)
+    tensor([[2., 1.]])
+    """
+    return _log_ratio(logprobs, behavior_logprobs, mask).exp() * mask
+
+
+def self_normalized(ratios: Tensor, mask: Tensor) -> Tensor:
+    """Ratios divided by their mean over the rows that act, step by step: biased by O(1/N), far less variance.
+
+    >>> self_normalized(torch.tensor([[1.0], [3.0]]), torch.tensor([[True], [True]]))
+    tensor([[0.5000],
+            [1.5000]])
+    """
+    mean = (ratios * mask).sum(0) / mask.sum(0).clamp(min=1)
+    return torch.where(mask, ratios / mean, 0)
+
+
+def clipped_weights(ratios: Tensor, advantages: Tensor, *, epsilon: float = 0.2) -> Tensor:
+    """PPO as weights: ratio times advantage, and 0 where the ratio has moved past 1 +- epsilon in its favour.
+
+    The gradient of min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon) A) is exactly this times grad log pi.
+
+    Args:    ratios (B, T), `step_ratio` of the current policy; advantages (B, T); epsilon > 0.
+    Returns: (B, T) without gradient.
+    Source:  Schulman et al. 2017 (PPO), eq. 7. Claim C38.
+    >>> clipped_weights(torch.tensor([[1.5, 1.5, 1.1]]), torch.tensor([[1.0, -1.0, 1.0]]))
+    tensor([[ 0.0000, -1.5000,  1.1000]])
+    """
+    if not epsilon > 0:
+        raise ValueError(f"epsilon={epsilon}: expected a number above 0")
+    gone = torch.where(advantages > 0, ratios > 1 + epsilon, ratios < 1 - epsilon)
+    return torch.where(gone, 0, ratios * advantages).detach()
+
+
+# ---------------------------------------------------------------- what to look at
+
+
+def effective_sample_size(ratios: Tensor) -> Tensor:
+    """How many on-policy episodes the weighted ones are worth: (sum w)^2 / sum w^2, between 1 and B.
+
+    Args:    ratios (B,), one weight per episode.
+    Source:  Kong 1992. Claim C38.
+    >>> effective_sample_size(torch.tensor([1.0, 1.0, 0.0]))
+    tensor(2.)
+    """
+    return ratios.sum() ** 2 / (ratios**2).sum()
+
+
+def entropy(logits: Tensor, mask: Tensor) -> Tensor:
+    """Mean over acted steps of -sum p log p over the actions, in nats (not the mean of -log p of the taken ones).
+
+    Args:    logits (B, T, A); mask (B, T) bool. Returns: scalar.
+    >>> entropy(torch.zeros(1, 1, 2), torch.tensor([[True]]))
+    tensor(0.6931)
+    """
+    logprobs = logits.log_softmax(-1)
+    # an impossible action has p = 0 and log p = -inf: it adds nothing
+    terms = torch.where(logprobs.isinf(), 0, logprobs.exp() * logprobs)
+    return -(terms.sum(-1) * mask).sum() / mask.sum()
+
+
+# ---------------------------------------------------------------- inside
+
+
+def _check_shapes(**tensors: Tensor) -> None:
+    (first, expected), *others = ((name, tuple(tensor.shape)) for name, tensor in tensors.items())
+    if len(expected) != 2:
+        raise ValueError(f"{first} has shape {expected}: expected (B, T)")
+    for name, given in others:
+        if given != expected:
+            raise ValueError(f"{name} has shape {given}: expected {expected}, as {first} has")
+    mask = tensors["mask"]
+    if mask.dtype != torch.bool:
+        raise ValueError(f"mask has dtype {mask.dtype}: expected bool")
+
+
+def _log_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Tensor:
+    _check_shapes(logprobs=logprobs, behavior_logprobs=behavior_logprobs, mask=mask)
+    return torch.where(mask, logprobs.detach() - behavior_logprobs, 0)
+
+
+def _group_sums(values: Tensor, mask: Tensor | None, groups: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum and number of the values that count, over each row's group, beside each row; and the mask."""
+    mask = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+    if mask.shape != values.shape:
+        raise ValueError(f"mask has shape {tuple(mask.shape)}: expected {tuple(values.shape)}, as values has")
+    if groups is None:
+        groups = torch.zeros(len(values), dtype=torch.long, device=values.device)
+    if groups.shape != values.shape[:1]:
+        raise ValueError(f"groups has shape {tuple(groups.shape)}: expected {tuple(values.shape[:1])}")
+    _, group = groups.unique(return_inverse=True)
+    sums = values.new_zeros(int(group.max()) + 1 if len(group) else 0, *values.shape[1:])
+    total = sums.index_add(0, group, torch.where(mask, values, 0))[group]
+    count = sums.index_add(0, group, mask.to(values.dtype))[group]
+    return total, count, mask
