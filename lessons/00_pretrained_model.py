@@ -556,8 +556,8 @@ def features(name, exponent, ratio=1.0):
     """The columns 1, N^-alpha, D^-beta, -h for every checkpoint of a run: beta = exponent, alpha = ratio * beta."""
     rows = runs[name]
     tokens = np.array([row["tokens"] for row in rows]) / 1e6
-    elapsed = np.array([row["seconds"] for row in rows]) / rows[-1]["seconds"]
-    h = np.clip(2 * elapsed - 1, 0, 1)
+    rates = np.array([row["learning_rate"] for row in rows])
+    h = 1 - rates / rates.max()
     ones = np.ones(len(rows))
     return np.stack([ones, ones * (sizes[name] / 1e6) ** (-ratio * exponent), tokens**-exponent, -h], 1)
 

@@ -65,9 +65,11 @@ def test_the_middle_model_beats_the_small_one_on_the_same_documents(losses):
 
 def test_compute_lowers_the_loss_of_every_run():
     for name, rows in TABLES.items():
-        late = [row["heldout_loss"] for row in rows if row["tokens"] > 1e6]
-        assert rows[0]["heldout_loss"] > 1.5 * late[-1]
-        assert all(after < before + 0.01 for before, after in zip(late, late[1:])), name
+        peak = max(row["learning_rate"] for row in rows)
+        at_peak = [row["heldout_loss"] for row in rows if row["tokens"] > 1e6 and row["learning_rate"] == peak]
+        assert rows[0]["heldout_loss"] > 1.5 * rows[-1]["heldout_loss"]
+        assert all(after < before + 0.01 for before, after in zip(at_peak, at_peak[1:])), name
+        assert rows[-1]["heldout_loss"] == min(row["heldout_loss"] for row in rows)
 
 
 def test_at_equal_tokens_more_parameters_are_better():
@@ -90,7 +92,8 @@ def test_flops_are_six_per_parameter_and_token_and_attention(models):
 def columns(name, parameters, exponent):
     rows = TABLES[name]
     tokens = np.array([row["tokens"] for row in rows]) / 1e6
-    decayed = np.clip(2 * np.array([row["seconds"] for row in rows]) / rows[-1]["seconds"] - 1, 0, 1)
+    rates = np.array([row["learning_rate"] for row in rows])
+    decayed = 1 - rates / rates.max()
     ones = np.ones(len(rows))
     features = np.stack([ones, ones * (parameters / 1e6) ** -exponent, tokens**-exponent, -decayed], 1)
     return features, tokens > FIRST / 1e6

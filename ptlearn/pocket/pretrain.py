@@ -14,7 +14,6 @@ Left out on purpose: several processes, gradient accumulation, dropout, learning
 import argparse
 import ctypes
 import hashlib
-import json
 import math
 import os
 import platform
@@ -31,17 +30,17 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages; read at torch'
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
+from ptlearn.training import load_checkpoint, read_state, save_checkpoint
+
 WEIGHTS = Path(__file__).parent / "weights"
 VOCABULARY, CONTEXT, END = 4000, 256, 0
 HELDOUT_SEED, HELDOUT_TOKENS = 1_000_003, 200_000
-CHECKPOINT, STATE = "checkpoint.safetensors", "state"
+CHECKPOINT = "checkpoint.safetensors"
 
 LossOn = Callable[[np.ndarray, np.ndarray], torch.Tensor]
 
@@ -150,7 +149,7 @@ def windows(tokens: np.ndarray, indices: np.ndarray, device: str) -> tuple[torch
     return rows[:, :-1].to(device), rows[:, 1:].to(device)
 
 
-# ---------------------------------------------------------------- checkpoints
+# ---------------------------------------------------------------- files
 
 
 def write_text(path: Path, text: str) -> None:
@@ -163,39 +162,6 @@ def write_losses(path: Path, rows: list[dict]) -> None:
     header = "tokens,flops,seconds,learning_rate,train_loss,heldout_loss"
     lines = [header] + [",".join(map(str, row.values())) for row in rows]
     write_text(path, "\n".join(lines) + "\n")
-
-
-def save_checkpoint(folder: Path, model, optimizer: dict, state: dict) -> Path:
-    """Weights, optimizer state and random state in one file, with `state` as its header: one rename, never half."""
-    tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters()} | {"rng": torch.get_rng_state()}
-    for kind, one in optimizer.items():
-        for index, values in one.state_dict()["state"].items():
-            tensors |= {f"{kind}.{index}.{name}": value for name, value in values.items()}
-    temporary = folder / (CHECKPOINT + ".tmp")
-    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, temporary, {STATE: json.dumps(state)})
-    os.replace(temporary, folder / CHECKPOINT)
-    return folder / CHECKPOINT
-
-
-def read_state(folder: Path) -> dict:
-    """The plain part of a checkpoint: settings, step, seconds, rows of the loss table."""
-    with safe_open(folder / CHECKPOINT, "pt") as file:
-        return json.loads(file.metadata()[STATE])
-
-
-def load_checkpoint(folder: Path, model, optimizer: dict) -> None:
-    tensors = load_file(folder / CHECKPOINT)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
-    for kind, one in optimizer.items():
-        saved = one.state_dict() | {"state": {}}
-        for key, value in tensors.items():
-            if key.startswith(kind + "."):
-                _, index, name = key.split(".")
-                saved["state"].setdefault(int(index), {})[name] = value
-        one.load_state_dict(saved)
-    torch.set_rng_state(tensors["rng"])
 
 
 # ---------------------------------------------------------------- training
@@ -247,12 +213,12 @@ def pretrain(
             f"the data has {len(stream)} and {len(heldout)}"
         )
     model = build(size).to(device)
-    optimizer = optimizers(model, lr)
+    optimizer, random = optimizers(model, lr), {"rng": torch.default_generator}
     if (out / CHECKPOINT).exists():
-        state = read_state(out)
+        state = read_state(out / CHECKPOINT)
         if state["settings"] != settings:
             raise ValueError(f"{out} holds a run with {state['settings']}, asked for {settings}: choose another --out")
-        load_checkpoint(out, model, optimizer)
+        load_checkpoint(out / CHECKPOINT, {"model": model}, optimizer, random)
         # a finished run goes on when given more tokens or time: the learning rate rises again and decays once more
         over = state["step"] >= steps or state["seconds"] >= time_budget
         if state["finished"] and not over:
@@ -295,10 +261,10 @@ def pretrain(
                 state.update(loss_sum=0.0, loss_count=0)
             state["seconds"] = progress.report(state, state["step"] * per_step, loss)
             if time.monotonic() - last_save > 60 * checkpoint_minutes:
-                save_checkpoint(out, model, optimizer, state)
+                save_checkpoint(out / CHECKPOINT, state, {"model": model}, optimizer, random)
                 last_save = time.monotonic()
         progress.bar.close()
-        save_checkpoint(out, model, optimizer, state)
+        save_checkpoint(out / CHECKPOINT, state, {"model": model}, optimizer, random)
     write_losses(out / "losses.csv", state["rows"])
     return state | {"interrupted": bool(interrupted)}
 
@@ -408,9 +374,9 @@ class Progress:
 
 def export(run_folder: Path, folder: Path) -> None:
     """Write a run's weights in bfloat16 with configuration, loss table, card and SHA256SUMS."""
-    state = read_state(run_folder)
+    state = read_state(run_folder / CHECKPOINT)
     model = build(state["settings"]["size"])
-    load_checkpoint(run_folder, model, {})
+    load_checkpoint(run_folder / CHECKPOINT, {"model": model}, {}, {})
     model.to(torch.bfloat16).save_pretrained(folder)
     write_losses(folder / "losses.csv", state["rows"])
     write_text(folder / "card.md", card(model, state))
