@@ -45,17 +45,23 @@ class MDP:
                 raise ValueError(f"{name} has shape {tuple(getattr(self, name).shape)}: expected {tuple(expected)}")
         if not bool(torch.isfinite(self.R).all()):
             raise ValueError("R has a reward that is not finite")
-        bad = ((self.P.sum(-1) - 1).abs() > 1e-9) | (self.P < 0).any(-1) | ~torch.isfinite(self.P).all(-1)
+        bad = ((self.P.sum(-1) - 1).abs() > 1e-6) | (self.P < 0).any(-1) | ~torch.isfinite(self.P).all(-1)
         if bad.any():
             state, action = bad.nonzero()[0].tolist()
             raise ValueError(
                 f"P[{state}, {action}] (state {state}, action {action}) sums to {self.P[state, action].sum():.6g} with "
                 f"smallest entry {self.P[state, action].min():.3g}: expected probabilities that sum to 1"
             )
-        if abs(float(self.start.sum()) - 1) > 1e-9 or (self.start < 0).any():
-            raise ValueError(f"start sums to {float(self.start.sum()):.6g}: expected probabilities that sum to 1")
+        # written so that NaN, for which every comparison is false, is refused too
+        if not (abs(float(self.start.sum()) - 1) <= 1e-6 and (self.start >= 0).all()):
+            raise ValueError(
+                f"start sums to {float(self.start.sum()):.6g} with smallest entry {float(self.start.min()):.3g}: "
+                "expected probabilities that sum to 1"
+            )
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma={self.gamma}: expected a number in [0, 1]")
+        for name in ("P", "start"):  # thirds in float32 sum to 1 + 3e-8: make it 1
+            object.__setattr__(self, name, getattr(self, name) / getattr(self, name).sum(-1, keepdim=True))
 
     @property
     def states(self) -> int:
@@ -211,7 +217,8 @@ def value_iteration(mdp: MDP, *, tolerance: float = 1e-10, limit: int = 100_000)
 def policy_iteration(mdp: MDP, *, limit: int = 1000) -> tuple[Tensor, Tensor]:
     """The best policy (S, A) and its values (S,): evaluate, act greedily, until nothing changes.
 
-    With gamma = 1 the first policy must end from everywhere; value iteration has no such need.
+    The first policy is uniform, and stays so in states where no action is better than another. With gamma = 1 it must
+    end from everywhere; value iteration has no such need.
 
     Source: Howard 1960; Sutton & Barto 2018, section 4.3.
     """
@@ -223,7 +230,8 @@ def policy_iteration(mdp: MDP, *, limit: int = 1000) -> tuple[Tensor, Tensor]:
         better = greedy(mdp, values)
         improves = (q * better).sum(1) > (q * pi).sum(1) + 1e-9
         if not improves.any():
-            return better, values
+            # not `better`: with gamma = 1 its choice among equal actions may be to stay for ever
+            return pi, values
         pi = torch.where(improves[:, None], better, pi)
     raise ValueError(f"the policy still improves after {limit} rounds")
 
@@ -237,8 +245,10 @@ def enumerate_trajectories(mdp: MDP, policy: Policy, horizon: int, *, limit: int
     Args:    policy, the one that acts (and whose log-probabilities are recorded); horizon, the time limit in steps;
              limit, the number of trajectories to refuse.
     Returns: (Rollout of N episodes, final states (N,) int, probabilities (N,) float64 that sum to 1).
-    Raises:  ValueError if there are more than `limit`.
+    Raises:  ValueError if there are more than `limit`, or if horizon is below 1.
     """
+    if horizon < 1:
+        raise ValueError(f"horizon={horizon}: expected at least 1 step")
     with torch.no_grad():
         pi = probabilities(mdp, policy)
     step = (pi[:, :, None] * mdp.P).where(~mdp.terminal[:, None, None], torch.zeros(()).double())  # (S, A, S)

@@ -34,20 +34,21 @@ def policy_gradient_loss(
     if weights.requires_grad:
         raise ValueError("weights require grad: expected them detached, they scale the gradient")
     normalizer = len(logprobs) if normalizer is None else normalizer
-    # where, not a product: 0 * inf on padding would be NaN
-    return -torch.where(mask, weights * logprobs, 0).sum() / normalizer
+    # both are cut off before the product: 0 * inf on padding would be NaN, in the gradient too
+    return -(torch.where(mask, weights, 0) * torch.where(mask, logprobs, 0)).sum() / normalizer
 
 
 # ---------------------------------------------------------------- returns
 
 
 def discounts(mask: Tensor, *, gamma: float) -> Tensor:
-    """gamma^t at the t-th action of an episode, t counted from 0; 0 where mask is False.
+    """gamma^t at the t-th action of an episode, t counted from 0; 0 where mask is False: (B, T) float64.
 
     >>> discounts(torch.tensor([[False, True, True]]), gamma=0.5)
-    tensor([[0.0000, 1.0000, 0.5000]])
+    tensor([[0.0000, 1.0000, 0.5000]], dtype=torch.float64)
     """
-    return torch.where(mask, torch.as_tensor(gamma) ** (mask.cumsum(1) - 1).clamp(min=0), 0.0)
+    # not float32, whose 0.9 is off by 3e-8: products with float64 rewards would be no better
+    return torch.where(mask, torch.tensor(gamma, dtype=torch.float64) ** (mask.cumsum(1) - 1).clamp(min=0), 0.0)
 
 
 def episode_returns(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
@@ -57,7 +58,7 @@ def episode_returns(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Ten
     tensor([1.5000])
     """
     _check_shapes(rewards=rewards, mask=mask)
-    return (rewards * discounts(mask, gamma=gamma).to(rewards.dtype)).sum(1)
+    return (torch.where(mask, rewards, 0) * discounts(mask, gamma=gamma).to(rewards.dtype)).sum(1)
 
 
 def total_return(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
@@ -202,7 +203,7 @@ def trajectory_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) 
     >>> trajectory_ratio(p, torch.tensor([[0.25, 0.5]]).log(), m)
     tensor([[2., 2.]])
     """
-    return _log_ratio(logprobs, behavior_logprobs, mask).sum(1, keepdim=True).exp() * mask
+    return torch.where(mask, _log_ratio(logprobs, behavior_logprobs, mask).sum(1, keepdim=True).exp(), 0)
 
 
 def prefix_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Tensor:
@@ -212,7 +213,7 @@ def prefix_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> T
     >>> prefix_ratio(p, torch.tensor([[0.5, 0.25]]).log(), m)
     tensor([[1., 2.]])
     """
-    return _log_ratio(logprobs, behavior_logprobs, mask).cumsum(1).exp() * mask
+    return torch.where(mask, _log_ratio(logprobs, behavior_logprobs, mask).cumsum(1).exp(), 0)
 
 
 def step_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Tensor:
@@ -222,7 +223,7 @@ def step_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Ten
     >>> step_ratio(p, torch.tensor([[0.25, 0.5]]).log(), m)
     tensor([[2., 1.]])
     """
-    return _log_ratio(logprobs, behavior_logprobs, mask).exp() * mask
+    return torch.where(mask, _log_ratio(logprobs, behavior_logprobs, mask).exp(), 0)
 
 
 def self_normalized(ratios: Tensor, mask: Tensor) -> Tensor:
@@ -232,7 +233,7 @@ def self_normalized(ratios: Tensor, mask: Tensor) -> Tensor:
     tensor([[0.5000],
             [1.5000]])
     """
-    mean = (ratios * mask).sum(0) / mask.sum(0).clamp(min=1)
+    mean = torch.where(mask, ratios, 0).sum(0) / mask.sum(0).clamp(min=1)
     return torch.where(mask, ratios / mean, 0)
 
 
@@ -275,9 +276,9 @@ def entropy(logits: Tensor, mask: Tensor) -> Tensor:
     tensor(0.6931)
     """
     logprobs = logits.log_softmax(-1)
-    # an impossible action has p = 0 and log p = -inf: it adds nothing
-    terms = torch.where(logprobs.isinf(), 0, logprobs.exp() * logprobs)
-    return -(terms.sum(-1) * mask).sum() / mask.sum()
+    # an impossible action has p = 0 and log p = -inf: it adds nothing, and its gradient is not 0 * inf
+    terms = logprobs.exp() * torch.where(logprobs.isinf(), 0, logprobs)
+    return -torch.where(mask, terms.sum(-1), 0).sum() / mask.sum().clamp(min=1)
 
 
 # ---------------------------------------------------------------- inside

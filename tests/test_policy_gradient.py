@@ -1,0 +1,857 @@
+"""Every weight against the exact gradient: by full enumeration, by sampling, and through identities.
+
+A problem lists all trajectories of a small world with their probabilities, so that the mean gradient of a weight is a
+finite sum. What is unbiased must equal the exact gradient to rounding; what is biased must be seen to differ.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+
+import pytest
+import torch
+from test_mdp import Table, normal, random_world, refused
+
+from ptlearn import mdp
+from ptlearn import policy_gradient as pg
+from ptlearn.rollout import Rollout, action_logprobs
+
+GAMMAS = (1.0, 0.9)
+DRAWS = 20_000  # batches of each z-test
+
+
+# ---------------------------------------------------------------- problems
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows of trajectories, how much each counts, and the exact gradient that weights should reproduce."""
+
+    world: mdp.MDP
+    policy: torch.nn.Module
+    horizon: int
+    rollout: Rollout
+    final: torch.Tensor  # (B,) the state after the last step
+    share: torch.Tensor  # (B,) sums to 1: the probability of a row
+    size: int = 1  # rows in a batch; consecutive rows belong together
+
+    @property
+    def gamma(self):
+        return self.world.gamma
+
+    @property
+    def groups(self):
+        return torch.arange(len(self.share)) // self.size
+
+    @cached_property
+    def pi(self):
+        return mdp.probabilities(self.world, self.policy).detach()
+
+    @cached_property
+    def gradient(self):
+        return mdp.exact_gradient(self.world, self.policy, self.horizon)
+
+    @cached_property
+    def logprobs(self):
+        return action_logprobs(self.policy, self.rollout).detach()
+
+    @cached_property
+    def times(self):
+        return torch.arange(self.rollout.mask.shape[1]).expand_as(self.rollout.mask)
+
+    @cached_property
+    def values(self):
+        """The exact V of each step, which knows how much time is left: (B, T)."""
+        return mdp.horizon_values(self.world, self.pi, self.horizon)[self.times, self.rollout.observations]
+
+    @cached_property
+    def q(self):
+        """The exact Q of each step: (B, T)."""
+        following = mdp.horizon_values(self.world, self.pi, self.horizon)[1:]
+        q = torch.stack([mdp.action_values(self.world, values) for values in following])
+        return q[self.times, self.rollout.observations, self.rollout.actions]
+
+    @cached_property
+    def scores(self):
+        """grad log pi(a_t | s_t) in the logits of a table, in closed form: (B, T, P)."""
+        state = torch.nn.functional.one_hot(self.rollout.observations, self.world.states).double()
+        action = torch.nn.functional.one_hot(self.rollout.actions, self.world.actions).double()
+        scores = state[..., None] * (action - self.pi[self.rollout.observations])[..., None, :]
+        return scores.flatten(2) * self.rollout.mask[..., None]
+
+
+@cache
+def problem(gamma, *, off_policy=False, tiny=False, horizon=None):
+    """All trajectories: of four states, three actions and four steps, or (tiny) of three, two and two."""
+    world = random_world(gamma=gamma, states=3 if tiny else 4, actions=2 if tiny else 3)
+    policy, other = (Table(normal(world.states, world.actions, seed=seed) * 0.7) for seed in (40, 41))
+    horizon = horizon or (2 if tiny else 4)
+    return Problem(world, policy, horizon, *mdp.enumerate_trajectories(world, other if off_policy else policy, horizon))
+
+
+def select(p, rows, share, size):
+    fields = {name: getattr(p.rollout, name)[rows] for name in p.rollout.__dataclass_fields__}
+    return replace(p, rollout=Rollout(**fields), final=p.final[rows], share=share, size=size)
+
+
+def all_batches(p, size):
+    """Every batch of `size` independent episodes, one after another; a row counts 1/size of its batch."""
+    rows = torch.tensor(list(itertools.product(range(len(p.share)), repeat=size)))
+    share = p.share[rows].prod(1) / size
+    return select(p, rows.flatten(), share.repeat_interleave(size), size)
+
+
+@cache
+def sampled(gamma, *, off_policy=False, size=4):
+    """DRAWS batches of episodes drawn with their probabilities."""
+    p = problem(gamma, off_policy=off_policy)
+    generator = torch.Generator().manual_seed(7)
+    rows = torch.multinomial(p.share, DRAWS * size, replacement=True, generator=generator)
+    return select(p, rows, torch.full((DRAWS * size,), 1 / (DRAWS * size), dtype=torch.float64), size)
+
+
+def mean_gradient(p, weights):
+    """The expectation of the estimate, by autograd through the loss: each row counts as much as its share."""
+    logprobs = action_logprobs(p.policy, p.rollout)
+    loss = pg.policy_gradient_loss(logprobs, weights * p.share[:, None], p.rollout.mask, normalizer=1)
+    (gradient,) = torch.autograd.grad(-loss, list(p.policy.parameters()))
+    return gradient.flatten()
+
+
+def relative_error(actual, expected):
+    return float((actual - expected).norm() / expected.norm())
+
+
+def gradients_of_batches(p, weights):
+    """(batches, P), the estimate of each batch."""
+    return (p.scores * weights[..., None]).sum(1).unflatten(0, (-1, p.size)).mean(1)
+
+
+def largest_z(p, weights):
+    """How many standard errors the mean over batches is off, at worst over the parameters that can move."""
+    gradients = gradients_of_batches(p, weights)
+    spread = gradients.std(0) / math.sqrt(len(gradients))
+    still = spread == 0
+    assert gradients[0, still].abs().max() == 0 and p.gradient[still].abs().max() == 0
+    return float(((gradients.mean(0) - p.gradient)[~still] / spread[~still]).abs().max())
+
+
+def spread_of(p, weights):
+    """Trace of the covariance of one episode's estimate, exactly."""
+    gradients = gradients_of_batches(p, weights)
+    return float(p.share @ gradients.square().sum(1) - (p.share @ gradients).square().sum())
+
+
+# ---------------------------------------------------------------- the weights under test
+
+
+def record_of(p):
+    return p.rollout.rewards, p.rollout.mask
+
+
+def from_the_start(p):
+    return pg.discounts(p.rollout.mask, gamma=p.gamma)
+
+
+def returns_of(p):
+    return pg.total_return(*record_of(p), gamma=p.gamma)
+
+
+def returns_to_go(p):
+    return pg.reward_to_go(*record_of(p), gamma=p.gamma)
+
+
+def nothing_after(p):
+    """The time limit is part of the exact objective: nothing comes after the last step."""
+    return torch.zeros(len(p.share), dtype=torch.float64)
+
+
+def generalized(p, values, lam):
+    rewards, mask = record_of(p)
+    return from_the_start(p) * pg.advantage(rewards, values, mask, nothing_after(p), gamma=p.gamma, lam=lam)
+
+
+def n_step(p, values, n):
+    rewards, mask = record_of(p)
+    return from_the_start(p) * pg.n_step_advantage(rewards, values, mask, nothing_after(p), n=n, gamma=p.gamma)
+
+
+def state_noise(p):
+    """A critic that is wrong, but knows nothing of the action."""
+    return normal(p.world.states, seed=50)[p.rollout.observations] * 2
+
+
+def time_noise(p):
+    return normal(p.horizon, p.world.states, seed=51)[p.times, p.rollout.observations] * 2
+
+
+def best_constant(p):
+    everything = problem(p.gamma)
+    norms = everything.scores.sum(1).square().sum(1)
+    returns = pg.episode_returns(*record_of(everything), gamma=p.gamma)
+    return pg.optimal_baseline(everything.share * norms, returns)
+
+
+UNBIASED = {
+    "total return": returns_of,
+    "total return, constant baseline": lambda p: returns_of(p) - 3.7,
+    "total return, optimal constant": lambda p: returns_of(p) - best_constant(p),
+    "reward to go": lambda p: from_the_start(p) * returns_to_go(p),
+    "reward to go, constant baseline": lambda p: from_the_start(p) * (returns_to_go(p) + 1.3),
+    "reward to go, exact V": lambda p: from_the_start(p) * (returns_to_go(p) - p.values),
+    "reward to go, any V of the state": lambda p: from_the_start(p) * (returns_to_go(p) - state_noise(p)),
+    "reward to go, any V of state and time": lambda p: from_the_start(p) * (returns_to_go(p) - time_noise(p)),
+    "exact Q": lambda p: from_the_start(p) * p.q,
+    "exact advantage": lambda p: from_the_start(p) * (p.q - p.values),
+    "GAE lam=1, any V": lambda p: generalized(p, state_noise(p), 1.0),
+    "TD, exact V": lambda p: generalized(p, p.values, 0.0),
+    "GAE lam=0.3, exact V": lambda p: generalized(p, p.values, 0.3),
+    "GAE lam=0.95, exact V": lambda p: generalized(p, p.values, 0.95),
+    "1 step, exact V": lambda p: n_step(p, p.values, 1),
+    "2 steps, exact V": lambda p: n_step(p, p.values, 2),
+    "3 steps, exact V": lambda p: n_step(p, p.values, 3),
+    "9 steps, any V": lambda p: n_step(p, state_noise(p), 9),
+}
+
+
+def ratio_of(p, ratio):
+    return ratio(p.logprobs, p.rollout.logprobs, p.rollout.mask)
+
+
+def per_decision(p):
+    """Each reward with the ratio of the actions that led to it: the sum from t on of gamma^k rho_0..k r_k.
+
+    Composed from what there is: reward-to-go, without further discount, of rewards weighted beforehand.
+    """
+    weighted = ratio_of(p, pg.prefix_ratio) * from_the_start(p) * p.rollout.rewards
+    return pg.reward_to_go(weighted, p.rollout.mask)
+
+
+OFF_POLICY_UNBIASED = {
+    "trajectory ratio, total return": lambda p: ratio_of(p, pg.trajectory_ratio) * returns_of(p),
+    "trajectory ratio, reward to go": lambda p: (
+        ratio_of(p, pg.trajectory_ratio) * from_the_start(p) * (returns_to_go(p) - state_noise(p))
+    ),
+    "trajectory ratio, exact TD": lambda p: ratio_of(p, pg.trajectory_ratio) * generalized(p, p.values, 0.0),
+    "prefix ratio, exact TD": lambda p: ratio_of(p, pg.prefix_ratio) * generalized(p, p.values, 0.0),
+    "prefix ratio, exact advantage": lambda p: ratio_of(p, pg.prefix_ratio) * from_the_start(p) * (p.q - p.values),
+    "prefix ratio of each reward": per_decision,
+}
+
+BIASED = {
+    "discount only from the state on": returns_to_go,
+    "TD, wrong V": lambda p: generalized(p, state_noise(p), 0.0),
+    "GAE lam=0.6, wrong V": lambda p: generalized(p, state_noise(p), 0.6),
+    "2 steps, wrong V": lambda p: n_step(p, state_noise(p), 2),
+}
+
+OFF_POLICY_BIASED = {
+    "no ratio": returns_of,
+    "no ratio, exact advantage": lambda p: from_the_start(p) * (p.q - p.values),
+    "step ratio, total return": lambda p: ratio_of(p, pg.step_ratio) * returns_of(p),
+    "step ratio, exact advantage": lambda p: ratio_of(p, pg.step_ratio) * from_the_start(p) * (p.q - p.values),
+    "prefix ratio, reward to go": lambda p: ratio_of(p, pg.prefix_ratio) * from_the_start(p) * returns_to_go(p),
+    "prefix ratio, TD, wrong V": lambda p: ratio_of(p, pg.prefix_ratio) * generalized(p, state_noise(p), 0.0),
+    "trajectory ratio cut at 1": lambda p: ratio_of(p, pg.trajectory_ratio).clamp(max=1) * returns_of(p),
+    "clipped weights": lambda p: pg.clipped_weights(
+        ratio_of(p, pg.step_ratio), from_the_start(p) * (p.q - p.values), epsilon=0.2
+    ),
+}
+
+
+def other_episodes(p):
+    returns = pg.episode_returns(*record_of(p), gamma=p.gamma)
+    return (returns - pg.leave_one_out(returns, groups=p.groups))[:, None] * p.rollout.mask
+
+
+def other_episodes_at_each_step(p):
+    returns = returns_to_go(p)
+    return from_the_start(p) * (returns - pg.leave_one_out(returns, p.rollout.mask, p.groups))
+
+
+def whole_batch(p):
+    returns = pg.episode_returns(*record_of(p), gamma=p.gamma)
+    return (returns - pg.mean_baseline(returns, groups=p.groups))[:, None] * p.rollout.mask
+
+
+def normalized_ratios(p):
+    """`self_normalized` batch by batch: it averages over rows, so batches stand side by side as columns."""
+
+    def columns(tensor):
+        return tensor.unflatten(0, (-1, p.size)).transpose(0, 1).flatten(1)
+
+    steps = p.rollout.mask.shape[1]
+    found = pg.self_normalized(columns(ratio_of(p, pg.trajectory_ratio)), columns(p.rollout.mask))
+    return found.unflatten(1, (-1, steps)).transpose(0, 1).flatten(0, 1) * returns_of(p)
+
+
+# ---------------------------------------------------------------- the mean, by full enumeration
+
+
+def test_scores_in_closed_form_are_those_of_autograd():
+    p = problem(0.9)
+    log_probability = action_logprobs(p.policy, p.rollout)[17].sum()
+    (expected,) = torch.autograd.grad(log_probability, list(p.policy.parameters()))
+    torch.testing.assert_close(p.scores[17].sum(0), expected.flatten(), atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("name", UNBIASED)
+def test_unbiased_weights_give_the_exact_gradient(name, gamma):
+    p = problem(gamma)
+    assert relative_error(mean_gradient(p, UNBIASED[name](p)), p.gradient) <= 1e-10
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("name", OFF_POLICY_UNBIASED)
+def test_unbiased_ratios_give_the_exact_gradient(name, gamma):
+    p = problem(gamma, off_policy=True)
+    assert relative_error(mean_gradient(p, OFF_POLICY_UNBIASED[name](p)), p.gradient) <= 1e-10
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("weights", [other_episodes, other_episodes_at_each_step])
+def test_leave_one_out_gives_the_exact_gradient(weights, size, gamma):
+    p = all_batches(problem(gamma, tiny=True), size)
+    assert relative_error(mean_gradient(p, weights(p)), p.gradient) <= 1e-10
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_mean_baseline_shrinks_the_gradient_by_one_in_n(size):
+    p = all_batches(problem(0.9, tiny=True), size)
+    assert relative_error(mean_gradient(p, whole_batch(p)), (1 - 1 / size) * p.gradient) <= 1e-10
+
+
+@pytest.mark.parametrize("name", BIASED)
+def test_biased_weights_miss_the_exact_gradient(name):
+    p = problem(0.9)
+    assert relative_error(mean_gradient(p, BIASED[name](p)), p.gradient) > 1e-3
+
+
+@pytest.mark.parametrize("name", OFF_POLICY_BIASED)
+def test_biased_ratios_miss_the_exact_gradient(name):
+    p = problem(0.9, off_policy=True)
+    assert relative_error(mean_gradient(p, OFF_POLICY_BIASED[name](p)), p.gradient) > 1e-3
+
+
+def test_self_normalized_ratios_are_biased_and_less_so_in_larger_batches():
+    p = problem(0.9, tiny=True, off_policy=True)
+    biases = []
+    for size in (2, 3, 4):
+        batches = all_batches(p, size)
+        biases.append(relative_error(mean_gradient(batches, normalized_ratios(batches)), p.gradient))
+    assert biases[0] > biases[1] > biases[2] > 1e-3
+
+
+def test_discounting_is_not_needed_without_a_discount():
+    """The first biased form is unbiased for gamma = 1: the bias is the missing gamma^t."""
+    p = problem(1.0)
+    assert relative_error(mean_gradient(p, returns_to_go(p)), p.gradient) <= 1e-10
+
+
+def test_one_step_ratios_are_unbiased_in_one_step():
+    p = problem(0.9, off_policy=True, horizon=1)
+    for ratio in (pg.trajectory_ratio, pg.prefix_ratio, pg.step_ratio):
+        assert relative_error(mean_gradient(p, ratio_of(p, ratio) * returns_of(p)), p.gradient) <= 1e-10
+
+
+def gradient_with_terminal_values(p, terminal):
+    """grad E[sum of gamma^t r_t + gamma^H terminal(s_H)], by a recursion of its own."""
+    pi = mdp.probabilities(p.world, p.policy)
+    values = terminal
+    for _ in range(p.horizon):
+        values = (pi * (p.world.P * (p.world.R + p.gamma * values)).sum(-1)).sum(1)
+    return torch.autograd.grad(p.world.start @ values, list(p.policy.parameters()))[0].flatten()
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
+def test_truncation_bootstraps_and_termination_does_not(lam, gamma):
+    p = problem(gamma)
+    terminal = normal(p.world.states, seed=52) * p.world.terminal.logical_not()
+    values = [terminal]
+    for _ in range(p.horizon):
+        values.append((p.pi * mdp.action_values(p.world, values[-1])).sum(1))
+    exact = torch.stack(values[:0:-1])[p.times, p.rollout.observations]
+    bootstrap = torch.where(p.rollout.terminated, 0, terminal[p.final])
+    assert bootstrap.abs().max() > 0.1
+    rewards, mask = record_of(p)
+    weights = from_the_start(p) * pg.advantage(rewards, exact, mask, bootstrap, gamma=gamma, lam=lam)
+    expected = gradient_with_terminal_values(p, terminal)
+    assert relative_error(mean_gradient(p, weights), expected) <= 1e-10
+    assert relative_error(p.gradient, expected) > 1e-3
+
+
+# ---------------------------------------------------------------- the mean, by sampling
+
+
+UNBIASED_IN_BATCHES = {
+    "leave one out": other_episodes,
+    "leave one out at each step": other_episodes_at_each_step,
+}
+Z_TESTS = (
+    len(GAMMAS) * (len(UNBIASED) + len(UNBIASED_IN_BATCHES) + len(OFF_POLICY_UNBIASED))
+    + (len(BIASED) + 1)
+    + (len(OFF_POLICY_BIASED) + 1)
+)
+
+
+def critical_z():
+    """Bonferroni: 1 % for all z-tests of this file together, two-sided, each on nine parameters that can move."""
+    return float(torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(1 - 0.01 / 2 / (9 * Z_TESTS)).double()))
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("name", UNBIASED | UNBIASED_IN_BATCHES)
+def test_sampling_does_not_reject_unbiased_weights(name, gamma):
+    p = sampled(gamma)
+    assert largest_z(p, (UNBIASED | UNBIASED_IN_BATCHES)[name](p)) < critical_z()
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("name", OFF_POLICY_UNBIASED)
+def test_sampling_does_not_reject_unbiased_ratios(name, gamma):
+    p = sampled(gamma, off_policy=True)
+    assert largest_z(p, OFF_POLICY_UNBIASED[name](p)) < critical_z()
+
+
+@pytest.mark.parametrize("name", [*BIASED, "mean baseline"])
+def test_sampling_rejects_biased_weights(name):
+    p = sampled(0.9)
+    assert largest_z(p, (BIASED | {"mean baseline": whole_batch})[name](p)) > critical_z()
+
+
+@pytest.mark.parametrize("name", [*OFF_POLICY_BIASED, "self-normalized"])
+def test_sampling_rejects_biased_ratios(name):
+    p = sampled(0.9, off_policy=True)
+    assert largest_z(p, (OFF_POLICY_BIASED | {"self-normalized": normalized_ratios})[name](p)) > critical_z()
+
+
+# ---------------------------------------------------------------- the variance, by full enumeration
+
+
+def walk(gamma, *, length=4, slip=0.1):
+    """Left or right at the price of 1 a step, and free into the goal at the right end."""
+    P = torch.zeros(length, 2, length)
+    for state, (action, move) in itertools.product(range(length - 1), enumerate((-1, 1))):
+        P[state, action, max(state + move, 0)] += 1 - slip
+        P[state, action, max(state - move, 0)] += slip
+    P[-1, :, -1] = 1
+    R = -torch.ones(length, 2, length)
+    R[:, :, -1] = 0
+    world = mdp.MDP(P, R, [1 / (length - 1)] * (length - 1) + [0.0], gamma)
+    policy = Table(normal(length, 2, seed=40) * 0.7)
+    return Problem(world, policy, 5, *mdp.enumerate_trajectories(world, policy, 5))
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_each_step_cuts_the_variance(gamma):
+    p = walk(gamma)
+    order = ("total return", "reward to go", "reward to go, exact V", "TD, exact V")
+    spreads = [spread_of(p, UNBIASED[name](p)) for name in order]
+    assert all(before > 1.3 * after for before, after in itertools.pairwise(spreads)), spreads
+    for name in order:
+        assert relative_error(mean_gradient(p, UNBIASED[name](p)), p.gradient) <= 1e-10
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_optimal_baseline_has_the_least_variance(gamma):
+    """Away from the best constant b*, the variance grows by exactly (b - b*)^2 E|score|^2."""
+    p = problem(gamma)
+    norms = p.share @ p.scores.sum(1).square().sum(1)
+    best = best_constant(p)
+    least = spread_of(p, returns_of(p) - best)
+    for distance in (-1.0, -0.01, 0.01, 1.0):
+        grown = spread_of(p, returns_of(p) - best - distance) - least
+        assert grown == pytest.approx(float(norms) * distance**2, rel=1e-6)
+
+
+# ---------------------------------------------------------------- ratios
+
+
+def test_ratios_average_to_one_under_the_behavior_policy():
+    p = problem(1.0, off_policy=True)
+    ratios = ratio_of(p, pg.trajectory_ratio)
+    assert float(p.share @ ratios[:, 0]) == pytest.approx(1, abs=1e-12)
+    behavior_by_hand, here = p.rollout.logprobs.exp(), p.rollout.mask
+    policy_by_hand = p.pi[p.rollout.observations, p.rollout.actions]
+    step = torch.where(here, policy_by_hand / behavior_by_hand, 1)
+    torch.testing.assert_close(ratio_of(p, pg.step_ratio), step * here, atol=1e-12, rtol=0)
+    torch.testing.assert_close(ratio_of(p, pg.prefix_ratio), step.cumprod(1) * here, atol=1e-12, rtol=0)
+    torch.testing.assert_close(ratios, step.prod(1, keepdim=True) * here, atol=1e-12, rtol=0)
+
+
+def test_ratios_carry_no_gradient():
+    logprobs = torch.zeros(1, 2, requires_grad=True)
+    for ratio in (pg.trajectory_ratio, pg.prefix_ratio, pg.step_ratio):
+        assert not ratio(logprobs, torch.zeros(1, 2), torch.ones(1, 2).bool()).requires_grad
+
+
+def test_a_ratio_beyond_the_largest_number_stays_within_the_mask():
+    logprobs, mask = torch.tensor([[0.0, 0.0, 0.0]]), torch.tensor([[True, True, False]])
+    for ratio in (pg.trajectory_ratio, pg.prefix_ratio, pg.step_ratio):
+        assert ratio(logprobs, logprobs - 500, mask).tolist() == [[math.inf, math.inf, 0.0]]
+
+
+def test_self_normalized_ratios_average_to_one_over_the_rows_that_act():
+    ratios, mask = normal(7, 6, seed=73).exp(), holey_record()[2]
+    mask[:, 2] = False
+    found = pg.self_normalized(ratios, mask)
+    torch.testing.assert_close(found.sum(0), mask.sum(0).double(), atol=1e-12, rtol=0)
+    assert found[~mask].abs().max() == 0
+    torch.testing.assert_close(found[mask], pg.self_normalized(7 * ratios, mask)[mask], atol=1e-12, rtol=0)
+
+
+def clipped_objective(logprobs, behavior_logprobs, advantages, mask, epsilon):
+    """PPO as published: min(ratio A, clip(ratio) A), whose gradient flows through the ratio."""
+    ratios = (logprobs - behavior_logprobs).exp()
+    surrogate = torch.min(ratios * advantages, ratios.clamp(1 - epsilon, 1 + epsilon) * advantages)
+    return (surrogate * mask).sum() / len(mask)
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.2, 0.5])
+def test_clipped_weights_have_the_gradient_of_the_clipped_objective(epsilon):
+    table, old = (normal(6, 4, seed=seed) for seed in (60, 61))
+    policy, generator = Table(old + 0.7 * (table - old)), torch.Generator().manual_seed(62)
+    states, actions = (torch.randint(most, (80, 3), generator=generator) for most in (6, 4))
+    advantages, mask = normal(80, 3, seed=63), normal(80, 3, seed=64) > -1
+    behavior = old.log_softmax(-1)[states, actions]
+    logprobs = policy(states).log_softmax(-1).gather(-1, actions[..., None])[..., 0]
+    ratios = pg.step_ratio(logprobs, behavior, mask)
+    for cut in ((ratios > 1 + epsilon) & mask, (ratios < 1 - epsilon) & mask):
+        assert (advantages[cut] > 0).any() and (advantages[cut] < 0).any()
+    objective = clipped_objective(logprobs, behavior, advantages, mask, epsilon)
+    (expected,) = torch.autograd.grad(objective, policy.logits, retain_graph=True)
+    weights = pg.clipped_weights(ratios, advantages, epsilon=epsilon)
+    (found,) = torch.autograd.grad(-pg.policy_gradient_loss(logprobs, weights, mask), policy.logits)
+    assert relative_error(found, expected) <= 1e-12
+
+
+def test_clipped_weights_of_fresh_data_are_the_advantages():
+    advantages = normal(4, 5, seed=65)
+    assert torch.equal(pg.clipped_weights(torch.ones(4, 5).double(), advantages), advantages)
+    assert not pg.clipped_weights(torch.ones(4, 5), advantages.clone().requires_grad_()).requires_grad
+
+
+# ---------------------------------------------------------------- the backward recursion, against plain sums
+
+
+def holey_record(seed=0):
+    """Rewards, values, mask with holes, bootstrap; the last row never acts."""
+    mask = torch.rand(7, 6, generator=torch.Generator().manual_seed(seed)) < 0.6
+    mask[-1] = False
+    return normal(7, 6, seed=seed + 1), normal(7, 6, seed=seed + 2), mask, normal(7, seed=seed + 3)
+
+
+def by_rows(function, record):
+    """A naive function of (rewards, values with the bootstrap at the end) lists, put back where the mask is True."""
+    rewards, values, mask, bootstrap = record
+    result = torch.zeros_like(rewards)
+    for row, acted in enumerate(mask):
+        found = function(rewards[row][acted].tolist(), [*values[row][acted].tolist(), float(bootstrap[row])])
+        result[row, acted] = torch.tensor(found, dtype=torch.float64)
+    return result
+
+
+def naive_return(rewards, gamma):
+    return sum(gamma**k * reward for k, reward in enumerate(rewards))
+
+
+def naive_n_step(rewards, values, n, gamma):
+    """n rewards, or all there are, then the value of where one has come to."""
+    steps = len(rewards)
+    ends = [min(t + n, steps) for t in range(steps)]
+    return [
+        naive_return(rewards[t:end], gamma) + gamma ** (end - t) * values[end] - values[t] for t, end in enumerate(ends)
+    ]
+
+
+def naive_generalized(rewards, values, gamma, lam):
+    """The average of the n-step advantages with shares (1 - lam) lam^(n-1), the last of which takes what is left."""
+    steps = len(rewards)
+    by_n = [naive_n_step(rewards, values, n, gamma) for n in range(1, steps + 1)]
+    result = []
+    for t in range(steps):
+        left = steps - t
+        shares = [(1 - lam) * lam ** (n - 1) for n in range(1, left)] + [lam ** (left - 1)]
+        result.append(sum(share * by_n[n][t] for n, share in enumerate(shares)))
+    return result
+
+
+def same(found, expected):
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("lam", [0.0, 0.4, 1.0])
+def test_advantage_averages_the_n_step_advantages(lam, gamma):
+    record = holey_record()
+    expected = by_rows(lambda rewards, values: naive_generalized(rewards, values, gamma, lam), record)
+    same(pg.advantage(*record, gamma=gamma, lam=lam), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("n", [1, 2, 3, 9])
+def test_n_step_advantage(n, gamma):
+    record = holey_record()
+    expected = by_rows(lambda rewards, values: naive_n_step(rewards, values, n, gamma), record)
+    same(pg.n_step_advantage(*record, n=n, gamma=gamma), expected)
+
+
+def test_ends_of_the_recursion():
+    _, values, mask, _ = record = holey_record(10)
+    same(pg.n_step_advantage(*record, n=1, gamma=0.8), pg.advantage(*record, gamma=0.8, lam=0.0))
+    same(pg.n_step_advantage(*record, n=6, gamma=0.8), pg.advantage(*record, gamma=0.8, lam=1.0))
+    with_bootstrap = by_rows(
+        lambda rewards, values: [naive_return([*rewards[t:], values[-1]], 0.8) for t in range(len(rewards))], record
+    )
+    same(pg.advantage(*record, gamma=0.8, lam=1.0) + values * mask, with_bootstrap)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.7, 1.0])
+def test_returns_against_plain_sums(gamma):
+    rewards, _, mask, _ = record = holey_record()
+    to_go = by_rows(lambda r, _: [naive_return(r[t:], gamma) for t in range(len(r))], record)
+    same(pg.reward_to_go(rewards, mask, gamma=gamma), to_go)
+    total = by_rows(lambda r, _: [naive_return(r, gamma)] * len(r), record)
+    same(pg.total_return(rewards, mask, gamma=gamma), total)
+    episodes = [naive_return(row[acted].tolist(), gamma) for row, acted in zip(rewards, mask)]
+    same(pg.episode_returns(rewards, mask, gamma=gamma), torch.tensor(episodes, dtype=torch.float64))
+    powers = by_rows(lambda r, _: [gamma**t for t in range(len(r))], record)
+    same(pg.discounts(mask, gamma=gamma), powers)
+
+
+def test_nothing_leaks_from_one_episode_to_another():
+    record = holey_record()
+    whole = [pg.advantage(*record, gamma=0.9, lam=0.5), pg.n_step_advantage(*record, n=2, gamma=0.9)]
+    for row in range(len(record[0])):
+        alone = [tensor[row : row + 1] for tensor in record]
+        same(pg.advantage(*alone, gamma=0.9, lam=0.5), whole[0][row : row + 1])
+        same(pg.n_step_advantage(*alone, n=2, gamma=0.9), whole[1][row : row + 1])
+
+
+def test_a_critic_gets_no_gradient_through_advantages():
+    rewards, values, mask, bootstrap = holey_record()
+    values.requires_grad_()
+    bootstrap.requires_grad_()
+    assert not pg.advantage(rewards, values, mask, bootstrap).requires_grad
+    assert not pg.n_step_advantage(rewards, values, mask, bootstrap, n=2).requires_grad
+
+
+# ---------------------------------------------------------------- baselines
+
+
+def naive_baseline(values, mask, groups, itself):
+    """Averages in plain Python: over the rows of the group that count, with or without the row itself."""
+    result = torch.zeros_like(values)
+    for row, step in mask.nonzero().tolist():
+        rows = [other for other in range(len(values)) if groups[other] == groups[row] and mask[other, step]]
+        others = [float(values[other, step]) for other in rows if itself or other != row]
+        result[row, step] = sum(others) / len(others) if others else 0
+    return result
+
+
+@pytest.mark.parametrize(("name", "itself"), [("mean_baseline", True), ("leave_one_out", False)])
+def test_baselines_of_scattered_groups(name, itself):
+    baseline = getattr(pg, name)
+    values, mask, groups = normal(7, 6, seed=70), holey_record(71)[2], torch.tensor([5, -2, 5, 9, -2, 5, 9])
+    same(baseline(values, mask, groups), naive_baseline(values, mask, groups, itself))
+    same(baseline(values, mask), naive_baseline(values, mask, torch.zeros(7), itself))
+    whole = torch.ones(7, 1).bool()
+    same(baseline(values[:, 0], groups=groups), naive_baseline(values[:, :1], whole, groups, itself)[:, 0])
+
+
+def test_leaving_one_out_stretches_the_distance_from_the_mean():
+    returns = normal(8, seed=72)
+    same(returns - pg.leave_one_out(returns), 8 / 7 * (returns - pg.mean_baseline(returns)))
+
+
+def test_a_lonely_row_has_no_leave_one_out_baseline():
+    groups = torch.tensor([0, 1, 0])
+    assert pg.leave_one_out(torch.tensor([1.0, 2.0, 3.0]), groups=groups).tolist() == [3, 0, 1]
+
+
+# ---------------------------------------------------------------- the loss
+
+
+def some_logprobs():
+    """A table, log-probabilities of a holey record under it, and weights."""
+    policy = Table(normal(5, 3, seed=80))
+    states = torch.randint(5, (7, 6), generator=torch.Generator().manual_seed(81))
+    logprobs = policy(states).log_softmax(-1)[..., 1]
+    return policy, logprobs, normal(7, 6, seed=82), holey_record()[2]
+
+
+def test_loss_is_a_sum_over_steps_divided_by_episodes():
+    _, logprobs, weights, mask = some_logprobs()
+    logprobs = logprobs.detach()
+    total = sum(float(logprobs[row, t] * weights[row, t]) for row, t in mask.nonzero().tolist())
+    assert float(pg.policy_gradient_loss(logprobs, weights, mask)) == pytest.approx(-total / 7, abs=1e-12)
+    assert float(pg.policy_gradient_loss(logprobs, weights, mask, normalizer=20)) == pytest.approx(-total / 20)
+
+
+def test_weights_of_one_are_supervised_finetuning():
+    logits, mask = normal(7, 6, 4, seed=83), holey_record()[2]
+    labels = torch.randint(4, (7, 6), generator=torch.Generator().manual_seed(84))
+    logprobs = logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
+    loss = pg.policy_gradient_loss(logprobs, torch.ones_like(logprobs), mask, normalizer=mask.sum())
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits[mask], labels[mask]))
+
+
+def test_splitting_a_batch_leaves_the_gradient_as_it_is():
+    policy, logprobs, weights, mask = some_logprobs()
+    whole = pg.policy_gradient_loss(logprobs, weights, mask)
+    parts = [
+        pg.policy_gradient_loss(logprobs[rows], weights[rows], mask[rows], normalizer=7)
+        for rows in (slice(0, 2), slice(2, 3), slice(3, 7))
+    ]
+    (expected,) = torch.autograd.grad(whole, policy.logits, retain_graph=True)
+    (found,) = torch.autograd.grad(sum(parts), policy.logits)
+    assert relative_error(found, expected) <= 1e-14
+
+
+def test_a_row_that_never_acts_adds_nothing():
+    rewards, values, mask, bootstrap = holey_record()
+    silent = torch.zeros(1, 4).bool()
+    for weights in (
+        pg.total_return(rewards[:1, :4], silent),
+        pg.advantage(rewards[:1, :4], values[:1, :4], silent, bootstrap[:1]),
+        pg.n_step_advantage(rewards[:1, :4], values[:1, :4], silent, bootstrap[:1], n=2),
+        pg.trajectory_ratio(values[:1, :4], rewards[:1, :4], silent),
+        pg.leave_one_out(rewards[:1, :4], silent),
+    ):
+        assert weights.tolist() == [[0.0] * 4]
+    assert pg.policy_gradient_loss(rewards[:1, :4], values[:1, :4], silent) == 0
+    assert pg.entropy(normal(1, 4, 3, seed=0), silent) == 0
+
+
+GARBAGE = {
+    "total_return": lambda junk, mask: pg.total_return(junk, mask, gamma=0.9),
+    "episode_returns": lambda junk, mask: pg.episode_returns(junk, mask, gamma=0.9),
+    "reward_to_go": lambda junk, mask: pg.reward_to_go(junk, mask, gamma=0.9),
+    "advantage": lambda junk, mask: pg.advantage(junk, 2 * junk, mask, torch.ones(7).double(), gamma=0.9, lam=0.5),
+    "n_step_advantage": lambda junk, mask: pg.n_step_advantage(junk, junk, mask, torch.ones(7).double(), n=2),
+    "mean_baseline": lambda junk, mask: pg.mean_baseline(junk, mask),
+    "leave_one_out": lambda junk, mask: pg.leave_one_out(junk, mask),
+    "trajectory_ratio": lambda junk, mask: pg.trajectory_ratio(junk, 3 * junk, mask),
+    "prefix_ratio": lambda junk, mask: pg.prefix_ratio(junk, 3 * junk, mask),
+    "step_ratio": lambda junk, mask: pg.step_ratio(junk, 3 * junk, mask),
+    "self_normalized": lambda junk, mask: pg.self_normalized(junk, mask),
+    "policy_gradient_loss": lambda junk, mask: pg.policy_gradient_loss(junk, 2 * junk, mask),
+    "entropy": lambda junk, mask: pg.entropy(torch.stack([junk, junk * junk], -1), mask),
+}
+
+
+@pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", GARBAGE)
+def test_what_stands_off_the_mask_never_counts(name, garbage):
+    rewards, _, mask, _ = holey_record()
+    clean = GARBAGE[name](rewards.where(mask, 0), mask)
+    found = GARBAGE[name](rewards.where(mask, garbage), mask)
+    assert torch.equal(found, clean)
+    if found.dim() == 2:
+        assert found[~mask].abs().max() == 0 and found[mask].abs().max() > 0
+
+
+@pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf])
+def test_garbage_off_the_mask_does_not_reach_the_gradient(garbage):
+    _, logprobs, weights, mask = some_logprobs()
+    leaf = logprobs.detach().where(mask, garbage).requires_grad_()
+    pg.policy_gradient_loss(leaf, weights.where(mask, garbage), mask).backward()
+    same(leaf.grad, -weights.where(mask, 0) / 7)
+
+
+# ---------------------------------------------------------------- what to look at
+
+
+def test_entropy_of_known_distributions():
+    mask = torch.tensor([[True, True, False]])
+    assert float(pg.entropy(torch.zeros(1, 3, 5), mask)) == pytest.approx(math.log(5))
+    certain = torch.tensor([0.0, -math.inf, -math.inf]).expand(1, 3, 3)
+    assert float(pg.entropy(certain, mask)) == 0
+    half = torch.tensor([0.0, 0.0, -math.inf])
+    quarter = torch.tensor([math.log(0.25), math.log(0.75), -math.inf])
+    logits = torch.stack([half, quarter, half])[None]
+    by_hand = (math.log(2) - 0.25 * math.log(0.25) - 0.75 * math.log(0.75)) / 2
+    assert float(pg.entropy(logits, mask)) == pytest.approx(by_hand)
+
+
+def test_entropy_has_a_gradient_beside_impossible_actions():
+    logits = torch.tensor([[[0.3, -0.2, -math.inf]]], dtype=torch.float64, requires_grad=True)
+    pg.entropy(logits, torch.tensor([[True]])).backward()
+    p = logits.detach().softmax(-1)
+    entropy = -(p[..., :2] * p[..., :2].log()).sum()
+    same(logits.grad[..., :2], -p[..., :2] * (p[..., :2].log() + entropy))
+    assert logits.grad[0, 0, 2] == 0
+
+
+def test_effective_sample_size_lies_between_one_and_all():
+    ratios = normal(20, seed=90).exp()
+    size = float(pg.effective_sample_size(ratios))
+    assert 1 < size < 20
+    assert size == pytest.approx(20 / (1 + float((ratios / ratios.mean()).var(correction=0))))
+    assert float(pg.effective_sample_size(5 * ratios)) == pytest.approx(size)
+    assert float(pg.effective_sample_size(torch.full((20,), 0.3))) == pytest.approx(20)
+    assert float(pg.effective_sample_size(torch.eye(20)[3])) == 1
+
+
+# ---------------------------------------------------------------- bad input
+
+B_T, YES = torch.zeros(2, 3), torch.ones(2, 3).bool()
+
+WRONG = {
+    "weights with gradient": (
+        lambda: pg.policy_gradient_loss(B_T, torch.zeros(2, 3, requires_grad=True), YES),
+        "weights require grad: expected them detached",
+    ),
+    "weights of other shape": (
+        lambda: pg.policy_gradient_loss(B_T, torch.zeros(2, 1), YES),
+        r"weights has shape \(2, 1\): expected \(2, 3\), as logprobs has",
+    ),
+    "flat logprobs": (
+        lambda: pg.policy_gradient_loss(torch.zeros(2), torch.zeros(2), torch.ones(2).bool()),
+        r"logprobs has shape \(2,\): expected \(B, T\)",
+    ),
+    "float mask": (lambda: pg.policy_gradient_loss(B_T, B_T, B_T), "mask has dtype torch.float32: expected bool"),
+    "mask of other shape": (lambda: pg.total_return(B_T, YES[:, :2]), r"mask has shape \(2, 2\): expected \(2, 3\)"),
+    "values of other shape": (
+        lambda: pg.advantage(B_T, torch.zeros(2, 4), YES, torch.zeros(2)),
+        r"values has shape \(2, 4\): expected \(2, 3\), as rewards has",
+    ),
+    "bootstrap": (
+        lambda: pg.advantage(B_T, B_T, YES, torch.zeros(2, 3)),
+        r"bootstrap has shape \(2, 3\): expected \(2,\)",
+    ),
+    "gamma": (lambda: pg.reward_to_go(B_T, YES, gamma=1.5), r"gamma=1.5: expected a number in \[0, 1\]"),
+    "lam": (
+        lambda: pg.advantage(B_T, B_T, YES, torch.zeros(2), lam=-0.1),
+        r"lam=-0.1: expected a number in \[0, 1\]",
+    ),
+    "NaN gamma": (
+        lambda: pg.n_step_advantage(B_T, B_T, YES, torch.zeros(2), n=2, gamma=math.nan),
+        r"gamma=nan: expected a number in \[0, 1\]",
+    ),
+    "n": (lambda: pg.n_step_advantage(B_T, B_T, YES, torch.zeros(2), n=0), "n=0: expected at least 1"),
+    "baseline mask": (
+        lambda: pg.mean_baseline(B_T, YES[:, 0]),
+        r"mask has shape \(2,\): expected \(2, 3\), as values has",
+    ),
+    "groups": (
+        lambda: pg.leave_one_out(B_T, YES, torch.zeros(3).long()),
+        r"groups has shape \(3,\): expected \(2,\)",
+    ),
+    "behavior_logprobs": (
+        lambda: pg.step_ratio(B_T, torch.zeros(2), YES),
+        r"behavior_logprobs has shape \(2,\): expected \(2, 3\), as logprobs has",
+    ),
+    "epsilon": (lambda: pg.clipped_weights(B_T, B_T, epsilon=0.0), "epsilon=0.0: expected a number above 0"),
+    "NaN epsilon": (lambda: pg.clipped_weights(B_T, B_T, epsilon=math.nan), "epsilon=nan: expected a number above 0"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_input_is_named(case):
+    function, message = WRONG[case]
+    refused(message, function)
