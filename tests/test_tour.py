@@ -20,7 +20,8 @@ def test_the_page_needs_nothing_else(visit):
     HTMLParser().feed(text)
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert text.count("<h2>") == len(tour.STAGES) and "<img alt=" in text
-    assert (visit / "tour.png").read_bytes().startswith(b"\x89PNG")
+    for figure in ("in_context_learning.png", "grid_world.png"):
+        assert (visit / figure).read_bytes().startswith(b"\x89PNG")
 
 
 def test_it_shows_what_the_lecture_says(visit):
@@ -31,6 +32,17 @@ def test_it_shows_what_the_lecture_says(visit):
     assert shares["the same facts as a sentence to complete"][0] >= 0.9
     curves = [values for values in shares.values() if len(values) == 2]
     assert len(curves) == len(tour.SHOWN) and all(last > first + 0.2 for first, last in curves)
+
+
+def test_the_agent_of_the_grid_world_learned(visit):
+    text = (visit / "tour.html").read_text(encoding="utf-8")
+    cells = dict(re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", text))
+    before = float(cells["random walk, share of the best possible return"])
+    after = next(value for name, value in cells.items() if name.startswith("after "))
+    assert before < 0.2 and min(map(float, after.split())) > 0.9
+    walked = [int(n) for n in next(value for name, value in cells.items() if name.startswith("steps of")).split(" → ")]
+    assert walked[0] > walked[1] >= 20  # the shortest way through the four rooms has 20 steps
+    assert "<script" in text
 
 
 def test_html_is_escaped():
