@@ -5,6 +5,7 @@ Read the modules in this order; each lesson builds a part of one by hand and the
     rollout              the record that flows; log-probabilities of taken actions; the behaviour check
     policy_gradient      one loss and every weight of the course
     mdp, gridworld       a world with exact answers, and the same world as an environment
+    collection           episodes by the thousand, from arrays or from any environment
     policies             tables and small networks as policies and critics
     models               load a language model by name: "pocket-s|m|l", a local folder, a hub id
     text, decoding       sampling text into a Rollout, scoring text; the fast step behind the sampling

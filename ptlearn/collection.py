@@ -41,80 +41,91 @@ def collect(
              is not terminated: bootstrap from its final state.
     Raises:  ValueError if episodes or horizon is below 1, or the logits do not fit the MDP.
     Source:  claim C24.
-    >>> coin = MDP([[[0.5, 0.5]], [[0.0, 1.0]]], [[1.0], [0.0]], [1.0, 0.0])  # +1 until tails
-    >>> toss = lambda observations: torch.zeros(*observations.shape, 1)
-    >>> rollout, final_states = collect(coin, toss, 8, horizon=3, generator=torch.Generator().manual_seed(0))
-    >>> rollout.rewards.sum(1).tolist(), rollout.terminated.tolist() == final_states.tolist()
+    >>> stairs = MDP([[[0, 1, 0]], [[0, 0, 1]], [[0, 0, 1]]], [[0], [1], [0]], [0.5, 0.5, 0])  # start on step 0 or 1
+    >>> down = lambda observations: torch.zeros(*observations.shape, 1)
+    >>> rollout, final_states = collect(stairs, down, 100, horizon=9, generator=torch.Generator().manual_seed(0))
+    >>> rollout.rewards.unique(dim=0), final_states.unique(), rollout.terminated.all()
+    (tensor([[0., 1.],
+            [1., 0.]]), tensor([2]), tensor(True))
     """
     _check_at_least_one(episodes=episodes, horizon=horizon)
-    pi, logprobs = _table(policy, mdp.states, mdp.actions)
+    pi, logprobs = _policy_table(policy, mdp.states, mdp.actions)
     # where each action can lead: (S, A, K), K the most that any action has
     chances, successors = mdp.P.topk(int((mdp.P > 0).sum(-1).max()))
-    outcomes = _outcomes(mdp, logprobs, successors)
+    tables = _step_tables(mdp, logprobs, successors)
     uniform = _numpy_generator(generator).random
     states = _invert(_levels(mdp.start[None]), np.zeros(episodes, dtype=np.intp), uniform(episodes))
     # one number chooses action and successor together
     levels = _levels((pi[:, :, None] * chances).flatten(1))
-    drawn = _walk(levels, outcomes.successors, mdp.terminal.numpy(), states, horizon, uniform)
-    mask = outcomes.mask.take(drawn)
-    longest = int(mask.any(0).sum())
-    drawn, mask = np.ascontiguousarray(drawn[:, :longest]), np.ascontiguousarray(mask[:, :longest])
-    looked_up = [
-        table.take(drawn) for table in (outcomes.states, outcomes.actions, outcomes.rewards, outcomes.logprobs)
-    ]
-    rollout = Rollout(*map(torch.from_numpy, (*looked_up, mask)), mdp.terminal[torch.from_numpy(states)])
-    return rollout, torch.from_numpy(states)
+    drawn = _walk(levels, tables.successors, mdp.terminal.numpy(), states, horizon, uniform)
+    longest = int(tables.mask.take(drawn).any(0).sum())
+    final_states = torch.from_numpy(states)
+    return Rollout(*_look_up(tables[1:], drawn[:, :longest]), mdp.terminal[final_states]), final_states
 
 
-class _Outcomes(NamedTuple):
-    """Tables of all that a step can be, by number: state, action and successor. The last entry stands for no step.
+class _StepTables(NamedTuple):
+    """All that a step can be (state, action, successor), numbered: state * slots + outcome, `slots` for each state.
 
-    All but the successors are 0 where there is no step: in the last entry, and in terminal states.
+    After the successors come the fields of a rollout. They are 0 in terminal states, whose numbers stand for padding.
     """
 
     successors: np.ndarray
-    states: np.ndarray
+    observations: np.ndarray
     actions: np.ndarray
     rewards: np.ndarray
     logprobs: np.ndarray
     mask: np.ndarray
 
 
-def _outcomes(mdp: MDP, logprobs: Tensor, successors: Tensor) -> _Outcomes:
+def _step_tables(mdp: MDP, logprobs: Tensor, successors: Tensor) -> _StepTables:
     states, actions, width = successors.shape
+    mask = ~mdp.terminal[:, None, None]
 
     def table(values: Tensor) -> np.ndarray:
         rows = values.expand(successors.shape).flatten(1)
-        return pad(pad(rows, (0, _slots(actions * width) - rows.shape[1])).flatten(), (0, 1)).numpy()
+        return pad(rows, (0, _slots(actions * width) - actions * width)).flatten().numpy()
 
-    mask = ~mdp.terminal[:, None, None]
-    fields = (
-        torch.arange(states)[:, None, None],
-        torch.arange(actions)[:, None],
-        mdp.R.gather(-1, successors).to(logprobs.dtype),
-        logprobs[:, :, None],
-        mask,
-    )
-    return _Outcomes(table(successors), *(table(torch.where(mask, field, torch.zeros_like(field))) for field in fields))
+    state, action = torch.arange(states)[:, None, None], torch.arange(actions)[:, None]
+    rewards = mdp.R.gather(-1, successors).to(logprobs.dtype)
+    fields = (state, action, rewards, logprobs[:, :, None], mask)
+    padded = [table(torch.where(mask, field, torch.zeros_like(field))) for field in fields]
+    return _StepTables(table(successors), *padded)
 
 
 def _walk(
     levels: list[np.ndarray], successors: np.ndarray, terminal: np.ndarray, states: np.ndarray, horizon: int, uniform
 ) -> np.ndarray:
-    """Step all episodes until each has ended: the number of every outcome (B, T). Moves `states` to the last ones."""
-    stretches = [np.empty((len(states), 0), dtype=np.intp)]
-    for begin in range(0, horizon, _STRETCH):
-        rows = np.flatnonzero(~terminal[states])  # the episodes that still go on
-        if not len(rows):
-            break
-        now, drawn = states[rows], np.empty((min(_STRETCH, horizon - begin), len(rows)), dtype=np.intp)
+    """Step all episodes until each has ended: the number of every step (B, T). Moves `states` to the last ones."""
+    stretches, length = [], 0
+    rows = np.flatnonzero(~terminal[states])  # the episodes that still go on
+    while length < horizon and len(rows):
+        now, drawn = states[rows], np.empty((min(_STRETCH, horizon - length), len(rows)), dtype=np.intp)
         for step, numbers in enumerate(uniform(drawn.shape)):
             drawn[step] = _invert(levels, now, numbers)
             now = successors.take(drawn[step])
         states[rows] = now
-        stretches.append(np.full((len(states), len(drawn)), len(successors) - 1))
-        stretches[-1][rows] = drawn.T
-    return np.concatenate(stretches, 1)
+        stretches.append((rows, drawn))
+        length += len(drawn)
+        rows = rows[~terminal[now]]
+    # after an end comes a step of a terminal state, whichever (without one, nothing ends)
+    numbers = np.full((len(states), length), terminal.argmax() * (len(successors) // len(terminal)))
+    for stretch, (rows, drawn) in enumerate(stretches):
+        numbers[rows, stretch * _STRETCH : stretch * _STRETCH + len(drawn)] = drawn.T
+    return numbers
+
+
+def _look_up(tables: Sequence[np.ndarray], drawn: np.ndarray) -> list[Tensor]:
+    """Each table at the numbers drawn (B, T), as tensors.
+
+    They share one block of memory: the system hands out, and the allocator keeps, one large block far faster than many.
+    """
+    ends = np.cumsum([0] + [table.itemsize * drawn.size for table in tables])
+    block = np.empty(ends[-1], dtype=np.uint8)
+    fields = []
+    for table, begin, end in zip(tables, ends, ends[1:]):
+        fields.append(block[begin:end].view(table.dtype).reshape(drawn.shape))
+        table.take(drawn, out=fields[-1], mode="clip")  # the default mode would go through a copy
+    return list(map(torch.from_numpy, fields))
 
 
 def _slots(outcomes: int) -> int:
@@ -158,7 +169,7 @@ class _Sizes(NamedTuple):
 
 
 @torch.no_grad()
-def _table(policy: Policy, states: int, actions: int) -> tuple[Tensor, Tensor]:
+def _policy_table(policy: Policy, states: int, actions: int) -> tuple[Tensor, Tensor]:
     """pi (S, A) float64, and its logarithm as `action_logprobs` computes it, in the dtype of the logits."""
     logits = policy(torch.arange(states)[None])
     pi = probabilities(_Sizes(states, actions), lambda _: logits)
@@ -199,12 +210,9 @@ def from_gymnasium(environment: gymnasium.Env, *, gamma: float = 1.0) -> MDP:
     """
     world = environment.unwrapped
     if not (hasattr(world, "P") and hasattr(world, "initial_state_distrib")):
-        name = type(world).__name__
-        raise ValueError(
-            f"{name} publishes no P and initial_state_distrib: expected one like FrozenLake, or collect_from"
-        )
+        raise ValueError(f"{type(world).__name__} publishes no P with initial_state_distrib: expected e.g. FrozenLake")
     if getattr(world, "fickle_passenger", False):
-        raise ValueError("fickle_passenger=True is not in the environment's P: expected False, or collect_from")
+        raise ValueError("fickle_passenger=True is not in the environment's P: expected False")
     start = torch.as_tensor(world.initial_state_distrib, dtype=torch.float64)
     moves = [
         (state, action, after, chance, reward, ends)
@@ -273,7 +281,7 @@ def collect_from(
     _check_spaces(environments, encode)
     observed, taken = environments[0].observation_space, environments[0].action_space
     states = observed.n if encode is None else encode.states
-    pi, logprobs = _table(policy, int(states), int(taken.n))
+    pi, logprobs = _policy_table(policy, int(states), int(taken.n))
     if encode is None:
         encode = int if observed.start == 0 else lambda observation: int(observation) - int(observed.start)
     *seeds, last = torch.randint(2**31, (episodes + 1,), generator=generator).tolist()
@@ -286,7 +294,7 @@ def collect_from(
 
 
 def _play(environment, seed, encode, cdf, uniform, first_action, horizon) -> tuple[list, list, list, bool]:
-    """One episode: states (one more than steps), actions, rewards, terminated. Plain numbers: tensors would be slower."""
+    """One episode: states (one more than steps), actions, rewards, terminated. Plain numbers are fastest here."""
     observation, _ = environment.reset(seed=seed)
     states, actions, rewards = [encode(observation)], [], []
     terminated = truncated = False
@@ -327,9 +335,7 @@ def _check_spaces(environments: Sequence[gymnasium.Env], encode: Callable | None
         if not isinstance(taken, Discrete):
             raise ValueError(f"environments[{i}] has the action space {taken}: expected Discrete")
         if encode is None and not isinstance(observed, Discrete):
-            raise ValueError(
-                f"environments[{i}] has the observation space {observed}: expected Discrete, or encode=Bins"
-            )
+            raise ValueError(f"environments[{i}] has the observation space {observed}: expected Discrete, or encode")
         if (observed, taken) != (environments[0].observation_space, environments[0].action_space):
             raise ValueError(f"environments[{i}] has other spaces than environments[0]: expected the same")
 
@@ -364,7 +370,7 @@ class Bins:
 
     @property
     def centers(self) -> Tensor:
-        """(S, D) float: the middle of every bin; an outermost bin, which has no end, is as wide as the one beside it."""
+        """(S, D) float: the middle of every bin; the outermost, without an end, count as wide as those beside them."""
         grids = torch.meshgrid(*map(_middles, self.edges), indexing="ij")
         return torch.stack([grid.flatten() for grid in grids], 1)
 

@@ -137,7 +137,7 @@ class GridWorld(gymnasium.Env):
                     R[state, action, after] = reward
         start = torch.zeros(states, dtype=torch.float64)
         start[self.starts] = 1 / len(self.starts)
-        return MDP(P, R, start, gamma)
+        return MDP(P, torch.where(P > 0, R, 0), start, gamma)
 
     def render(self) -> str | np.ndarray | None:
         """The map with the agent: as text with '@', or as a picture (H, W, 3) uint8; 'human' prints the text."""

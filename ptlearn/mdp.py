@@ -2,7 +2,7 @@
 
 Here: exact values, the exact objective J and its exact gradient, optimal policies, how often states are visited, and
 all trajectories of a small problem with their probabilities. What a lesson estimates, it holds against these.
-Deliberately not here: sampling (gridworld) and learning (training).
+Deliberately not here: sampling (collection) and learning (training).
 Order: MDP; values of a policy; J and its gradient; optimal policies; enumeration.
 
 Everything is float64. Probabilities pi (S, A) may carry a gradient, which passes through the linear solve.

@@ -2,7 +2,7 @@
 
 All share one signature: `policy(observations (B, T) int) -> logits (B, T, A)`, `critic(observations) -> (B, T)` values.
 A language model's forward pass has it too, so the same estimator and the same update train both.
-Deliberately not here: sampling from them (gridworld, text) and improving them (training).
+Deliberately not here: sampling from them (collection, text) and improving them (training).
 """
 
 import torch

@@ -1,7 +1,7 @@
 """The record that flows: what a policy saw, what it did, and how likely it was to do so.
 
 Here: the record, the log-probabilities of the actions in it, and the check that a policy really produced it.
-Deliberately not here: where rollouts come from (gridworld, text) and what they teach (policy_gradient).
+Deliberately not here: where rollouts come from (collection, text) and what they teach (policy_gradient).
 Order: Rollout, pad_and_stack, sampling_logprobs, action_logprobs, check_behavior.
 
 A policy is anything callable as `policy(observations (B, T)) -> logits (B, T, A)`: a table or a language model.

@@ -1,6 +1,6 @@
 """The loop around the estimator: collect, weigh, step; with a history, and checkpoints that resume exactly.
 
-    rollout, final = collect(policy, generator)              # a world: gridworld, or text
+    rollout, final = collect(policy, generator)              # a world: collection, or text
     weights = weigh(rollout, values, bootstrap, logprobs)    # policy_gradient: the only thing that differs
     update(policy, optimizer, rollout, weights)              # one gradient step on the one loss
 

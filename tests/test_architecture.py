@@ -21,6 +21,7 @@ IDEAS = {
         "policy_gradient",
         "mdp",
         "gridworld",
+        "collection",
         "policies",
         "text",
         "decoding",
@@ -32,7 +33,7 @@ IDEAS = {
 }
 ROOMS = IDEAS | {"__init__", "__main__", "pocket", "course"}
 OWNERS = {  # the files that may import a library; no other file of the package does
-    "gymnasium": {"gridworld.py"},
+    "gymnasium": {"gridworld.py", "collection.py"},
     "transformers": {"models.py", "decoding.py", "pocket/pretrain.py"},
     "peft": set(),
     "accelerate": set(),
