@@ -130,7 +130,7 @@ def train_policy(
             _learn(rollout, final, weigh, modules, optimizers, history, gamma, lam, epochs, clip_norm)
         except ValueError as error:
             raise ValueError(f"update {number}: {error}") from error
-        over = number + 1 == updates or (until is not None and until(policy, history))
+        over = (until is not None and until(policy, history)) or number + 1 == updates
         if checkpoint is not None and (over or (number + 1) % checkpoint_every == 0):
             save_checkpoint(checkpoint, asdict(history), modules, optimizers, {"generator": generator})
         if over:

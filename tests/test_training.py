@@ -121,6 +121,9 @@ def test_until_stops_early():
         TabularPolicy(2, 2), sampled(BANDIT), reinforce, updates=50, until=lambda _, h: len(h.returns) == 3
     )
     assert len(history.returns) == 3
+    asked = []
+    train_policy(TabularPolicy(2, 2), sampled(BANDIT), reinforce, updates=4, until=lambda *_: asked.append(1))
+    assert len(asked) == 4  # after every update, the last one too
 
 
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path):

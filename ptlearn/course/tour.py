@@ -26,6 +26,7 @@ class Section:
     samples: list[tuple[str, str]] = field(default_factory=list)  # (prompt, continuation)
     rows: list[tuple[str, str]] = field(default_factory=list)  # (what was measured, result)
     figure: tuple[bytes, str] | None = None  # (PNG, alt text)
+    html: str = ""  # anything more, such as an animation
 
 
 def base_model(lm) -> Section:
@@ -86,14 +87,103 @@ def _shots_figure(curves: dict) -> tuple[bytes, str]:
     axes.set(title="In-context learning of a pocket LM", xlabel="demonstrations in the prompt",
              ylabel="exact match on held-out queries", ylim=(-0.02, 1.02), xticks=SHOTS)  # fmt: skip
     axes.legend(loc="lower right")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     alt = "; ".join(f"{name}: {c[0].mean:.2f} without demonstrations, {c[-1].mean:.2f} with {SHOTS[-1]}"
                     for name, c in curves.items())  # fmt: skip
-    return buffer.getvalue(), f"Exact match against the number of demonstrations. {alt}."
+    return _png(figure), f"Exact match against the number of demonstrations. {alt}."
 
 
-STAGES: tuple[Callable[..., Section], ...] = (base_model, in_context_learning)
+SEEDS, UPDATES, EPISODES, HORIZON, GAMMA, LAM = 5, 50, 32, 100, 0.95, 0.9
+
+
+def grid_world(lm) -> Section:
+    """An agent learns to walk through four rooms from a reward at the goal alone (C27, C35)."""
+    import torch
+
+    from ptlearn.collection import collect
+    from ptlearn.figures import animation
+    from ptlearn.gridworld import GridWorld
+    from ptlearn.mdp import objective, probabilities, value_iteration
+
+    world = GridWorld("four-rooms")
+    mdp = world.to_mdp(GAMMA)
+    optimum = float(mdp.start @ value_iteration(mdp))
+    runs = [_learn_to_walk(mdp, seed) for seed in progress(range(SEEDS), "grid world")]
+    curves = [[value / optimum for value in curve] for _, curve in runs]
+    walks = {}
+    for label, policy in (("before training", _walk_at_random), ("after training", runs[0][0])):
+        rollout, final = collect(mdp, policy, 1, horizon=HORIZON, generator=torch.Generator().manual_seed(0))
+        walks[label] = [[*rollout.observations[0][rollout.mask[0]].tolist(), int(final[0])]]
+    exact = [float(objective(mdp, probabilities(mdp, policy).detach(), HORIZON)) / optimum for policy, _ in runs]
+    return Section(
+        "An agent learns from outcomes",
+        "One reward, at the goal, and no demonstration. The agent walks at random, is told in the end whether it "
+        "arrived, and an estimate of the gradient of its expected return does the rest. The same function will train "
+        "a language model, with tokens as its steps. The optimum is computed, not estimated.",
+        rows=[
+            ("random walk, share of the best possible return", f"{curves[0][0]:.2f}"),
+            (f"after {UPDATES * EPISODES:,} episodes, {SEEDS} seeds", " ".join(f"{share:.2f}" for share in exact)),
+            ("steps of the episode shown, before → after", " → ".join(str(len(w[0]) - 1) for w in walks.values())),
+        ],
+        figure=_learning_figure(curves),
+        html=animation(world, walks),
+    )
+
+
+def _walk_at_random(observations):
+    return observations.new_zeros(*observations.shape, 4).float()
+
+
+def _learn_to_walk(mdp, seed: int):
+    """Actor-critic on one seed: (policy, exact expected return before each update and at the end)."""
+    from ptlearn.collection import collect
+    from ptlearn.mdp import objective, probabilities
+    from ptlearn.policies import TabularCritic, TabularPolicy
+    from ptlearn.policy_gradient import advantage
+    from ptlearn.training import train_policy
+
+    policy, critic = TabularPolicy(mdp.states, mdp.actions), TabularCritic(mdp.states)
+
+    def exact() -> float:
+        return float(objective(mdp, probabilities(mdp, policy).detach(), HORIZON))
+
+    curve = [exact()]
+    train_policy(
+        policy,
+        lambda policy, generator: collect(mdp, policy, EPISODES, horizon=HORIZON, generator=generator),
+        lambda rollout, values, bootstrap, _: advantage(
+            rollout.rewards, values, rollout.mask, bootstrap, gamma=GAMMA, lam=LAM
+        ),
+        updates=UPDATES, lr=0.3, critic=critic, gamma=GAMMA, lam=LAM, seed=seed,
+        until=lambda *_: curve.append(exact()) is not None,
+    )  # fmt: skip
+    return policy, curve
+
+
+def _learning_figure(curves: list[list[float]]) -> tuple[bytes, str]:
+    from matplotlib.figure import Figure
+
+    from ptlearn import figures
+
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    figures.learning_curves(axes, [EPISODES * i for i in range(UPDATES + 1)], curves, f"actor–critic, {SEEDS} seeds")
+    axes.axhline(1, color=figures.COLORS[6], linestyle=":", label="optimum")
+    axes.set(title="Learning to walk through four rooms", xlabel="episodes",
+             ylabel="expected return / best possible", ylim=(-0.05, 1.05))  # fmt: skip
+    axes.legend(loc="lower right")
+    return _png(figure), (
+        f"Exact expected return over the best possible against episodes, {SEEDS} seeds: from "
+        f"{curves[0][0]:.2f} to between {min(c[-1] for c in curves):.2f} and {max(c[-1] for c in curves):.2f}."
+    )
+
+
+def _png(figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+STAGES: tuple[Callable[..., Section], ...] = (base_model, in_context_learning, grid_world)
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -128,11 +218,12 @@ def _html(section: Section) -> str:
     if section.rows:
         cells = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in section.rows)
         parts.append(f"<table>{cells}</table>")
+    parts.append(section.html)
     return "\n".join(parts)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the stages, print what they find, and write `tour.html` and `tour.png`."""
+    """Run the stages, print what they find, and write `tour.html` and a PNG for each figure."""
     parser = argparse.ArgumentParser(prog="ptlearn tour", description="The course in miniature, on one page.")
     parser.add_argument("--model", default="pocket-m", help="a pocket model, a local folder or a hub id (%(default)s)")
     parser.add_argument(
@@ -155,11 +246,11 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     written = [options.out / "tour.html"]
     written[0].write_text(page(sections, options.model, time.perf_counter() - started), encoding="utf-8")
-    for section in sections:
+    for stage, section in zip(STAGES, sections, strict=True):
         if section.figure:
-            written.append(options.out / "tour.png")
+            written.append(options.out / f"{stage.__name__}.png")
             written[-1].write_bytes(section.figure[0])
-    print(f"Wrote {' and '.join(map(str, written))} in {time.perf_counter() - started:.0f} s.")
+    print(f"Wrote {', '.join(map(str, written))} in {time.perf_counter() - started:.0f} s.")
     return 0
 
 

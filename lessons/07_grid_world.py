@@ -1,0 +1,846 @@
+# Lesson 07: the grid world. jupytext py:percent; runs as a script: python lessons/07_grid_world.py --help
+
+# %% [markdown]
+# # 07 · The grid world: a policy, its trajectories, and what they are worth
+#
+# Reinforcement learning starts here, in a world so small that nothing in it has to be guessed: every transition, every
+# trajectory and the objective itself can be computed. In this lesson you build that world as arrays, turn a policy into
+# a distribution over trajectories, and get the expected return in three ways that must agree; then you find the best
+# policy, and measure why rewards that come rarely make learning hard. *(Lecture: "Reinforcement learning", from the
+# goal of learning from experience to the sketch of RL algorithms and its challenges; claims C23–C25.)*
+# About 75 minutes; runs in 15 s on two CPU cores.
+#
+# **You will need** PyTorch tensors, and expectations as sums. **You will be able to** write a problem as a Markov
+# decision process, compute the value of a policy exactly and estimate it with an honest interval, find the best policy
+# by value iteration, and say how many episodes pass before a random agent sees its first reward.
+
+# %% [markdown]
+# ## Predict first
+# Write down your guesses before you run anything; you will measure each of them below.
+#
+# 1. An agent that moves at random on a slippery floor: one move in five goes sideways. **Is its expected return lower
+#    than on a dry floor?**
+# 2. You estimate an expected return from 1,000 episodes. **How many do you need for an interval half as wide?**
+# 3. The reward is 1 at the star and 0 elsewhere, without discounting. **Does the value of the best policy tell the agent
+#    which way to go?**
+# 4. A random agent on an empty square map, the star in the far corner. The side of the map doubles from 8 to 16 cells.
+#    **How many times as many steps until it first finds the star? And if episodes are cut off after 100 steps, how many
+#    times as many episodes?**
+# 5. To help it, you pay a little in every step, the more the closer it is to the star. **What will the best policy be?**
+
+# %%
+import random
+
+import gymnasium
+import torch
+from gymnasium.utils.env_checker import check_env
+from matplotlib import pyplot
+
+from ptlearn import figures, mdp, policy_gradient
+from ptlearn.collection import collect
+from ptlearn.course import arguments, check, progress, show
+from ptlearn.gridworld import ACTIONS, GridWorld
+from ptlearn.policies import TabularPolicy
+from ptlearn.prompting import Estimate, accuracy
+
+args = arguments(
+    "The grid world: transitions, trajectories, the objective computed exactly; values; sparse rewards.",
+    slip=(0.2, "probability that a move goes sideways, above 0"),
+    gamma=(0.9, "discount factor, below 1"),
+    side=(16, "of the largest empty map"),
+    seed=(0, "of everything that is sampled"),
+)
+generator = torch.Generator().manual_seed(args.seed)
+
+# %% [markdown]
+# ## A world
+# At each time step $t$ the agent is in a state $s_t \in \mathcal S$, here a cell of the map. It takes an action
+# $a_t \in \mathcal A$, one of up, right, down, left, moves on to $s_{t+1} \sim p(\cdot \mid s_t, a_t)$, and obtains a
+# reward. `S` is where it starts, `#` a wall, `G` the lecture's star: entering it pays 1 and ends the episode. Two
+# things are added to the lecture's picture: a pit `X`, which costs 1 and ends the episode too, and a slippery floor.
+#
+# Many worlds are written to one interface, that of Gymnasium: `reset` begins an episode, `step` takes an
+# action and returns the next observation, the reward and two ways to end. **Terminated** means the world says it is
+# over. **Truncated** means somebody's patience ran out, here after 100 steps, and the agent could have gone on.
+
+# %%
+world = GridWorld("default", slip=args.slip)
+environment = gymnasium.make("ptlearn/GridWorld-v0", map="default", slip=args.slip, render_mode="ansi")
+state, _ = environment.reset(seed=args.seed)
+print(environment.render())  # @ is the agent
+rng, visited, over = random.Random(args.seed), [state], False
+while not over:
+    action = rng.randrange(len(ACTIONS))
+    state, reward, terminated, truncated, _ = environment.step(action)
+    over = terminated or truncated
+    if len(visited) <= 6 or over:
+        moved = f"{world.cells[visited[-1]]} -> {world.cells[state]}"
+        print(f"t = {len(visited):2d}   {ACTIONS[action]:5s}   {moved}   reward {reward:+.0f}")
+    visited.append(state)
+print(f"terminated: {terminated}, truncated: {truncated}")
+
+# %%
+figure, axes = pyplot.subplots(figsize=(4, 3.4))
+figures.draw_trajectory(axes, world, visited[:-1], visited[-1])
+axes.set_title(f"A random agent, {len(visited) - 1} steps")
+ends = "the star" if reward > 0 else "the pit" if terminated else "the time limit"
+show(figure, alt=f"A map of five by five cells with three walls and a pit at row 3, column 3. A chain of arrows wanders "
+     f"from the upper left corner and ends, after {len(visited) - 1} steps, at {ends}.")  # fmt: skip
+
+# %% [markdown]
+# **What you saw.** [C23] States, actions, transitions and rewards are all there is. The arrows do not always go where
+# the agent wanted: look for a line above in which the action and the move disagree, or the agent stands still although
+# the way is free.
+#
+# ## The same world as numbers
+# A Markov decision process is $p(s' \mid s, a)$, the rewards, and a distribution $p(s_1)$ of the first state. *Markov*:
+# what happens next depends on the state and the action, on nothing before. Write down the transitions of one slippery
+# move. With probability 1 − slip the agent moves as it meant to; otherwise to one of the two sides, half each. A wall
+# or the border keeps it where it is.
+
+# %% ex="7.1" points=2 minutes=12 difficulty="medium"
+def next_cells(rows, cell, action, slip):
+    """Where a move leads, {(row, column): probability}.
+
+    rows: the map, a list of strings, '#' is a wall; cell: (row, column); action: 0 up, 1 right, 2 down, 3 left; row 0
+    is on top. The probabilities sum to 1, also where several moves end in the same cell.
+    """
+    # BEGIN SOLUTION
+    chances = {}
+    for turn, chance in ((0, 1 - slip), (1, slip / 2), (3, slip / 2)):
+        down, right = ((-1, 0), (0, 1), (1, 0), (0, -1))[(action + turn) % 4]
+        row, column = cell[0] + down, cell[1] + right
+        inside = 0 <= row < len(rows) and 0 <= column < len(rows[0])
+        place = (row, column) if inside and rows[row][column] != "#" else cell
+        chances[place] = chances.get(place, 0.0) + chance
+    return chances
+    # END SOLUTION
+
+# %% ex="7.1" role="check"
+next_cells = check("7.1", next_cells)
+
+# %% [markdown] ex="7.1" role="hints"
+# <details><summary>Hint 1</summary>Actions that stand next to each other in (up, right, down, left) are perpendicular, so
+# the sides of <code>action</code> are <code>(action + 1) % 4</code> and <code>(action + 3) % 4</code>.</details>
+# <details><summary>Hint 2</summary>In a corner two of the three moves end where they began. Add their probabilities:
+# <code>chances[place] = chances.get(place, 0) + chance</code>. And <code>rows[-1]</code> is no error in Python: test
+# whether the cell is on the map.</details>
+
+# %%
+number = {cell: state for state, cell in enumerate(world.cells)}
+symbols = [world.map[row][column] for row, column in world.cells]
+pays = {"G": 1.0, "X": -1.0}
+states = len(world.cells)
+P, R = torch.zeros(2, states, 4, states, dtype=torch.float64)
+for state, cell in enumerate(world.cells):
+    for action in range(4):
+        ended = symbols[state] in "GX"  # the episode is over: nothing moves, nothing pays
+        for place, chance in ({cell: 1.0} if ended else next_cells(world.map, cell, action, args.slip)).items():
+            P[state, action, number[place]] = chance
+            R[state, action, number[place]] = 0.0 if ended else pays.get(symbols[number[place]], 0.0)
+
+arrays = world.to_mdp(gamma=args.gamma)  # the package's: P (S, A, S), R (S, A, S), start (S,) and gamma
+assert torch.allclose(P, arrays.P) and torch.allclose(P * R, arrays.P * arrays.R)
+print(f"{states} states, {len(ACTIONS)} actions; P has {P.numel():,} entries, {(P > 0).sum()} of them above 0")
+
+# %% [markdown]
+# The lecture writes the reward as $r(s_t, a_t)$ and defines it as "1 if $s_{t+1}$ is the star". On a slippery floor
+# $s_{t+1}$ is random, so `R` holds $r(s, a, s')$, and the lecture's is its mean,
+# $r(s, a) = \sum_{s'} p(s' \mid s, a)\, r(s, a, s')$.
+#
+# Arrays are a claim about the world. Test it: take every action 1,000 times in every state, count where it led, and ask
+# how often chance alone would put the counts this far from what `P` says (Pearson's χ² test). A test that nothing fails
+# is worthless, so run it also against a world that slips a tenth more often.
+
+# %%
+check_env(world, skip_render_check=True)  # Gymnasium's own test of an environment; raises when a rule is broken
+world.reset(seed=args.seed)
+going = [state for state in range(states) if not arrays.terminal[state]]
+counts = torch.zeros(states, 4, states, dtype=torch.float64)
+for state in progress(going, "sampling transitions"):
+    for action in range(4):
+        for _ in range(1000):
+            world.state = state
+            after, reward, *_ = world.step(action)
+            assert reward == arrays.R[state, action, after]
+            counts[state, action, after] += 1
+
+# %%
+def chi_square(counts, expected):
+    """The probability that chance alone puts counts (..., K) at least this far from the expected ones."""
+    assert (counts[expected == 0] == 0).all()  # what cannot happen did not
+    terms = torch.where(expected > 0, (counts - expected) ** 2 / expected, 0.0)
+    freedom = ((expected > 0).sum(-1) - 1).sum()  # the counts of a row sum to what was drawn
+    return float(torch.special.gammaincc(freedom / 2, terms.sum() / 2))
+
+
+for slip in (args.slip, 1.1 * args.slip):
+    claimed = GridWorld("default", slip=slip).to_mdp().P[going]
+    chance = chi_square(counts[going], 1000 * claimed)
+    print(f"{int(counts.sum()):,} moves against P of a floor with slip {slip:.2f}: p = {chance:.2g}")
+
+# %% [markdown]
+# **What you saw.** [C23] The counts agree with `P`, and would not with a floor only a tenth more slippery. The reward
+# was the one in `R` in every single move. From here on the arrays *are* the world, and what can be read off them needs
+# no sampling.
+#
+# ## Trajectories and returns
+# A **policy** decides what to do: deterministic, $\pi(s) = a$, or, our focus, stochastic, $\pi_\theta(a \mid s)$. Here
+# $\theta$ is a table with one number, a *logit*, per state and action, and $\pi_\theta$ its softmax. All zeros is the
+# uniform policy. `collect` runs a policy in thousands of worlds at once and returns the record that every later lesson
+# works on, for text too: one row per episode, one column per step, and a `mask` that is True where the agent acted.
+
+# %%
+uniform = TabularPolicy(states, 4)
+rollout, final = collect(arrays, uniform, 1000, horizon=100, generator=generator)
+print(f"observations, actions, rewards, logprobs, mask: {tuple(rollout.mask.shape)}; terminated: {tuple(final.shape)}")
+row = int(rollout.mask.sum(1).argmin())
+steps = int(rollout.mask[row].sum())
+print(f"the shortest episode, {steps} steps:")
+print("  observations", rollout.observations[row, : steps + 2].tolist(), "...")
+print("  actions     ", rollout.actions[row, : steps + 2].tolist(), "...")
+print("  rewards     ", rollout.rewards[row, : steps + 2].tolist(), "...")
+print("  mask        ", rollout.mask[row, : steps + 2].int().tolist(), "...")
+
+# %% [markdown]
+# How good was an episode? The lecture adds up its rewards, $r(\tau) = \sum_{t=1}^{T} r(s_t, a_t)$. Often a reward
+# counts for less the later it comes: with a **discount factor** $\gamma \in [0, 1]$
+#
+# $$r(\tau) = \sum_{t=1}^{T} \gamma^{\,t-1}\, r(s_t, a_t).$$
+#
+# Read $\gamma$ as patience, or as the probability that the world goes on for another step. $\gamma = 1$ is the
+# lecture's sum. Behind the end of an episode stands padding, which is worth nothing whatever is written there.
+
+# %% ex="7.2" points=1 minutes=6 difficulty="easy"
+def episode_returns(rewards, mask, gamma):
+    """The discounted return of each episode.
+
+    rewards (B, T) float, mask (B, T) bool, True from the first step of an episode to its last -> (B,) float.
+    """
+    # BEGIN SOLUTION
+    discounts = gamma ** torch.arange(rewards.shape[1], dtype=rewards.dtype)
+    return (rewards * mask * discounts).sum(1)
+    # END SOLUTION
+
+# %% ex="7.2" role="check"
+episode_returns = check("7.2", episode_returns)
+
+# %% [markdown] ex="7.2" role="hints"
+# <details><summary>Hint 1</summary>The first reward has the factor γ⁰ = 1, the second γ¹, ...: one row of factors serves
+# all episodes.</details>
+# <details><summary>Hint 2</summary><code>rewards * mask</code> is 0 on padding; <code>torch.arange(T)</code> are the
+# exponents; sum over dimension 1.</details>
+
+# %%
+returns = torch.as_tensor(episode_returns(rollout.rewards, rollout.mask, args.gamma))
+expected = policy_gradient.episode_returns(rollout.rewards, rollout.mask, gamma=args.gamma)  # the package's
+assert torch.allclose(returns, expected.to(returns.dtype))
+last = rollout.rewards.gather(1, rollout.mask.sum(1, keepdim=True) - 1)[:, 0]
+for name, reached in (("star", last > 0), ("pit", last < 0), ("time limit", last == 0)):
+    print(f"{name:10s} {accuracy(reached)}   mean return with gamma {args.gamma}: {returns[reached].mean():+.3f}")
+
+# %% [markdown]
+# **What you saw.** The pit lies on more of the random agent's ways than the star, so most of its episodes end badly;
+# some are cut off. Discounting makes both outcomes small, for they come late.
+#
+# ## A policy is a distribution over trajectories
+# The agent chooses, the world answers, in turn. So the probability of a whole trajectory
+# $\tau = (s_1, a_1, s_2, a_2, \dots)$ is a product,
+#
+# $$p_\theta(\tau) = p(s_1) \prod_{t=1}^{T} \pi_\theta(a_t \mid s_t)\; p(s_{t+1} \mid s_t, a_t).$$
+#
+# (The lecture writes $\tau = (a_1, s_1, \dots, a_T, s_T)$; since $a_t$ is chosen in $s_t$, we let the state come
+# first.) Only one kind of factor depends on $\theta$. Lesson 08 lives on that.
+
+# %% ex="7.3" points=1 minutes=7 difficulty="easy"
+def trajectory_probability(start, P, pi, states, actions):
+    """p(tau), for a trajectory with T actions and T + 1 states, the last one where it ended.
+
+    start (S,), P (S, A, S), pi (S, A) tensors of probabilities; states, actions: lists of int -> a number.
+    """
+    # BEGIN SOLUTION
+    probability = start[states[0]]
+    for t, action in enumerate(actions):
+        probability = probability * pi[states[t], action] * P[states[t], action, states[t + 1]]
+    return float(probability)
+    # END SOLUTION
+
+# %% ex="7.3" role="check"
+trajectory_probability = check("7.3", trajectory_probability)
+
+# %% [markdown] ex="7.3" role="hints"
+# <details><summary>Hint 1</summary>1 + 2T factors: one for the first state, and two for every action.</details>
+# <details><summary>Hint 2</summary>The action at t is looked up in <code>pi[states[t]]</code>, and leads from
+# <code>states[t]</code> to <code>states[t + 1]</code>.</details>
+
+# %% [markdown]
+# Take a map of six cells, three steps, and some arbitrary policy. Then *all* trajectories can be listed. If the formula
+# is right, their probabilities sum to 1: sum over $s_{T+1}$ first, and the last factor $p(s_{T+1} \mid s_T, a_T)$
+# becomes 1; then over $a_T$, and $\pi_\theta(a_T \mid s_T)$ does; and so on down to $p(s_1)$.
+
+# %%
+small = GridWorld("small", slip=args.slip)
+tiny, HORIZON = small.to_mdp(gamma=args.gamma), 3
+policy = TabularPolicy(tiny.states, 4)
+with torch.no_grad():
+    policy.logits.normal_(generator=generator)
+pi = mdp.probabilities(tiny, policy).detach()
+
+
+def trajectories(state, steps):
+    """Every (states, actions) that can happen from a state on within some steps."""
+    if steps == 0 or tiny.terminal[state]:
+        yield [state], []
+        return
+    for action, after in (pi[state][:, None] * tiny.P[state] > 0).nonzero().tolist():
+        for states, actions in trajectories(after, steps - 1):
+            yield [state, *states], [action, *actions]
+
+
+# %%
+listed = [tau for state in tiny.start.nonzero()[:, 0].tolist() for tau in trajectories(state, HORIZON)]
+p = torch.tensor([trajectory_probability(tiny.start, tiny.P, pi, *tau) for tau in listed], dtype=torch.float64)
+print(*small.map, sep="\n")
+for index in p.topk(3).indices.tolist():
+    cells, words = [small.cells[s] for s in listed[index][0]], [ACTIONS[a] for a in listed[index][1]]
+    print(f"p = {p[index]:.3f}   {' -> '.join(map(str, cells))}   by {', '.join(words)}")
+print(f"{len(p):,} trajectories, probabilities sum to {p.sum():.12f}")
+
+every, every_final, chances = mdp.enumerate_trajectories(tiny, policy, HORIZON)  # the package's, as one Rollout
+assert torch.allclose(p.sort().values, chances.sort().values)
+
+# %% [markdown]
+# The other half of the claim: the agent really produces them that often. Let it run 200,000 times, give every
+# trajectory a number, and count.
+
+# %%
+def codes(rollout, final):
+    """One number per episode, different for different trajectories."""
+    step = torch.where(rollout.mask, rollout.observations * 4 + rollout.actions + 1, 0)
+    base = tiny.states * 4 + 1
+    return (step * base ** torch.arange(step.shape[1])).sum(1) + final * base**HORIZON
+
+
+RUNS = 200_000
+sampled = codes(*collect(tiny, policy, RUNS, horizon=HORIZON, generator=generator))
+order = codes(every, every_final).argsort()
+known, expected = codes(every, every_final)[order], RUNS * chances[order]
+assert torch.isin(sampled, known).all()  # nothing happened that is not on the list
+counted = torch.bincount(torch.searchsorted(known, sampled), minlength=len(known)).double()
+often = expected >= 5  # the usual condition of the test; the rare ones are counted together
+grouped = [torch.cat([x[often], x[~often].sum()[None]]) for x in (counted, expected)]
+print(f"{len(grouped[0])} groups: p = {chi_square(*grouped):.2g}")
+
+# %%
+figure, axes = pyplot.subplots(figsize=(4.6, 3.3))
+seen, exact = counted > 0, expected / RUNS
+error = 1.96 * (exact * (1 - exact) / RUNS).sqrt()
+line = exact.sort().values
+width = error[exact.argsort()]
+axes.fill_between(line, (line - width).clamp(min=1e-7), line + width, color="gray", alpha=0.35, linewidth=0,
+                  label="95 % of counts")  # fmt: skip
+axes.scatter(exact[seen], counted[seen] / RUNS, s=7, color=figures.COLORS[0], linewidth=0, label="a trajectory")
+axes.set(xscale="log", yscale="log", ylim=(2e-6, 1), xlabel="probability, by the formula",
+         ylabel="share of episodes", title=f"{len(p):,} trajectories of three steps")  # fmt: skip
+axes.legend(loc="upper left", fontsize=8)
+inside = float(((counted / RUNS - exact).abs() <= error)[often].double().mean())
+show(figure, alt=f"Sampled against exact probability of each trajectory, on log axes: the points lie on the diagonal, "
+     f"more tightly the likelier they are; {inside:.0%} of the common ones in the 95 % band.")  # fmt: skip
+
+# %% [markdown]
+# **What you saw.** [C24] A policy, in a world, *is* a distribution over trajectories. It may be looked at from two
+# sides: as something that is sampled, and as numbers. Learning will use the first, and be checked against the second.
+#
+# ## The objective
+# The agent's objective is to find parameters $\theta$ that maximise the expected return,
+#
+# $$J(\theta) = \mathbb E_{\tau \sim p_\theta(\tau)} \Big[ \sum_{t=1}^{T} r(s_t, a_t) \Big]
+#   = \sum_\tau p_\theta(\tau)\, r(\tau).$$
+#
+# An expectation over 1,000 trajectories is a sum you can do. Usually it has to be estimated: run $N$ episodes and take
+# the mean return. The mean of $N$ independent returns has variance $\sigma^2 / N$, so its **standard error** is
+# $s / \sqrt N$, with $s$ the standard deviation of the sample. An estimate without it says nothing.
+
+# %% ex="7.4" points=1 minutes=6 difficulty="easy"
+def mean_and_error(returns):
+    """The mean of the returns, and its standard error, with N - 1 in the variance.
+
+    returns (N,) float tensor -> two numbers.
+    """
+    # BEGIN SOLUTION
+    return returns.mean(), returns.std() / len(returns) ** 0.5
+    # END SOLUTION
+
+# %% ex="7.4" role="check"
+mean_and_error = check("7.4", mean_and_error)
+
+# %% [markdown] ex="7.4" role="hints"
+# <details><summary>Hint 1</summary>How much does one return vary, and how much less does the mean of N of them?</details>
+# <details><summary>Hint 2</summary><code>returns.std()</code> already divides by N − 1.</details>
+
+# %%
+def interval(returns):
+    """Mean return with its 95 % interval."""
+    mean, error = map(float, mean_and_error(returns))
+    return Estimate(mean, mean - 1.96 * error, mean + 1.96 * error, len(returns))
+
+
+def sampled_returns(arrays, policy, episodes, horizon=HORIZON, at_once=20_000):
+    """Returns of that many fresh episodes, (N,) float64."""
+    returns = []
+    for begin in range(0, episodes, at_once):
+        count = min(at_once, episodes - begin)
+        rollout, _ = collect(arrays, policy, count, horizon=horizon, generator=generator)
+        returns.append(torch.as_tensor(episode_returns(rollout.rewards, rollout.mask, arrays.gamma)).double())
+    return torch.cat(returns)
+
+
+# %%
+enumerated = float(chances @ torch.as_tensor(episode_returns(every.rewards, every.mask, tiny.gamma)))
+recursion = float(mdp.objective(tiny, pi, horizon=HORIZON))
+estimate = interval(sampled_returns(tiny, policy, 20_000))
+assert abs(enumerated - recursion) < 1e-12
+print(f"J, summed over {len(p):,} trajectories: {enumerated:+.6f}")
+print(f"J, computed from the arrays:       {recursion:+.6f}")
+print(f"J, mean of 20,000 episodes:        {estimate.mean:+.6f}  95 % in [{estimate.low:+.4f}, {estimate.high:+.4f}]")
+
+# %% [markdown]
+# ## How good is an estimate?
+# Back to the larger map and the uniform policy. Enumeration is out of the question there:
+
+# %%
+ways = torch.ones(states, dtype=torch.float64)
+for _ in range(100):
+    ways = torch.where(arrays.terminal, 1.0, (arrays.P > 0).double().sum(1) @ ways)
+pi = mdp.probabilities(arrays, uniform).detach()
+exact = float(mdp.objective(arrays, pi))
+cut_off = float(mdp.objective(arrays, pi, horizon=100))
+print(f"{arrays.start @ ways:.0e} trajectories within 100 steps")
+print(f"J(uniform) = {exact:+.5f} exactly, {cut_off:+.5f} with a time limit of 100 steps")
+for size in (100, 1_000, 10_000, 100_000):
+    estimate = interval(sampled_returns(arrays, uniform, size, 100))
+    print(f"{size:7,} episodes: {estimate.mean:+.5f} ± {estimate.high - estimate.mean:.5f}")
+
+# %% [markdown]
+# (Computed from the arrays? The section after this one says how.) One interval cannot show whether intervals are right.
+# So make 400 of them at each size, and count how many contain the exact $J$. It should be 95 in a hundred.
+
+# %%
+SIZES, REPEATS = (10, 30, 100, 300), 400
+pool = sampled_returns(arrays, uniform, REPEATS * sum(SIZES), 100).split([REPEATS * size for size in SIZES])
+batches = [part.view(REPEATS, -1) for part in pool]
+spread = [float(batch.mean(1).std()) for batch in batches]  # how much the estimates really vary
+found = [[interval(batch) for batch in part] for part in batches]
+coverage = [accuracy([e.low <= cut_off <= e.high for e in intervals]) for intervals in found]
+single = float(torch.cat(pool).std())
+for size, error, covered in zip(SIZES, spread, coverage):
+    print(f"N = {size:3d}: estimates vary by {error:.4f}, sigma / sqrt(N) = {single / size**0.5:.4f}; J inside {covered}")
+
+# %%
+figure, (left, right) = pyplot.subplots(1, 2, figsize=(7.2, 2.8), layout="constrained")
+left.plot(SIZES, [single / size**0.5 for size in SIZES], color="gray", linestyle="--", label="σ / √N")
+left.plot(SIZES, spread, figures.MARKERS[0], color=figures.COLORS[0], label=f"measured, {REPEATS} estimates each")
+left.set(yscale="log", ylabel="standard deviation of estimates", title="The error of an estimate")
+left.set_yticks((0.005, 0.01, 0.02, 0.04), ("0.005", "0.01", "0.02", "0.04"))
+left.legend(fontsize=8)
+figures.curve(right, SIZES, coverage, "95 % intervals", 1)
+right.axhline(0.95, color="black", linestyle=":", linewidth=1)
+right.set(ylim=(0.7, 1), ylabel="share that contains J", title="Do 95 % intervals keep their word?")
+for axes in (left, right):
+    axes.set(xscale="log", xlabel="episodes N")
+    axes.set_xticks(SIZES, SIZES)
+    axes.minorticks_off()
+alt = "Left: the spread of the estimates falls along sigma / sqrt(N), from {:.3f} to {:.4f}. Right: the share of " \
+      "intervals that contain J, {:.2f} at N = 10 and {:.2f} at N = 300; dotted: 0.95."  # fmt: skip
+show(figure, alt=alt.format(spread[0], spread[-1], coverage[0].mean, coverage[-1].mean))
+
+# %% [markdown]
+# **What you saw.** [C24] Computed and sampled agree, and the error falls with $1/\sqrt N$: **half the width costs four
+# times the episodes**, one more digit a hundred times. And a warning that will return: with ten episodes the intervals
+# are too narrow. The factor 1.96 belongs to large samples; and most returns here are nearly 0 while a few are large, so
+# a small sample often misses the large ones, and then believes that little varies.
+#
+# ## Values
+# Why could $J$ be computed although so many trajectories cannot be summed? Because of Markov: what happens
+# after $s_t$ does not depend on how the agent got there. So collect the trajectories by the state they pass. Let
+# $V^\pi(s)$ be the expected return from $s$ on. Take the first step out of the sum,
+#
+# $$V^\pi(s) = \mathbb E\Big[\sum_{t=1}^{T} \gamma^{t-1} r(s_t, a_t) \,\Big|\, s_1 = s\Big]
+#   = \sum_a \pi_\theta(a \mid s) \sum_{s'} p(s' \mid s, a)\, \big[\, r(s, a, s') + \gamma V^\pi(s') \,\big],$$
+#
+# where the rest of the sum, seen from $s'$, is $V^\pi(s')$ again. This **Bellman equation** has one line per state and
+# is linear in $V$: with $r_\pi(s) = \sum_a \pi_\theta(a \mid s)\, r(s, a)$ and
+# $P_\pi(s, s') = \sum_a \pi_\theta(a \mid s)\, p(s' \mid s, a)$ it reads $V = r_\pi + \gamma P_\pi V$. And
+# $J(\theta) = \mathbb E_{s_1 \sim p(s_1)} [V^\pi(s_1)]$. Exponentially many trajectories, 22 unknowns.
+
+# %% ex="7.5" points=2 minutes=12 difficulty="medium"
+def policy_values(P, R, pi, gamma):
+    """V(s) of a policy: the expected discounted return from each state on, gamma below 1.
+
+    P (S, A, S), R (S, A, S), pi (S, A) float64 tensors, gamma a number -> (S,) tensor.
+    """
+    # BEGIN SOLUTION
+    rewards = (pi * (P * R).sum(-1)).sum(1)
+    transitions = (pi[:, :, None] * P).sum(1)
+    return torch.linalg.solve(torch.eye(len(P), dtype=P.dtype) - gamma * transitions, rewards)
+    # END SOLUTION
+
+# %% ex="7.5" role="check"
+policy_values = check("7.5", policy_values)
+
+# %% [markdown] ex="7.5" role="hints"
+# <details><summary>Hint 1</summary>Two ways. Solve (I − γ P_π) V = r_π. Or start from V = 0 and put it into the right side
+# of the Bellman equation again and again: the error shrinks by γ each time.</details>
+# <details><summary>Hint 2</summary><code>(P * R).sum(-1)</code> is r(s, a), shape (S, A);
+# <code>(pi[:, :, None] * P).sum(1)</code> is P_π, shape (S, S); then <code>torch.linalg.solve</code>.</details>
+
+# %%
+values = torch.as_tensor(policy_values(arrays.P, arrays.R, pi, arrays.gamma))
+assert torch.allclose(values, mdp.state_values(arrays, pi))
+assert abs(float(arrays.start @ values) - exact) < 1e-12
+inside = []
+for state in going:  # start there, and see
+    begin = torch.nn.functional.one_hot(torch.tensor(state), states)
+    elsewhere = mdp.MDP(arrays.P, arrays.R, begin, arrays.gamma)
+    estimate = interval(sampled_returns(elsewhere, uniform, 4000, 200))
+    inside.append(bool(estimate.low <= values[state] <= estimate.high))
+print(f"V from the linear system lies in the 95 % interval of 4,000 episodes for {sum(inside)} of {len(inside)} states")
+dry = mdp.objective(GridWorld("default").to_mdp(args.gamma), pi)
+print(f"J(uniform): {exact:+.6f} on this floor, {dry:+.6f} on a dry one")
+
+# %% [markdown]
+# **What you saw.** All cells are estimated right at once, up to the one in twenty that 95 % allow. And for the
+# *uniform* policy the floor makes no difference at all: a random move that slips to a random side is a random move.
+# Being slippery harms only an agent that knows what it wants.
+#
+# One more definition, for later. $Q^\pi(s, a)$ is the same expectation when the first action is $a$, whatever the
+# policy would have done: the bracket above, before it is averaged over actions,
+
+# %%
+q = mdp.action_values(arrays, values)
+assert torch.allclose((pi * q).sum(1), values)
+above_the_star = number[(3, 4)]
+print(f"in cell (3, 4), above the star and beside the pit, V = {values[above_the_star]:+.3f}")
+for action, name in enumerate(ACTIONS):
+    print(f"  Q of {name:5s} = {q[above_the_star, action]:+.3f}")
+
+# %% [markdown]
+# ## The best policy
+# If $V(s')$ were known for the best policy, the best action would be the one with the largest bracket. So replace the
+# average over actions by the maximum,
+#
+# $$V(s) \leftarrow \max_a \sum_{s'} p(s' \mid s, a)\, \big[\, r(s, a, s') + \gamma V(s') \,\big],$$
+#
+# and repeat until nothing changes. Each such sweep of **value iteration** brings $V$ closer to that of the best policy,
+# $V^*$, by a factor of at least $\gamma$.
+
+# %% ex="7.6" points=2 minutes=10 difficulty="medium"
+def sweep(P, R, gamma, values):
+    """One sweep of value iteration, all states at once from the old values.
+
+    P (S, A, S), R (S, A, S) tensors, gamma a number, values (S,) tensor, not to be changed -> (S,) tensor.
+    """
+    # BEGIN SOLUTION
+    return (P * (R + gamma * values)).sum(-1).max(1).values
+    # END SOLUTION
+
+# %% ex="7.6" role="check"
+sweep = check("7.6", sweep)
+
+# %% [markdown] ex="7.6" role="hints"
+# <details><summary>Hint 1</summary>The agent chooses the action, so maximise over a; the world chooses s', so average over
+# s'. In which order?</details>
+# <details><summary>Hint 2</summary><code>R + gamma * values</code> has shape (S, A, S): the last dimension is s'. Weigh
+# with P, sum over it, and you have one number per action.</details>
+
+# %%
+best, change, sweeps = torch.zeros(states, dtype=torch.float64), 1.0, 0
+while change > 1e-12:
+    new = torch.as_tensor(sweep(arrays.P, arrays.R, arrays.gamma, best))
+    best, change, sweeps = new, float((new - best).abs().max()), sweeps + 1
+assert torch.allclose(best, mdp.value_iteration(arrays))
+greedy = mdp.greedy(arrays, best)  # in each state, the action that looks best one step ahead
+assert torch.allclose(mdp.state_values(arrays, greedy), best)  # the policy is worth what was promised
+print(f"{sweeps} sweeps; J(best) = {arrays.start @ best:+.4f}, J(uniform) = {exact:+.4f}")
+
+# %% [markdown]
+# Is that really the best? On the small map there are only $4^4$ deterministic policies. Evaluate them all.
+
+# %%
+acting = (~tiny.terminal).nonzero()[:, 0]
+tried = []
+for choice in torch.cartesian_prod(*[torch.arange(4)] * len(acting)):
+    table = torch.full((tiny.states, 4), 0.25, dtype=torch.float64)
+    table[acting] = torch.nn.functional.one_hot(choice, 4).double()
+    tried.append(float(mdp.objective(tiny, table)))
+optimum = float(tiny.start @ mdp.value_iteration(tiny))
+assert abs(max(tried) - optimum) < 1e-9
+print(f"J of {len(tried)} policies: from {min(tried):+.4f} to {max(tried):+.4f}; value iteration finds {optimum:+.4f}")
+
+# %%
+maps = {"Uniform policy": (mdp.state_values(arrays, pi), pi), "Best policy": (best, greedy)}
+figure, panels = pyplot.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+for axes, (name, (shown, actions)) in zip(panels, maps.items()):
+    figures.value_map(axes, world, shown, actions, limits=(float(shown[going].min()), float(shown[going].max())))
+    axes.set_title(f"{name}: V, J = {float(arrays.start @ shown):+.2f}")
+show(figure, alt=f"Two maps of V with arrows. Uniform: values between {values.min():.2f} and {values.max():.2f}, lowest beside "
+     f"the pit. Best: values rise along the arrows, which lead to the star, from {best[going].min():.2f} at the start to "
+     f"{best.max():.2f} beside the star.")  # fmt: skip
+
+# %% [markdown]
+# **What you saw.** Two policies, two landscapes (and two scales: look at the bars of colour). The uniform agent is
+# worth least beside the pit. The values of the best policy rise towards the star, and its arrows go uphill; no rule
+# sent it around the walls, that follows from $P$, $R$ and the maximum. In `G` and `X` the episode is over and nothing
+# more is to come, so $V = 0$: the reward belongs to the step into them.
+#
+# Watch both. Episodes are cut off after 60 steps.
+
+# %%
+def paths(policy, count):
+    """States of some episodes, the last one included."""
+    rollout, final = collect(arrays, policy, count, horizon=60, generator=generator)
+    rows = zip(rollout.observations, rollout.mask, final.tolist())
+    return [[*observations[mask].tolist(), end] for observations, mask, end in rows]
+
+
+def best_policy(observations):
+    return greedy.log()[observations]  # log 0 = -inf: an action that is never taken
+
+
+film = figures.animation(world, {"uniform policy": paths(uniform, 3), "best policy": paths(best_policy, 3)})
+show(film, alt="Two agents on the map, step by step: the uniform policy wanders, the best policy walks towards the star.")
+
+# %% [markdown]
+# ## What patience does
+# For several $\gamma$: $V^*$ at the start, and what becomes of the policy that is greedy about $V^*$, each action the
+# first of those that look best. Below, these policies as maps, from the smallest $\gamma$ to the largest.
+
+# %%
+def drawn(policy):
+    """The map with an arrow in each cell, as rows of text."""
+    rows = [list(row) for row in world.map]
+    for state in going:
+        row, column = world.cells[state]
+        rows[row][column] = "↑→↓←"[int(policy[state].argmax())]
+    return ["".join(row) for row in rows]
+
+
+pictures = []
+to_star = GridWorld("default", slip=args.slip, pit_reward=0.0).to_mdp()  # here J is the chance to reach the star
+to_pit = GridWorld("default", slip=args.slip, goal_reward=0.0, pit_reward=1.0).to_mdp()
+for gamma in (0.5, 0.9, 0.99, 1.0):
+    discounted = world.to_mdp(gamma)
+    optimum = mdp.value_iteration(discounted)
+    choice = mdp.greedy(discounted, optimum)
+    star, pit = (mdp.objective(chance, choice, horizon=100) for chance in (to_star, to_pit))
+    print(f"gamma {gamma:4}: V* = {discounted.start @ optimum:.4f}; within 100 steps star {star:.1%}, pit {pit:.1%}")
+    pictures.append(drawn(choice))
+print("\n".join("     ".join(rows) for rows in zip(*pictures)))
+
+# %% [markdown]
+# **What you saw.** Look at the cells beside the pit. An agent in a hurry passes it, though one time in ten it slips in.
+# With $\gamma = 0.99$ it pushes *away* from the pit, against the border if need be, waits for a lucky slip, and takes
+# no risk at all.
+#
+# But with $\gamma = 1$ and no cost per step, $V^*$ is 1 in *every* cell: whatever happens, there is always time to
+# reach the star and always a way around the pit. So the values give no direction, every safe action looks best, and the
+# greedy policy pushes against the border for ever. $V^*$ is right, and being greedy about it is not optimal.
+# Discounting (or a cost per step, `step_reward=-0.01`) makes the agent hurry. It is a decision about what you *want*,
+# not a detail of the algorithm.
+
+# %% [markdown]
+# ## Why it is hard
+# The lecture names three challenges: trials may be expensive, the reward signal sparse, and many samples needed. How
+# many? A learner that starts from nothing is a random agent, and before its first reward it has nothing to learn from.
+#
+# Without a time limit, the expected number of steps until the star is one more linear system. Let $h(s)$ be that number
+# from $s$ on: $h = 1 + P_\pi h$, the Bellman equation of a world that pays 1 in every step. In a corridor it has a
+# closed form: a random agent needs $2L(L+1)$ steps to get $L$ cells along. With a limit of $H$ steps, an episode finds
+# the star with probability $\rho = J$ (reward 1, $\gamma = 1$, horizon $H$), so the first success comes after $1/\rho$
+# episodes on average.
+
+# %%
+def random_walk(rows):
+    """A world without slip as arrays, and the uniform policy in it."""
+    arrays = GridWorld(rows).to_mdp()
+    return arrays, torch.full((arrays.states, 4), 0.25, dtype=torch.float64)
+
+
+for length in (4, 8, 16):
+    steps = mdp.occupancy(*random_walk(["S" + "." * (length - 1) + "G"])).sum()
+    print(f"corridor, {length:2d} cells to go: {steps:6.1f} steps expected; 2 L (L + 1) = {2 * length * (length + 1)}")
+
+# %%
+LIMIT, SIDES = 100, [n for n in (2, 3, 4, 6, 8, 12, 16, 24) if n <= args.side]
+
+
+def empty_map(n):
+    """A square of n by n cells, the start in one corner and the star in the opposite one."""
+    return ["S" + "." * (n - 1), *["." * n] * (n - 2), "." * (n - 1) + "G"]
+
+
+def waiting_times(arrays, policy, episodes):
+    """Episodes up to and including each success, one after the other."""
+    chunks = [min(5000, episodes - done) for done in range(0, episodes, 5000)]
+    won = torch.cat([collect(arrays, policy, n, horizon=LIMIT, generator=generator)[0].terminated for n in chunks])
+    places = won.nonzero()[:, 0] + 1
+    return torch.diff(places, prepend=torch.zeros(1, dtype=torch.long)).double()
+
+
+# %%
+steps_exact, steps_measured, episodes_exact, episodes_measured = [], [], [], []
+for n in progress(SIDES, "random walks"):
+    walk, even = random_walk(empty_map(n))
+    agent = TabularPolicy(walk.states, 4)
+    steps_exact.append(float(mdp.occupancy(walk, even).sum()))
+    walks, _ = collect(walk, agent, 400, horizon=1_000_000, generator=generator)
+    steps_measured.append(interval(walks.mask.sum(1).double()))
+    episodes_exact.append(1 / float(mdp.objective(walk, even, horizon=LIMIT)))
+    episodes_measured.append(interval(waiting_times(walk, agent, int(200 * episodes_exact[-1]))))
+    print(f"{n:2d} x {n:2d}: {steps_exact[-1]:7.1f} steps, measured {steps_measured[-1].mean:7.1f}; "
+          f"{episodes_exact[-1]:6.1f} episodes, measured {episodes_measured[-1].mean:6.1f}")  # fmt: skip
+
+# %%
+figure, panels = pyplot.subplots(1, 2, figsize=(7.2, 2.8), layout="constrained")
+units = ("steps, no time limit", f"episodes of {LIMIT} steps")
+lines = ((steps_exact, steps_measured), (episodes_exact, episodes_measured))
+for axes, unit, (line, measured) in zip(panels, units, lines):
+    axes.plot(SIDES, line, color="gray", label="exact")
+    whiskers = [[e.mean - e.low for e in measured], [e.high - e.mean for e in measured]]
+    axes.errorbar(SIDES, [e.mean for e in measured], whiskers, fmt=figures.MARKERS[0], color=figures.COLORS[0], capsize=3,
+                  markersize=4, label="measured, 95 % interval")  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="side of the map, cells", ylabel=unit, title="Until the first reward")
+    axes.set_xticks(SIDES, SIDES)
+    axes.minorticks_off()
+panels[0].legend(fontsize=8)
+alt = "Left: expected steps until the star against the side of the map, from {:.0f} to {:,.0f}, nearly straight on log " \
+      "axes. Right: episodes until the first reward, from {:.0f} to {:.0f}, bending upwards. Measured points lie on " \
+      "the lines."  # fmt: skip
+show(figure, alt=alt.format(*(line[place] for line in (steps_exact, episodes_exact) for place in (0, -1))))
+
+# %%
+for n in SIDES:
+    if 2 * n in SIDES:
+        here, there = SIDES.index(n), SIDES.index(2 * n)
+        print(f"side {n} to {2 * n}: {steps_exact[there] / steps_exact[here]:.1f} times the steps, "
+              f"{episodes_exact[there] / episodes_exact[here]:.1f} times the episodes")  # fmt: skip
+silence = (1 - 1 / episodes_exact[-1]) ** 100
+print(f"{SIDES[-1]} x {SIDES[-1]}: about {LIMIT * episodes_exact[-1]:,.0f} steps of experience for one success; "
+      f"100 episodes see no reward at all with probability {silence:.0%}")  # fmt: skip
+
+# %% [markdown]
+# **What you saw.** [C25] Without a limit, doubling the side costs about five times the steps: the area, and a little
+# more. With a limit the episodes grow far faster, for most are cut off before they could have arrived. Remember the
+# intervals that were too narrow? Here is the extreme: a hundred episodes usually see nothing, the estimate is 0, and so
+# is its standard error. A robot that needs a minute for a hundred steps would need ten hours for its first success by
+# chance.
+#
+# ## Does a denser reward help?
+# Learning means telling a better policy from a worse one. So take two: the uniform one, and one that prefers right and
+# down a little (27.5 % each instead of 25 %). Draw $N$ episodes from each and say which is better. Then judge *the same
+# episodes* by a dense reward: **progress**, the number of cells by which a step came closer to the star. Its sum
+# telescopes to $d(s_1) - d(s_{T+1})$, $d$ the distance to the star.
+
+# %%
+grid = GridWorld(empty_map(args.side))
+walk, even = random_walk(empty_map(args.side))
+leaning = TabularPolicy(walk.states, 4)
+with torch.no_grad():
+    leaning.logits[:, [ACTIONS.index("right"), ACTIONS.index("down")]] = 0.2
+distance = torch.tensor([2.0 * (args.side - 1) - row - column for row, column in grid.cells])
+NUMBERS, TRIALS = (1, 2, 4, 8, 16, 32, 64, 128), 200
+outcomes = {"sparse: 1 at the star": [], "dense: progress": []}
+for policy in (TabularPolicy(walk.states, 4), leaning):
+    rollout, final = collect(walk, policy, TRIALS * NUMBERS[-1], horizon=LIMIT, generator=generator)
+    progressed = distance[rollout.observations[:, 0]] - distance[final]
+    for name, judged in zip(outcomes, (rollout.rewards.sum(1), progressed)):
+        outcomes[name].append(judged.view(TRIALS, -1).double())
+
+# %%
+curves = {name: [] for name in outcomes}
+coin = torch.rand(TRIALS, generator=generator) < 0.5  # decides when the two look alike
+for name, (worse, better) in outcomes.items():
+    for count in NUMBERS:
+        lead = better[:, :count].mean(1) - worse[:, :count].mean(1)
+        curves[name].append(accuracy(torch.where(lead == 0, coin, lead > 0)))
+    print(f"{name:22s}", "  ".join(f"N={count}: {e.mean:.2f}" for count, e in zip(NUMBERS[1::2], curves[name][1::2])))
+    # normal approximation: right in 95 % of trials when the difference is 1.645 of its standard errors
+    noise = sum(float(part.var()) for part in (worse, better))
+    print(f"{'':22s} episodes of each for 95 %: {1.645**2 * noise / float(better.mean() - worse.mean()) ** 2:.0f}")
+
+# %%
+figure, axes = pyplot.subplots(figsize=(5, 3.1))
+for index, (name, line) in enumerate(curves.items()):
+    figures.curve(axes, NUMBERS, line, name, index)
+axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
+axes.set(xscale="log", ylim=(0.4, 1.02), xlabel="episodes of each policy", ylabel="share of right answers",
+         title="Which of two policies is better?")  # fmt: skip
+axes.set_xticks(NUMBERS, NUMBERS)
+axes.minorticks_off()
+axes.legend(loc="lower right", fontsize=8)
+sparse_line, dense_line = curves.values()
+show(figure, alt=f"Share of right answers against the number of episodes. Dense: {dense_line[2].mean:.2f} with 4; "
+     f"sparse: {sparse_line[2].mean:.2f} with 4 and {sparse_line[-1].mean:.2f} with 128. Dotted: guessing.")  # fmt: skip
+
+# %% [markdown]
+# **What you saw.** [C25] The same policies, the same episodes; with the sparse reward it takes many times the trials to
+# see which is better. On small maps the difference vanishes (try `--side 4`): where the star is easily found, a sparse
+# reward is not sparse.
+#
+# ## The wrong dense reward
+# So why not always pay for being on the way? Two ways to do it: pay for **progress** $\gamma\Phi(s') - \Phi(s)$, with
+# $\Phi = -d$, or pay for **being close**, $1 - d(s')/d_{\max}$ in every step. Both come on top of the star's 1. What is
+# the best policy then, on 8 by 8 cells?
+
+# %%
+grid, gamma = GridWorld(empty_map(8)), 0.99
+walk = grid.to_mdp()
+distance = torch.tensor([14.0 - row - column for row, column in grid.cells], dtype=torch.float64)
+closeness, potential = 1 - distance / distance.max(), -distance
+rewards = {"star alone": walk.R, "star + progress": walk.R + gamma * potential - potential[:, None, None],
+           "star + being close": walk.R + closeness}  # fmt: skip
+optima = {}
+for name, paid in rewards.items():
+    paid = torch.where(walk.terminal[:, None, None], 0.0, paid)  # nothing is paid once the episode is over
+    changed = mdp.MDP(walk.P, paid, walk.start, gamma)
+    optima[name] = mdp.value_iteration(changed)
+    arrives = mdp.objective(walk, mdp.greedy(changed, optima[name]), horizon=1000)
+    print(f"{name:19s} V* at the start {walk.start @ optima[name]:5.2f}, best policy reaches the star: {arrives:.0%}")
+assert torch.allclose(optima["star + progress"], optima["star alone"] - potential, atol=1e-6)
+
+# %% [markdown]
+# **What you saw.** Paid for being close, the best policy walks up to the star and *never enters*: entering would end
+# its income. It does what was paid for, not what was meant. You will meet this as reward hacking, with language models,
+# in lesson 13. Progress is safe, and there is a theorem: with rewards $\gamma\Phi(s') - \Phi(s)$ added, all returns
+# from $s$ change by the same constant $-\Phi(s)$ (the sum telescopes; the star must have $\Phi = 0$), so the best
+# policies stay the best (Ng et al., 1999). The last line of the cell asserts exactly that,
+# $V^*_\text{new} = V^* - \Phi$.
+#
+# ## Recap
+# - A world is $p(s' \mid s, a)$, rewards and a start; a policy makes it a distribution over trajectories,
+#   $p_\theta(\tau) = p(s_1) \prod_t \pi_\theta(a_t \mid s_t)\, p(s_{t+1} \mid s_t, a_t)$.
+# - The objective $J(\theta)$ is the expected return. In a small world it can be summed, solved or sampled: the three
+#   agree. This exact answer is what lessons 08 to 11 hold every estimator against.
+# - Estimates from episodes have an error that falls with $1/\sqrt N$, and one that misleads when rewards are rare.
+# - Values satisfy one linear equation per state. With a maximum in place of the average they lead to the best policy,
+#   if something makes the agent hurry.
+# - The first reward by chance may be hundreds of episodes away. Denser rewards help to learn, and change what is learned
+#   unless they are differences of a potential.
+#
+# What is missing: $P$ is not known outside of toy worlds, and tables do not fit. The next lesson improves a policy from
+# sampled trajectories alone.
+#
+# ## Try next
+# - `--slip 0.05` and `--slip 0.6`: what happens to $J$ of the best policy, and where do its arrows turn?
+# - `GridWorld("cliff", step_reward=-1.0, pit_reward=-100.0, slip=...)`: from which slip on does the best policy keep away
+#   from the edge?
+# - Show that discounting is dying: let every move end the episode with probability $1 - \gamma$, and compare $J$ without
+#   discounting.
+# - Put a wall between start and star. Is progress as the crow flies still a good dense reward? Is it still safe?
+#
+# ## References
+# - Sutton and Barto (2018), *Reinforcement Learning: An Introduction*, chapters 3 and 4.
+# - Bellman (1957), *Dynamic Programming*.
+# - Towers et al. (2024), *Gymnasium: A Standard Interface for Reinforcement Learning Environments*.
+# - Ng, Harada and Russell (1999), *Policy Invariance Under Reward Transformations: Theory and Application to Reward
+#   Shaping*.

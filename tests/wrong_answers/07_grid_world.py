@@ -1,0 +1,370 @@
+"""Typical wrong answers to the exercises of lesson 07, and right ones written differently."""
+
+import math
+from collections import Counter
+
+import torch
+
+STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))
+
+
+# 7.1 ------------------------------------------------------------------------------------------------------------------
+
+
+def moved(rows, cell, action, steps=STEPS):
+    row, column = cell[0] + steps[action % 4][0], cell[1] + steps[action % 4][1]
+    blocked = not (0 <= row < len(rows) and 0 <= column < len(rows[0])) or rows[row][column] == "#"
+    return cell if blocked else (row, column)
+
+
+def through_walls(rows, cell, action):
+    return moved([row.replace("#", ".") for row in rows], cell, action)
+
+
+def around(rows, cell, action):
+    row, column = (cell[i] + STEPS[action % 4][i] for i in range(2))
+    row, column = row % len(rows), column % len(rows[0])
+    return cell if rows[row][column] == "#" else (row, column)
+
+
+def off_the_map(rows, cell, action):
+    row, column = (cell[i] + STEPS[action % 4][i] for i in range(2))
+    inside = 0 <= row < len(rows) and 0 <= column < len(rows[0])
+    return cell if inside and rows[row][column] == "#" else (row, column)
+
+
+def upside_down(rows, cell, action):
+    return moved(rows, cell, action, steps=((1, 0), (0, 1), (-1, 0), (0, -1)))
+
+
+def transposed(rows, cell, action):
+    return moved(rows, cell, action, steps=((0, -1), (1, 0), (0, 1), (-1, 0)))
+
+
+def spread(turns, land=moved):
+    """An answer that moves by turns of the action, with chances that depend on slip."""
+
+    def answer(rows, cell, action, slip):
+        chances = Counter()
+        for turn, chance in turns(slip):
+            chances[land(rows, cell, action + turn)] += chance
+        return chances
+
+    return answer
+
+
+def right_turns(slip):
+    return (0, 1 - slip), (1, slip / 2), (-1, slip / 2)
+
+
+def replaces(rows, cell, action, slip):
+    return {moved(rows, cell, action + turn): chance for turn, chance in right_turns(slip)}
+
+
+def stays_when_slipping(rows, cell, action, slip):
+    chances = Counter({cell: slip})
+    chances[moved(rows, cell, action)] += 1 - slip
+    return chances
+
+
+def drops_blocked(rows, cell, action, slip):
+    chances = Counter()
+    for turn, chance in right_turns(slip):
+        if moved(rows, cell, action + turn) != cell:
+            chances[moved(rows, cell, action + turn)] += chance
+    return chances
+
+
+def drops_and_scales(rows, cell, action, slip):
+    chances = drops_blocked(rows, cell, action, slip)
+    return {place: chance / sum(chances.values()) for place, chance in chances.items()}
+
+
+def padded_map(rows, cell, action, slip):
+    walled = ["#" * (len(rows[0]) + 2), *(f"#{row}#" for row in rows), "#" * (len(rows[0]) + 2)]
+    chances = {}
+    for turn in range(4):
+        row, column = cell[0] + STEPS[turn][0], cell[1] + STEPS[turn][1]
+        place = cell if walled[row + 1][column + 1] == "#" else (row, column)
+        chance = (1 - slip) * (turn == action) + slip / 2 * ((turn - action) % 2)
+        chances[place] = chances.get(place, 0) + chance
+    return chances
+
+
+# 7.2 ------------------------------------------------------------------------------------------------------------------
+
+
+def powers(rewards, gamma, first=0):
+    return gamma ** torch.arange(first, first + rewards.shape[1]).double()
+
+
+def padding_counts(rewards, mask, gamma):
+    return (rewards * powers(rewards, gamma)).sum(1)
+
+
+def no_gamma(rewards, mask, gamma):
+    return (rewards * mask).sum(1)
+
+
+def first_discounted(rewards, mask, gamma):
+    return (rewards * mask * powers(rewards, gamma, 1)).sum(1)
+
+
+def discounted_once(rewards, mask, gamma):
+    return rewards[:, 0] + gamma * (rewards * mask)[:, 1:].sum(1)
+
+
+def multiplied_once(rewards, mask, gamma):
+    return gamma * (rewards * mask).sum(1)
+
+
+def backwards_discount(rewards, mask, gamma):
+    left = mask.sum(1, keepdim=True) - mask.cumsum(1)
+    return (rewards * mask * gamma ** left.double()).sum(1)
+
+
+def mean_of_rewards(rewards, mask, gamma):
+    return (rewards * mask * powers(rewards, gamma)).sum(1) / mask.sum(1)
+
+
+def mean_over_all(rewards, mask, gamma):
+    return (rewards * mask * powers(rewards, gamma)).mean(1)
+
+
+def last_reward(rewards, mask, gamma):
+    return rewards.gather(1, mask.sum(1, keepdim=True) - 1)[:, 0]
+
+
+def over_episodes(rewards, mask, gamma):
+    return rewards.sum(0)
+
+
+def from_every_step(rewards, mask, gamma):
+    result, running = torch.zeros_like(rewards), torch.zeros(len(rewards)).double()
+    for t in reversed(range(rewards.shape[1])):
+        running = torch.where(mask[:, t], rewards[:, t] + gamma * running, running)
+        result[:, t] = running * mask[:, t]
+    return result
+
+
+def horner(rewards, mask, gamma):
+    return from_every_step(rewards, mask, gamma)[:, 0]
+
+
+def lists(rewards, mask, gamma):
+    rows = ((row[kept].tolist()) for row, kept in zip(rewards, mask))
+    return [sum(gamma**t * reward for t, reward in enumerate(row)) for row in rows]
+
+
+# 7.3 ------------------------------------------------------------------------------------------------------------------
+
+
+def factors(start, P, pi, states, actions):
+    """(p(s_1), [pi(a | s)], [p(s' | s, a)])."""
+    steps = list(zip(states, actions, states[1:]))
+    chosen = [float(pi[s, a]) for s, a, _ in steps]
+    return float(start[states[0]]), chosen, [float(P[s, a, after]) for s, a, after in steps]
+
+
+def from_factors(rule):
+    return lambda *given: rule(*factors(*given))
+
+
+def next_states_policy(start, P, pi, states, actions):
+    chosen = math.prod(float(pi[after, a]) for a, after in zip(actions, states[1:]))
+    return float(start[states[0]]) * chosen * math.prod(factors(start, P, pi, states, actions)[2])
+
+
+def reads_backwards(start, P, pi, states, actions):
+    back = math.prod(float(P[after, a, s]) for s, a, after in zip(states, actions, states[1:]))
+    return float(start[states[0]]) * math.prod(factors(start, P, pi, states, actions)[1]) * back
+
+
+def through_logarithms(start, P, pi, states, actions):
+    total = start[states[0]].log()
+    for t, action in enumerate(actions):
+        total = total + pi[states[t], action].log() + P[states[t], action, states[t + 1]].log()
+    return total.exp()
+
+
+# 7.4 ------------------------------------------------------------------------------------------------------------------
+
+
+def with_error(rule):
+    """An answer whose standard error is rule(sample standard deviation, N)."""
+    return lambda returns: (returns.mean(), rule(returns.std(), len(returns)))
+
+
+def by_sums(returns):
+    n, total, squares = len(returns), float(returns.sum()), float((returns**2).sum())
+    return [total / n, math.sqrt((squares - total**2 / n) / (n * (n - 1)))]
+
+
+# 7.5 ------------------------------------------------------------------------------------------------------------------
+
+
+def action_values(P, R, gamma, values):
+    return torch.einsum("sat,sat->sa", P, R + gamma * values)
+
+
+def iterated(step, sweeps=400):
+    """An answer that repeats a step on V, from 0."""
+
+    def answer(P, R, pi, gamma):
+        values = torch.zeros(len(P)).double()
+        for _ in range(sweeps):
+            values = step(P, R, pi, gamma, values)
+        return values
+
+    return answer
+
+
+def right_step(P, R, pi, gamma, values):
+    return (pi * action_values(P, R, gamma, values)).sum(1)
+
+
+def transposed_solve(P, R, pi, gamma):
+    transitions = torch.einsum("sa,sat->st", pi, P)
+    return torch.linalg.inv(torch.eye(len(P)).double() - gamma * transitions.T) @ (pi * (P * R).sum(-1)).sum(1)
+
+
+def as_q(P, R, pi, gamma):
+    return action_values(P, R, gamma, iterated(right_step)(P, R, pi, gamma))
+
+
+# 7.6 ------------------------------------------------------------------------------------------------------------------
+
+
+def hasty(P, R, gamma, values):
+    best = (P * R).sum(-1).argmax(1)
+    return action_values(P, R, gamma, values)[torch.arange(len(P)), best]
+
+
+def lucky(P, R, gamma, values):
+    return (R + gamma * values).masked_fill(P == 0, -torch.inf).amax((1, 2))
+
+
+def overwrites(P, R, gamma, values):
+    values = values.clone()
+    for state in range(len(values)):
+        values[state] = (P[state] * (R[state] + gamma * values)).sum(-1).max()
+    return values
+
+
+def changes_its_argument(P, R, gamma, values):
+    values[:] = action_values(P, R, gamma, values).amax(1)
+    return values
+
+
+def to_the_end(P, R, gamma, values):
+    for _ in range(400):
+        values = action_values(P, R, gamma, values).amax(1)
+    return values
+
+
+def by_loops(P, R, gamma, values):
+    states, actions = range(P.shape[0]), range(P.shape[1])
+    return [max(float(P[s, a] @ R[s, a] + gamma * P[s, a] @ values) for a in actions) for s in states]
+
+
+WRONG = {
+    "7.1": [
+        (replaces, "add up"),
+        (spread(lambda slip: ((0, 1 - 2 * slip), (1, slip), (3, slip))), "both sides together"),
+        (spread(lambda slip: ((0, 1 - slip), (1, slip), (3, slip))), "counted twice"),
+        (spread(lambda slip: ((0, 1.0),)), "slip is ignored"),
+        (spread(lambda slip: ((0, 1 - slip), (2, slip))), "backwards"),
+        (spread(lambda slip: ((0, 1 - slip), (1, slip / 3), (2, slip / 3), (3, slip / 3))), "three moves"),
+        (spread(lambda slip: ((0, 1 - slip), *((turn, slip / 4) for turn in range(4)))), "all four moves"),
+        (stays_when_slipping, "moves it sideways"),
+        (spread(right_turns, through_walls), "through walls"),
+        (spread(right_turns, around), "wraps around"),
+        (spread(right_turns, off_the_map), "leaves the map"),
+        (spread(right_turns, upside_down), "up and down are exchanged"),
+        (spread(right_turns, transposed), "row and column are exchanged"),
+        (drops_blocked, "blocked moves are left out:"),
+        (drops_and_scales, "the rest scaled up"),
+    ],
+    "7.2": [
+        (padding_counts, "padding is not part"),
+        (no_gamma, "gamma is ignored"),
+        (first_discounted, "the first reward is discounted"),
+        (discounted_once, "each reward is discounted once"),
+        (multiplied_once, "multiplied by gamma once"),
+        (backwards_discount, "runs backwards"),
+        (mean_of_rewards, "this is a mean:"),
+        (mean_over_all, "a return is a sum"),
+        (last_reward, "the last reward alone"),
+        (over_episodes, "summed over the episodes"),
+        (from_every_step, "returns from every step on"),
+    ],
+    "7.3": [
+        (from_factors(lambda first, chosen, landed: math.prod(chosen) * math.prod(landed)), "taken for certain"),
+        (from_factors(lambda first, chosen, landed: first * math.prod(landed)), "the policy is missing"),
+        (from_factors(lambda first, chosen, landed: first * math.prod(chosen)), "the dynamics are missing"),
+        (from_factors(lambda first, chosen, landed: math.prod(chosen)), "only the policy is counted"),
+        (
+            from_factors(lambda first, chosen, landed: first * math.prod(chosen) * math.prod(landed[:-1])),
+            "last transition is missing",
+        ),
+        (
+            from_factors(lambda first, chosen, landed: first * math.prod(chosen[:-1]) * math.prod(landed[:-1])),
+            "last step is missing",
+        ),
+        (next_states_policy, "the state that follows"),
+        (reads_backwards, "P is read backwards"),
+        (from_factors(lambda first, chosen, landed: first + sum(chosen) + sum(landed)), "these factors are added"),
+        (lambda *given: math.log(through_logarithms(*given)), "logarithm"),
+    ],
+    "7.4": [
+        (with_error(lambda s, n: s), "their mean shakes less"),
+        (lambda returns: (returns.mean(), returns.std(unbiased=False)), "with N for N - 1"),
+        (with_error(lambda s, n: s / n), "divided by N"),
+        (with_error(lambda s, n: s**2 / n), "squared error"),
+        (with_error(lambda s, n: s**2), "the variance of single returns"),
+        (lambda returns: (returns.mean(), returns.std(unbiased=False) / len(returns) ** 0.5), "expected N - 1"),
+        (with_error(lambda s, n: 1.96 * s / n**0.5), "1.96"),
+        (with_error(lambda s, n: s * n**0.5), "not shakier"),
+        (lambda returns: (returns.sum(), returns.std() / len(returns) ** 0.5), "the mean is a sum"),
+    ],
+    "7.5": [
+        (iterated(lambda P, R, pi, gamma, v: action_values(P, R, gamma, v).amax(1)), "the best action is taken"),
+        (iterated(lambda P, R, pi, gamma, v: action_values(P, R, gamma, v).mean(1)), "all actions count alike"),
+        (iterated(lambda P, R, pi, gamma, v: right_step(P, R, pi, 1.0, v), 2000), "gamma is ignored"),
+        (iterated(right_step, 1), "the reward of one step"),
+        (iterated(right_step, 2), "this is two steps"),
+        (
+            iterated(lambda P, R, pi, gamma, v: (pi * (R.sum(-1) + gamma * P @ v)).sum(1)),
+            "not weighted by P",
+        ),
+        (
+            iterated(lambda P, R, pi, gamma, v: gamma * (pi * (P * (R + v)).sum(-1)).sum(1)),
+            "discounted too",
+        ),
+        (transposed_solve, "transposed"),
+        (as_q, "one per action"),
+        (lambda *given: iterated(right_step)(*given).mean(), "one value per state"),
+    ],
+    "7.6": [
+        (lambda P, R, gamma, v: action_values(P, R, gamma, v).mean(1), "averaged"),
+        (hasty, "best reward now"),
+        (lucky, "average over s'"),
+        (lambda P, R, gamma, v: action_values(P, R, 1.0, v).amax(1), "gamma is ignored"),
+        (lambda P, R, gamma, v: gamma * (P * (R + v)).sum(-1).amax(1), "discounted too"),
+        (lambda P, R, gamma, v: (P * R).sum(-1).amax(1), "are missing"),
+        (lambda P, R, gamma, v: (P * R).sum(-1).amax(1) + gamma * v, "old value of s"),
+        (overwrites, "overwritten during the sweep"),
+        (changes_its_argument, "handed in has changed"),
+        (lambda P, R, gamma, v: action_values(P, R, gamma, v).argmax(1), "these are the best actions"),
+        (lambda P, R, gamma, v: action_values(P, R, gamma, v), "these are Q"),
+        (to_the_end, "one sweep"),
+    ],
+}
+RIGHT = {
+    "7.1": [spread(right_turns), padded_map],
+    "7.2": [horner, lists],
+    "7.3": [through_logarithms],
+    "7.4": [by_sums],
+    "7.5": [iterated(right_step)],
+    "7.6": [by_loops],
+}
