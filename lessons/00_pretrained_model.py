@@ -22,7 +22,7 @@
 # 1. A model reads new documents of kinds that it knows: articles on countries, sums, French stories, lists of words
 #    of one category. **Which kind has the highest perplexity? Would a larger model get rid of it?**
 # 2. The vocabulary has 4,000 tokens, so a model that knows nothing has perplexity 4,000. **What does a model reach
-#    that was trained for about an hour on a CPU: 400, 40, 4?**
+#    that was trained for about two hours on a CPU: 400, 40, 4?**
 # 3. Two small models were trained, and a third, larger one. **From the losses of the small ones alone, how closely
 #    can you predict the loss of the large one: within 1 %, 5 %, 50 %?**
 
@@ -539,9 +539,10 @@ show(figure, alt="Held-out loss, and at the right the perplexity it means, again
 # then, and with a few tokens per parameter it is tokens that these runs lack. The largest run got more compute than
 # the middle one and spent it on parameters, so it does not lie on the envelope, and the straight line overrates it.
 #
-# Two bends say that even a single run is no straight line. Each curve flattens in its middle: a pure power law falls to
-# zero loss, but language has entropy that no compute removes. And each steepens once more at its end: there the
-# learning rate, constant over the first half of the time, falls in a line to zero and the weights settle.
+# Two bends say that even a single run is no straight line. Each curve flattens: a pure power law falls to zero loss, but
+# language has entropy that no compute removes. And each steepens where the learning rate falls in a line to zero and
+# the weights settle. That happened twice here: the runs had ended, and were then extended from the peak learning rate
+# to a second end. At the peak rate the loss jumps back up, and the jump is the price of going on.
 #
 # So use a law that knows both, with a floor $E$ (Hoffmann et al., 2022, equation 2):
 #
@@ -638,7 +639,7 @@ for name, value in ways.items():
 # %% [markdown]
 # **What you saw.** At equal tokens the larger model has the lower loss, and more tokens lower it for every size: both
 # parts of the claim, data and parameters, in a pocket. A law in $N$ and $D$ fitted on the two smaller runs lands
-# within about 5 % of the largest run, the straight line in $C$ about twice as far away. How much is that worth?
+# within about 5 % of the largest run, the straight line in $C$ about three times as far away. How much is that worth?
 #
 # - **Nearly all predictions are too low**: the laws expect a better large model than the one we got. It stopped at
 #   far fewer tokens per parameter than the runs behind the fit; Hoffmann et al. recommend about 20. The peak learning
@@ -647,8 +648,8 @@ for name, value in ways.items():
 #   difference in $N$, and any $\alpha$ goes through it: $\alpha = \beta$ is an assumption, and it moves the prediction
 #   by several percent. One of these laws looks best *now*. Choosing it after the fact would be cheating; the law in
 #   the cell above was fixed before the largest run had finished.
-# - **Five percent of the loss is not little**: about 0.05 nats, a fifth of all that lies between the small and the
-#   middle model.
+# - **Five percent of the loss is not little**: about 0.05 nats, more than a third of all that lies between the small and
+#   the middle model.
 # - **The jump is short**, three times the parameters. Published laws cross orders of magnitude with dozens of runs, and
 #   speak of the average over all text: *which* ability comes next they do not say (lesson 02 measures some).
 #
@@ -672,10 +673,11 @@ for before, after in zip(names, names[1:]):
 
 # %% [markdown]
 # **What you saw.** From the small to the middle model the gain is large and beyond doubt, on nearly every document.
-# From the middle to the large one the compute doubled, and the two are equal within a hundredth of a nat: the interval
-# is narrow enough to say so. So the lecture's sentence needs its brackets: *compute (data **and** parameters)*. Three
-# times the parameters with fewer tokens bought nothing here; what the law predicts is loss from $N$ and $D$, and
-# whoever has a budget $C$ must split it well. Remember it when a later lesson compares the three sizes.
+# From the middle to the large one the compute doubled, and the gain is about half a hundredth of a nat. The perplexities,
+# whose intervals overlap almost entirely, could not even say its sign; the paired difference can, just. So the
+# lecture's sentence needs its brackets: *compute (data **and** parameters)*. Three times the parameters with fewer
+# tokens bought next to nothing here; what the law predicts is loss from $N$ and $D$, and whoever has a budget $C$ must
+# split it well. Remember it when a later lesson compares the three sizes.
 #
 # ## Recap
 #

@@ -540,12 +540,12 @@ print(f"best minus worst: {top - bottom:.2f}")
 
 # %% [markdown]
 # **What you saw.** The same facts, the same weights, and anything from all to nothing [C04]. Wordings that the corpus
-# has work, down to one that makes up less than 1 % of its sentences; the smaller model shows the way there, with rare
-# wordings well behind frequent ones. Among the wordings that the corpus lacks, some do as well as the best and some
+# has work, down to one that makes up less than 1 % of its sentences; the smaller model shows the way there, with the
+# rarest wording behind the frequent ones. Among the wordings that the corpus lacks, some do as well as the best and some
 # fail outright, and reading them does not tell you which: try to explain why *In X the capital is* does so much
-# better than *X has its capital in*. Size is no cure: some of them do worse in the larger model, and formats from
-# elsewhere (*Country: … Capital:*, *Q: … A:*), clear as they are to you, fail in both. Compare with your third
-# number. (To be fair: the *main city* of a country need not be its capital.)
+# better than *X has its capital in*. Size helps with some that the smaller model fails (*Everyone knows that …*), but it
+# is no cure: formats from elsewhere (*Country: … Capital:*, *Q: … A:*), clear as they are to you, fail in both. Compare
+# with your third number. (To be fair: the *main city* of a country need not be its capital.)
 #
 # ### Verbalizers
 #
@@ -601,8 +601,8 @@ show(figure, alt="Accuracy of sentiment by label words, in two frames, raw and w
 # things go wrong with the others:
 #
 # * **The prior of the words.** In a mixed pair one word is common at this place and the other is not, and the common
-#   one wins too often, whatever the review says. After the question raw accuracy is mostly an exact one half: one and
-#   the same label for every review. Taking out the prior repairs the mixed pairs and brings signal to light after the
+#   one wins too often, whatever the review says. After the question raw accuracy is mostly about one half: one and
+#   the same label for nearly every review. Taking out the prior repairs the mixed pairs and brings signal to light after the
 #   question, too. The knowledge was there; the raw comparison hid it.
 # * **Surface-form competition** (Holtzman et al., 2021). That is where such priors come from: *great*, *wonderful* and
 #   *good* share one probability mass, so a word can be a right answer and still have little of it.

@@ -281,9 +281,9 @@ if args.model in pocket_models():
           f"about {seen * french_size / size:.0f} MB of French")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** An honest comparison: this is *not* the lecture's surprise. In bytes the two have seen about as much
-# French, but here it is hundreds of times the share, in a world of some hundred nouns and one right translation per
-# sentence, and lists `french = english` are among the documents. GPT-2 reached 11.5 BLEU on newspaper sentences; a far
+# **What you saw.** An honest comparison: this is *not* the lecture's surprise. In bytes this model has seen about twice
+# the French, and hundreds of times the share, in a world of some hundred nouns and one right translation per sentence,
+# and lists `french = english` are among the documents. GPT-2 reached 11.5 BLEU on newspaper sentences; a far
 # higher score on a toy language proves less. What carries over is the mechanism, which here you can look at: the skill
 # comes from pretraining, the demonstration selects it.
 

@@ -99,8 +99,9 @@ def test_c04_accuracy_depends_on_the_label_words_and_their_prior(lm, native):
 
     pairs = (("great", "awful"), ("good", "bad"), ("positive", "negative"))
     mixed = (("great", "negative"), ("yes", "bad"), ("happy", "awful"))
-    assert min(right(logprobs, *pair) for pair in pairs) >= 0.85
-    assert min(right(logprobs, *pair) for pair in mixed) <= 0.8
+    matched = min(right(logprobs, *pair) for pair in pairs)
+    assert matched >= 0.85
+    assert min(right(logprobs, *pair) for pair in mixed) <= matched - 0.1
     without_prior = logprobs - logprobs.logsumexp(0)
     assert min(right(without_prior, *pair) for pair in mixed) >= 0.85
 

@@ -28,10 +28,14 @@ def test_french_needs_demonstrations(lm):
 def test_labels_that_no_weight_can_know(lm):
     assert probes.few_shot(lm, "2 labels", 12, 100).mean >= 0.7
     assert probes.few_shot(lm, "4 labels", 16, 100).mean >= 0.7
+    assert probes.label_choice(lm, "2 labels", 12, 100).mean >= 0.9
+    assert probes.label_choice(lm, "4 labels", 16, 60).mean >= 0.75
+    # one demonstration names one label: whoever takes it is right half of the time
+    assert 0.3 < probes.label_choice(lm, "2 labels", 1, 100).mean < 0.7
 
 
 def test_some_rules_need_more_than_one_demonstration(lm):
-    for name in ("add", "2 labels", "4 labels", "region labels"):
+    for name in ("2 labels", "4 labels", "region labels", "gender labels"):
         one, eight = (probes.few_shot(lm, name, shots, 100).mean for shots in (1, 8))
         assert eight >= 0.6 and one <= 0.7 * eight, name
 

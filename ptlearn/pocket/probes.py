@@ -70,6 +70,22 @@ def few_shot_results(lm, relation: str, shots: int, count: int, seed: int = 0) -
     return [text.strip() == answer for (_, (_, answer)), text in zip(episodes, answers, strict=True)]
 
 
+def label_choice(lm, relation: str, shots: int, count: int = 200, seed: int = 0) -> Estimate:
+    """Accuracy of choosing among the labels that the demonstrations show, on the episodes of `few_shot` (C06).
+
+    Few-shot classification as in Brown et al. (2020): chance is one over the number of labels, and a label that is
+    miscopied does not count against knowing which one it should have been.
+    """
+    rng = random.Random(f"{relation}:{shots}:{seed}")
+    right = []
+    for _ in range(count):
+        demonstrations, (query, answer) = relations.episode(relations.RELATIONS[relation], shots, rng)
+        labels = sorted({label for _, label in demonstrations})
+        scores = score_choices(lm, [few_shot_prompt(demonstrations, query)], labels)
+        right.append(labels[int(scores.logprobs[0].argmax())] == answer)
+    return accuracy(right)
+
+
 SENTIMENT_TEMPLATE = "Review: {input}\nSentiment: {output}"
 CONTENT_FREE = ("N/A", "", "...")
 
@@ -129,8 +145,10 @@ def report(lm, count: int = 200) -> str:
             ("capital questions answered", capital_questions(lm)),
             ("the same facts as cloze", capital_cloze(lm)),
             ("sentiment, [great/awful]", sentiment(lm)),
-            ("two arbitrary labels, 12 demonstrations", few_shot(lm, "2 labels", 12, count)),
-            ("four arbitrary labels, 16 demonstrations", few_shot(lm, "4 labels", 16, count)),
+            ("two arbitrary labels, 12 demonstrations: chosen", label_choice(lm, "2 labels", 12, count)),
+            ("four arbitrary labels, 16 demonstrations: chosen", label_choice(lm, "4 labels", 16, count)),
+            ("two arbitrary labels, 12 demonstrations: written", few_shot(lm, "2 labels", 12, count)),
+            ("four arbitrary labels, 16 demonstrations: written", few_shot(lm, "4 labels", 16, count)),
             ("all relations, 8 demonstrations", all_relations(lm)),
             ("4-shot sentiment over 24 sets of demonstrations", _range(raw)),
             ("the same, calibrated", _range(calibrated)),
