@@ -60,7 +60,7 @@ def test_ids_are_stable_unique_and_repeated_in_the_metadata(course):
         ids == [cell["id"] for cell in full["cells"]] == [cell["metadata"]["ptlearn"]["key"] for cell in blank["cells"]]
     )
     assert len(set(ids)) == len(ids)
-    assert [name for name in ids if "99" in name] == [
+    assert [name for name in ids if "-99-" in name] == [
         f"{kind}-99-{number}" for number in (1, 2) for kind in ("head", "ans", "chk", "hint")
     ]
 
