@@ -1,0 +1,404 @@
+"""Typical wrong answers to the exercises of lesson 11, and right ones written differently."""
+
+import torch
+
+# 11.1 -----------------------------------------------------------------------------------------------------------------
+
+
+def with_padding(logprobs, behavior_logprobs, mask):
+    return (logprobs - behavior_logprobs).detach().sum(1, keepdim=True).exp() * mask
+
+
+def with_padding_everywhere(logprobs, behavior_logprobs, mask):
+    return (logprobs - behavior_logprobs).detach().sum(1, keepdim=True).exp().expand(mask.shape)
+
+
+def inverted(logprobs, behavior_logprobs, mask):
+    return ((behavior_logprobs - logprobs.detach()) * mask).sum(1, keepdim=True).exp() * mask
+
+
+def step_by_step(logprobs, behavior_logprobs, mask):
+    return (logprobs.detach() - behavior_logprobs).exp() * mask
+
+
+def prefixes(logprobs, behavior_logprobs, mask):
+    return ((logprobs.detach() - behavior_logprobs) * mask).cumsum(1).exp() * mask
+
+
+def length_normalized(logprobs, behavior_logprobs, mask):
+    mean = ((logprobs.detach() - behavior_logprobs) * mask).sum(1) / mask.sum(1)
+    return mean.exp()[:, None] * mask
+
+
+def summed_ratios(logprobs, behavior_logprobs, mask):
+    return ((logprobs.detach() - behavior_logprobs).exp() * mask).sum(1, keepdim=True) * mask
+
+
+def without_exp(logprobs, behavior_logprobs, mask):
+    return ((logprobs.detach() - behavior_logprobs) * mask).sum(1, keepdim=True) * mask
+
+
+def products(logprobs, behavior_logprobs, mask):
+    above, below = (torch.where(mask, x.detach().exp(), 1).prod(1) for x in (logprobs, behavior_logprobs))
+    return (above / below)[:, None] * mask
+
+
+def one_number(logprobs, behavior_logprobs, mask):
+    return ((logprobs.detach() - behavior_logprobs) * mask).sum(1).exp()
+
+
+def column(logprobs, behavior_logprobs, mask):
+    return one_number(logprobs, behavior_logprobs, mask)[:, None]
+
+
+def fills_padding(logprobs, behavior_logprobs, mask):
+    return column(logprobs, behavior_logprobs, mask).expand(mask.shape)
+
+
+def with_gradient(logprobs, behavior_logprobs, mask):
+    return torch.where(mask, logprobs - behavior_logprobs, 0).sum(1, keepdim=True).exp() * mask
+
+
+def row_by_row(logprobs, behavior_logprobs, mask):
+    result = torch.zeros_like(behavior_logprobs)
+    for row, acted in enumerate(mask):
+        difference = logprobs[row, acted].sum().item() - behavior_logprobs[row, acted].sum().item()
+        result[row, acted] = torch.tensor(difference, dtype=result.dtype).exp()
+    return result
+
+
+# 11.2 -----------------------------------------------------------------------------------------------------------------
+
+
+def from_the_right(values):
+    return values.flip(1).cumsum(1).flip(1)
+
+
+def kept(step_ratios, mask):
+    return torch.where(mask, step_ratios, 1)
+
+
+def prefix_times_to_go(rewards, step_ratios, mask):
+    return kept(step_ratios, mask).cumprod(1) * from_the_right(rewards * mask) * mask
+
+
+def own_ratio_of_each_reward(rewards, step_ratios, mask):
+    return from_the_right(step_ratios * rewards * mask) * mask
+
+
+def lecture(rewards, step_ratios, mask):
+    return step_ratios * from_the_right(rewards * mask) * mask
+
+
+def starts_at_t(rewards, step_ratios, mask):
+    result = torch.zeros_like(rewards)
+    for t in range(mask.shape[1]):
+        onward = kept(step_ratios, mask)[:, t:].cumprod(1)
+        result[:, t] = (onward * (rewards * mask)[:, t:]).sum(1) * mask[:, t]
+    return result
+
+
+def one_ratio_short(rewards, step_ratios, mask):
+    prefix = kept(step_ratios, mask).cumprod(1).roll(1, 1)
+    prefix[:, 0] = 1
+    return from_the_right(prefix * rewards * mask) * mask
+
+
+def past_rewards(rewards, step_ratios, mask):
+    return (kept(step_ratios, mask).cumprod(1) * rewards * mask).cumsum(1) * mask
+
+
+def whole_episode(rewards, step_ratios, mask):
+    return (kept(step_ratios, mask).cumprod(1) * rewards * mask).sum(1, keepdim=True) * mask
+
+
+def whole_ratio(rewards, step_ratios, mask):
+    return kept(step_ratios, mask).prod(1, keepdim=True) * from_the_right(rewards * mask) * mask
+
+
+def padding_pays(rewards, step_ratios, mask):
+    return from_the_right(step_ratios.cumprod(1) * rewards) * mask
+
+
+def not_summed(rewards, step_ratios, mask):
+    return kept(step_ratios, mask).cumprod(1) * rewards * mask
+
+
+def without_ratios(rewards, step_ratios, mask):
+    return from_the_right(rewards * mask) * mask
+
+
+def backwards(rewards, step_ratios, mask):
+    prefix, running = (step_ratios * mask).cumprod(1), torch.zeros(len(rewards), dtype=rewards.dtype)
+    result = torch.zeros_like(rewards)
+    for t in reversed(range(mask.shape[1])):
+        running = running + prefix[:, t] * rewards[:, t]
+        result[:, t] = running * mask[:, t]
+    return result
+
+
+def forwards(rewards, step_ratios, mask):
+    """G_t = ρ_t (r_t + G_{t+1}), then the ratios of the past in front."""
+    result, running = torch.zeros_like(rewards), torch.zeros(len(rewards), dtype=rewards.dtype)
+    for t in reversed(range(mask.shape[1])):
+        running = torch.where(mask[:, t], step_ratios[:, t] * (rewards[:, t] + running), 0)
+        result[:, t] = running
+    past = torch.cat([torch.ones_like(rewards[:, :1]), step_ratios.cumprod(1)[:, :-1]], 1)
+    return past * result
+
+
+# 11.3 -----------------------------------------------------------------------------------------------------------------
+
+
+def masked(values, mask):
+    return torch.where(mask, values, 0)
+
+
+def by_the_sum(ratios, mask):
+    return masked(ratios / masked(ratios, mask).sum(0).clamp(min=1e-300), mask)
+
+
+def by_all_rows(ratios, mask):
+    return masked(ratios / masked(ratios, mask).mean(0).clamp(min=1e-300), mask)
+
+
+def padded_rows_summed(ratios, mask):
+    return masked(ratios / ratios.mean(0), mask)
+
+
+def along_time(ratios, mask):
+    return masked(ratios / (masked(ratios, mask).sum(1) / mask.sum(1))[:, None], mask)
+
+
+def row_sums(ratios, mask):
+    return masked(ratios / masked(ratios, mask).sum(1, keepdim=True), mask)
+
+
+def one_mean(ratios, mask):
+    return masked(ratios / ratios[mask].mean(), mask)
+
+
+def never_masked(ratios, mask):
+    return ratios / (masked(ratios, mask).sum(0) / mask.sum(0).clamp(min=1)).where(mask.any(0), torch.ones(()).double())
+
+
+def zero_by_zero(ratios, mask):
+    return ratios * mask / ((ratios * mask).sum(0) / mask.sum(0))
+
+
+def by_the_largest(ratios, mask):
+    return masked(ratios / masked(ratios, mask).max(0).values.clamp(min=1e-300), mask)
+
+
+def shifted(ratios, mask):
+    return masked(ratios - masked(ratios, mask).sum(0) / mask.sum(0).clamp(min=1), mask)
+
+
+def step_after_step(ratios, mask):
+    result = torch.zeros_like(ratios)
+    for t in range(mask.shape[1]):
+        acted = mask[:, t]
+        if acted.any():
+            result[acted, t] = ratios[acted, t] / ratios[acted, t].mean()
+    return result
+
+
+# 11.4 -----------------------------------------------------------------------------------------------------------------
+
+
+def scaled(log_weights):
+    return (log_weights - log_weights.max()).exp()
+
+
+def straight(log_weights):
+    weights = log_weights.exp()
+    return weights.sum() ** 2 / (weights**2).sum()
+
+
+def share(log_weights):
+    return right_by_shares(log_weights) / len(log_weights)
+
+
+def upside_down(log_weights):
+    return 1 / right_by_shares(log_weights)
+
+
+def not_squared(log_weights):
+    return scaled(log_weights).sum() / (scaled(log_weights) ** 2).sum()
+
+
+def squares_by_squares(log_weights):
+    return (scaled(log_weights) ** 2).sum() / (scaled(log_weights) ** 2).sum()
+
+
+def perplexity(log_weights):
+    p = log_weights.softmax(0)
+    return (-(p * p.log()).sum()).exp()
+
+
+def largest_share(log_weights):
+    return 1 / log_weights.softmax(0).max()
+
+
+def logs_as_weights(log_weights):
+    return log_weights.sum() ** 2 / (log_weights**2).sum()
+
+
+def unbiased_variance(log_weights):
+    weights = scaled(log_weights) / scaled(log_weights).mean()
+    return len(weights) / (1 + weights.var())
+
+
+def right_by_shares(log_weights):
+    return 1 / (log_weights.softmax(0) ** 2).sum()
+
+
+def right_by_logarithms(log_weights):
+    return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+
+
+# 11.5 -----------------------------------------------------------------------------------------------------------------
+
+
+def both_sides(ratios, advantages, epsilon=0.2):
+    return torch.where((ratios - 1).abs() > epsilon, 0, ratios * advantages)
+
+
+def turned(ratios, advantages, epsilon=0.2):
+    return torch.where(torch.where(advantages < 0, ratios > 1 + epsilon, ratios < 1 - epsilon), 0, ratios * advantages)
+
+
+def upper_side_of_good(ratios, advantages, epsilon=0.2):
+    return torch.where((advantages > 0) & (ratios > 1 + epsilon), 0, ratios * advantages)
+
+
+def upper_side_of_all(ratios, advantages, epsilon=0.2):
+    return torch.where(ratios > 1 + epsilon, 0, ratios * advantages)
+
+
+def objective(ratios, advantages, epsilon=0.2):
+    return torch.minimum(ratios * advantages, ratios.clamp(1 - epsilon, 1 + epsilon) * advantages)
+
+
+def still_pushes(ratios, advantages, epsilon=0.2):
+    return ratios.clamp(1 - epsilon, 1 + epsilon) * advantages
+
+
+def unclipped(ratios, advantages, epsilon=0.2):
+    return ratios * advantages
+
+
+def without_ratio(ratios, advantages, epsilon=0.2):
+    return torch.where(by_autograd(ratios, advantages, epsilon) == 0, 0, advantages)
+
+
+def maximum(ratios, advantages, epsilon=0.2):
+    gone = torch.where(advantages > 0, ratios < 1 - epsilon, ratios > 1 + epsilon)
+    return torch.where(gone, 0, ratios * advantages)
+
+
+def always_a_fifth(ratios, advantages, epsilon=0.2):
+    return by_autograd(ratios, advantages, 0.2)
+
+
+def around_zero(ratios, advantages, epsilon=0.2):
+    gone = torch.where(advantages > 0, ratios > epsilon, ratios < -epsilon)
+    return torch.where(gone, 0, ratios * advantages)
+
+
+def by_autograd(ratios, advantages, epsilon=0.2):
+    """The gradient of the objective in log π, asked of autograd."""
+    logs = ratios.log().requires_grad_()
+    moving = logs.exp()
+    value = torch.minimum(moving * advantages, moving.clamp(1 - epsilon, 1 + epsilon) * advantages).sum()
+    return torch.autograd.grad(value, logs)[0]
+
+
+def by_comparison(ratios, advantages, epsilon=0.2):
+    free = ratios * advantages
+    return free * (free <= ratios.clamp(1 - epsilon, 1 + epsilon) * advantages)
+
+
+WRONG = {
+    "11.1": [
+        (with_padding, "padding counts: sum"),
+        (with_padding_everywhere, "padding counts, and is filled"),
+        (inverted, "inverted"),
+        (step_by_step, "each step alone"),
+        (prefixes, "prefix ratio"),
+        (length_normalized, "mean of the log-ratios"),
+        (summed_ratios, "ratios are summed"),
+        (without_exp, "exp is missing"),
+        (products, "zero in floating point"),
+        (one_number, "one number per episode"),
+        (column, "a column (B, 1)"),
+        (fills_padding, "padding is filled"),
+        (with_gradient, "carries a gradient"),
+    ],
+    "11.2": [
+        (prefix_times_to_go, "prefix times reward-to-go"),
+        (own_ratio_of_each_reward, "the ratio of step t' alone"),
+        (lecture, "lecture's per-step form"),
+        (starts_at_t, "the product starts at t"),
+        (one_ratio_short, "own ratio is left out"),
+        (past_rewards, "runs over the past"),
+        (whole_episode, "over the whole episode at every step"),
+        (whole_ratio, "each reward needs its prefix only"),
+        (padding_pays, "padding pays"),
+        (not_summed, "not summed"),
+        (without_ratios, "no ratio in it"),
+    ],
+    "11.3": [
+        (by_the_sum, "divided by the sum"),
+        (by_all_rows, "counts padded rows"),
+        (padded_rows_summed, "padded rows are summed"),
+        (along_time, "along time"),
+        (row_sums, "each row is divided by its sum"),
+        (one_mean, "one mean for all steps"),
+        (never_masked, "padding is filled"),
+        (zero_by_zero, "0 / 0"),
+        (by_the_largest, "divided by the largest"),
+        (shifted, "mean is subtracted"),
+        (lambda ratios, mask: masked(ratios, mask), "come back as they were"),
+    ],
+    "11.4": [
+        (straight, "overflows"),
+        (share, "a share of the batch"),
+        (upside_down, "upside down"),
+        (not_squared, "the sum above is squared"),
+        (squares_by_squares, "square the sum, not the terms"),
+        (perplexity, "exp of the entropy"),
+        (largest_share, "the largest share"),
+        (logs_as_weights, "taken for weights"),
+        (unbiased_variance, "unbiased variance"),
+    ],
+    "11.5": [
+        (both_sides, "sign of the advantage is ignored"),
+        (turned, "sign of the advantage is turned"),
+        (upper_side_of_good, "only the upper side"),
+        (upper_side_of_all, "whatever the sign"),
+        (objective, "value of PPO's objective"),
+        (still_pushes, "still pushes"),
+        (unclipped, "nothing is clipped"),
+        (without_ratio, "the ratio is missing"),
+        (always_a_fifth, "epsilon is ignored"),
+        (around_zero, "compared with ε"),
+    ],
+    "11.6": [
+        ({"A": "inverted", "B": "padding", "C": "sign", "D": "recomputed"}, "run A is not 'inverted'"),
+        ({"A": "padding", "B": "recomputed", "C": "sign", "D": "inverted"}, "run B is not 'recomputed'"),
+        ({"A": "padding", "B": "inverted", "C": "epsilon", "D": "recomputed"}, "run C is not 'epsilon'"),
+        ({"A": "padding", "B": "inverted", "C": "sign", "D": "no exp"}, "run D is not 'no exp'"),
+        ({"A": "padding", "B": "inverted", "C": "clip", "D": "recomputed"}, "not one of the keys"),
+        ({"A": "padding"}, "the runs are A, B, C, D"),
+        (["padding", "inverted", "sign", "recomputed"], "expected a dict"),
+    ],
+}
+RIGHT = {
+    "11.1": [row_by_row],
+    "11.2": [backwards, forwards],
+    "11.3": [step_after_step],
+    "11.4": [right_by_shares, right_by_logarithms],
+    "11.5": [by_autograd, by_comparison],
+    "11.6": [{"D": "recomputed", "C": "sign", "B": "inverted", "A": "padding"}],
+}
