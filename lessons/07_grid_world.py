@@ -50,6 +50,7 @@ args = arguments(
     side=(16, "of the largest empty map"),
     seed=(0, "of everything that is sampled"),
 )
+torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
 generator = torch.Generator().manual_seed(args.seed)
 
 # %% [markdown]

@@ -10,6 +10,7 @@ import io
 import random
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -107,7 +108,8 @@ def grid_world(lm) -> Section:
     world = GridWorld("four-rooms")
     mdp = world.to_mdp(GAMMA)
     optimum = float(mdp.start @ value_iteration(mdp))
-    runs = [_learn_to_walk(mdp, seed) for seed in progress(range(SEEDS), "grid world")]
+    with _one_thread():
+        runs = [_learn_to_walk(mdp, seed) for seed in progress(range(SEEDS), "grid world")]
     curves = [[value / optimum for value in curve] for _, curve in runs]
     walks = {}
     for label, policy in (("before training", _walk_at_random), ("after training", runs[0][0])):
@@ -127,6 +129,19 @@ def grid_world(lm) -> Section:
         figure=_learning_figure(curves),
         html=animation(world, walks),
     )
+
+
+@contextmanager
+def _one_thread():
+    """The tensors of the grid world are small: a second thread would spend its time waiting for the first."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _walk_at_random(observations):

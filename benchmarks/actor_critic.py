@@ -1,0 +1,203 @@
+"""Actor-critic of `ptlearn.training` beside Stable-Baselines3's A2C and PPO, on worlds that this project did not write.
+
+A run is over when its policy, as it acts, earns the threshold. Where the world publishes its arrays that is the exact
+expected return within the time limit, for every contender, and the threshold is the best one less five percent of its
+size (FrozenLake, Taxi) or -20 (CliffWalking). Where it does not (CartPole), it is the mean of the last 100 training
+episodes, and the threshold Gymnasium's own 475. The clock stands still while a policy is judged.
+
+Ours comes twice where it can: on the arrays, as `collect` samples them by the batch, and stepping the environment, as
+`collect_from` and the peers do. The contenders take turns, seed by seed, all with one thread. A run that never gets
+there counts with what it used until the cap.
+
+    python benchmarks/actor_critic.py [--worlds CliffWalking CartPole] [--seeds 5] [--cap 30]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gymnasium
+import torch
+
+from ptlearn import mdp as exact
+from ptlearn.collection import Bins, collect, collect_from, from_gymnasium
+from ptlearn.policies import FeatureCritic, FeaturePolicy, TabularCritic, TabularPolicy
+from ptlearn.policy_gradient import advantage
+from ptlearn.training import train_policy
+
+GAMMA, ENVIRONMENTS, JUDGED_EVERY = 0.99, 8, 1000  # of the peers: environments side by side, steps between judgements
+
+
+@dataclass(frozen=True)
+class World:
+    """An environment with its time limit, when it counts as solved, and the settings of ours for it."""
+
+    environment: dict  # arguments of gymnasium.make
+    ours: dict  # lr, critic_lr, lam, batch (episodes per update)
+    threshold: float | None = None  # mean return; None: the best possible less five percent
+
+
+LAKE = {"lr": 0.2, "critic_lr": 0.1, "lam": 0.3, "batch": 16}
+WORLDS = {
+    "FrozenLake 4x4": World({"id": "FrozenLake-v1", "is_slippery": False}, LAKE),
+    "FrozenLake 4x4 slippery": World({"id": "FrozenLake-v1"}, LAKE),
+    "FrozenLake 8x8": World({"id": "FrozenLake-v1", "map_name": "8x8", "is_slippery": False}, LAKE),
+    "CliffWalking": World(
+        {"id": "CliffWalking-v1", "max_episode_steps": 200}, {"lr": 0.2, "critic_lr": 4, "lam": 0.9, "batch": 8}, -20
+    ),
+    "Taxi": World({"id": "Taxi-v4"}, {"lr": 0.1, "critic_lr": 2, "lam": 0.7, "batch": 64}),
+    "CartPole": World({"id": "CartPole-v1"}, {"lr": 0.01, "critic_lr": 0.05, "lam": 0.98, "batch": 4}, 475),
+}
+# position, speed, angle, angular speed: a network on the middles of fine bins
+POLE = Bins([[i * w for i in range(-n, n + 1)] for w, n in ((0.4, 5), (0.3, 4), (0.02, 8), (0.25, 5))])
+
+
+class Judge:
+    """Whether a policy earns the threshold, and for how long it has been asked."""
+
+    def __init__(self, world: World, cap: float):
+        self.environment = gymnasium.make(**world.environment)
+        self.limit, self.cap, self.paused, self.start = self.environment.spec.max_episode_steps, cap, 0.0, None
+        self.known = hasattr(self.environment.unwrapped, "P")
+        self.threshold = world.threshold
+        if self.known:
+            self.arrays = from_gymnasium(self.environment)
+            best = best_return(self.arrays, self.limit)
+            self.threshold = best - 0.05 * abs(best) if world.threshold is None else world.threshold
+
+    def solved(self, probabilities: Callable[[], torch.Tensor], last_returns: list[float]) -> bool:
+        """probabilities() -> pi (S, A), asked only where the world is known; last_returns of training episodes."""
+        begin = time.perf_counter()
+        if self.known:
+            pi = probabilities()
+            pi = torch.cat([pi, pi.new_full((self.arrays.states - len(pi), pi.shape[1]), 1 / pi.shape[1])])
+            earned = float(exact.objective(self.arrays, pi, self.limit))
+        else:
+            earned = statistics.fmean(last_returns) if len(last_returns) >= 100 else -float("inf")
+        self.paused += time.perf_counter() - begin
+        return earned >= self.threshold
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.start - self.paused
+
+
+def best_return(arrays: exact.MDP, limit: int) -> float:
+    """The most that any policy earns within the time limit, by dynamic programming."""
+    values = torch.zeros(arrays.states, dtype=torch.float64)
+    for _ in range(limit):
+        values = exact.action_values(arrays, values).max(1).values
+    return float(arrays.start @ values)
+
+
+# ---------------------------------------------------------------- (world, seed, cap) -> solved, steps, seconds
+
+
+def ours(world: World, seed: int, cap: float, *, stepping: bool) -> tuple[bool, int, float]:
+    """Actor-critic with GAE, written with the package's own parts."""
+    judge, settings = Judge(world, cap), dict(world.ours)
+    lam, batch = settings.pop("lam"), settings.pop("batch")
+    torch.manual_seed(seed)
+    if judge.known:
+        arrays = from_gymnasium(judge.environment, gamma=GAMMA)
+        policy, critic = TabularPolicy(arrays.states, arrays.actions), TabularCritic(arrays.states)
+    else:
+        features = POLE.centers / POLE.centers.std(0)
+        policy, critic = FeaturePolicy(features, 2), FeatureCritic(features)
+    last_returns, won = [], False
+
+    def collect_batch(policy, generator):
+        if judge.known and not stepping:
+            return collect(arrays, policy, batch, horizon=judge.limit, generator=generator)
+        return collect_from(judge.environment, policy, batch, generator=generator, encode=None if judge.known else POLE)
+
+    def weigh(rollout, values, bootstrap, logprobs):
+        last_returns.extend(rollout.rewards.sum(1).tolist())
+        return advantage(rollout.rewards, values, rollout.mask, bootstrap, gamma=GAMMA, lam=lam)
+
+    def over(policy, history):
+        nonlocal won
+        won = judge.solved(lambda: exact.probabilities(judge.arrays, policy).detach(), last_returns[-100:])
+        return won or judge.seconds > cap
+
+    judge.start = time.perf_counter()
+    history = train_policy(policy, collect_batch, weigh, updates=10**9, critic=critic, gamma=GAMMA, lam=lam, seed=seed,
+                           until=over, **settings)  # fmt: skip
+    return won, history.steps[-1], judge.seconds
+
+
+def peer(algorithm: str, world: World, seed: int, cap: float, **settings) -> tuple[bool, int, float]:
+    """An algorithm of Stable-Baselines3 with its MlpPolicy."""
+    import stable_baselines3
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.env_util import make_vec_env
+
+    judge = Judge(world, cap)
+
+    class Over(BaseCallback):
+        won, next_look = False, JUDGED_EVERY
+
+        def probabilities(self):
+            states = torch.arange(int(judge.environment.observation_space.n))
+            with torch.no_grad():
+                return self.model.policy.get_distribution(states).distribution.probs.double()
+
+        def _on_step(self) -> bool:
+            if self.num_timesteps < self.next_look:
+                return True
+            self.next_look += JUDGED_EVERY
+            returns = [episode["r"] for episode in self.model.ep_info_buffer]
+            self.won = judge.solved(self.probabilities, returns)
+            return not self.won and judge.seconds < cap
+
+    environments = make_vec_env(lambda: gymnasium.make(**world.environment), n_envs=ENVIRONMENTS, seed=seed)
+    model = getattr(stable_baselines3, algorithm)(
+        "MlpPolicy", environments, gamma=GAMMA, seed=seed, device="cpu", **settings
+    )
+    over = Over()
+    judge.start = time.perf_counter()
+    model.learn(10**9, callback=over)
+    return over.won, model.num_timesteps, judge.seconds
+
+
+CONTENDERS = {
+    "ours, on arrays": lambda *run: ours(*run, stepping=False),
+    "ours, stepping": lambda *run: ours(*run, stepping=True),
+    "A2C": lambda *run: peer("A2C", *run, ent_coef=0.01),
+    "PPO": lambda *run: peer("PPO", *run, ent_coef=0.01, n_steps=128),
+}
+
+
+def compare(name: str, seeds: int, cap: float) -> None:
+    """One world: every contender on every seed, and a table."""
+    world = WORLDS[name]
+    judge = Judge(world, cap)
+    contenders = {c: run for c, run in CONTENDERS.items() if judge.known or c != "ours, on arrays"}
+    results = {contender: [] for contender in contenders}
+    for seed in range(seeds):
+        for contender, run in contenders.items():
+            results[contender].append(run(world, seed, cap))
+    print(f"\n{name}: mean return of at least {judge.threshold:.4g} within {judge.limit} steps; {seeds} seeds")
+    for contender, runs in results.items():
+        steps, seconds = (statistics.median(run[i] for run in runs) for i in (1, 2))
+        count = sum(run[0] for run in runs)
+        print(f"  {contender:16} solved {count} of {seeds}   median {steps:10,.0f} steps {seconds:7.2f} s", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--worlds", nargs="+", default=list(WORLDS), choices=list(WORLDS), help="which of them")
+    parser.add_argument("--seeds", type=int, default=5, help="runs of each contender")
+    parser.add_argument("--cap", type=float, default=30.0, help="seconds after which a run is given up")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # the first one imports torch's compiler, for a second
+    print(f"one thread, at most {options.cap:g} s a run; A2C with entropy 0.01, PPO with entropy 0.01 and n_steps 128")
+    for name in options.worlds:
+        compare(name, options.seeds, options.cap)
+
+
+if __name__ == "__main__":
+    main()
