@@ -95,8 +95,10 @@ def best_return(arrays: exact.MDP, limit: int) -> float:
 # ---------------------------------------------------------------- (world, seed, cap) -> solved, steps, seconds
 
 
-def ours(world: World, seed: int, cap: float, *, stepping: bool) -> tuple[bool, int, float]:
-    """Actor-critic with GAE, written with the package's own parts."""
+def ours(
+    world: World, seed: int, cap: float, *, stepping: bool = False, updates: int = 10**9
+) -> tuple[bool, int, float]:
+    """Actor-critic with GAE, written with the package's own parts; `updates` caps it by count instead of the clock."""
     judge, settings = Judge(world, cap), dict(world.ours)
     lam, batch = settings.pop("lam"), settings.pop("batch")
     torch.manual_seed(seed)
@@ -123,8 +125,8 @@ def ours(world: World, seed: int, cap: float, *, stepping: bool) -> tuple[bool, 
         return won or judge.seconds > cap
 
     judge.start = time.perf_counter()
-    history = train_policy(policy, collect_batch, weigh, updates=10**9, critic=critic, gamma=GAMMA, lam=lam, seed=seed,
-                           until=over, **settings)  # fmt: skip
+    settings |= {"critic": critic, "gamma": GAMMA, "lam": lam, "seed": seed, "until": over}
+    history = train_policy(policy, collect_batch, weigh, updates=updates, **settings)
     return won, history.steps[-1], judge.seconds
 
 

@@ -172,6 +172,8 @@ def _read(given: str | Sequence[str]) -> list[str]:
         raise ValueError(f"map={given!r}: expected one of {', '.join(MAPS)}, or rows of the symbols {SYMBOLS}")
     if isinstance(given, str):
         given = MAPS.get(given) or [line.strip() for line in given.strip().splitlines()]
+    if not isinstance(given, Sequence) or not all(isinstance(row, str) for row in given):
+        raise ValueError(f"map={given!r}: expected a name or rows, a list of strings")
     rows = list(given)
     for r, row in enumerate(rows):
         if len(row) != len(rows[0]):

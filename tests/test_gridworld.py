@@ -251,6 +251,8 @@ def test_a_map_as_one_text():
             "map='defualt': expected one of default, small, corridor, cliff, empty-8x8, four-rooms, "
             "or rows of the symbols #.SGX",
         ),
+        ({"map": 5}, "map=5: expected a name or rows, a list of strings"),
+        ({"map": [1, 2]}, "map=[1, 2]: expected a name or rows, a list of strings"),
         ({"slip": 1.5}, "slip=1.5: expected a probability in [0, 1]"),
         ({"slip": float("nan")}, "slip=nan: expected a probability in [0, 1]"),
         ({"render_mode": "video"}, "render_mode='video': expected None, 'ansi', 'rgb_array' or 'human'"),
