@@ -9,6 +9,7 @@ Read the modules in this order; each lesson builds a part of one by hand and the
     policies             tables and small networks as policies and critics
     models               load a language model by name: "pocket-s|m|l", a local folder, a hub id
     text, decoding       sampling text into a Rollout, scoring text; the fast step behind the sampling
+    chat                 conversations: templates, response masks, packing, files of instruction data
     prompting, tasks     templates and few-shot prompts; prompts with a verifier
     synthetic            Self-Instruct: generate, filter, deduplicate
     parameter_efficient  last_k, bitfit, adapters, lora

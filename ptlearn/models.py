@@ -112,11 +112,14 @@ def _what_exists() -> str:
 def _pocket_tokenizer():
     from transformers import PreTrainedTokenizerFast
 
-    file = WEIGHTS / "tokenizer.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: install ptlearn again")
+    vocabulary, template = WEIGHTS / "tokenizer.json", WEIGHTS / "chat_template.jinja"
+    for file in (vocabulary, template):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing: install ptlearn again")
     specials = {"bos_token": END_TOKEN, "eos_token": END_TOKEN, "pad_token": END_TOKEN}
-    return PreTrainedTokenizerFast(tokenizer_file=str(file), **specials)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(vocabulary), **specials)
+    tokenizer.chat_template = template.read_text(encoding="utf-8")
+    return tokenizer
 
 
 def _load_folder(folder: Path, dtype: torch.dtype, tokenizer) -> LanguageModel:

@@ -4,15 +4,18 @@
     weights = weigh(rollout, values, bootstrap, logprobs)    # policy_gradient: the only thing that differs
     update(policy, optimizer, rollout, weights)              # one gradient step on the one loss
 
-Deliberately not here: a trainer class, callbacks, schedules. A lesson that needs another loop makes it from `update`.
-Order: update, fit_critic, History, train_policy, checkpoints.
+Supervised finetuning is the same loss with weights 1 on other people's text: `fit_sft`.
+
+Deliberately not here: a trainer class, callbacks. A lesson that needs another loop makes it from `update`.
+Order: update, fit_critic, History, train_policy; SFTHistory, fit_sft; checkpoints.
 """
 
 import json
 import math
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -20,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ptlearn.chat import Example, as_packed_rollout, as_rollout, batches_by_length, pack, response_logprobs
 from ptlearn.policy_gradient import advantage, effective_sample_size, entropy, episode_returns, policy_gradient_loss
 from ptlearn.rollout import Rollout, action_logprobs, check_behavior
 
@@ -60,6 +64,11 @@ def fit_critic(critic: nn.Module, optimizer: torch.optim.Optimizer, rollout: Rol
 def _step(loss: Tensor, optimizer: torch.optim.Optimizer, clip_norm: float) -> float:
     optimizer.zero_grad()
     loss.backward()
+    return _apply_gradient(optimizer, clip_norm)
+
+
+def _apply_gradient(optimizer: torch.optim.Optimizer, clip_norm: float) -> float:
+    """Clip and step; returns the norm before clipping."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))
     if not math.isfinite(norm):
@@ -171,6 +180,167 @@ def _learn(rollout, final, weigh, modules, optimizers, history, gamma, lam, epoc
     )
 
 
+# ---------------------------------------------------------------- supervised finetuning
+
+
+@dataclass
+class SFTHistory:
+    """What each step of supervised finetuning saw; losses are nats per response token."""
+
+    loss: list[float] = field(default_factory=list)
+    gradient_norm: list[float] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)  # response tokens trained on so far
+    held_out_step: list[int] = field(default_factory=list)  # steps done when the held-out loss was taken
+    held_out_loss: list[float] = field(default_factory=list)
+
+
+def fit_sft(
+    lm,
+    examples: Sequence[Example],
+    *,
+    epochs: int = 1,
+    batch: int = 32,
+    micro_batch: int | None = None,
+    lr: float = 1e-3,
+    warmup: float = 0.1,
+    weight_decay: float = 0.0,
+    clip_norm: float = 1.0,
+    bf16: bool = False,
+    packed: int | None = None,
+    held_out: Sequence[Example] = (),
+    evaluate_every: int | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 100,
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> SFTHistory:
+    """Supervised finetuning: the likelihood of the responses goes up. Changes `lm`, and returns what happened.
+
+        loss = -(1 / number of response tokens) sum over response tokens of log p(token | the tokens before it)
+
+    which is `policy_gradient_loss` with weights 1. Only parameters that require grad are trained, so the same call
+    serves LoRA and its relatives. The learning rate rises over the first `warmup` of all steps and falls linearly to 0.
+
+    Args:    examples, from `chat.render`; batch, examples per step; micro_batch, rows per forward pass: the gradient
+             is the same, the memory less; bf16, forward passes in bfloat16; packed, a row length in tokens: examples
+             share rows and do not see each other; held_out, examples whose loss is taken every `evaluate_every` steps
+             (default: once an epoch); patience, stop after so many of those without a new best; seed, of the order (and
+             of dropout); checkpoint, a file that is resumed from when it is there; progress, wraps the steps.
+    Raises:  ValueError for no examples, an example without a response or longer than the context; naming the step and
+             the last checkpoint if a loss or gradient is not finite.
+    Source:  claim C08; Ouyang et al. 2022, section 3.5.
+    """
+    _check_examples(lm, "examples", examples)
+    _check_examples(lm, "held_out", held_out, at_least=0)
+    rng = random.Random(seed)
+    lengths = [len(example.tokens) for example in examples]
+    plan = [rows for _ in range(epochs) for rows in batches_by_length(lengths, batch, rng)]
+    evaluate_every = evaluate_every or -(-len(plan) // max(epochs, 1))
+    parameters = [parameter for parameter in lm.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+    history, run = SFTHistory(), {"examples": len(examples), "epochs": epochs, "batch": batch, "seed": seed}
+    if checkpoint is not None and checkpoint.exists():
+        saved = load_checkpoint(checkpoint, {"lm": lm}, {"adam": optimizer}, {})
+        if saved["run"] != run:
+            raise ValueError(f"checkpoint {checkpoint} is of another run, {saved['run']}: expected {run}")
+        history = SFTHistory(**saved["history"])
+    lm.train()
+    try:
+        for step in progress(range(len(history.loss), len(plan))):
+            if _out_of_patience(history, patience):
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = lr * _schedule(step, len(plan), warmup)
+            members = [examples[i] for i in plan[step]]
+            rows = (
+                [[e] for e in members]
+                if packed is None
+                else [[members[i] for i in row] for row in pack(members, packed)]
+            )
+            try:
+                _sft_step(lm, rows, optimizer, history, micro_batch, bf16, clip_norm, seed + step)
+            except ValueError as error:
+                kept = f"; the last checkpoint is {checkpoint}" if checkpoint and checkpoint.exists() else ""
+                raise ValueError(f"step {step}: {error}{kept}") from error
+            last = step + 1 == len(plan)
+            if held_out and ((step + 1) % evaluate_every == 0 or last):
+                history.held_out_step.append(step + 1)
+                history.held_out_loss.append(sft_loss(lm, held_out, batch=batch))
+            if checkpoint is not None and (last or (step + 1) % checkpoint_every == 0):
+                save_checkpoint(
+                    checkpoint, {"run": run, "history": asdict(history)}, {"lm": lm}, {"adam": optimizer}, {}
+                )
+    finally:
+        lm.eval()
+    return history
+
+
+@torch.no_grad()
+def sft_loss(lm, examples: Sequence[Example], *, batch: int = 32) -> float:
+    """Mean of -log p over all response tokens of all examples, nats; dropout off."""
+    _check_examples(lm, "examples", examples)
+    was_training, total, tokens = lm.training, 0.0, 0
+    lm.eval()
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].tokens))
+    for first in range(0, len(order), batch):
+        rollout = _on_device(as_rollout([examples[i] for i in order[first : first + batch]]), lm.device)
+        total -= float(response_logprobs(lm, rollout).double().sum())
+        tokens += int(rollout.mask.sum())
+    lm.train(was_training)
+    return total / tokens
+
+
+def _sft_step(lm, rows, optimizer, history, micro_batch, bf16, clip_norm, seed) -> None:
+    """One step on rows of examples, in pieces whose gradients add up to that of the whole."""
+    count = sum(sum(example.mask[1:]) for row in rows for example in row)
+    size = len(rows) if micro_batch is None else micro_batch
+    optimizer.zero_grad()
+    total = 0.0
+    with torch.random.fork_rng(devices=[]), torch.autocast(lm.device.type, torch.bfloat16, enabled=bf16):
+        torch.manual_seed(seed)
+        for first in range(0, len(rows), size):
+            piece = rows[first : first + size]
+            rollout, segments = as_packed_rollout(piece)
+            rollout = _on_device(rollout, lm.device)
+            # a row of one example needs no segments: nothing before its padding sees it
+            apart = segments.to(lm.device) if max(map(len, piece)) > 1 else None
+            logprobs = response_logprobs(lm, rollout, apart)
+            loss = policy_gradient_loss(logprobs, torch.ones_like(logprobs), rollout.mask, normalizer=count)
+            loss.backward()
+            total += float(loss.detach())
+    norm = _apply_gradient(optimizer, clip_norm)
+    history.loss.append(total)
+    history.gradient_norm.append(norm)
+    history.tokens.append((history.tokens[-1] if history.tokens else 0) + count)
+
+
+def _schedule(step: int, steps: int, warmup: float) -> float:
+    """The share of the peak learning rate at a step: up in a line, down in a line, never 0."""
+    rising = max(1, round(warmup * steps))
+    return min((step + 1) / rising, (steps - step) / max(1, steps - rising))
+
+
+def _out_of_patience(history: SFTHistory, patience: int | None) -> bool:
+    losses = history.held_out_loss
+    return patience is not None and bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
+
+
+def _on_device(rollout: Rollout, device: torch.device) -> Rollout:
+    return Rollout(**{f.name: getattr(rollout, f.name).to(device) for f in fields(rollout)})
+
+
+def _check_examples(lm, name: str, examples: Sequence[Example], at_least: int = 1) -> None:
+    if len(examples) < at_least:
+        raise ValueError(f"{name} is empty: expected at least one")
+    for index, example in enumerate(examples):
+        if not any(example.mask[1:]):
+            raise ValueError(f"{name}[{index}] has no response token: expected at least one to train on")
+        if len(example.tokens) > lm.context:
+            raise ValueError(f"{name}[{index}] has {len(example.tokens)} tokens: expected at most the context, "
+                             f"{lm.context}")  # fmt: skip
+
+
 # ---------------------------------------------------------------- checkpoints
 
 
@@ -181,11 +351,11 @@ def save_checkpoint(
     optimizers: dict[str, torch.optim.Optimizer],
     generators: dict[str, torch.Generator],
 ) -> None:
-    """Parameters, optimizer states and random states in one safetensors file, with `state` (JSON) as its header.
+    """Trained parameters, optimizer and random states in one safetensors file, with `state` (JSON) as its header.
 
     Written under a temporary name and renamed: whenever the program is killed, a whole file is there.
     """
-    tensors = {f"{name}.{key}": p.detach() for name, module in modules.items() for key, p in module.named_parameters()}
+    tensors = {f"{name}.{key}": p.detach() for name, module in modules.items() for key, p in _trained(module)}
     for name, optimizer in optimizers.items():
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}.{index}.{key}": torch.as_tensor(value) for key, value in values.items()}
@@ -194,6 +364,11 @@ def save_checkpoint(
     temporary = path.with_name(path.name + ".tmp")
     save_file({key: t.contiguous().clone() for key, t in tensors.items()}, temporary, {"state": json.dumps(state)})
     os.replace(temporary, path)
+
+
+def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """What changes: the frozen rest of a model is where it came from."""
+    return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
 def read_state(path: Path) -> dict:
@@ -212,7 +387,7 @@ def load_checkpoint(
     tensors = load_file(path)
     with torch.no_grad():
         for name, module in modules.items():
-            for key, parameter in module.named_parameters():
+            for key, parameter in _trained(module):
                 parameter.copy_(tensors[f"{name}.{key}"])
     for name, optimizer in optimizers.items():
         saved = optimizer.state_dict() | {"state": {}}

@@ -24,6 +24,7 @@ IDEAS = {
         "collection",
         "policies",
         "text",
+        "chat",
         "decoding",
         "prompting",
         "tasks",

@@ -21,6 +21,7 @@ def pocket(tmp_path, tiny_folders, monkeypatch):
     for name in ("config.json", "model.safetensors"):
         shutil.copy(tiny_folders["llama"] / name, folder)
     shutil.copy(tiny_folders["llama"] / "tokenizer.json", tmp_path)
+    shutil.copy(models.WEIGHTS / "chat_template.jinja", tmp_path)
     (folder / "card.md").write_text("# pocket-m\n")
     (folder / "losses.csv").write_text("tokens,flops,train_loss\n1000,2e9,\n2000,4e9,3.5\n")
     sums = [
