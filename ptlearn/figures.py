@@ -175,12 +175,13 @@ def value_map(axes, grid, values, policy=None, trajectory=None, *, numbers: bool
         axes.text(columns[state], rows[state] + 0.36, f"{values[state]:.2f}", color=ink[state],
                   fontsize=_font_size(grid), ha="center", va="center")  # fmt: skip
     if policy is not None:
-        _draw_policy(axes, grid, policy, ink, rise=0.1 if numbers else 0)
+        # above the number and too short to reach it, where there is one
+        _draw_policy(axes, grid, policy, ink, rise=0.12 if numbers else 0, reach=0.34 if numbers else 0.48)
     if trajectory is not None:
         draw_trajectory(axes, grid, trajectory[:-1], trajectory[-1])
 
 
-def _draw_policy(axes, grid, policy, ink, *, rise: float) -> None:
+def _draw_policy(axes, grid, policy, ink, *, rise: float, reach: float) -> None:
     """An arrow per action from the middle of each cell, none where the episode is over."""
     policy = _array("policy", policy, (len(grid.cells), len(MOVES)))
     wrong = ((policy < -1e-6).any(1) | (abs(policy.sum(1) - 1) > 1e-4)).nonzero()[0]
@@ -189,7 +190,7 @@ def _draw_policy(axes, grid, policy, ink, *, rise: float) -> None:
     going = np.array([grid.map[row][column] not in "GX" for row, column in grid.cells])
     state, action = np.nonzero((policy > 0) & going[:, None])
     y, x = np.array(grid.cells)[state].T
-    u, v = np.array(MOVES)[action].T * 0.48 * policy[state, action]
+    u, v = np.array(MOVES)[action].T * reach * policy[state, action]
     axes.quiver(x, y - rise, u, v, color=ink[state], width=0.05, zorder=3, **ARROWS)
 
 
