@@ -66,7 +66,7 @@ class LoRA(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         y = self.base(states)
-        if self.active is None or self.merged:
+        if self.active is None:
             return y
         factors = self.adapters[self.active]
         # kept in float32 beside a base of half precision, used in the precision of the states
@@ -76,6 +76,7 @@ class LoRA(nn.Module):
         return torch.addmm(y.reshape(-1, len(B)), low.T, B.T.contiguous(), alpha=factors.scale).view_as(y)
 
     def merge(self) -> None:
+        """Let the base hold W + alpha / r * B A, and be called directly: one product, as before there was a path."""
         factors, weight = self.adapters[self.active], self.base.weight
         delta = factors.scale * (factors.B.detach() @ factors.A.detach())
         if is_transposed(self.base):
@@ -83,9 +84,12 @@ class LoRA(nn.Module):
         self._own_weight = [weight]
         # a parameter of its own: the weight of a head may be the embedding's too, which must not change
         self.base.weight = nn.Parameter((weight.detach() + delta).to(weight.dtype), requires_grad=False)
+        self.forward = self.base.forward
 
     def unmerge(self) -> None:
+        """Give the base its own weight back, the very same parameter."""
         (weight,) = self._own_weight
+        del self.forward
         weight.data = weight.data.to(self.base.weight)  # the model may have moved to another device meanwhile
         self.base.weight, self._own_weight = weight, []
 
@@ -140,6 +144,7 @@ def is_transposed(module: nn.Module) -> bool:
 
 
 def linear_layer(layer: nn.Module) -> nn.Module:
+    """The layer that holds the weight: inside LoRA, its base."""
     return layer.base if isinstance(layer, LoRA) else layer
 
 
@@ -156,6 +161,7 @@ def causal_lm(model: nn.Module) -> nn.Module:
 
 
 def listed(names: Iterable[str]) -> str:
+    """Names for an error message."""
     return ", ".join(map(repr, names)) or "(none)"
 
 
@@ -171,6 +177,7 @@ def uniform(shape: tuple[int, int], generator: torch.Generator, weight: Tensor) 
 
 
 def zeros(shape: tuple[int, ...], weight: Tensor) -> nn.Parameter:
+    """What makes a new path add nothing at the start."""
     return nn.Parameter(torch.zeros(shape, device=weight.device, dtype=precision(weight)))
 
 
