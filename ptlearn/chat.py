@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ptlearn.rollout import Rollout, pad_and_stack
 from ptlearn.text import encode
@@ -36,12 +37,15 @@ def render(lm, conversation: Conversation) -> Example:
     """The tokens of a conversation in the model's own chat template, and a mask of the assistant's.
 
     The text is encoded piece by piece, a turn of the assistant at a time, so that no token straddles the border between
-    a prompt and its response: what is trained on is what sampling after `chat_prompt` can produce.
+    a prompt and its response: what is trained on is what sampling after `chat_prompt` can produce. So it also starts
+    with the beginning-of-text token, if there is one, where the template leaves that out.
 
-    Raises: ValueError if the conversation is malformed, empty of responses, or ends with the user, if the tokenizer has
-            no chat template, or if the template ends a response without one of the model's end tokens.
+    Raises: ValueError if the conversation is malformed, empty of responses, ends with the user, or has a special token
+            in its text, if the tokenizer has no chat template, or if the template ends a response without one of the
+            model's end tokens.
     """
     _check_conversation(conversation)
+    _check_text(lm, conversation)
     tokens: list[int] = []
     mask: list[bool] = []
     written = ""
@@ -88,26 +92,37 @@ def chat_prompt(lm, conversation: Conversation | str) -> str:
 
     Without the beginning-of-text token, which `text.encode` puts there itself.
 
+    Raises: ValueError as `render`, but for a conversation that ends with the assistant instead of one that does not.
+
     >>> from ptlearn.models import load_lm
     >>> chat_prompt(load_lm("pocket-s"), "What is the capital of Kenya?")
     'User: What is the capital of Kenya?\\nAssistant:'
     """
     messages = [{"role": "user", "content": conversation}] if isinstance(conversation, str) else conversation
     _check_messages(messages)
+    _check_text(lm, messages)
+    if messages[-1]["role"] == "assistant":
+        raise ValueError("the conversation ends with the assistant: expected a message to respond to at the end")
     return _apply(lm, messages, add_generation_prompt=True).removeprefix(lm.tokenizer.bos_token or "")
 
 
 def _apply(lm, messages: Conversation, *, add_generation_prompt: bool = False) -> str:
     if not getattr(lm.tokenizer, "chat_template", None):
         raise ValueError(f"the tokenizer of {lm.name!r} has no chat template: expected one, as chat models have")
-    return lm.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
+    text = lm.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
+    begin = lm.tokenizer.bos_token or ""
+    return text if text.startswith(begin) else begin + text  # every prompt that is sampled from starts with it
 
 
 def _until_end(lm, text: str) -> str:
     """What the assistant says, up to and with the token that ends it: some templates go on with a newline."""
     ends = [token for token in map(lm.tokenizer.convert_ids_to_tokens, lm.end_tokens) if token in text]
     if not ends:
-        raise ValueError(f"the chat template of {lm.name!r} ends a response with {text[-12:]!r}: expected an end token")
+        known = ", ".join(map(repr, lm.tokenizer.convert_ids_to_tokens(list(lm.end_tokens))))
+        raise ValueError(
+            f"the chat template of {lm.name!r} ends a response with {text[-12:]!r}: expected an end token, {known}, "
+            "or one more in lm.model.generation_config.eos_token_id"
+        )
     return text[: max(text.rindex(token) + len(token) for token in ends)]
 
 
@@ -118,6 +133,14 @@ def _check_conversation(conversation: Conversation) -> None:
     for index, message in enumerate(conversation):
         if message["role"] == "assistant" and not message["content"].strip():
             raise ValueError(f"message {index} is an empty response: expected text")
+
+
+def _check_text(lm, messages: Conversation) -> None:
+    """Text that a tokenizer would read as the end of a turn must not come from inside of one."""
+    special = set(lm.tokenizer.all_special_tokens)
+    for index, message in enumerate(messages):
+        if found := [token for token in special if token in message["content"]]:
+            raise ValueError(f"message {index} contains {found[0]!r}: expected text without special tokens")
 
 
 def _check_messages(messages: Conversation) -> None:
@@ -228,7 +251,7 @@ def response_logprobs(lm, rollout: Rollout, segments: Tensor | None = None) -> T
     finally:
         hook.remove()
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    chosen = logits.gather(-1, rollout.actions[mask].long()[:, None])[:, 0] - logits.logsumexp(-1)
+    chosen = -F.cross_entropy(logits, rollout.actions[mask].long(), reduction="none")
     return torch.zeros(mask.shape, dtype=chosen.dtype, device=chosen.device).masked_scatter(mask, chosen)
 
 
@@ -247,7 +270,8 @@ def _apart(segments: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def read_conversations(path: str | Path) -> list[list[dict[str, str]]]:
-    """Instruction data, one JSON object a line: chat `messages`, or Alpaca's `instruction`, `input` and `output`.
+    """Instruction data, one JSON object a line: chat `messages`, Alpaca's `instruction`, `input` and `output`, or a
+    seed task of Self-Instruct, whose `instances` hold inputs and outputs. An input stands in the line below.
 
     Raises: FileNotFoundError; ValueError with the line number for text that is not UTF-8, JSON that is broken off, keys
             that are missing, and conversations that `render` would refuse.
@@ -258,11 +282,12 @@ def read_conversations(path: str | Path) -> list[list[dict[str, str]]]:
     conversations = []
     for number, record in read_json_lines(path):
         try:
-            conversation = _conversation(record)
-            _check_conversation(conversation)
+            found = _conversations(record)
+            for conversation in found:
+                _check_conversation(conversation)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
-        conversations.append(conversation)
+        conversations += found
     return conversations
 
 
@@ -275,7 +300,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line.decode("utf-8"))
+            record = json.loads(line.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}, line {number}: byte {error.start} is not UTF-8") from error
         except json.JSONDecodeError as error:
@@ -285,11 +310,19 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
         yield number, record
 
 
-def _conversation(record: dict) -> list[dict[str, str]]:
+def _conversations(record: dict) -> list[list[dict[str, str]]]:
+    for key in ("messages", "instances"):
+        if not isinstance(record.get(key, []), list):
+            raise ValueError(f"{key} is {record[key]!r:.40}: expected a list")
     if "messages" in record:
-        if not isinstance(record["messages"], list):
-            raise ValueError(f"messages is {record['messages']!r:.40}: expected a list")
-        return record["messages"]
+        return [record["messages"]]
+    if "instances" in record:
+        instruction = {"instruction": record["instruction"]} if "instruction" in record else {}
+        return [_instruction({**instance, **instruction}) for instance in record["instances"]]
+    return [_instruction(record)]
+
+
+def _instruction(record: dict) -> list[dict[str, str]]:
     missing = [key for key in ("instruction", "output") if key not in record]
     if missing:
         raise ValueError(f"no {' and no '.join(missing)}: expected messages, or instruction and output")

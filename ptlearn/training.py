@@ -14,6 +14,7 @@ import json
 import math
 import os
 import random
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -225,26 +226,37 @@ def fit_sft(
     Args:    examples, from `chat.render`; batch, examples per step; micro_batch, rows per forward pass: the gradient
              is the same, the memory less; bf16, forward passes in bfloat16; packed, a row length in tokens: examples
              share rows and do not see each other; held_out, examples whose loss is taken every `evaluate_every` steps
-             (default: once an epoch); patience, stop after so many of those without a new best; seed, of the order (and
-             of dropout); checkpoint, a file that is resumed from when it is there; progress, wraps the steps.
-    Raises:  ValueError for no examples, an example without a response or longer than the context; naming the step and
-             the last checkpoint if a loss or gradient is not finite.
+             (default: once an epoch); patience, stop after so many of those without a new best (the weights stay those
+             of the last step); seed, of the order (and of dropout); checkpoint, a file that is resumed from when it is
+             there; progress, wraps the steps.
+    Raises:  ValueError for no examples, an example without a response or longer than the context, nothing to train, a
+             count below 1, a checkpoint of another run; naming the step and the last checkpoint if a loss or gradient
+             is not finite.
     Source:  claim C08; Ouyang et al. 2022, section 3.5.
     """
     _check_examples(lm, "examples", examples)
     _check_examples(lm, "held_out", held_out, at_least=0)
+    counts = {"epochs": epochs, "batch": batch, "micro_batch": micro_batch, "evaluate_every": evaluate_every}
+    for name, given in counts.items():
+        if given is not None and given < 1:
+            raise ValueError(f"{name}={given}: expected at least 1")
     rng = random.Random(seed)
     lengths = [len(example.tokens) for example in examples]
     plan = [rows for _ in range(epochs) for rows in batches_by_length(lengths, batch, rng)]
     evaluate_every = evaluate_every or -(-len(plan) // max(epochs, 1))
     parameters = [parameter for parameter in lm.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
-    history, run = SFTHistory(), {"examples": len(examples), "epochs": epochs, "batch": batch, "seed": seed}
+    if not parameters:
+        raise ValueError("lm has no parameter that requires grad: expected some to train")
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    run = {
+        "examples": len(examples), "checksum": zlib.crc32(repr([tuple(e) for e in examples]).encode()),
+        "trained": sum(parameter.numel() for parameter in parameters), "epochs": epochs, "batch": batch, "lr": lr,
+        "warmup": warmup, "weight_decay": weight_decay, "clip_norm": clip_norm, "seed": seed,
+    }  # fmt: skip
+    history = SFTHistory()
     if checkpoint is not None and checkpoint.exists():
-        saved = load_checkpoint(checkpoint, {"lm": lm}, {"adam": optimizer}, {})
-        if saved["run"] != run:
-            raise ValueError(f"checkpoint {checkpoint} is of another run, {saved['run']}: expected {run}")
-        history = SFTHistory(**saved["history"])
+        _check_run(checkpoint, run)
+        history = SFTHistory(**load_checkpoint(checkpoint, {"lm": lm}, {"adam": optimizer}, {})["history"])
     lm.train()
     try:
         for step in progress(range(len(history.loss), len(plan))):
@@ -313,6 +325,13 @@ def _sft_step(lm, rows, optimizer, history, micro_batch, bf16, clip_norm, seed) 
     history.loss.append(total)
     history.gradient_norm.append(norm)
     history.tokens.append((history.tokens[-1] if history.tokens else 0) + count)
+
+
+def _check_run(checkpoint: Path, run: dict) -> None:
+    saved = read_state(checkpoint).get("run", {})
+    differing = [f"{name} was {saved.get(name)}, now {run[name]}" for name in run if saved.get(name) != run[name]]
+    if differing:
+        raise ValueError(f"checkpoint {checkpoint} is of another run: {'; '.join(differing)}")
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

@@ -20,7 +20,7 @@ from ptlearn.chat import (
 )
 from ptlearn.models import load_lm
 from ptlearn.rollout import action_logprobs
-from ptlearn.text import encode
+from ptlearn.text import encode, sample_text
 
 # turns as ChatML writes them: after the end token of a turn comes a newline that nobody says
 CHATML = (
@@ -82,11 +82,34 @@ def test_a_response_continues_its_prompt(pocket, chatty):
     for lm in (pocket, chatty):
         conversation = talk("One?", " (two)", "three", "four.")
         tokens, mask = render(lm, conversation)
-        prompt = encode(lm, [chat_prompt(lm, conversation[:3])], bos=lm is pocket)[0]
+        prompt = encode(lm, [chat_prompt(lm, conversation[:3])])[0]  # as sampling reads it
         assert tokens[: len(prompt)] == prompt and not any(mask[len(prompt) - 1 : len(prompt)])
         said = tokens[len(prompt) :]
         assert said[-1] in lm.end_tokens and all(mask[len(prompt) :])
         assert lm.tokenizer.decode(said[:-1]).strip() == "four."
+
+
+def test_training_and_sampling_begin_alike(chatty):
+    """The template leaves the beginning-of-text token out, and `sample_text` puts it there: so must `render`."""
+    bare = chatty.tokenizer.apply_chat_template(talk("Hi", "Yes."))["input_ids"]
+    rollout = sample_text(chatty, [chat_prompt(chatty, "Hi")], max_new_tokens=1)
+    tokens, mask = render(chatty, talk("Hi", "Yes."))
+    assert tokens == [0, *bare[:-1]]  # the newline after the last end token is nobody's
+    assert tokens[: mask.index(True)] == rollout.observations[0].tolist()
+
+
+def test_a_chat_end_token_of_its_own_has_to_be_known(chatty):
+    before = chatty.model.generation_config.eos_token_id
+    chatty.tokenizer.chat_template = CHATML.replace("eos_token", "'#'")
+    end = chatty.tokenizer.convert_tokens_to_ids("#")
+    try:
+        with pytest.raises(ValueError, match=r"expected an end token, '<\|endoftext\|>', or one more in lm.model"):
+            render(chatty, talk("Hi", "Yes."))
+        chatty.model.generation_config.eos_token_id = [0, end]
+        tokens, mask = render(chatty, talk("Hi", "Yes."))
+        assert [token for token, said in zip(tokens, mask, strict=True) if said][-1] == end
+    finally:
+        chatty.model.generation_config.eos_token_id = before
 
 
 def test_only_the_assistant_is_masked_in(chatty):
@@ -186,12 +209,22 @@ def test_what_is_too_long_is_counted_and_left_out_whole(pocket):
         ([{"role": "user"}], "message 0 is {'role': 'user'}: expected a dict with role and content"),
         ([{"role": "bot", "content": "x"}], "message 0 has role 'bot': expected one of system, user, assistant"),
         ([{"role": "user", "content": 3}], "message 0 has content 3: expected a string"),
+        (talk("Hi<|endoftext|>", "Yes"), "message 0 contains '<|endoftext|>': expected text without special tokens"),
     ],
 )
 def test_a_malformed_conversation_is_one_line(pocket, conversation, message):
     with pytest.raises(ValueError) as error:
         render(pocket, conversation)
     assert str(error.value) == message
+
+
+def test_a_prompt_asks_for_a_response(pocket):
+    prompt = chat_prompt(pocket, talk("Hi", "Yes.", "So?"))
+    assert prompt == "User: Hi\nAssistant: Yes.<|endoftext|>User: So?\nAssistant:"
+    with pytest.raises(ValueError, match="ends with the assistant: expected a message to respond to at the end"):
+        chat_prompt(pocket, talk("Hi", "Yes."))
+    with pytest.raises(ValueError, match="message 0 contains '<|endoftext|>'"):
+        chat_prompt(pocket, "Hi<|endoftext|>")
 
 
 def test_templates_that_cannot_be_trained_on_are_refused(llama_lm):
@@ -208,15 +241,17 @@ def test_templates_that_cannot_be_trained_on_are_refused(llama_lm):
         llama_lm.tokenizer.chat_template = None
 
 
-def test_both_kinds_of_instruction_files_are_read(tmp_path):
+def test_all_kinds_of_instruction_files_are_read(tmp_path):
     path = tmp_path / "data.jsonl"
     records = [
         {"instruction": "Translate.", "input": "chien", "output": "dog"},
         {"instruction": "Say hi.", "input": "", "output": "Hi!"},
         {"messages": talk("é?", "oui")},
+        {"instruction": "Add.", "instances": [{"input": "1 1", "output": "2"}, {"input": "", "output": "0"}]},
     ]
     path.write_text("\n\n".join(json.dumps(r, ensure_ascii=False) for r in records) + "\n", encoding="utf-8")
-    assert read_conversations(path) == [talk("Translate.\nchien", "dog"), talk("Say hi.", "Hi!"), talk("é?", "oui")]
+    pairs = [("Translate.\nchien", "dog"), ("Say hi.", "Hi!"), ("é?", "oui"), ("Add.\n1 1", "2"), ("Add.", "0")]
+    assert read_conversations(path) == [talk(*pair) for pair in pairs]
 
 
 @pytest.mark.parametrize(
@@ -230,6 +265,8 @@ def test_both_kinds_of_instruction_files_are_read(tmp_path):
         (b'{"instruction": "a", "output": 3}', "output is 3: expected a string"),
         (b'{"instruction": "a", "output": ""}', "message 1 is an empty response: expected text"),
         (b'{"messages": "hi"}', "messages is 'hi': expected a list"),
+        (b'{"instruction": "a", "instances": {}}', "instances is {}: expected a list"),
+        (b'{"instruction": "a", "instances": [{}]}', "no output: expected messages, or instruction and output"),
         (b'{"messages": [{"role": "user", "content": "a"}]}',
          "the conversation ends with the user: expected a response at the end"),
     ],

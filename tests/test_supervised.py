@@ -139,8 +139,17 @@ def test_a_killed_process_resumes_to_the_same_numbers(tiny_folders, tmp_path):
 
 def test_a_checkpoint_of_another_run_is_refused(lm, tmp_path):
     fit_sft(lm, made(8), batch=8, checkpoint=tmp_path / "a")
-    with pytest.raises(ValueError, match="is of another run, .*'batch': 8.*: expected .*'batch': 4"):
-        fit_sft(lm, made(8), batch=4, checkpoint=tmp_path / "a")
+    for options, message in (
+        ({"batch": 4}, "batch was 8, now 4$"),
+        ({"batch": 8, "lr": 2e-3}, "lr was 0.001, now 0.002$"),
+    ):
+        with pytest.raises(ValueError, match=f"is of another run: {message}"):
+            fit_sft(lm, made(8), checkpoint=tmp_path / "a", **options)
+    with pytest.raises(ValueError, match=r"is of another run: checksum was \d+, now \d+$"):  # as many, but others
+        fit_sft(lm, made(8, seed=1), batch=8, checkpoint=tmp_path / "a")
+    next(lm.parameters()).requires_grad = False
+    with pytest.raises(ValueError, match=r"is of another run: trained was \d+, now \d+$"):
+        fit_sft(lm, made(8), batch=8, checkpoint=tmp_path / "a")
 
 
 def test_what_is_not_finite_stops_with_the_step_and_the_checkpoint(lm, tmp_path):
@@ -177,6 +186,11 @@ def test_bad_examples_are_one_line(lm):
     ):
         with pytest.raises(ValueError, match=message):
             fit_sft(lm, examples)
+    for name in ("epochs", "batch", "micro_batch", "evaluate_every"):
+        with pytest.raises(ValueError, match=f"^{name}=0: expected at least 1$"):
+            fit_sft(lm, made(1), **{name: 0})
+    with pytest.raises(ValueError, match="lm has no parameter that requires grad: expected some to train"):
+        fit_sft(lm.requires_grad_(False), made(1))
 
 
 def test_c08_a_base_model_learns_to_answer():
