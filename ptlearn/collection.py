@@ -171,7 +171,10 @@ class _Sizes(NamedTuple):
 @torch.no_grad()
 def _policy_table(policy: Policy, states: int, actions: int) -> tuple[Tensor, Tensor]:
     """pi (S, A) float64, and its logarithm as `action_logprobs` computes it, in the dtype of the logits."""
-    logits = policy(torch.arange(states)[None])
+    try:
+        logits = policy(torch.arange(states)[None])
+    except IndexError as error:
+        raise ValueError(f"policy does not take all {states} states: {error}") from error
     pi = probabilities(_Sizes(states, actions), lambda _: logits)
     if pi.isnan().any():
         raise ValueError(f"policy returned logits that are not finite for state {int(pi.isnan().nonzero()[0, 0])}")

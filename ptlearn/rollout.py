@@ -165,6 +165,9 @@ def action_logprobs(
     logits = policy(rollout.observations)
     if logits.dim() != 3 or logits.shape[:2] != rollout.actions.shape:
         raise ValueError(f"policy returned shape {tuple(logits.shape)}: expected {(*rollout.actions.shape, 'A')}")
+    if rollout.actions.numel() and int(rollout.actions.max()) >= logits.shape[-1]:
+        raise ValueError(f"policy returned logits for {logits.shape[-1]} actions: the rollout has action "
+                         f"{int(rollout.actions.max())}")  # fmt: skip
     taken = rollout.actions.long().unsqueeze(-1)
     if top_k is None and top_p is None:
         # the same number as the branch below without a second (B, T, A) tensor

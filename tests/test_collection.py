@@ -12,6 +12,7 @@ from gymnasium.spaces import Box, Discrete
 from ptlearn.collection import Bins, _cumulative, _invert, _levels, collect, collect_from, from_gymnasium
 from ptlearn.gridworld import GridWorld
 from ptlearn.mdp import MDP, enumerate_trajectories, objective, probabilities, value_iteration
+from ptlearn.policies import TabularPolicy
 from ptlearn.rollout import check_behavior
 
 RIGHT, LEFT = 1, 3
@@ -497,3 +498,8 @@ def test_bins_say_in_one_line_what_is_wrong():
     with pytest.raises(ValueError) as error:
         Bins([[0.0], [1.0]])(np.zeros(3))
     assert str(error.value) == "observation has 3 components: expected 2, as edges has"
+
+
+def test_a_policy_for_fewer_states_is_refused():
+    with pytest.raises(ValueError, match="policy does not take all 16 states: index 10 is out of bounds"):
+        collect_from(gymnasium.make("FrozenLake-v1"), TabularPolicy(10, 4), 2)

@@ -138,6 +138,13 @@ def test_gradient_is_finite_where_truncation_rules_actions_out():
     assert table.grad.isfinite().all() and table.grad.abs().sum() > 0
 
 
+def test_logits_for_too_few_actions_are_refused():
+    zeros = torch.zeros(1, 2)
+    rollout = Rollout(zeros.long(), torch.tensor([[0, 3]]), zeros, zeros, zeros == 0, torch.tensor([True]))
+    with pytest.raises(ValueError, match="policy returned logits for 2 actions: the rollout has action 3"):
+        action_logprobs(lambda observations: torch.zeros(*observations.shape, 2), rollout)
+
+
 def test_logits_of_the_wrong_shape_are_refused():
     with pytest.raises(ValueError, match=r"policy returned shape \(3, 4\): expected \(3, 4, 'A'\)"):
         action_logprobs(lambda observations: observations.float(), rollout())

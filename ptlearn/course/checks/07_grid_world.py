@@ -320,7 +320,11 @@ def values_cases(rng):
 
 
 def drive_values(answer, case):
-    return answer(*(torch.tensor(case[name], dtype=torch.float64) for name in ("P", "R", "pi")), case["gamma"])
+    arrays = (torch.tensor(case[name], dtype=torch.float64) for name in ("P", "R", "pi"))
+    try:
+        return answer(*arrays, case["gamma"])
+    except torch.linalg.LinAlgError as error:
+        raise ValueError("I - P_pi cannot be inverted: gamma is missing in front of P_pi") from error
 
 
 def expected_rewards(case, weighted=True):
@@ -408,7 +412,10 @@ def sweep_cases(rng):
 def drive_sweep(answer, case):
     P, R, values = (torch.tensor(case[name], dtype=torch.float64) for name in ("P", "R", "values"))
     given = values.clone()
-    result = torch.as_tensor(answer(P, R, case["gamma"], values))
+    result = answer(P, R, case["gamma"], values)
+    if isinstance(result, tuple):  # of max(1)
+        raise ValueError("a pair came back: max(1) returns values and places, take .values")
+    result = torch.as_tensor(result)
     return {"result": result, "values": values, "given": given}
 
 

@@ -55,7 +55,7 @@ def verify_variance(case, data):
             "standard deviations: variances add up, standard deviations do not": sum(map(math.sqrt, variances)),
             "the root of the total: this is a length, the variance is its square": math.sqrt(total),
             "not centred: subtract the mean estimate, or the signal counts as noise": sum(x * x for x in flat) / rows,
-            "not centred: subtract the mean estimate, or the signal counts as noise (nor divided by M - 1 alike)": (
+            "not centred: subtract the mean estimate, or the signal counts as noise, whatever it is divided by": (
                 sum(x * x for x in flat) / (rows - 1)
             ),
             "divided by M: the mean was estimated from the same rows, so divide by M - 1": total * (rows - 1) / rows,
