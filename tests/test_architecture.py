@@ -38,6 +38,7 @@ OWNERS = {  # the files that may import a library; no other file of the package 
     "gymnasium": {"gridworld.py", "collection.py"},
     "transformers": {"models.py", "decoding.py", "pocket/pretrain.py"},
     "peft": set(),
+    "rouge_score": {"prompting.py", "synthetic.py"},
     "accelerate": set(),
     "datasets": set(),
     "pickle": set(),
