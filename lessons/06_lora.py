@@ -52,6 +52,7 @@ args = arguments(
 )
 RANKS = [int(rank) for rank in args.ranks.split(",")]
 generator = torch.Generator().manual_seed(args.seed)
+torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
 lm = load_lm(args.model)
 print(f"{args.model}: {count_parameters(lm)[1]:,} parameters")
 
@@ -341,7 +342,7 @@ def finetuned(rank, lr, seed):
 
 
 best = {}
-for name, rank, rates in (("full", None, (1e-3, 3e-3)), ("LoRA", 4, (3e-3, 1e-2, 3e-2))):
+for name, rank, rates in (("full", None, (3e-4, 1e-3, 3e-3)), ("LoRA", 4, (1e-3, 3e-3, 1e-2, 3e-2))):
     found = []
     for lr in progress(rates, name):
         model, losses = finetuned(rank, lr, args.seed + 100)  # a seed of its own, not one of those compared below
@@ -484,7 +485,8 @@ print("a switch takes less than", next(f"{limit} ms" for limit in (1, 10, 100, 1
 
 # %%
 before = dict(lm.model.named_parameters())
-updates = {name: (weight - before[name]).detach() for name, weight in full.model.named_parameters() if "_proj" in name}
+updates = {name: (weight - before[name]).detach() for name, weight in full.model.named_parameters()
+           if name.endswith("_proj.weight")}  # fmt: skip
 
 
 def shares(matrix):

@@ -66,7 +66,7 @@ def test_c19_the_update_of_full_finetuning_is_nearer_to_low_rank_than_noise(base
     generator = torch.Generator().manual_seed(0)
     before, top = dict(base.named_parameters()), []
     for name, weight in full.named_parameters():
-        if "_proj" in name:
+        if name.endswith("_proj.weight"):
             update = (weight - before[name]).detach()
             noise = torch.randn(update.shape, generator=generator)
             squared = [torch.linalg.svdvals(matrix).square() for matrix in (update, noise)]

@@ -59,7 +59,9 @@ def verify_forward(case, data):
         "W x is missing: the path runs beside the matrix, not in its place": added(path, path, alpha / rank - 1),
         "the path is missing: this is W x alone": base,
         "the path is subtracted": added(base, path, -alpha / rank),
-        "alpha / r multiplies W x too: only the path is scaled": added(added(path, base), added(path, base), alpha / rank - 1),
+        "alpha / r multiplies W x too: only the path is scaled": (
+            added(added(base, base, alpha / rank - 1), path, alpha / rank)
+        ),
     }
     if len(W) == len(W[0]):
         mistakes |= {
@@ -131,6 +133,10 @@ def count_cases(rng):
         wide, narrow = rng.randint(20, 40), rng.randint(6, 19)
         cases.append({"shapes": [[wide, narrow], [wide, narrow], [narrow, wide + 1]], "rank": rank})
     return cases
+
+
+def drive_count(answer, case):
+    return answer([tuple(shape) for shape in case["shapes"]], case["rank"])
 
 
 def verify_count(case, data):
@@ -249,10 +255,7 @@ def verify_bugs(case, data):
 EXERCISES = {
     "6.1": Exercise(forward_cases, drive_forward, verify_forward, points=1, reference=lora_forward),
     "6.2": Exercise(start_cases, drive_start, verify_start, points=2, reference=start),
-    "6.3": Exercise(
-        count_cases, lambda answer, case: answer([tuple(shape) for shape in case["shapes"]], case["rank"]), verify_count,
-        points=1, reference=lora_count,
-    ),
+    "6.3": Exercise(count_cases, drive_count, verify_count, points=1, reference=lora_count),
     "6.4": Exercise(merging_cases, drive_merging, verify_merging, points=2, reference=merged_weight),
     "6.5": Exercise(lambda rng: [sorted(SIGNS)], lambda answer, case: answer, verify_bugs, points=3, reference=BUGS),
-}  # fmt: skip
+}
