@@ -12,7 +12,9 @@ Read the modules in this order; each lesson builds a part of one by hand and the
     chat                 conversations: templates, response masks, packing, files of instruction data
     prompting, tasks     templates and few-shot prompts; prompts with a verifier
     synthetic            Self-Instruct: generate, filter, deduplicate
-    parameter_efficient  last_k, bitfit, adapters, lora
+    parameter_efficient  last_k, bitfit, adapters, lora; merge and switch; the layers they insert are in wrappers
+    adapter_files        LoRA adapters in peft's format, both directions
+    memory               parameters and bytes of finetuning, counted before anything is allocated
     preferences          reward model and DPO, as weights of the same loss
     training             the loops: supervised finetuning and policy gradients
     figures              learning curves, value maps, token heat maps

@@ -1,8 +1,8 @@
 """Load a language model by name: a shipped pocket LM, a folder in the Hugging Face layout, or a hub id.
 
-Here: `load_lm` and what the shipped models say about themselves. Deliberately not here: sampling and scoring (text.py)
-and how the pocket LMs were made (pocket/pretrain.py). Weights are safetensors only, and code that comes with weights
-is never run. `transformers` is imported when a model is loaded, not before.
+Here: `load_lm`, what the shipped models say about themselves, and untrained models of a configuration. Deliberately
+not here: sampling and scoring (text.py) and how the pocket LMs were made (pocket/pretrain.py). Weights are safetensors
+only, and code that comes with weights is never run. `transformers` is imported when a model is loaded, not before.
 """
 
 from __future__ import annotations
@@ -81,6 +81,20 @@ def load_lm(
         raise ValueError(f"unknown model {name!r}: expected {_what_exists()}, a local folder, or a hub id owner/name")
     lm.name = name
     return lm.to(device or "cpu")
+
+
+def build_model(config, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """An untrained model of a `transformers` configuration; inside `torch.device("meta")` shapes without numbers.
+
+    Its class is the one the configuration names in `architectures`, else the causal LM of its kind.
+    """
+    import transformers
+
+    named = getattr(transformers, config.architectures[0], None) if config.architectures else None
+    with _quiet():
+        if named is not None:
+            return named._from_config(config, dtype=dtype)
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
 def pocket_models() -> list[str]:

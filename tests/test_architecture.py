@@ -30,7 +30,8 @@ IDEAS = {
         "tasks",
         "synthetic",
     ),
-    *("parameter_efficient", "preferences", "training", "models", "figures"),
+    *("parameter_efficient", "wrappers", "adapter_files", "memory"),
+    *("preferences", "training", "models", "figures"),
 }
 ROOMS = IDEAS | {"__init__", "__main__", "pocket", "course"}
 OWNERS = {  # the files that may import a library; no other file of the package does
