@@ -1,0 +1,136 @@
+"""C16 and C17: what a finetuning step holds, and how far few trained parameters get, with pocket-m.
+
+The formulas are those of the lesson's exercises; bytes are held against a real step, scores against full finetuning.
+"""
+
+import random
+from functools import partial
+
+import pytest
+import torch
+
+from ptlearn.chat import chat_prompt, render_all
+from ptlearn.course.exercise import exercises
+from ptlearn.memory import count_parameters, memory_budget, saved_bytes
+from ptlearn.models import load_lm
+from ptlearn.parameter_efficient import adapters, bitfit, last_k, trainable_parameters
+from ptlearn.pocket import relations
+from ptlearn.text import complete
+from ptlearn.training import fit_sft
+
+METHODS = {
+    "full": (None, 1e-3),
+    "last 1": (partial(last_k, k=1), 1e-2),
+    "bitfit": (bitfit, 3e-2),
+    "adapters": (partial(adapters, size=8), 1e-2),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The products are small: a second thread would spend its time waiting for the first."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def changed(name, model="pocket-m"):
+    method, lm = METHODS[name][0], load_lm(model)
+    return lm if method is None else method(lm)
+
+
+# ---------------------------------------------------------------- C16
+
+
+@pytest.mark.parametrize("model", ["pocket-s", "pocket-m"])
+@pytest.mark.parametrize("name, off", [("full", 0.01), ("last 1", 0.15)])
+def test_the_formulas_of_the_lesson_foretell_a_real_step(model, name, off):
+    finetuning_bytes, activation_bytes = (exercises(5)[number].reference for number in ("5.1", "5.2"))
+    lm = changed(name, model)
+    config, (trained, total) = lm.model.config, count_parameters(lm)
+    tokens = torch.randint(1, 4000, (8, 40), generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(trainable_parameters(lm))
+    loss, saved = saved_bytes(lm, lambda: lm.model(input_ids=tokens, labels=tokens, use_cache=False).loss)
+    loss.backward()
+    optimizer.step()
+    states = sum(value.nbytes for state in optimizer.state.values() for value in state.values())
+    gradients = sum(p.grad.nbytes for p in trainable_parameters(lm))
+    found = [sum(p.nbytes for p in lm.parameters()), gradients, states]
+    assert found == pytest.approx(finetuning_bytes(total, trained, 4), rel=0.01)
+    blocks = 1 if name == "last 1" else config.num_hidden_layers
+    sizes = (config.hidden_size, config.intermediate_size, config.vocab_size)
+    assert saved == pytest.approx(activation_bytes(8 * 40, blocks, *sizes), rel=off)
+
+
+def test_only_a_backward_pass_that_ends_early_halves_the_activations():
+    full, last, bias, inserted = (
+        memory_budget(load_lm("pocket-m"), METHODS[name][0], batch=16, length=64)
+        for name in ("full", "last 1", "bitfit", "adapters")
+    )
+    for small in (last, bias, inserted):
+        assert small.gradients < full.gradients / 2 and small.optimizer_states < full.optimizer_states / 2
+        assert small.weights >= full.weights
+    assert last.activations < full.activations / 2
+    assert min(bias.activations, inserted.activations) > full.activations / 2
+
+
+# ---------------------------------------------------------------- C17
+
+FIELDS = ("capital", "region", "language", "currency")
+WORDINGS = ("What is the {} of {}?", "Tell me the {} of {}.", "Name the {} of {}.", "Which {} does {} have?")
+
+
+def talk(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": f"{answer}."}]
+
+
+def answered(lm, talks):
+    texts = complete(lm, [chat_prompt(lm, given[:1]) for given in talks], max_new_tokens=8)
+    right = [text.strip() == given[1]["content"] for text, given in zip(texts, talks, strict=True)]
+    return sum(right) / len(right)
+
+
+@pytest.fixture(scope="module")
+def scores():
+    """Answers about countries that were not trained, in words that were not trained: base and each method."""
+    rng = random.Random(0)
+    facts = [(field, name, answer) for field in FIELDS for name, answer in relations.stated(field)]
+    names = sorted({name for _, name, _ in facts})
+    taught = set(rng.sample(names, 2 * len(names) // 3))
+    known = rng.choices([fact for fact in facts if fact[1] in taught], k=240)
+    others = rng.sample([fact for fact in facts if fact[1] not in taught], 60)
+    trained = [talk(rng.choice(WORDINGS).format(field, name), answer) for field, name, answer in known]
+    asked = [talk(f"Can you tell me the {field} of {name}?", answer) for field, name, answer in others]
+    found = {"base": answered(load_lm("pocket-m"), asked)}
+    for name, (_, lr) in METHODS.items():
+        lm = changed(name)
+        fit_sft(lm, render_all(lm, trained)[0], batch=16, lr=lr)
+        found[name] = answered(lm, asked)
+    return found
+
+
+def test_a_hundredth_of_the_parameters_comes_close_to_full_finetuning(scores):
+    assert scores["base"] <= 0.05 and scores["full"] >= 0.85
+    trained, total = count_parameters(changed("adapters"))
+    assert trained < total / 75 and scores["adapters"] >= scores["full"] - 0.1
+    trained, total = count_parameters(changed("bitfit"))
+    assert trained < total / 200 and scores["bitfit"] >= scores["full"] - 0.5
+
+
+def test_where_parameters_are_trained_matters_more_than_how_many(scores):
+    assert count_parameters(changed("last 1"))[0] > 30 * count_parameters(changed("bitfit"))[0]
+    assert scores["last 1"] <= scores["bitfit"] - 0.2
+
+
+def test_full_finetuning_stores_new_facts_in_steps_in_which_the_small_methods_do_not():
+    rng = random.Random(5)
+    names = sorted(name for name, _ in relations.stated("capital"))[:24]
+    codes = relations.label_words(rng, 24, True)
+    talks = [talk(f"What is the code of {name}?", code) for name, code in zip(names, codes)]
+    recalled = {}
+    for name, lr in (("full", 2e-3), ("bitfit", 3e-2)):
+        lm = changed(name)
+        fit_sft(lm, render_all(lm, talks)[0], batch=24, lr=lr, epochs=25)
+        recalled[name] = answered(lm, talks)
+    assert recalled["full"] >= 0.8 and recalled["bitfit"] <= 0.3
