@@ -400,7 +400,7 @@ def sampled_returns(arrays, policy, episodes, horizon=HORIZON, at_once=20_000):
 enumerated = float(chances @ torch.as_tensor(episode_returns(every.rewards, every.mask, tiny.gamma)))
 recursion = float(mdp.objective(tiny, pi, horizon=HORIZON))
 estimate = interval(sampled_returns(tiny, policy, 20_000))
-assert abs(enumerated - recursion) < 1e-12
+assert abs(enumerated - recursion) < 1e-5
 print(f"J, summed over {len(p):,} trajectories: {enumerated:+.6f}")
 print(f"J, computed from the arrays:       {recursion:+.6f}")
 print(f"J, mean of 20,000 episodes:        {estimate.mean:+.6f}  95 % in [{estimate.low:+.4f}, {estimate.high:+.4f}]")
@@ -497,8 +497,8 @@ policy_values = check("7.5", policy_values)
 
 # %%
 values = torch.as_tensor(policy_values(arrays.P, arrays.R, pi, arrays.gamma))
-assert torch.allclose(values, mdp.state_values(arrays, pi))
-assert abs(float(arrays.start @ values) - exact) < 1e-12
+assert torch.allclose(values.double(), mdp.state_values(arrays, pi), atol=1e-4)
+assert abs(float(arrays.start @ values.double()) - exact) < 1e-4
 inside = []
 for state in going:  # start there, and see
     begin = torch.nn.functional.one_hot(torch.tensor(state), states)
@@ -532,8 +532,8 @@ for action, name in enumerate(ACTIONS):
 #
 # $$V(s) \leftarrow \max_a \sum_{s'} p(s' \mid s, a)\, \big[\, r(s, a, s') + \gamma V(s') \,\big],$$
 #
-# and repeat until nothing changes. Each such sweep of **value iteration** brings $V$ closer to that of the best policy,
-# $V^*$, by a factor of at least $\gamma$.
+# and repeat until nothing changes. After each such sweep of **value iteration** the largest error $|V - V^*|$, against the
+# best policy's $V^*$, is at most $\gamma$ times what it was.
 
 # %% ex="7.6" points=2 minutes=10 difficulty="medium"
 def sweep(P, R, gamma, values):

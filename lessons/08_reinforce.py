@@ -816,8 +816,8 @@ except ValueError as refusal:
     print(f"run C, at its second update: {str(refusal).split(': at row')[0]}")
 
 # %% [markdown]
-# **What you saw.** The curves say *that*, the property test says *what*. Two of the bugs pass for right at the policy
-# where everybody tests, the uniform one: test at another one as well. Run B even learns for a while. Then its returns
+# **What you saw.** The curves say *that*, the property test says *what*. At the uniform policy, where everybody tests,
+# run C passes for right, and run D has the right direction, only shorter: test at another policy as well. Run B even learns for a while. Then its returns
 # turn positive, and every step of padding makes action 0 in state 0 more likely, a walk into the border. Run C's loss
 # is right, its data are not: they come from another policy. For that the record keeps the log-probabilities that it was
 # sampled with; `check_behavior` recomputes them, and `train_policy` does so before every update.

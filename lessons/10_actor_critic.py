@@ -314,8 +314,8 @@ fitted_values = check("10.3", fitted_values)
 # %% [markdown] ex="10.3" role="hints"
 # <details><summary>Hint 1</summary>The number with the least squared error to several targets is their mean; leave the
 # padding out.</details>
-# <details><summary>Hint 2</summary>`torch.zeros(states).index_add(0, seen, targets[mask])` sums per state,
-# `torch.bincount(seen, minlength=states)` counts.</details>
+# <details><summary>Hint 2</summary>`torch.zeros(states, dtype=targets.dtype).index_add(0, seen, targets[mask])` sums per
+# state, `torch.bincount(seen, minlength=states)` counts.</details>
 
 # %% [markdown]
 # The label need not be the whole return. Replace it by $r_t + \gamma V_w(s_{t+1})$, fit, replace again with the new
@@ -524,9 +524,10 @@ for n in (1, 2, 4, 8, 16, 200):
 
 # %% [markdown]
 # **What you saw.** [C34] Trusting the critic at once, instead of never, cuts the variance sevenfold ($n = 1$ against
-# $n = 200$) and pays with bias. Neither end is best: the error is U-shaped in $\lambda$, and in $n$. Where the bottom lies depends on what you have: a better critic
-# moves it to the left, a larger batch, which averages variance away and leaves the bias, to the right. That is why
-# $\lambda$ and $n$ are knobs, and why λ = 0.95 is a common default where batches are large.
+# $n = 200$) and pays with bias. Neither end is best: the error is U-shaped in $\lambda$, and in $n$. Where the bottom
+# lies depends on what you have: a better critic moves it to the left, a larger batch, which averages variance away and
+# leaves the bias, to the right. That is why $\lambda$ and $n$ are knobs, and why λ = 0.95 is a common default where
+# batches are large.
 
 # %% [markdown]
 # ## Actor and critic
@@ -623,7 +624,7 @@ print("the loop above and training.train_policy arrive at the same policy and th
 
 # %% [markdown]
 # ## Against REINFORCE
-# The rival is lesson 09's best: reward-to-go with a leave-one-out baseline. Same map, same batch of episodes, same
+# The rival is reward-to-go minus the average return of the *other* episodes. Same map, same batch of episodes, same
 # seeds. Each gets its best step size out of the same small grid, chosen on five seeds that are not used again. (The
 # critic's step size and $\lambda = 0.5$ are not tuned here; they were fixed after a few tries on other seeds.) The score
 # is the number of episodes until the *exact* $J$ of the policy reaches 95 % of the best (the agents never see it). A run
