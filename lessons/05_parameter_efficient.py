@@ -18,7 +18,6 @@ from functools import partial
 
 import torch
 from matplotlib import pyplot
-from transformers import GPT2Config, LlamaConfig, logging
 
 from ptlearn import figures, parameter_efficient
 from ptlearn.chat import chat_prompt, render_all
@@ -41,8 +40,11 @@ args = arguments(
     seed=(0, "of everything else"),
 )
 torch.set_num_threads(1)  # the products are small: a second thread would mostly wait for the first
-logging.set_verbosity_error()
 lm = load_lm(args.model)
+
+from transformers import GPT2Config, LlamaConfig, logging
+
+logging.set_verbosity_error()
 print(f"{args.model}: {count_parameters(lm)[1]:,} parameters, {lm.model.config.num_hidden_layers} blocks")
 
 # %% [markdown]
@@ -462,7 +464,8 @@ for name, shrunk in saves.items():
 # %% [markdown]
 # **What you saw.** A small method saves what is kept per *trained* number. The backward pass still runs through all
 # blocks, so activations go down by a tenth (LoRA) to a quarter (BitFit) only: a linear layer with a frozen weight need
-# not remember its input. (Your formula does not know that and predicts too much here; `memory_budget`, which runs the shapes, does.)
+# not remember its input. (Your formula does not know that and predicts too much here; `memory_budget`, which runs the
+# shapes, does.)
 # Only `last 1` cuts the pass short. For pocket-m activations decide the total; for the 7B model above, with one
 # sequence, gradients and optimizer states are three times what the activations are.
 
