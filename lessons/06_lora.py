@@ -7,7 +7,7 @@
 # every task. LoRA freezes the weights and trains a narrow path beside them, $BA$, which starts at zero and can be added
 # into the weights afterwards. In this lesson you build it by hand, hold it against the `peft` library and the tables of
 # its paper, and measure what the rank buys. *(Lecture: "LoRA: add low-rank matrices as additional parameters"; claims
-# C17–C22.)* About 70 minutes; runs in 80 s on two CPU cores.
+# C17–C22.)* About 70 minutes; runs in 85 s on two CPU cores.
 #
 # **You will need** finetuning on conversations, as in `ptlearn.training.fit_sft`. **You will be able to** write LoRA in
 # a dozen lines, put it on any linear layer by name, count what it trains, merge it, keep several on one model, and find
@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import transformers
 from matplotlib import pyplot
 from torch import nn
 
@@ -151,6 +150,8 @@ print(f"{trained:,} of {every:,} parameters are trained; the logits are those of
 # Three tiny models with random weights:
 
 # %%
+import transformers  # loaded already, by load_lm
+
 small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "vocab_size": 300}  # fmt: skip
 LAYOUTS = {
@@ -179,7 +180,6 @@ for name, (config, targets) in LAYOUTS.items():
 
 # %%
 warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers by an old name
-warnings.filterwarnings("ignore", message="IProgress not found")  # and would like to draw bars
 try:
     import peft
 except ImportError:
@@ -334,12 +334,12 @@ print("base: asked {:.0%}, new facts {:.0%}".format(*score(lm)))
 # comparison would be one of step sizes.
 
 # %%
-def finetuned(rank, lr, seed, epochs=args.epochs):
+def finetuned(rank, lr, seed):
     """A finetuned model, of LoRA with this rank or of all weights (None), and its losses."""
     model = load_lm(args.model)
     if rank is not None:
         lora(model, targets=args.targets, rank=rank, alpha=4 * rank, seed=seed)
-    return model, fit_sft(model, examples, epochs=epochs, batch=10, lr=lr, seed=seed).loss
+    return model, fit_sft(model, examples, epochs=args.epochs, batch=10, lr=lr, seed=seed).loss
 
 
 best = {}
@@ -393,13 +393,16 @@ show(figure, alt=alt.format(*ends[0], *ends[1]))
 # Is a rank of 1 too *small* for eight facts, or only too slow at a step size that was chosen for $r = 4$?
 
 # %%
-for change, lr, epochs in (("a step size 3 times as large", 3 * best["LoRA"], args.epochs),
-                           ("3 times the epochs", best["LoRA"], 3 * args.epochs)):  # fmt: skip
-    model, losses = finetuned(1, lr, args.seed, epochs)
-    print(f"r = 1, {change}: last loss {losses[-1]:.3f}, asked {{:.2f}}, new facts {{:.2f}}".format(*score(model)))
+for seed in range(args.seeds):
+    model, losses = finetuned(1, 3 * best["LoRA"], args.seed + seed)
+    asked, new = score(model)
+    print(f"r = 1, step size three times as large: last loss {losses[-1]:.3f}, asked {asked:.2f}, new facts {new:.2f}")
 
 # %% [markdown]
-# TEXT-SLOW
+# **What you saw.** Too slow, not too small: with a larger step size one direction per matrix learns the new facts too
+# (compare with 0.17 above). The curve against the rank is at *one* step size and 40 steps. It shows how fast each rank
+# learns here, and not what it could hold; "performance goes up with $r$" can mean either, and a fair comparison of ranks
+# needs a sweep for each.
 
 # %% [markdown]
 # ## Merging
@@ -467,13 +470,14 @@ for place, name in ((1, "merged"), (2, "unmerged")):
 
 # %% [markdown]
 # ## Many adapters, one base
-# Two adapters on one model, each trained for its own part of the examples; every request names the one it wants.
+# Two adapters on one model, each trained for its own part of the examples, with the larger step size; every request
+# names the one it wants.
 
 # %%
 shared = load_lm(args.model)
 for name, conversations in (("capitals", CAPITALS), ("homes", HOMES)):
     lora(shared, targets=args.targets, rank=4, alpha=16, name=name, seed=args.seed)
-    fit_sft(shared, render_all(shared, conversations)[0], epochs=args.epochs, batch=4, lr=best["LoRA"], seed=args.seed)
+    fit_sft(shared, render_all(shared, conversations)[0], epochs=args.epochs, batch=4, lr=3 * best["LoRA"], seed=args.seed)
 requests = [("capitals", f"Name the capital of {others[0][0]}."), ("homes", f"Which city does {people[0]} live in?"),
             (None, f"Name the capital of {others[0][0]}.")]  # fmt: skip
 for name, question in requests:
@@ -577,8 +581,8 @@ show(figure, alt="Left: the singular values of the updates fall faster than thos
 # the *change*: 22 of 160, with nothing in the training that asked for it. (It is how the paper words its hypothesis too:
 # the change has a low "intrinsic rank".)
 #
-# And the score needs still less. One singular value of each update carries the asking, eight carry the new facts, the
-# very ranks that LoRA needed. The rest of full finetuning's update does harm, if anything: cut down to 2, it answers 1.00
+# And the score needs still less. One singular value of each update carries the asking, eight carry the new facts. (That
+# eight were used does not say that eight are needed: see the rank of 1 above.) The rest of full finetuning's update does harm, if anything: cut down to 2, it answers 1.00
 # of the questions about other countries, whole 0.80. That is what it had forgotten, and the cut brings it back.
 
 # %% [markdown]
@@ -732,7 +736,7 @@ print(bugs)
 # - The model at the start is the base, bit for bit; with the path switched off it is the base again, at any time.
 # - Merged, it costs nothing per token; unmerged, several adapters share one base.
 # - Optimizer states and checkpoints shrink by the factor of the counts; the weights in memory do not.
-# - What the rank must be depends on how much is new: ask for behavior, and a rank of 1 may do.
+# - A low rank is enough here, and learns more slowly at the same step size; asking for a behavior needs least.
 #
 # ## Try next
 # - `--targets "q_proj|v_proj"`, the layers of the paper: which of the two scores suffers?
