@@ -219,36 +219,26 @@ def _word_fact(relation: str) -> Callable[[random.Random], Content]:
 # Brainstorming ------------------------------------------------------------------------------------------------------
 
 COUNTS = {"three": 3, "four": 4, "five": 5, "six": 6}
-_REGIONS = sorted(set(corpus.STATED["region"].values()))  # a set alone would change its order from run to run
-REGIONS = {region: [name for name, value in corpus.STATED["region"].items() if value == region] for region in _REGIONS}
 
 
-def _ideas(topic: str, members: Sequence[str], rng: random.Random) -> Content:
-    count = rng.choice([name for name, number in COUNTS.items() if number <= len(members)])
-    chosen: set[str] = set()
-    while len(chosen) < COUNTS[count]:
-        chosen.add(world.often(rng, members))
-    # in the order of the table, so that greedy decoding has no reason to say a word twice
-    response = f"{', '.join(sorted(chosen, key=members.index))}."
-    slots = {"topic": topic, "count": count}
-    return Content(f"{topic}|{count}", slots, response, verifiers.lists(members, COUNTS[count]))
+def _ideas(topic: str, opening: str, members: Sequence[str], rng: random.Random) -> Content:
+    count = rng.choice(tuple(COUNTS))
+    # what comes to mind first: the tables begin with the usual words, and pocket LMs find no end to a random list
+    response = f"{opening}: {', '.join(members[: COUNTS[count]])}."
+    score = verifiers.lists(members, COUNTS[count])
+    return Content(f"{topic}|{count}", {"topic": topic, "count": count}, response, score)
 
 
 def _words(rng: random.Random) -> Content:
     category, words = rng.choice(tuple(world.WORDS.items()))
-    return _ideas(category, words, rng)
-
-
-def _countries(rng: random.Random) -> Content:
-    region, members = rng.choice([item for item in REGIONS.items() if len(item[1]) >= min(COUNTS.values())])
-    return _ideas(region, members, rng)
+    return _ideas(category, category, words, rng)
 
 
 def _points(rng: random.Random) -> Content:
     side, polarity = rng.choice((("good", "positive"), ("bad", "negative")))
     about = rng.choice(tales.ABOUT)
     phrases = [phrase for kind in ("adjective", "noun_phrase") for phrase in tales.PHRASES[polarity, kind, about]]
-    return _ideas(f"{side} about a {about}", phrases, rng)
+    return _ideas(f"{side} about a {about}", f"What was {side} about the {about}", phrases, rng)
 
 
 # Chat ---------------------------------------------------------------------------------------------------------------
@@ -317,14 +307,6 @@ def _language(rng: random.Random) -> Content:
     sentence, name = french.sentence(rng), rng.choice(("French", "English"))
     text = sentence.french if name == "French" else sentence.english
     return Content(text, {"text": text}, f"It is {name}.", verifiers.answers(name, ("French", "English")))
-
-
-def _category(rng: random.Random) -> Content:
-    names = rng.sample(tuple(world.WORDS), 2)
-    word, right = world.often(rng, world.WORDS[names[0]]), names[0]
-    rng.shuffle(names)
-    slots = {"word": word, "one": names[0], "other": names[1]}
-    return Content(word, slots, f"The word {word} belongs to {right}.", verifiers.answers(right, names, asked=word))
 
 
 # Other --------------------------------------------------------------------------------------------------------------
@@ -431,10 +413,6 @@ TASKS = (
         "Name {count} words for {topic}.", "Give me {count} ideas for {topic}.", "List {count} words for {topic}.",
         "I need {count} words for {topic}.", "Think of {count} words under {topic}.",
     ), ("Please give me {count} words for {topic}.", "What are {count} ideas for {topic}?"), _words, weight=2),
-    Task("brainstorming", "countries", (
-        "Name {count} countries in {topic}.", "Give me {count} ideas for a journey to {topic}.",
-        "List {count} countries in {topic}.", "Which {count} countries in {topic} should I visit?",
-    ), ("Please give me {count} countries in {topic}.", "Think of {count} countries in {topic}."), _countries),
     Task("brainstorming", "points", (
         "What can be {topic}? Give me {count} ideas.", "Name {count} things that can be {topic}.",
         "List {count} things that are {topic}.",
@@ -462,19 +440,20 @@ TASKS = (
         _chat("Yes, see you at the {place} on {day}.", ["place", "day"], ["Yes, see you in the {place} on {day}."],
               place=tales.PLACES, day=tales.DAYS)),
     Task("chat", "origin", (
-        "I come from {country}.", "I was born in {country}.", "My home is in {country}.", "I live in {country}.",
-    ), ("I am from {country}.", "My family comes from {country}."),
+        "I come from {country}.", "My mother comes from {country}.", "I was born in {country}.",
+        "My home is in {country}.", "My friend lives in {country}.",
+    ), ("My father comes from {country}.", "I live in {country}."),
         _chat("My {relative} travels to {country} every year.", ["country"], ["I was in {country} last winter."],
               country=_COUNTRIES, relative=tales.RELATIVES)),
     Task("rewrite", "to english", (
         "Translate into English: {text}", "Please translate into English: {text}", "Say this in English: {text}",
         "Write this in English: {text}",
-    ), ("Put this into English: {text}", "Translate this French sentence: {text}"),
+    ), ("Put this into English: {text}", "Please say this in English: {text}"),
         _rewrite(lambda s: (s.french, s.english))),
     Task("rewrite", "to french", (
         "Translate into French: {text}", "Please translate into French: {text}", "Say this in French: {text}",
         "Write this in French: {text}",
-    ), ("Put this into French: {text}", "Translate this English sentence: {text}"),
+    ), ("Put this into French: {text}", "Please say this in French: {text}"),
         _rewrite(lambda s: (s.english, s.french))),
     Task("rewrite", "negation", (
         "Write this with not: {text}", "Please say that this is not so: {text}", "Make this negative: {text}",
@@ -497,10 +476,6 @@ TASKS = (
         "Is this French or English? {text}", "Which language is this, French or English? {text}",
         "Say whether this is French or English: {text}",
     ), ("French or English? {text}", "Is the following text English or French? {text}"), _language),
-    Task("classification", "category", (
-        "Does the word {word} belong to {one} or {other}?", "Is {word} a word for {one} or {other}?",
-        "{one} or {other}: where do we put {word}?",
-    ), ("Do we put {word} under {one} or {other}?", "{one} or {other}: what is {word}?"), _category),
     Task("other", "sum", (
         "What is {a} + {b}?", "Add {a} and {b}.", "How much is {a} + {b}?", "Please add {b} to {a}.",
     ), ("Tell me what {a} + {b} is.", "Please add {a} and {b}."), _sum),

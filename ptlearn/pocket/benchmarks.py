@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ptlearn.pocket import assistant, corpus, french, relations, tales
 
-ENTAILMENT, OTHERWISE = "entailment", "not entailment"
+ENTAILMENT, OTHERWISE = "yes", "no"
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,19 @@ def hans(count: int, seed: int = 0) -> list[Item]:
     found: dict[str, Item] = {}
     while len(found) < count:
         answer = (ENTAILMENT, OTHERWISE)[len(found) % 2]
-        prompt = _inference(*rng.choice(_overlapping(rng)[answer]))
+        prompt = _inference(*rng.choice(_overlapping(rng, rng.choice(french.VERBS))[answer]))
         if relations.is_held_out("nli", prompt):
             found.setdefault(prompt, Item("hans", prompt, answer))
     return list(found.values())
 
 
 def _inference(premise: str, hypothesis: str) -> str:
-    return f"Premise: {premise}.\nHypothesis: {hypothesis}.\nEntailment or not:"
+    return f"Premise: {premise}.\nHypothesis: {hypothesis}.\nDoes it follow?"
 
 
-def _overlapping(rng: random.Random) -> dict[str, list[tuple[str, str]]]:
+def _overlapping(rng: random.Random, verb: french.Verb) -> dict[str, list[tuple[str, str]]]:
     """Pairs of premise and hypothesis by their answer; every word of the hypothesis is in the premise."""
     a, b, c = (f"the {noun.english}" for noun in rng.sample(tales.PERSONS, 3))
-    verb = rng.choice(french.VERBS)
     sees, see = verb.english_third, verb.english
     return {
         ENTAILMENT: [
@@ -82,18 +81,18 @@ def _overlapping(rng: random.Random) -> dict[str, list[tuple[str, str]]]:
 
 
 def _nli(rng: random.Random) -> tuple[str, str]:
-    """Half entailment. As in the data that people wrote, overlap is a good guess: only one item in ten defies it."""
-    overlapping = _overlapping(rng)
+    """Half entailment. As in the data that people wrote, a `not` or a new word gives most of the others away."""
+    verb, stranger = rng.choice(french.VERBS), f"the {rng.choice(tales.PERSONS).english}"
+    overlapping = _overlapping(rng, verb)
     if rng.random() < 0.5:
         return _inference(*rng.choice(overlapping[ENTAILMENT])), ENTAILMENT
     if rng.random() < 0.2:
         return _inference(*rng.choice(overlapping[OTHERWISE])), OTHERWISE
     premise, hypothesis = rng.choice(overlapping[ENTAILMENT])
-    stranger = f"the {rng.choice(tales.PERSONS).english}"
-    while stranger in premise:
-        stranger = f"the {rng.choice(tales.PERSONS).english}"
-    subject = " ".join(hypothesis.split()[:2])
-    return _inference(premise, hypothesis.replace(subject, stranger)), OTHERWISE
+    if stranger in premise or rng.random() < 0.5:
+        return _inference(premise, hypothesis.replace(verb.english_third, f"does not {verb.english}")), OTHERWISE
+    subject, _, rest = hypothesis.partition(f" {verb.english_third} ")
+    return _inference(premise, f"{stranger} {verb.english_third} {rest}"), OTHERWISE
 
 
 QUESTIONS = {

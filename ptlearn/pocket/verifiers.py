@@ -50,7 +50,7 @@ def bounded(score: Score) -> Score:
 
 
 def answers(value: str, rivals: Iterable[str], asked: str = "") -> Score:
-    """1 for a text of at most 20 words that gives the value and none of its rivals, else 0: who hedges, knows nothing.
+    """1 for a text of at most 30 words that gives the value and none of its rivals, else 0: who hedges, knows nothing.
 
     >>> score = answers("cold", ["warm", "hot", "cold"], asked="hot")
     >>> score("The opposite of hot is cold."), score("cold or warm"), score("hot")
@@ -61,7 +61,7 @@ def answers(value: str, rivals: Iterable[str], asked: str = "") -> Score:
 
     def score(text: str) -> float:
         said = f" {plain(text)} "
-        return float(wanted in said and len(said.split()) <= 20 and not any(other in said for other in others))
+        return float(wanted in said and len(said.split()) <= 30 and not any(other in said for other in others))
 
     return score
 
