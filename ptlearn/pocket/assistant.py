@@ -96,8 +96,21 @@ def requests(
 
 
 def held_out_requests(each: int, seed: int = 0) -> list[Request]:
-    """A test set: `each` held-out requests of every use case, so that the rare ones are measured as well."""
+    """A test set: `each` held-out requests of every use case, so that the rare ones are measured as well.
+
+    Up to 30 of each are all different; brainstorming has 39 prompts that are held out, the others more.
+    """
     return [request for name in SHARES for request in requests(each, seed, use_cases=[name], held_out=True)]
+
+
+def capital_questions() -> list[Request]:
+    """The capital of every country that the corpus states it for, asked in the held-out phrasings (C02, C08).
+
+    Most of these countries also occur in training requests, in other words; `held_out_requests` has the rest.
+    """
+    [task] = [task for task in TASKS if task.name == "capital"]
+    contents = [_fact_about("capital", country) for country in stated("capital")]
+    return [_put(task, phrasing, content) for phrasing in task.held_out_phrasings for content in contents]
 
 
 def conversations(items: Iterable) -> list[list[dict[str, str]]]:
@@ -149,9 +162,12 @@ def _request(use_case: str, rng: random.Random, held_out: bool) -> Request:
     [task] = rng.choices(tasks, [task.weight for task in tasks])
     while relations.is_held_out(task.name, (content := task.draw(rng)).key) != held_out:
         pass
-    phrasing = rng.choice(task.held_out_phrasings if held_out else task.phrasings)
-    prompt = phrasing.format(**content.slots)
-    return Request(use_case, task.name, prompt, content.response, verifiers.bounded(content.score))
+    return _put(task, rng.choice(task.held_out_phrasings if held_out else task.phrasings), content)
+
+
+def _put(task: Task, phrasing: str, content: Content) -> Request:
+    prompt, score = phrasing.format(**content.slots), verifiers.bounded(content.score)
+    return Request(task.use_case, task.name, prompt, content.response, score)
 
 
 # Generation ---------------------------------------------------------------------------------------------------------
@@ -189,21 +205,20 @@ def _description(rng: random.Random) -> Content:
 
 @functools.cache
 def stated(name: str) -> list[str]:
-    """The countries whose field the corpus states and whose name does not give it away (Mexico City, a leone)."""
+    """Countries whose field the corpus states and whose name does not give it away (Mexico City, a leone)."""
     facts = ((c, verifiers.plain(c), verifiers.plain(value)) for c, value in corpus.STATED[name].items())
     return [c for c, country, value in facts if country not in value and value not in country]
 
 
+def _fact_about(name: str, country: str) -> Content:
+    value = corpus.STATED[name][country]
+    response = corpus.WORDINGS[name][0][1].format(name=country, value=value)
+    score = verifiers.answers(value, set(corpus.STATED[name].values()), asked=country)
+    return Content(country, {"name": country}, response, score)
+
+
 def _fact(name: str) -> Callable[[random.Random], Content]:
-    countries, values = stated(name), set(corpus.STATED[name].values())
-
-    def draw(rng: random.Random) -> Content:
-        country = rng.choice(countries)
-        value = corpus.STATED[name][country]
-        response = corpus.WORDINGS[name][0][1].format(name=country, value=value)
-        return Content(country, {"name": country}, response, verifiers.answers(value, values, asked=country))
-
-    return draw
+    return lambda rng: _fact_about(name, rng.choice(stated(name)))
 
 
 def _word_fact(relation: str) -> Callable[[random.Random], Content]:
@@ -219,7 +234,7 @@ def _word_fact(relation: str) -> Callable[[random.Random], Content]:
 
 # Brainstorming ------------------------------------------------------------------------------------------------------
 
-COUNTS = {"three": 3, "four": 4, "five": 5, "six": 6}
+COUNTS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7}
 
 
 def _ideas(topic: str, opening: str, members: Sequence[str], rng: random.Random) -> Content:
@@ -413,11 +428,13 @@ TASKS = (
     Task("brainstorming", "words", (
         "Name {count} words for {topic}.", "Give me {count} ideas for {topic}.", "List {count} words for {topic}.",
         "I need {count} words for {topic}.", "Think of {count} words under {topic}.",
-    ), ("Please give me {count} words for {topic}.", "What are {count} ideas for {topic}?"), _words, weight=2),
+    ), ("Please give me {count} words for {topic}.", "What are {count} ideas for {topic}?",
+        "Tell me {count} words for {topic}."), _words, weight=2),
     Task("brainstorming", "points", (
         "What can be {topic}? Give me {count} ideas.", "Name {count} things that can be {topic}.",
         "List {count} things that are {topic}.",
-    ), ("Give me {count} ideas for what can be {topic}.", "Think of {count} things that are {topic}."), _points),
+    ), ("Give me {count} ideas for what can be {topic}.", "Think of {count} things that are {topic}.",
+        "Tell me {count} things that can be {topic}."), _points),
     Task("chat", "greeting", (
         "Hello, my name is {name}.", "Good morning, I am {name}.", "Hello, {name} is my name.", "Hi, I am {name}.",
     ), ("Good morning, my name is {name}.", "Hello, I am {name}."),
@@ -473,7 +490,7 @@ TASKS = (
         "Is this review positive or negative? {text}", "Positive or negative? {text}",
         "{text} Is that positive or negative?", "Say whether this is positive or negative: {text}",
     ), ("Is this positive or negative? {text}", "Is the following review negative or positive? {text}"), _sentiment),
-    Task("classification", "language", (
+    Task("classification", "language of text", (
         "Is this French or English? {text}", "Which language is this, French or English? {text}",
         "Say whether this is French or English: {text}",
     ), ("French or English? {text}", "Is the following text English or French? {text}"), _language),

@@ -24,7 +24,9 @@ class Item:
 
 
 def items(count: int, seed: int = 0, *, benchmarks: Iterable[str] | None = None, held_out: bool = False) -> list[Item]:
-    """Draw items, all benchmarks alike. Prompts differ; the first n of a larger count are the n of a smaller one.
+    """Draw items, all benchmarks alike; the first n of a larger count are the n of a smaller one.
+
+    Prompts differ, until a benchmark has no more: there are some 550 questions to train on and 60 held out.
 
     Raises: ValueError for a negative count and for an unknown benchmark.
     Source: claim C09.
@@ -36,13 +38,24 @@ def items(count: int, seed: int = 0, *, benchmarks: Iterable[str] | None = None,
     if count < 0 or not chosen or not set(chosen) <= set(BENCHMARKS):
         raise ValueError(f"count={count}, benchmarks={chosen}: expected 0 or more of {', '.join(BENCHMARKS)}")
     rng = random.Random(f"benchmarks:{seed}:{held_out}")
-    found: dict[str, Item] = {}
-    while len(found) < count:
+    found: list[Item] = []
+    seen: set[str] = set()
+    for _ in range(count):
         name = rng.choice(chosen)
+        for _ in range(100):
+            item = _item(name, rng, held_out)
+            if item.prompt not in seen:
+                break
+        seen.add(item.prompt)
+        found.append(item)
+    return found
+
+
+def _item(name: str, rng: random.Random, held_out: bool) -> Item:
+    prompt, response = BENCHMARKS[name](rng)
+    while relations.is_held_out(name, prompt) != held_out:
         prompt, response = BENCHMARKS[name](rng)
-        if relations.is_held_out(name, prompt) == held_out:
-            found.setdefault(prompt, Item(name, prompt, response))
-    return list(found.values())
+    return Item(name, prompt, response)
 
 
 def hans(count: int, seed: int = 0) -> list[Item]:
