@@ -401,9 +401,9 @@ show(figure, alt=f"Score against trained parameters, mean of {args.seeds} seeds:
 
 # %% [markdown]
 # **What you saw.** [C17] The base model answers nothing. Adapters with about 1 % of the parameters and LoRA with 6 % reach
-# full finetuning, and BitFit with 0.4 % comes close: the lecture's "yes". Last-k does not. The last block, with almost
-# 40 times as many numbers as there are biases, answers a fifth to a quarter of the questions at the best of its
-# learning rates, two blocks about two thirds. *Where* numbers are trained decides, not how many. A likely reason: that
+# full finetuning, and BitFit with 0.4 % comes within a sixth of it: the lecture's "yes". Last-k does not. The last block, with almost
+# 40 times as many numbers as there are biases, answers about a quarter of the questions at the best of its
+# learning rates, two blocks about seven tenths. *Where* numbers are trained decides, not how many. A likely reason: that
 # this is a question, and about which country, has to be noticed low in the model so that the blocks above fetch the
 # fact; biases and adapters can do that in every block, the last block sees only what the others fetched.
 #
