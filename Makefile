@@ -17,7 +17,6 @@ build: $(READY)
 	.venv/bin/python -m ptlearn build
 
 bench: $(READY)
-	.venv/bin/pip install -q -c constraints.txt -e '.[bench]'
 	for script in benchmarks/*.py; do .venv/bin/python $$script; done
 
 site: $(READY)
