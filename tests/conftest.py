@@ -78,3 +78,12 @@ def llama_lm(tiny_folders):
     from ptlearn.models import load_lm
 
     return load_lm(tiny_folders["llama"])
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For small tensors, where a second thread only waits; and sums over two threads round differently from one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

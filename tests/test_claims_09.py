@@ -20,13 +20,7 @@ from ptlearn.training import train_policy
 HORIZON, SIZE = 40, 8  # of the lesson's world: the time limit, and the episodes in a batch
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The tensors are small: a second thread would spend its time waiting for the first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def gradients(rollout, weights, pi):

@@ -121,15 +121,6 @@ fit_sft(lm, made(200), batch=4, seed=5, checkpoint=Path({checkpoint!r}), checkpo
 """
 
 
-@pytest.fixture
-def one_thread():
-    """As the killed process has: sums over two threads round differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_a_killed_process_resumes_to_the_same_numbers(tiny_folders, tmp_path, one_thread):
     checkpoint = tmp_path / "run" / "sft.safetensors"
     code = RUN.format(tests=str(Path(__file__).parent), folder=str(tiny_folders["llama"]), checkpoint=str(checkpoint))
