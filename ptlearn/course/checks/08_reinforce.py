@@ -8,7 +8,7 @@ import statistics
 
 import torch
 
-from ptlearn.course.diagnosis import differences
+from ptlearn.course.diagnosis import differences, misnamed
 from ptlearn.course.exercise import Exercise
 from ptlearn.policy_gradient import policy_gradient_loss, total_return
 
@@ -417,16 +417,7 @@ SEEN = {
 
 
 def verify_bugs(case, data):
-    if not isinstance(data, dict) or set(data) != set(BUGS):
-        found = sorted(data) if isinstance(data, dict) else data
-        return f"the answer is a dict with the keys A, B, C and D, not {found!r}"
-    for run, bug in BUGS.items():
-        chosen = " ".join(str(data[run]).lower().split())
-        if chosen not in SIGNS:
-            return f"{run}: {data[run]!r} is not on the list: {', '.join(SIGNS)}"
-        if chosen != bug:
-            return f"{run}: '{chosen}' {SIGNS[chosen]}; {SEEN[run]}"
-    return None
+    return misnamed(data, BUGS, SIGNS, SEEN)
 
 
 EXERCISES = {

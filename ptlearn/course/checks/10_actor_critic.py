@@ -3,7 +3,7 @@
 The expectations are plain Python on lists, from the definitions; tensors are made in `drive` alone.
 """
 
-from ptlearn.course.diagnosis import differences
+from ptlearn.course.diagnosis import differences, misnamed
 from ptlearn.course.exercise import Exercise
 from ptlearn.policy_gradient import advantage
 
@@ -423,17 +423,7 @@ SEEN = {
 
 
 def verify_bugs(case, data):
-    if not isinstance(data, dict) or set(data) != set(BUGS):
-        found = sorted(data) if isinstance(data, dict) else data
-        return f"the answer is a dict with the keys A, B, C and D, not {found!r}"
-    names = {name.lower(): name for name in SIGNS}
-    for run, bug in BUGS.items():
-        chosen = names.get(" ".join(str(data[run]).lower().split()))
-        if chosen is None:
-            return f"{run}: {data[run]!r} is not on the list: {', '.join(SIGNS)}"
-        if chosen != bug:
-            return f"{run}: '{chosen}' {SIGNS[chosen]}; {SEEN[run]}"
-    return None
+    return misnamed(data, BUGS, SIGNS, SEEN)
 
 
 EXERCISES = {
