@@ -3,7 +3,7 @@
 A verifier is a function from a completion to a reward, and a task is a name, problems and the room for an answer. A
 language model meets a task as an agent meets a world: `text_collection` samples the completions and pays the rewards.
 Deliberately not here: sampling (text, text_collection), and the use cases of an assistant (pocket.assistant).
-Order: Problem, Task, prompts, score; pass_at_k; verifiers; the pocket tasks; GSM8K.
+Order: Problem, Task, prompt_texts, score; pass_at_k; verifiers; the pocket tasks; GSM8K.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Task:
     chat: bool = True
 
 
-def prompts(lm, task: Task, problems: Sequence[Problem]) -> list[str]:
+def prompt_texts(lm, task: Task, problems: Sequence[Problem]) -> list[str]:
     """The texts that the model is to go on with.
 
     Raises: ValueError if there are no problems, or as `chat.chat_prompt` if the task is a chat.

@@ -59,10 +59,11 @@ def sample_text(
              the first, mask is True on sampled tokens alone, logprobs are as sampled, rewards are zero, terminated
              is True where the end token or a stop string (both sampled, so in the record) ended the row.
     Raises:  ValueError naming the argument: no prompts, a prompt that is no string or too long for the context,
-             max_new_tokens, temperature, top_k, top_p out of range, an empty stop string.
+             max_new_tokens, temperature, top_k, top_p out of range, a stop string that is empty or that the tokenizer
+             cannot produce.
     """
     check_sampling(temperature, top_k, top_p)
-    stop = _check_stop(stop)
+    stop = _check_stop(lm, stop)
     tokens = _encode_prompts(lm, prompts, max_new_tokens)
     # all draws at once, so that a row's own do not depend on when the others end
     uniforms = torch.rand(len(tokens), max_new_tokens, generator=torch.Generator().manual_seed(seed)).to(lm.device)
@@ -84,7 +85,7 @@ def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str 
     Returns: the text of each continuation, before the stop string and without the end token.
     Raises:  ValueError as `sample_text`.
     """
-    stop = _check_stop(stop)
+    stop = _check_stop(lm, stop)
     tokens = _encode_prompts(lm, prompts, max_new_tokens)
 
     def most_likely(logits: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -104,7 +105,7 @@ def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str 
 
 def completions(lm, rollout: Rollout, stop: str | Sequence[str] = ()) -> list[str]:
     """The text of each row's sampled tokens, before the first stop string and without the end token."""
-    stop = _check_stop(stop)
+    stop = _check_stop(lm, stop)
     return [
         _text(lm, actions[mask].tolist(), stop) for actions, mask in zip(rollout.actions, rollout.mask, strict=True)
     ]
@@ -271,10 +272,15 @@ def _check_texts(name: str, texts: Sequence[str]) -> None:
             raise ValueError(f"{name}[{index}] is {text!r:.60}: expected a string")
 
 
-def _check_stop(stop: str | Sequence[str]) -> tuple[str, ...]:
+def _check_stop(lm, stop: str | Sequence[str]) -> tuple[str, ...]:
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     if not all(isinstance(string, str) and string for string in stop):
         raise ValueError(f"stop={stop!r}: expected strings with at least one character")
+    for string in stop:
+        written = _decode_ids(lm, lm.tokenizer(string, add_special_tokens=False)["input_ids"])
+        if string not in written:
+            raise ValueError(f"stop={string!r} would never be met: the tokenizer of {lm.name!r} writes {written!r}, "
+                             "expected a string that it can produce")  # fmt: skip
     return stop
 
 
