@@ -16,6 +16,7 @@ Read the modules in this order; each lesson builds a part of one by hand and the
     adapter_files        LoRA adapters in peft's format, both directions
     memory               parameters and bytes of finetuning, counted before anything is allocated
     preferences          reward model and DPO, as weights of the same loss
+    checkpoints          a run's state in one file, to resume exactly
     training             the loops: supervised finetuning and policy gradients
     figures              learning curves, value maps, token heat maps
     pocket               the pocket world and its language models

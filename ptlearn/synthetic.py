@@ -113,6 +113,7 @@ def self_instruct(
     response_words: tuple[int, int] = (1, 150),
     proposal_prompt: Callable[[Sequence[str]], str] = numbered_tasks,
     response_prompt: Callable[[Sequence[Pair], str], str] = task_and_output,
+    teacher_name: str = "",
     seed: int = 0,
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> list[Item]:
@@ -124,7 +125,8 @@ def self_instruct(
     Args:   seeds, at least `shown` tasks written by people; propose and answer, from `teacher` or any function of
             (prompts, seed); batch, prompts per call; shown, instructions in a prompt, at most 2 of them machine-made;
             demonstrations, seed pairs before an instruction that is answered; rouge_below, the ROUGE-L to every
-            instruction of the pool below which a new one counts as new; words and response_words, (fewest, most).
+            instruction of the pool below which a new one counts as new; words and response_words, (fewest, most);
+            teacher_name, whatever tells this teacher from others: a file of another is not continued.
     Returns: all items, the rejected too; `conversations` and `yields` read them.
     Raises: ValueError for arguments out of range, for a file made with others, a teacher that returns another number
             of texts, and, with the filter counts, when not one item is kept.
@@ -134,6 +136,7 @@ def self_instruct(
     settings = {
         "seed": seed, "batch": batch, "shown": shown, "demonstrations": demonstrations, "rouge_below": rouge_below,
         "words": list(words), "response_words": list(response_words), "seeds": _digest(seeds),
+        "teacher_name": teacher_name,
     }  # fmt: skip
     items = _open(path, settings)
     first = len(items) - len(items) % batch  # a batch that a kill interrupted is asked again as a whole
@@ -146,20 +149,14 @@ def self_instruct(
             prompts = [proposal_prompt(_shown(seeds, machine, shown, rng)) for rng in draws]
             proposals = _ask("propose", propose, prompts, _call_seed(seed, start, "propose"))
             judged = [(text or "", _judge_instruction(text, pool, words, rouge_below)) for text in proposals]
-            machine += [text for text, verdict in judged if verdict == KEPT]
-            prompts = [
-                response_prompt(rng.sample(list(seeds), demonstrations), text)
-                for rng, (text, verdict) in zip(draws, judged, strict=True)
-                if verdict == KEPT
-            ]
-            responses = iter(_ask("answer", answer, prompts, _call_seed(seed, start, "answer")))
-            for number, (text, verdict) in enumerate(judged, start):
-                response = next(responses) if verdict == KEPT else ""
-                if verdict == KEPT:
-                    verdict = _judge_response(response, text, response_words)
-                if len(items) <= number < count:
-                    items.append(Item(number, text, response or "", verdict))
-                    file.write(_line(items[-1]._asdict()))  # one call: a line is whole, or it is the last
+            kept = [(rng, text) for rng, (text, verdict) in zip(draws, judged, strict=True) if verdict == KEPT]
+            machine += [text for _, text in kept]
+            prompts = [response_prompt(rng.sample(list(seeds), demonstrations), text) for rng, text in kept]
+            responses = _ask("answer", answer, prompts, _call_seed(seed, start, "answer"))
+            made = _answered(start, judged, responses, response_words)
+            for item in made[len(items) - start : count - start]:
+                items.append(item)
+                file.write(_line(item._asdict()))  # one call: a line is whole, or it is the last
     items = items[:count]
     if not any(item.verdict == KEPT for item in items):
         raise ValueError(f"the teacher returned nothing usable: {yields(items).one_line()}")
@@ -188,6 +185,19 @@ def _ask(name: str, generate: Generate, prompts: list[str], seed: int) -> list[s
     if len(texts) != len(prompts):
         raise ValueError(f"{name} returned {len(texts)} texts for {len(prompts)} prompts: expected one each")
     return [text if text is None else text.strip() for text in texts]
+
+
+def _answered(
+    start: int, judged: Sequence[tuple[str, str]], responses: Iterable[str | None], words: tuple[int, int]
+) -> list[Item]:
+    """The items of a batch: the next response for each instruction that was kept, and what became of both."""
+    responses, items = iter(responses), []
+    for number, (text, verdict) in enumerate(judged, start):
+        response = next(responses) if verdict == KEPT else ""
+        if verdict == KEPT:
+            verdict = _judge_response(response, text, words)
+        items.append(Item(number, text, response or "", verdict))
+    return items
 
 
 def _call_seed(seed: int, start: int, step: str) -> int:

@@ -1,4 +1,4 @@
-"""The loop around the estimator: collect, weigh, step; with a history, and checkpoints that resume exactly.
+"""The loop around the estimator: collect, weigh, step; with a history, and a checkpoint to resume from exactly.
 
     rollout, final = collect(policy, generator)              # a world: collection, or text
     weights = weigh(rollout, values, bootstrap, logprobs)    # policy_gradient: the only thing that differs
@@ -7,12 +7,10 @@
 Supervised finetuning is the same loss with weights 1 on other people's text: `fit_sft`.
 
 Deliberately not here: a trainer class, callbacks. A lesson that needs another loop makes it from `update`.
-Order: update, fit_critic, History, train_policy; SFTHistory, fit_sft; checkpoints.
+Order: update, fit_critic, History, train_policy; SFTHistory, fit_sft, sft_loss.
 """
 
-import json
 import math
-import os
 import random
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -20,11 +18,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ptlearn.chat import Example, as_packed_rollout, as_rollout, batches_by_length, pack, response_logprobs
+from ptlearn.checkpoints import load_checkpoint, read_state, save_checkpoint
 from ptlearn.policy_gradient import advantage, effective_sample_size, entropy, episode_returns, policy_gradient_loss
 from ptlearn.rollout import Rollout, action_logprobs, check_behavior
 
@@ -226,9 +223,9 @@ def fit_sft(
     Args:    examples, from `chat.render`; batch, examples per step; micro_batch, rows per forward pass: the gradient
              is the same, the memory less; bf16, forward passes in bfloat16; packed, a row length in tokens: examples
              share rows and do not see each other; held_out, examples whose loss is taken every `evaluate_every` steps
-             (default: once an epoch); patience, stop after so many of those without a new best (the weights stay those
-             of the last step); seed, of the order (and of dropout); checkpoint, a file that is resumed from when it is
-             there; progress, wraps the steps.
+             (default: once an epoch); patience, stop after so many of those without a new best, and leave the weights
+             of the best in `lm`; seed, of the order (and of dropout); checkpoint, a file that is resumed from when it
+             is there; progress, wraps the steps.
     Raises:  ValueError for no examples, an example without a response or longer than the context, nothing to train, a
              count below 1, a checkpoint of another run; naming the step and the last checkpoint if a loss or gradient
              is not finite.
@@ -236,55 +233,42 @@ def fit_sft(
     """
     _check_examples(lm, "examples", examples)
     _check_examples(lm, "held_out", held_out, at_least=0)
-    counts = {"epochs": epochs, "batch": batch, "micro_batch": micro_batch, "evaluate_every": evaluate_every}
-    for name, given in counts.items():
-        if given is not None and given < 1:
-            raise ValueError(f"{name}={given}: expected at least 1")
-    rng = random.Random(seed)
-    lengths = [len(example.tokens) for example in examples]
-    plan = [rows for _ in range(epochs) for rows in batches_by_length(lengths, batch, rng)]
-    evaluate_every = evaluate_every or -(-len(plan) // max(epochs, 1))
+    _check_counts(epochs=epochs, batch=batch, micro_batch=micro_batch, evaluate_every=evaluate_every)
     parameters = [parameter for parameter in lm.parameters() if parameter.requires_grad]
     if not parameters:
         raise ValueError("lm has no parameter that requires grad: expected some to train")
+    plan = _plan(examples, epochs, batch, seed)
+    evaluate_every = evaluate_every or -(-len(plan) // epochs)
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    best = None if patience is None else nn.ParameterList(p.detach().clone() for p in parameters)
+    modules = {"lm": lm} if best is None else {"lm": lm, "best": best}
     run = {
         "examples": len(examples), "checksum": zlib.crc32(repr([tuple(e) for e in examples]).encode()),
         "trained": sum(parameter.numel() for parameter in parameters), "epochs": epochs, "batch": batch, "lr": lr,
-        "warmup": warmup, "weight_decay": weight_decay, "clip_norm": clip_norm, "seed": seed,
+        "warmup": warmup, "weight_decay": weight_decay, "clip_norm": clip_norm, "seed": seed, "patience": patience,
     }  # fmt: skip
-    history = SFTHistory()
-    if checkpoint is not None and checkpoint.exists():
-        _check_run(checkpoint, run)
-        history = SFTHistory(**load_checkpoint(checkpoint, {"lm": lm}, {"adam": optimizer}, {})["history"])
+    history = _resumed(checkpoint, run, modules, optimizer)
     lm.train()
     try:
         for step in progress(range(len(history.loss), len(plan))):
             if _out_of_patience(history, patience):
                 break
-            for group in optimizer.param_groups:
-                group["lr"] = lr * _schedule(step, len(plan), warmup)
-            members = [examples[i] for i in plan[step]]
-            rows = (
-                [[e] for e in members]
-                if packed is None
-                else [[members[i] for i in row] for row in pack(members, packed)]
-            )
+            _set_rate(optimizer, lr * _schedule(step, len(plan), warmup))
+            rows = _rows([examples[i] for i in plan[step]], packed)
             try:
                 _sft_step(lm, rows, optimizer, history, micro_batch, bf16, clip_norm, seed + step)
             except ValueError as error:
                 kept = f"; the last checkpoint is {checkpoint}" if checkpoint and checkpoint.exists() else ""
                 raise ValueError(f"step {step}: {error}{kept}") from error
             last = step + 1 == len(plan)
-            if held_out and ((step + 1) % evaluate_every == 0 or last):
-                history.held_out_step.append(step + 1)
-                history.held_out_loss.append(sft_loss(lm, held_out, batch=batch))
+            if held_out and (last or (step + 1) % evaluate_every == 0):
+                _evaluate(lm, held_out, batch, history, parameters, best)
             if checkpoint is not None and (last or (step + 1) % checkpoint_every == 0):
-                save_checkpoint(
-                    checkpoint, {"run": run, "history": asdict(history)}, {"lm": lm}, {"adam": optimizer}, {}
-                )
+                save_checkpoint(checkpoint, {"run": run, "history": asdict(history)}, modules, {"adam": optimizer}, {})
     finally:
         lm.eval()
+    if best is not None and history.held_out_loss:
+        _copy(best, parameters)
     return history
 
 
@@ -301,6 +285,31 @@ def sft_loss(lm, examples: Sequence[Example], *, batch: int = 32) -> float:
         tokens += int(rollout.mask.sum())
     lm.train(was_training)
     return total / tokens
+
+
+def _plan(examples: Sequence[Example], epochs: int, batch: int, seed: int) -> list[list[int]]:
+    """For each step the numbers of its examples."""
+    rng = random.Random(seed)
+    lengths = [len(example.tokens) for example in examples]
+    return [rows for _ in range(epochs) for rows in batches_by_length(lengths, batch, rng)]
+
+
+def _rows(members: list[Example], packed: int | None) -> list[list[Example]]:
+    """One example a row, or as many as fit into `packed` tokens."""
+    if packed is None:
+        return [[example] for example in members]
+    return [[members[i] for i in row] for row in pack(members, packed)]
+
+
+def _resumed(checkpoint: Path | None, run: dict, modules: dict, optimizer: torch.optim.Optimizer) -> SFTHistory:
+    """What a checkpoint of this run has seen, with everything put back; an empty history without one."""
+    if checkpoint is None or not checkpoint.exists():
+        return SFTHistory()
+    saved = read_state(checkpoint).get("run", {})
+    differing = [f"{name} was {saved.get(name)}, now {run[name]}" for name in run if saved.get(name) != run[name]]
+    if differing:
+        raise ValueError(f"checkpoint {checkpoint} is of another run: {'; '.join(differing)}")
+    return SFTHistory(**load_checkpoint(checkpoint, modules, {"adam": optimizer}, {})["history"])
 
 
 def _sft_step(lm, rows, optimizer, history, micro_batch, bf16, clip_norm, seed) -> None:
@@ -327,22 +336,39 @@ def _sft_step(lm, rows, optimizer, history, micro_batch, bf16, clip_norm, seed) 
     history.tokens.append((history.tokens[-1] if history.tokens else 0) + count)
 
 
-def _check_run(checkpoint: Path, run: dict) -> None:
-    saved = read_state(checkpoint).get("run", {})
-    differing = [f"{name} was {saved.get(name)}, now {run[name]}" for name in run if saved.get(name) != run[name]]
-    if differing:
-        raise ValueError(f"checkpoint {checkpoint} is of another run: {'; '.join(differing)}")
+def _evaluate(lm, held_out, batch, history, parameters, best) -> None:
+    """Record the held-out loss; where it is a new best, `best` (if any) takes the parameters over."""
+    history.held_out_step.append(len(history.loss))
+    history.held_out_loss.append(sft_loss(lm, held_out, batch=batch))
+    if best is not None and _since_best(history) == 0:
+        _copy(parameters, best)
+
+
+@torch.no_grad()
+def _copy(source: Iterable[Tensor], target: Iterable[Tensor]) -> None:
+    for old, new in zip(source, target, strict=True):
+        new.copy_(old)
+
+
+def _since_best(history: SFTHistory) -> int:
+    """How many held-out losses were taken after the lowest."""
+    losses = history.held_out_loss
+    return len(losses) - 1 - losses.index(min(losses))
+
+
+def _out_of_patience(history: SFTHistory, patience: int | None) -> bool:
+    return patience is not None and bool(history.held_out_loss) and _since_best(history) >= patience
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:
     """The share of the peak learning rate at a step: up in a line, down in a line, never 0."""
     rising = max(1, round(warmup * steps))
     return min((step + 1) / rising, (steps - step) / max(1, steps - rising))
-
-
-def _out_of_patience(history: SFTHistory, patience: int | None) -> bool:
-    losses = history.held_out_loss
-    return patience is not None and bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
 
 
 def _on_device(rollout: Rollout, device: torch.device) -> Rollout:
@@ -360,61 +386,7 @@ def _check_examples(lm, name: str, examples: Sequence[Example], at_least: int = 
                              f"{lm.context}")  # fmt: skip
 
 
-# ---------------------------------------------------------------- checkpoints
-
-
-def save_checkpoint(
-    path: Path,
-    state: dict,
-    modules: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Optimizer],
-    generators: dict[str, torch.Generator],
-) -> None:
-    """Trained parameters, optimizer and random states in one safetensors file, with `state` (JSON) as its header.
-
-    Written under a temporary name and renamed: whenever the program is killed, a whole file is there.
-    """
-    tensors = {f"{name}.{key}": p.detach() for name, module in modules.items() for key, p in _trained(module)}
-    for name, optimizer in optimizers.items():
-        for index, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"{name}.{index}.{key}": torch.as_tensor(value) for key, value in values.items()}
-    tensors |= {name: generator.get_state() for name, generator in generators.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    save_file({key: t.contiguous().clone() for key, t in tensors.items()}, temporary, {"state": json.dumps(state)})
-    os.replace(temporary, path)
-
-
-def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """What changes: the frozen rest of a model is where it came from."""
-    return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-
-
-def read_state(path: Path) -> dict:
-    """The plain part of a checkpoint, without loading its tensors."""
-    with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["state"])
-
-
-def load_checkpoint(
-    path: Path,
-    modules: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Optimizer],
-    generators: dict[str, torch.Generator],
-) -> dict:
-    """Put everything back that `save_checkpoint` wrote; returns `state`."""
-    tensors = load_file(path)
-    with torch.no_grad():
-        for name, module in modules.items():
-            for key, parameter in _trained(module):
-                parameter.copy_(tensors[f"{name}.{key}"])
-    for name, optimizer in optimizers.items():
-        saved = optimizer.state_dict() | {"state": {}}
-        for key, value in tensors.items():
-            if key.startswith(name + "."):
-                _, index, entry = key.split(".")
-                saved["state"].setdefault(int(index), {})[entry] = value
-        optimizer.load_state_dict(saved)
-    for name, generator in generators.items():
-        generator.set_state(tensors[name])
-    return read_state(path)
+def _check_counts(**counts: int | None) -> None:
+    for name, given in counts.items():
+        if given is not None and given < 1:
+            raise ValueError(f"{name}={given}: expected at least 1")

@@ -31,7 +31,7 @@ IDEAS = {
         "synthetic",
     ),
     *("parameter_efficient", "wrappers", "adapter_files", "memory"),
-    *("preferences", "training", "models", "figures"),
+    *("preferences", "checkpoints", "training", "models", "figures"),
 }
 ROOMS = IDEAS | {"__init__", "__main__", "pocket", "course"}
 OWNERS = {  # the files that may import a library; no other file of the package does

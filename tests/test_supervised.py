@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from ptlearn.chat import Example, as_rollout, render_all, response_logprobs
+from ptlearn.checkpoints import read_state
 from ptlearn.models import load_lm
-from ptlearn.training import SFTHistory, fit_sft, read_state, sft_loss
+from ptlearn.training import SFTHistory, fit_sft, sft_loss
 
 
 def made(count, seed=0, low=3, high=20):
@@ -93,14 +94,41 @@ def test_bfloat16_is_close_and_not_the_same(tiny_folders):
     assert exact.loss == pytest.approx(coarse.loss, rel=0.05) and exact.loss != coarse.loss
 
 
-def test_it_stops_when_the_held_out_loss_no_longer_falls(lm):
-    # what is learned, tokens 7 and 0, makes any other response less likely: the loss on others rises in the end
-    others = [Example([*e.tokens[:-2], 9, 9], e.mask) for e in made(20, seed=1)]
-    options = {"batch": 8, "epochs": 20, "lr": 1e-2, "held_out": others, "evaluate_every": 2}
-    history = fit_sft(lm, made(64), patience=2, **options)
+# what is learned, tokens 7 and 0, makes any other response less likely: the loss on others rises in the end
+OTHERS = [Example([*example.tokens[:-2], 9, 9], example.mask) for example in made(20, seed=1)]
+STOPPING = {"batch": 8, "epochs": 20, "lr": 1e-2, "held_out": OTHERS, "evaluate_every": 2, "patience": 2}
+
+
+def test_it_stops_when_the_held_out_loss_no_longer_falls_and_keeps_the_best_weights(lm):
+    history = fit_sft(lm, made(64), **STOPPING)
     losses = history.held_out_loss
     best = min(range(len(losses)), key=losses.__getitem__)
     assert len(losses) == best + 3 and len(history.loss) == 2 * len(losses) < 160
+    assert sft_loss(lm, OTHERS, batch=8) == losses[best] < losses[-1]
+
+
+def test_the_best_weights_survive_a_kill(tiny_folders, tmp_path):
+    def run(checkpoint, die_at=None):
+        def steps_until(steps):
+            for step in steps:
+                if step == die_at:
+                    raise KeyboardInterrupt
+                yield step
+
+        lm = load_lm(tiny_folders["llama"])
+        history = fit_sft(lm, made(64), **STOPPING, checkpoint=checkpoint, checkpoint_every=1, progress=steps_until)
+        return history, weights(lm)
+
+    whole, best = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", die_at=len(whole.loss) - 1)  # after the best, before the stop
+    assert len(read_state(tmp_path / "killed")["history"]["loss"]) == len(whole.loss) - 1
+    resumed, found = run(tmp_path / "killed")
+    assert resumed == whole and largest_gap(best, found) == 0
+    with pytest.raises(ValueError, match="is of another run: patience was 2, now None$"):
+        fit_sft(
+            load_lm(tiny_folders["llama"]), made(64), **STOPPING | {"patience": None}, checkpoint=tmp_path / "whole"
+        )
 
 
 RUN = """

@@ -186,6 +186,8 @@ def test_seeds_matter_and_a_file_of_other_settings_is_refused(tmp_path):
     assert run(tmp_path / "b", seed=1) != items
     with pytest.raises(ValueError, match="a was made with another seed: expected the same, or another file$"):
         run(tmp_path / "a", seed=1)
+    with pytest.raises(ValueError, match="another teacher_name:"):
+        run(tmp_path / "a", teacher_name="pocket-l")
     with pytest.raises(ValueError, match="another shown, seeds:"):
         self_instruct(tmp_path / "a", SEEDS[1:], propose, answer, count=22, **{**SMALL, "shown": 2, "words": (2, 9)})
 

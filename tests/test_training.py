@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
+from ptlearn.checkpoints import read_state
 from ptlearn.collection import collect
 from ptlearn.mdp import MDP, exact_gradient, objective, probabilities, state_values
 from ptlearn.policies import FeatureCritic, FeaturePolicy, TabularCritic, TabularPolicy
 from ptlearn.policy_gradient import advantage, clipped_weights, reward_to_go, step_ratio, total_return
 from ptlearn.rollout import Rollout
-from ptlearn.training import History, fit_critic, read_state, train_policy, update
+from ptlearn.training import History, fit_critic, train_policy, update
 
 END = [0.0, 0.0, 1.0]
 BANDIT = MDP([[[0.0, 1.0]] * 2, [[0.0, 1.0]] * 2], [[0.2, 1.0], [0.0, 0.0]], [1.0, 0.0])  # one step, one decision

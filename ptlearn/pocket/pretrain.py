@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
-from ptlearn.training import load_checkpoint, read_state, save_checkpoint
+from ptlearn.checkpoints import load_checkpoint, read_state, save_checkpoint
 
 WEIGHTS = Path(__file__).parent / "weights"
 VOCABULARY, CONTEXT, END = 4000, 256, 0
