@@ -350,6 +350,13 @@ def effective_sample_size(ratios: Tensor) -> Tensor:
     return ratios.sum() ** 2 / (ratios**2).sum()
 
 
+def entropies(logits: Tensor) -> Tensor:
+    """-sum p log p over the actions of each choice, in nats: (..., A) -> (...)."""
+    logprobs = logits.log_softmax(-1)
+    # an impossible action has p = 0 and log p = -inf: it adds nothing, and its gradient is not 0 * inf
+    return -(logprobs.exp() * torch.where(logprobs.isinf(), 0, logprobs)).sum(-1)
+
+
 def entropy(logits: Tensor, mask: Tensor) -> Tensor:
     """Mean over acted steps of -sum p log p over the actions, in nats (not the mean of -log p of the taken ones).
 
@@ -357,10 +364,7 @@ def entropy(logits: Tensor, mask: Tensor) -> Tensor:
     >>> entropy(torch.zeros(1, 1, 2), torch.tensor([[True]]))
     tensor(0.6931)
     """
-    logprobs = logits.log_softmax(-1)
-    # an impossible action has p = 0 and log p = -inf: it adds nothing, and its gradient is not 0 * inf
-    terms = logprobs.exp() * torch.where(logprobs.isinf(), 0, logprobs)
-    return -torch.where(mask, terms.sum(-1), 0).sum() / mask.sum().clamp(min=1)
+    return torch.where(mask, entropies(logits), 0).sum() / mask.sum().clamp(min=1)
 
 
 # ---------------------------------------------------------------- inside
