@@ -18,9 +18,7 @@ from ptlearn.rollout import Rollout, action_logprobs
 from ptlearn.text import _record, encode
 
 
-def enumerate_texts(
-    lm, prompts: Sequence[str], *, max_new_tokens: int, limit: int = 100_000
-) -> tuple[Rollout, Tensor]:
+def enumerate_texts(lm, prompts: Sequence[str], *, max_new_tokens: int, limit: int = 100_000) -> tuple[Rollout, Tensor]:
     """Every completion of every prompt: it ends with an end token, or where there is no room for more.
 
     Args:    prompts, all equally likely and different; max_new_tokens; limit, the number of texts to refuse.

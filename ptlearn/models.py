@@ -131,7 +131,7 @@ def toy_lm(words: Sequence[str], *, width: int = 8, layers: int = 1, seed: int =
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_model(config, dtype=torch.float64)
-    for name, module in list(model.named_modules()):
+    for name in [name for name, _ in model.named_modules()]:
         if name.endswith("norm"):  # the library's own goes through float32
             model.set_submodule(name, nn.RMSNorm(width, config.rms_norm_eps, dtype=torch.float64))
     return LanguageModel(model, PreTrainedTokenizerFast(tokenizer_object=vocabulary, **specials), "toy")

@@ -5,7 +5,7 @@
 
 A wrapper holds the frozen layer as `.base`. A model may be a causal LM of `transformers` or the LanguageModel around
 one; names of layers are those of the causal LM. Several LoRA adapters share one base: one is active, and trained.
-`merge_lora`, `unmerge_lora`, `switch_adapter` and `adapter_off` are explicit calls: nothing happens in `train()` or `eval()`.
+`merge_lora`, `unmerge_lora`, `switch_adapter`, `adapter_off` are explicit: nothing happens in `train()` or `eval()`.
 Deliberately not here: the wrappers (wrappers), counts and bytes (memory), files (adapter_files), dropout inside LoRA.
 Order: what is trained; select; insert; merge and switch.
 """

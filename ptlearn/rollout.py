@@ -211,7 +211,9 @@ def check_behavior(
     Returns: the largest difference, nats.
     Raises:  ValueError with the largest difference and where it is, if it is above atol.
     """
-    return check_logprobs(action_logprobs(policy, rollout, temperature=temperature, top_k=top_k, top_p=top_p), rollout, atol)
+    return check_logprobs(
+        action_logprobs(policy, rollout, temperature=temperature, top_k=top_k, top_p=top_p), rollout, atol
+    )
 
 
 def check_logprobs(recomputed: Tensor, rollout: Rollout, atol: float = 1e-3) -> float:

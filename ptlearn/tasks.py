@@ -320,7 +320,9 @@ def read_gsm8k(path: str | Path) -> list[Problem]:
             raise ValueError(f"{path}, line {number}: expected the strings question and answer")
         steps, marker, end = answer.rpartition("####")
         if not marker or last_number(end) is None:
-            raise ValueError(f"{path}, line {number}: the answer ends with {answer[-20:]!r}, expected #### and a number")
+            raise ValueError(
+                f"{path}, line {number}: the answer ends with {answer[-20:]!r}, expected #### and a number"
+            )
         response = re.sub(r"<<[^>]*>>", "", answer)
         problems.append(Problem(question, _ends_on_after_hashes(last_number(end)), response))
     return problems

@@ -94,8 +94,8 @@ def text_collector(task: Task, **options) -> Callable[[torch.nn.Module, torch.Ge
         nonlocal warned
         rollout, last = collect_text(task, lm, generator=generator, **options)
         shares.append(_share_of_equals(rollout))
-        share = sum(shares) / _WINDOW
-        if share >= _SILENT and not warned:
+        share = sum(shares) / len(shares)
+        if len(shares) == _WINDOW and share >= _SILENT and not warned:
             warned = True
             warnings.warn(
                 f"task {task.name!r}: {share:.0%} of the groups of the last {_WINDOW} collections had equal rewards "
@@ -126,6 +126,6 @@ def sampled_scores(
     rows = [problem for problem in problems for _ in range(samples)]
     rewards = [
         attempt(task, lm, rows[first : first + _ROWS], seed=seed + first, **sampling).rewards.sum(1)
-        for first in range(0, len(rows), _ROWS)
+        for first in range(0, max(1, len(rows)), _ROWS)  # none at all is refused by `attempt`
     ]
     return torch.cat(rewards).view(len(problems), samples)

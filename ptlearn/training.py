@@ -221,9 +221,7 @@ def _learn(
     for epoch in range(epochs):
         logprobs = rollout.logprobs if epoch == 0 else _scored(policy, rollout, micro_batch)[0]
         weights = weigh(rollout, values, bootstrap, logprobs)
-        norm = update(
-            policy, optimizers["policy_adam"], rollout, weights, micro_batch=micro_batch, clip_norm=clip_norm
-        )
+        norm = update(policy, optimizers["policy_adam"], rollout, weights, micro_batch=micro_batch, clip_norm=clip_norm)
     if critic is not None:
         targets = values + advantage(rollout.rewards, values, mask, bootstrap, gamma=gamma, lam=lam)
         fit_critic(critic, optimizers["critic_adam"], rollout, targets)
@@ -245,7 +243,9 @@ def _scored(policy: nn.Module, rollout: Rollout, micro_batch: int | None) -> tup
         logits = policy.logits_at(piece.observations, piece.mask)
         known = action_logprobs(SimpleNamespace(logits_at=lambda *_, logits=logits: logits), piece)
         choices = torch.zeros_like(known).masked_scatter(piece.mask, entropies(logits).to(known.dtype))
-        scores[:, slice(None) if rows is None else rows, : piece.mask.shape[1]] = torch.stack([known, choices]).to(scores)
+        scores[:, slice(None) if rows is None else rows, : piece.mask.shape[1]] = torch.stack([known, choices]).to(
+            scores
+        )
     return tuple(scores[:, which])
 
 

@@ -187,7 +187,7 @@ def test_biased_weights_miss_it(name):
 
 @cache
 def pairs():
-    """Every pair of completions of a prompt, one after the other; a row counts half of its pair. Two steps are enough."""
+    """Every pair of completions of a prompt, one after the other; a row counts half of its pair."""
     words = WORDS[:3]
     rollout, probabilities = texts(prompts=PROMPTS, steps=3, words=words)
     starts = pg.prompt_groups(rollout.observations, rollout.mask)

@@ -674,19 +674,19 @@ def test_a_lonely_row_has_no_leave_one_out_baseline():
 
 
 def test_groups_of_one_row_each_are_refused():
-    for function in (pg.mean_baseline, pg.leave_one_out):
-        refused("^groups are 3 of one row each: expected rows that share one", function, torch.rand(3), groups=GROUPS[:3])
-    refused("^groups are 3 of one row each", pg.standardized, torch.rand(3), GROUPS[:3])
+    message = "^groups are 3 of one row each: expected rows that share one"
+    for function in (pg.mean_baseline, pg.leave_one_out, pg.standardized):
+        refused(message, function, torch.rand(3), groups=SCATTERED[:3])
 
 
-GROUPS = torch.tensor([5, -2, 9, 5, -2, 9, 5])
+SCATTERED = torch.tensor([5, -2, 9, 5, -2, 9, 5])
 
 
 def test_standardized_groups_have_mean_zero_and_the_unbiased_standard_deviation():
     values = 3 + normal(7, seed=73)
-    found = pg.standardized(values, GROUPS)
+    found = pg.standardized(values, SCATTERED)
     for group in (5, -2, 9):
-        rows = GROUPS == group
+        rows = group == SCATTERED
         expected = (values[rows] - values[rows].mean()) / (values[rows].std() + 1e-6)
         same(found[rows], expected)
         assert abs(float(found[rows].sum())) <= 1e-12
@@ -698,9 +698,9 @@ def test_standardized_groups_have_mean_zero_and_the_unbiased_standard_deviation(
 def test_a_group_of_equal_values_is_exactly_zero(dtype):
     for value in (0.0, 0.1, 1 / 3, 1e8 / 3, -7.3):
         values = torch.full((7,), value, dtype=dtype)
-        assert torch.equal(pg.standardized(values, GROUPS), torch.zeros(7, dtype=dtype))
-    mixed = torch.where(GROUPS == 5, torch.arange(7, dtype=dtype) ** 2, torch.full((7,), 0.1, dtype=dtype))
-    assert torch.equal(pg.standardized(mixed, GROUPS) == 0, GROUPS != 5)
+        assert torch.equal(pg.standardized(values, SCATTERED), torch.zeros(7, dtype=dtype))
+    mixed = torch.where(SCATTERED == 5, torch.arange(7, dtype=dtype) ** 2, torch.full((7,), 0.1, dtype=dtype))
+    assert torch.equal(pg.standardized(mixed, SCATTERED) == 0, SCATTERED != 5)
     lonely = pg.standardized(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 1, 0]))
     assert lonely[1] == 0 and torch.isfinite(lonely).all()
 
