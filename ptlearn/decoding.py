@@ -1,8 +1,9 @@
 """One token at a time: read a batch of prompts once, then step every row forward from its cache of keys and values.
 
 Here: `start`, which reads the prompts, and two decoders with the same two verbs, `step` (one token per row in, the
-next logits out) and `keep` (drop finished rows, copy others). `LlamaDecoder` runs Llama, Qwen2 and Qwen3 layouts on plain tensors,
-into buffers allocated ahead; `CacheDecoder` runs any other causal model of `transformers` through its own forward.
+next logits out) and `keep` (drop rows, or copy them). `LlamaDecoder` runs Llama, Qwen2 and Qwen3 layouts on plain
+tensors, into buffers allocated ahead; `CacheDecoder` runs any other causal model of `transformers` through its own
+forward.
 Deliberately not here: choosing the next token (text.py) and gradients.
 
 Prompts of different lengths are aligned at their right end, so that every row writes the same column of the cache;
