@@ -1,0 +1,535 @@
+# Lesson 12: reinforcement learning on text. jupytext py:percent; runs as a script: python lessons/12_text_rl.py --help
+
+# %% [markdown]
+# # 12 · RL on text: tokens are actions
+#
+# Everything since lesson 07 was about a robot on a grid, and everything was meant for this: a language model chooses a
+# token as the robot chose a step. In this lesson the same lines of code train both. You hold the gradient on text
+# against an exact one, watch a model learn to add from nothing but "right" and "wrong", and find out which of the
+# improvements of lessons 09 to 11 pay here and which do not. *(Lecture: "REINFORCE algorithm on text", and its summary;
+# claims C28, C39–C41.)* About 90 minutes; runs in 75 s on two CPU cores.
+#
+# **You will need** the estimator of lesson 08, baselines from 09, finetuning from 03. **You will be able to** write RL
+# on text as sample, weigh, step; check that sampler and learner agree; measure what a baseline is worth on text; say what
+# RL can and cannot add to the model that it starts from; and find four bugs that raise no error.
+
+# %%
+import copy
+from dataclasses import replace
+
+import torch
+from matplotlib import pyplot
+from torch.nn.functional import cosine_similarity, cross_entropy
+
+from ptlearn import figures, gridworld, tasks
+from ptlearn import policy_gradient as pg
+from ptlearn.chat import render_all
+from ptlearn.collection import collect
+from ptlearn.course import arguments, check, progress, show
+from ptlearn.enumeration import enumerate_texts, exact_text_gradient, text_objective
+from ptlearn.figures import over_seeds
+from ptlearn.models import load_lm, toy_lm
+from ptlearn.pocket import assistant
+from ptlearn.policies import TabularPolicy
+from ptlearn.rollout import Rollout, action_logprobs, check_behavior, take_rows
+from ptlearn.text import completions, sample_text
+from ptlearn.text_collection import attempt, collect_text, pay, sampled_scores, text_collector
+from ptlearn.training import fit_sft, train_policy
+
+args = arguments(
+    "Reinforcement learning on text: the grid's code, the exact gradient, baselines, normalisation, base against SFT.",
+    model=("pocket-m", "the language model: a pocket model, a folder or a hub id"),
+    largest=(50, "largest number in the sums"),
+    examples=(300, "conversations that the model is finetuned on first"),
+    updates=(10, "of each learner"),
+    prompts=(8, "different sums per update"),
+    group=(4, "completions per sum"),
+    lr=(1e-4, "step size of Adam"),
+    seeds=(5, "learners in the main result; other comparisons take three"),
+    seed=(0, "of everything that is sampled"),
+)
+torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
+
+# %% [markdown]
+# ## Predict first
+# Write down your guesses; you will measure each of them below.
+#
+# 1. How many lines of lesson 08's loop have to change, so that it trains a language model instead of a robot?
+# 2. A model gets half of its sums right, and is told "right" or "wrong" for 320 of its own answers. **How many does it
+#    get right afterwards?**
+# 3. Right pays 1, wrong pays 0. **By which factor does a baseline reduce the noise of the gradient?**
+# 4. You sample at temperature 0.5, because that gives better answers, and forget to tell the learner. **What do you
+#    see, and where?**
+# 5. RL from the base model, without any finetuning: slower, or something else?
+#
+# ## A model and a task
+# The task: sums, `What is 26 + 17?`. The **verifier** reads the last number of the answer and pays 1 if it is right, 0
+# if not. The policy starts from a base model, finetuned briefly on 300 conversations (lesson 03), a few of which are
+# sums.
+
+# %%
+base = load_lm(args.model)
+task = tasks.arithmetic(largest=args.largest)
+QUIZ = task.held_out[:100]  # sums that nobody trains on
+
+
+def finetuned(examples):
+    """The base model after supervised finetuning on so many conversations."""
+    lm = copy.deepcopy(base)
+    requests = assistant.requests(examples, use_cases=["other"])
+    fit_sft(lm, render_all(lm, assistant.conversations(requests))[0], lr=1e-3)
+    return lm
+
+
+sft = finetuned(args.examples)
+for name, lm in (("base", base), ("SFT", sft)):
+    tried = attempt(task, lm, task.held_out[:4], seed=args.seed)
+    scores = sampled_scores(task, lm, QUIZ, samples=4, seed=args.seed)
+    print(f"{name}: pass@1 on held-out sums {scores.mean():.2f}")
+    for problem, text, paid in zip(task.held_out, completions(lm, tried, task.stop), tried.rewards.sum(1)):
+        print(f"    {problem.prompt:20s} -> {text!r:24s} reward {paid:.0f}")
+
+# %% [markdown]
+# ## Tokens as actions
+# The translation is a table of three rows, and `Rollout` is the record of both worlds:
+#
+# | | grid world | text |
+# |---|---|---|
+# | state $s_t$ | the cell | the prefix: the prompt and all tokens so far |
+# | action $a_t$ | a move | the next token |
+# | policy $\pi_\theta(a_t \mid s_t)$ | softmax of a table's row | softmax of the language model's logits |
+#
+# The dynamics are as simple as can be, $s_{t+1} = (s_t, a_t)$: appending is certain. The reward is 0 until the last token,
+# where the verifier pays. Here is one episode.
+
+# %%
+episode = take_rows(tried, torch.tensor([0]))
+words = sft.tokenizer.convert_ids_to_tokens
+print("  t  reads     writes     log π   reward  chosen by the model")
+for t, (read, written) in enumerate(zip(words(episode.observations[0]), words(episode.actions[0]))):
+    print(f"{t:3d}  {read:9.9s} {written:9.9s} {episode.logprobs[0, t]:7.2f} {episode.rewards[0, t]:7.0f}  "
+          f"{bool(episode.mask[0, t])}")  # fmt: skip
+
+# %% [markdown]
+# Read it downwards. A model that reads token $t$ writes token $t+1$, so observations are the text without its last token
+# and actions the text without its first. The prompt was not chosen by the model: `mask` is False there, and True from the
+# step that **reads the last prompt token**, because that one writes the first token of the answer. And the token that
+# ends the answer was chosen too. Most bugs in RL on text sit in this paragraph.
+
+# %% ex="12.1" points=2 difficulty="easy" minutes=8
+def action_mask(prompt_lengths, completion_lengths, steps):
+    """Where the model chose the action: step t reads token t of a text and writes token t + 1.
+
+    prompt_lengths, completion_lengths (B,) int, in tokens, at least 1; a text is its prompt, then its completion (end
+    token included), then padding; steps, the number of columns -> (B, steps) bool.
+    """
+    # BEGIN SOLUTION
+    t = torch.arange(steps)
+    first = prompt_lengths[:, None] - 1
+    return (t >= first) & (t < first + completion_lengths[:, None])
+    # END SOLUTION
+
+# %% ex="12.1" role="check"
+action_mask = check("12.1", action_mask)   # yours if it passes, the package's if not
+
+# %% [markdown] ex="12.1" role="hints"
+# <details><summary>Hint 1</summary>Which step writes the first token of the completion? The one that reads the last
+# token of the prompt, number <code>prompt_length − 1</code> counted from 0.</details>
+# <details><summary>Hint 2</summary>Compare <code>torch.arange(steps)</code> with <code>prompt_lengths[:, None]</code>;
+# a completion of n tokens has n steps.</details>
+
+# %%
+prompt_lengths = tried.mask.to(torch.uint8).argmax(1) + 1
+assert (action_mask(prompt_lengths, tried.mask.sum(1), tried.mask.shape[1]) == tried.mask).all()  # the sampler's own
+
+# %% [markdown]
+# ## One loop, two worlds
+# Now take lesson 08 and change nothing: sample, weigh by the return, step. Only `policy` and where its episodes come
+# from differ.
+
+# %%
+def reinforce(policy, sample, updates, lr, seed=0):
+    """Lesson 08: the policy learns from the outcomes of its own episodes. Returns the mean return of each batch."""
+    generator, adam = torch.Generator().manual_seed(seed), torch.optim.Adam(policy.parameters(), lr=lr)
+    returns = []
+    for _ in range(updates):
+        rollout, _ = sample(policy, generator)
+        weights = pg.total_return(rollout.rewards, rollout.mask)
+        loss = pg.policy_gradient_loss(action_logprobs(policy, rollout), weights, rollout.mask)
+        adam.zero_grad(), loss.backward(), adam.step()
+        returns.append(weights.max(1).values.mean().item())
+    return returns
+
+
+world = gridworld.GridWorld("default", pit_reward=0.0).to_mdp()
+robot, writer = TabularPolicy(world.states, world.actions), copy.deepcopy(sft)
+in_the_grid = reinforce(robot, lambda policy, generator: collect(world, policy, 64, horizon=50, generator=generator),
+                        updates=40, lr=0.1)  # fmt: skip
+in_text = reinforce(writer, lambda policy, generator: collect_text(task, policy, prompts=16, group=4,
+                    generator=generator), updates=8, lr=args.lr)  # fmt: skip
+for name, found in (("robot, star reached", in_the_grid), ("language model, sum right", in_text)):
+    part = max(1, len(found) // 8)
+    print(f"{name:26s}", *(f"{sum(found[k:k + part]) / part:.2f}" for k in range(0, 8 * part, part)))
+
+# %% [markdown]
+# **What you saw.** [C39] Line for line the same function. `train_policy` is this loop with the checks and the history of
+# lesson 08; from here on it trains the language model.
+#
+# ## Is it the right gradient?
+# On the grid you had an exact answer. Here is one for text: a real transformer over **6 words**, random weights, at most
+# **4 tokens** per answer. Its 781 possible answers can be listed, with their probabilities. The reward is the share of
+# "c" in an answer's four places. Then $J(\theta) = \sum_y \pi_\theta(y \mid x)\, r(y)$ is a plain sum, and autograd
+# differentiates it without any trick.
+
+# %%
+toy = toy_lm(["end", "a", "b", "c", "d", "e"])
+every, chance = enumerate_texts(toy, ["a b"], max_new_tokens=4)
+every = pay(every, [text.split().count("c") / 4 for text in completions(toy, every)])
+returns, lengths = pg.episode_returns(every.rewards, every.mask), every.mask.sum(1)
+J, exact = float(text_objective(toy, every).detach()), exact_text_gradient(toy, every)
+print(f"{len(chance)} answers, probability {chance.sum():.12f} in all; J = {J:.4f}, "
+      f"{len(exact)} parameters, |∇J| = {exact.norm():.3f}")  # fmt: skip
+
+
+def score_of(row):
+    """∇ log π of one answer, all parameters end to end."""
+    found = torch.autograd.grad(action_logprobs(toy, take_rows(every, torch.tensor([row]))).sum(), list(toy.parameters()))
+    return torch.cat([gradient.flatten() for gradient in found])
+
+
+scores = torch.stack([score_of(row) for row in range(len(chance))])
+
+# %%
+squares = (scores**2).sum(1)
+best_constant = float(pg.optimal_baseline(chance * squares, returns))
+print("weight of an answer      error of the mean   variance / |∇J|²")
+for name, weights in {
+    "r": returns,
+    "r − J": returns - J,
+    f"r − b*, b* = {best_constant:.3f}": returns - best_constant,
+}.items():
+    each = weights[:, None] * scores
+    mean = chance @ each
+    spread = float(chance @ ((each - mean) ** 2).sum(1) / exact.norm() ** 2)
+    print(f"{name:24s} {(mean - exact).norm() / exact.norm():17.0e}  {spread:17.1f}")
+    assert (mean - exact).norm() < 1e-10 * exact.norm()
+
+# %%
+generator = torch.Generator().manual_seed(args.seed)
+print("mean cosine of one batch's gradient with ∇J, over 400 batches")
+for size in (4, 16, 64):
+    drawn = torch.multinomial(chance, 400 * size, replacement=True, generator=generator).view(400, size)
+    plain = returns[drawn]
+    others = plain - (plain.sum(1, keepdim=True) - plain) / (size - 1)  # leave-one-out, lesson 09
+    cosines = [cosine_similarity(torch.einsum("kn,knp->kp", weights, scores[drawn]), exact[None]).mean()
+               for weights in (plain, others)]  # fmt: skip
+    print(f"{size:4d} answers: r {cosines[0]:.2f}, r − mean of the others {cosines[1]:.2f}")
+
+# %% [markdown]
+# **What you saw.** [C39] On a transformer, too, the mean of REINFORCE's estimate is the exact gradient, to rounding, and
+# a baseline leaves it where it is. In this toy world it also takes away a good part of the variance, and every single
+# batch points in a better direction. Remember that when you come to the real one.
+#
+# ## Supervised finetuning is a special case
+# The lecture: "Supervised learning on model generations weighted by return". Take the finetuning loss, cross-entropy
+# between logits and the tokens that follow, on the model's *own* answers; multiply each answer's loss by its return.
+
+# %%
+precise = copy.deepcopy(sft).double()  # float64, so that equal can be told from nearly equal
+own = attempt(task, sft, [problem for problem in task.train[:8] for _ in range(8)], seed=args.seed)
+won = own.rewards.sum(1)
+
+
+def gradient(loss):
+    found = torch.autograd.grad(loss, list(precise.parameters()))
+    return torch.cat([each.flatten() for each in found])
+
+
+def losses_of_tokens(lm, rollout):
+    """What finetuning minimises, token by token (B, T): cross-entropy of the next token, prompt and padding left out."""
+    logits = lm(rollout.observations)
+    losses = cross_entropy(logits.flatten(0, 1), rollout.actions.flatten(), reduction="none")
+    return losses.view_as(rollout.mask) * rollout.mask
+
+
+supervised = gradient((won[:, None] * losses_of_tokens(precise, own)).sum() / len(own.mask))
+weights = pg.total_return(own.rewards, own.mask)
+reinforced = gradient(pg.policy_gradient_loss(action_logprobs(precise, own), weights, own.mask))
+off = (supervised - reinforced).abs().max() / reinforced.abs().max()
+good = take_rows(own, won.nonzero()[:, 0])
+filtered = gradient(losses_of_tokens(precise, good).sum() / good.mask.sum())  # lesson 03's mean over response tokens
+print(f"SFT weighted by return against REINFORCE: largest difference {off:.0e} of the largest entry")
+factor = filtered.norm() * good.mask.sum() / len(won) / reinforced.norm()
+print(f"SFT on the {len(good.mask)} right ones of {len(won)} answers: cosine {cosine_similarity(filtered, reinforced, 0):.9f}, "
+      f"length × tokens / answers {factor:.9f}")  # fmt: skip
+assert off < 1e-7
+
+# %% [markdown]
+# **What you saw.** [C28] REINFORCE on text *is* finetuning on own answers weighted by return. With a reward of 0 or 1 it
+# is finetuning on the right answers alone, up to a factor. Only two things are new: the data come from the model itself,
+# anew for every step, and weights may be something else than 0 and 1. The rest of this lesson is about these weights.
+#
+# ## Do sampler and learner agree?
+# The estimate holds for samples of *the policy that is differentiated*. In practice two pieces of code are involved: one
+# that samples fast, one that learns. They disagree more often than one would think: temperature, truncation, padding, a
+# shift by one, old weights. So compare after every collection: the record keeps the log-probabilities of the sampler;
+# recompute them with the learner.
+
+# %% ex="12.2" points=2 difficulty="medium" minutes=10
+def disagreement(logits, tokens, recorded, mask):
+    """The largest difference, in nats, between the learner's and the sampler's log-probability of a chosen token.
+
+    logits (B, T, V), the learner's, at each token but the last; tokens (B, T + 1) int, whole texts;
+    recorded (B, T), the sampler's log π of the token written at each step, anything where mask is False;
+    mask (B, T) bool -> a scalar, at least 0.
+    """
+    # BEGIN SOLUTION
+    written = tokens[:, 1:, None]
+    recomputed = logits.log_softmax(-1).gather(-1, written)[..., 0]
+    return (recomputed - recorded)[mask].abs().max()
+    # END SOLUTION
+
+# %% ex="12.2" role="check"
+disagreement = check("12.2", disagreement)
+
+# %% [markdown] ex="12.2" role="hints"
+# <details><summary>Hint 1</summary>Logits at step t say what is written at step t: token t + 1. Turn logits into
+# log-probabilities before you pick.</details>
+# <details><summary>Hint 2</summary><code>x[mask]</code> keeps the steps that count; the sign of a difference does
+# not.</details>
+
+# %%
+def text_of(rollout):
+    """All tokens of each row, (B, T + 1)."""
+    return torch.cat([rollout.observations[:, :1], rollout.actions], 1)
+
+
+problems = [problem for problem in task.train[:16] for _ in range(4)]
+sampled = {
+    "as it should be": attempt(task, sft, problems),
+    "temperature 0.5": attempt(task, sft, problems, temperature=0.5),
+    "the 2 likeliest tokens": attempt(task, sft, problems, top_k=2),
+}
+fresh = sampled["as it should be"]
+sampled["shifted by one"] = replace(fresh, logprobs=fresh.logprobs.roll(-1, 1))
+sampled["old weights"] = attempt(task, writer, problems)
+for name, rollout in sampled.items():
+    with torch.no_grad():
+        off = float(disagreement(sft(rollout.observations), text_of(rollout), rollout.logprobs, rollout.mask))
+    print(f"{name:23s} off by {off:8.1e} nats; mean reward {rollout.rewards.sum(1).mean():.2f}")
+try:
+    check_behavior(sft, sampled["temperature 0.5"])  # what train_policy calls after every collection
+except ValueError as refusal:
+    print(f"\ncheck_behavior: {str(refusal).split('; ')[0]}")
+
+# %% [markdown]
+# Rounding is a millionth of a nat; everything else is larger by orders of magnitude, and `train_policy` stops there with
+# that line. What if it did not? Switch the check off (`atol`) and learn from answers sampled at temperature 0.5.
+
+# %%
+def rloo(rollout, *_):
+    """Return minus the mean of the other answers to the same prompt."""
+    won = pg.episode_returns(rollout.rewards, rollout.mask)
+    groups = pg.prompt_groups(rollout.observations, rollout.mask)
+    return (won - pg.leave_one_out(won, groups=groups))[:, None] * rollout.mask
+
+
+def held_out(lm, samples=2):
+    """pass@1 at temperature 1 on sums that nobody trained on."""
+    return float(sampled_scores(task, lm, QUIZ, samples=samples, seed=args.seed + 1).mean())
+
+
+def learner(weigh, seed, *, start=sft, about=task, updates=args.updates, prompts=args.prompts, group=args.group,
+            lr=args.lr, atol=1e-3, **sampling):  # fmt: skip
+    """A copy of `start` that has learned, and its history."""
+    lm = copy.deepcopy(start)
+    sample = text_collector(about, prompts=prompts, group=group, **sampling)
+    return lm, train_policy(lm, sample, weigh, updates=updates, lr=lr, clip_norm=1.0, atol=atol, seed=seed)
+
+
+before = held_out(sft, samples=8)
+print(f"before learning: held-out pass@1 {before:.2f}")
+for temperature in (1.0, 0.5):
+    lm, history = learner(rloo, args.seed, group=8, temperature=temperature, atol=float("inf"))
+    print(f"sampled at {temperature}: reward of the last four batches {sum(history.returns[-4:]) / 4:.2f}, "
+          f"held-out pass@1 {held_out(lm):.2f}, entropy {history.entropy[-1]:.2f} nats per token")  # fmt: skip
+
+# %% [markdown]
+# **What you saw.** The wrong run has the *better* training curve: its batches come from a sharper policy than the one
+# that learns. Asked at temperature 1, it is worse. No error, no warning: only the comparison of two numbers that should
+# be the same tells.
+#
+# ## Learning to add
+# Now properly, over several seeds. An answer is compared with the other answers to the *same* prompt: RLOO, the
+# leave-one-out baseline of lesson 09 within groups. Write it.
+
+# %% ex="12.3" points=2 difficulty="medium" minutes=10
+def rloo_weights(returns, groups, mask):
+    """Return minus the mean return of the other rows of the same group, on each chosen token of a row; 0 elsewhere.
+
+    returns (B,) float; groups (B,) int, the number of each row's prompt, at least two rows each, in any order;
+    mask (B, T) bool -> (B, T) float.
+    """
+    # BEGIN SOLUTION
+    same = (groups[:, None] == groups).to(returns.dtype)
+    others = same - torch.eye(len(returns), dtype=returns.dtype)
+    baseline = others @ returns / others.sum(1)
+    return (returns - baseline)[:, None] * mask
+    # END SOLUTION
+
+# %% ex="12.3" role="check"
+rloo_weights = check("12.3", rloo_weights)
+
+# %% [markdown] ex="12.3" role="hints"
+# <details><summary>Hint 1</summary>A matrix says who belongs together: <code>groups[:, None] == groups</code>. Take
+# yourself out of it.</details>
+# <details><summary>Hint 2</summary>Sum of the others divided by their number; then one number per row has to be written
+# on each token: <code>[:, None] * mask</code>.</details>
+
+# %%
+def group_weights(rollout, *_):
+    won = pg.episode_returns(rollout.rewards, rollout.mask)
+    return rloo_weights(won, pg.prompt_groups(rollout.observations, rollout.mask), rollout.mask)
+
+
+assert torch.allclose(group_weights(own), rloo(own))
+SEEDS = range(args.seed, args.seed + args.seeds)
+runs = {"RLOO": [learner(group_weights, seed) for seed in progress(SEEDS, "RLOO")]}
+after = [held_out(lm) for lm, _ in runs["RLOO"]]
+print(f"held-out pass@1: {before:.2f} before, {over_seeds(after)} after {args.updates} updates "
+      f"of {args.prompts} prompts × {args.group} answers")  # fmt: skip
+print("rise per seed, points:", *(f"{100 * (value - before):+.0f}" for value in after))
+
+# %%
+figure, axes = pyplot.subplots(figsize=(5, 2.8))
+figures.learning_curves(axes, range(args.updates), [history.returns for _, history in runs["RLOO"]], "training batches")
+figures.bars_at = axes.errorbar([args.updates], [over_seeds(after).mean],
+    [[over_seeds(after).mean - over_seeds(after).low], [over_seeds(after).high - over_seeds(after).mean]],
+    color=figures.COLORS[1], marker="s", capsize=3, label="held out, afterwards")  # fmt: skip
+axes.axhline(before, color="black", linestyle=":", label="held out, before")
+axes.set(title=f"Learning to add, {args.seeds} seeds", xlabel="updates", ylabel="share of right answers", ylim=(0, 1))
+axes.legend(fontsize=8, loc="lower right")
+show(figure, alt=f"Share of right answers against updates: from about {before:.2f} up; held-out {over_seeds(after).mean:.2f} "
+     "at the end, far above the dotted line of the start.")  # fmt: skip
+
+# %% [markdown]
+# **What you saw.** [C40] Sample, weigh, step: in every seed the held-out score rises by far more than 20 points, and in
+# a few hundred answers nobody ever said what the right one was.
+#
+# ## Which variance reduction pays?
+# Lesson 09 took the noise out of the gradient step by step. Do the same here; same seeds, same budget.
+#
+# - *reward*: the return itself, lesson 08.
+# - *mean of the batch*: minus the mean of all other answers.
+# - *RLOO*: minus the mean of the other answers to the same prompt.
+# - *standardized*: divided by the group's standard deviation too (GRPO's advantage).
+#
+# Reward-to-go, the first step of lesson 09, is missing: with a reward at the end alone, the return from $t$ on *is* the return.
+
+# %%
+assert torch.equal(pg.reward_to_go(own.rewards, own.mask), pg.total_return(own.rewards, own.mask))
+
+
+def raw(rollout, *_):
+    return pg.total_return(rollout.rewards, rollout.mask)
+
+
+def batch_mean(rollout, *_):
+    won = pg.episode_returns(rollout.rewards, rollout.mask)
+    return (won - pg.leave_one_out(won))[:, None] * rollout.mask
+
+
+def standardized(rollout, *_):
+    won = pg.episode_returns(rollout.rewards, rollout.mask)
+    return pg.standardized(won, pg.prompt_groups(rollout.observations, rollout.mask))[:, None] * rollout.mask
+
+
+THREE = list(SEEDS)[:3]
+METHODS = {"reward": raw, "mean of the batch": batch_mean, "RLOO": group_weights, "standardized": standardized}
+finals = {"RLOO": after[: len(THREE)]}
+for name, weigh in METHODS.items():
+    if name != "RLOO":
+        runs[name] = [learner(weigh, seed) for seed in progress(THREE, name)]
+        finals[name] = [held_out(lm) for lm, _ in runs[name]]
+for name in METHODS:
+    print(f"{name:18s} held-out pass@1 {over_seeds(finals[name])}   seeds {' '.join(f'{x:.2f}' for x in finals[name])}")
+
+# %% [markdown]
+# The baselines do not help. Before you blame chance, measure the noise itself: the gradient of many batches, and how far
+# it scatters about its mean (the trace of the covariance). One answer's gradient is its weight times its score
+# $\nabla_\theta \log \pi_\theta(y \mid x)$, so take the scores once and try every weight. The model's biases, 8,320 of its
+# 2.2 million parameters, stand for all of them.
+
+# %%
+def bias_scores(lm, rollout):
+    """∇ log π of each answer by the model's biases: (B, number of biases). Equal answers are taken once."""
+    biases = [p.requires_grad_() for name, p in lm.named_parameters() if name.endswith("bias")]
+    known, found = {}, []
+    for row in range(len(rollout.mask)):
+        one = take_rows(rollout, torch.tensor([row]))
+        key = tuple(text_of(one)[0].tolist())
+        if key not in known:
+            parts = torch.autograd.grad(action_logprobs(lm, one).sum(), biases)
+            known[key] = torch.cat([part.flatten() for part in parts])
+        found.append(known[key])
+    return torch.stack(found)
+
+
+generator = torch.Generator().manual_seed(args.seed)
+many, _ = collect_text(task, sft, prompts=64, group=args.group, generator=generator)
+S, won = bias_scores(sft, many), pg.episode_returns(many.rewards, many.mask)
+squares = (S**2).sum(1)
+for name, which in (("right", won == 1), ("wrong", won == 0)):
+    print(f"{int(which.sum())} {name} answers: mean log π {many.logprobs.sum(1)[which].mean():+.1f}, "
+          f"mean squared length of the score {squares[which].mean():.0f}")  # fmt: skip
+best = float(pg.optimal_baseline(squares, won))
+print(f"mean reward {won.mean():.2f}; the constant baseline with the least variance, E|s|²r / E|s|² = {best:.2f}")
+
+# %%
+def noise(weights):
+    """Trace of the covariance of a batch's gradient over the squared length of its mean, from groups as units."""
+    each = (weights[:, None] * S).view(-1, args.group, S.shape[1]).mean(1)  # one estimate per prompt
+    mean, spread = each.mean(0), each.var(0).sum()
+    return float(spread / args.prompts / (mean @ mean - spread / len(each)))
+
+
+print("noise / signal of one batch      right 1, wrong 0   right 0, wrong −1   right 4, wrong 3")
+for name, weigh in METHODS.items():
+    found = []
+    for shift in (0, -1, 3):
+        shifted = pay(many, (won + shift).tolist())
+        found.append(noise(weigh(shifted).sum(1) / shifted.mask.sum(1)))
+    print(f"{name:30s}", *(f"{value:17.1f}" for value in found))
+
+# %% [markdown]
+# **What you saw.** Look at the scores first. A wrong answer is one that the model found unlikely itself, and the score of
+# something unlikely is long (lesson 08: $\mathbb 1 - \pi$). So nearly all noise comes from wrong answers, and a verifier that pays them
+# **0** has silenced them: the reward itself is already near the best constant baseline. Subtract the mean reward, and the
+# noisy half comes back. The textbook's promise holds for the *mean* only if scores are about equally long.
+#
+# In the other columns every reward is shifted by a constant, which changes no optimum. Baselines do not notice. The bare reward does: pay
+# −1 for wrong and it learns from the noisy half alone; pay 3 and 4, and everything is pushed. Does learning agree?
+
+# %%
+def paid(shift):
+    """The same task with a constant added to every reward."""
+    def moved(problem):
+        return replace(problem, score=lambda text: problem.score(text) + shift)
+
+    return replace(task, train=tuple(map(moved, task.train)), low=task.low + shift, high=task.high + shift)
+
+
+for name, weigh in (("reward", raw), ("RLOO", group_weights)):
+    shifted = [learner(weigh, seed, about=paid(3)) for seed in progress(THREE, name)] if name == "reward" else None
+    found = [held_out(lm) for lm, _ in shifted] if shifted else finals["RLOO"]
+    print(f"right 4, wrong 3: {name:7s} held-out pass@1 {over_seeds(found)}")
+lm, _ = learner(group_weights, THREE[0], about=paid(3))
+same = max(float((a - b).abs().max()) for a, b in zip(lm.parameters(), runs["RLOO"][0][0].parameters()))
+print(f"RLOO with and without the 3: parameters differ by at most {same:.0e}")
+
+# %% [markdown]
+# **What you saw.** [C40] With rewards of 3 and 4 the bare reward learns far more slowly, and RLOO is the same run as before. That is
+# what a baseline is for on text: **you need not know how your rewards are scaled.** A verifier's 0 and 1 are the lucky
+# case; a reward model's scores (lesson 13) are not. Standardizing divides each group by its own spread: the noise
+# relative to the signal stays, only the step is larger, and groups that nearly agree count as much as others.
+#
