@@ -349,8 +349,9 @@ def learner(weigh, seed, *, start=sft, about=task, updates=args.updates, prompts
 
 before = held_out(sft, samples=8)
 print(f"before learning: held-out pass@1 {before:.2f}")
+agreeing = {}
 for temperature in (1.0, 0.5):
-    lm, history = learner(rloo, args.seed, group=8, temperature=temperature, atol=float("inf"))
+    lm, history = agreeing[temperature] = learner(rloo, args.seed, temperature=temperature, atol=float("inf"))
     print(f"sampled at {temperature}: reward of the last four batches {sum(history.returns[-4:]) / 4:.2f}, "
           f"held-out pass@1 {held_out(lm):.2f}, entropy {history.entropy[-1]:.2f} nats per token")  # fmt: skip
 
@@ -403,13 +404,13 @@ print("rise per seed, points:", *(f"{100 * (value - before):+.0f}" for value in 
 # %%
 figure, axes = pyplot.subplots(figsize=(5, 2.8))
 figures.learning_curves(axes, range(args.updates), [history.returns for _, history in runs["RLOO"]], "training batches")
-figures.bars_at = axes.errorbar([args.updates], [over_seeds(after).mean],
-    [[over_seeds(after).mean - over_seeds(after).low], [over_seeds(after).high - over_seeds(after).mean]],
-    color=figures.COLORS[1], marker="s", capsize=3, label="held out, afterwards")  # fmt: skip
+end = over_seeds(after)
+axes.errorbar([args.updates], [end.mean], [[end.mean - end.low], [end.high - end.mean]], color=figures.COLORS[1],
+              marker=figures.MARKERS[1], capsize=3, label="held out, afterwards")  # fmt: skip
 axes.axhline(before, color="black", linestyle=":", label="held out, before")
 axes.set(title=f"Learning to add, {args.seeds} seeds", xlabel="updates", ylabel="share of right answers", ylim=(0, 1))
 axes.legend(fontsize=8, loc="lower right")
-show(figure, alt=f"Share of right answers against updates: from about {before:.2f} up; held-out {over_seeds(after).mean:.2f} "
+show(figure, alt=f"Share of right answers against updates: from about {before:.2f} up; held-out {end.mean:.2f} "
      "at the end, far above the dotted line of the start.")  # fmt: skip
 
 # %% [markdown]
@@ -519,13 +520,10 @@ def paid(shift):
     return replace(task, train=tuple(map(moved, task.train)), low=task.low + shift, high=task.high + shift)
 
 
-for name, weigh in (("reward", raw), ("RLOO", group_weights)):
-    shifted = [learner(weigh, seed, about=paid(3)) for seed in progress(THREE, name)] if name == "reward" else None
-    found = [held_out(lm) for lm, _ in shifted] if shifted else finals["RLOO"]
-    print(f"right 4, wrong 3: {name:7s} held-out pass@1 {over_seeds(found)}")
-lm, _ = learner(group_weights, THREE[0], about=paid(3))
-same = max(float((a - b).abs().max()) for a, b in zip(lm.parameters(), runs["RLOO"][0][0].parameters()))
-print(f"RLOO with and without the 3: parameters differ by at most {same:.0e}")
+found = [held_out(learner(raw, seed, about=paid(3))[0]) for seed in progress(THREE, "reward")]
+print(f"right 4, wrong 3: reward  held-out pass@1 {over_seeds(found)}")
+off = (group_weights(pay(own, (own.rewards.sum(1) + 3).tolist())) - group_weights(own)).abs().max()
+print(f"RLOO: its weights change by at most {off:.0e}, so its runs are those above: {over_seeds(finals['RLOO'])}")
 
 # %% [markdown]
 # **What you saw.** [C40] With rewards of 3 and 4 the bare reward learns far more slowly, and RLOO is the same run as before. That is
@@ -533,3 +531,188 @@ print(f"RLOO with and without the 3: parameters differ by at most {same:.0e}")
 # case; a reward model's scores (lesson 13) are not. Standardizing divides each group by its own spread: the noise
 # relative to the signal stays, only the step is larger, and groups that nearly agree count as much as others.
 #
+# ## Long answers, short answers
+# A sum over tokens has to be divided by something, and every library divides by something else:
+#
+# - **constant**: by a number that no sample can change, such as the answers times the room for one. The choice of Dr. GRPO; up to the
+#   factor it is this course's default, the sum divided by the number of answers.
+# - **per sequence**: each answer's sum by its own length, then the mean over answers. GRPO's choice.
+# - **per token**: the sum over all tokens of the batch by their number. The choice of many trainers since.
+
+# %% ex="12.4" points=2 difficulty="medium" minutes=8
+def normalized(values, mask, room):
+    """One batch's sum over tokens, divided in three ways.
+
+    values (B, T) float, what each token contributes (weight times log π), anything where mask is False; mask (B, T)
+    bool, True at least once a row; room, the most tokens that an answer may have
+    -> a dict of three scalars: "constant", divided by B times room; "sequence", the mean over rows of each row's mean;
+    "token", the mean over all tokens of the batch.
+    """
+    # BEGIN SOLUTION
+    kept = torch.where(mask, values, 0)
+    lengths = mask.sum(1)
+    return {
+        "constant": kept.sum() / (len(values) * room),
+        "sequence": (kept.sum(1) / lengths).mean(),
+        "token": kept.sum() / lengths.sum(),
+    }
+    # END SOLUTION
+
+# %% ex="12.4" role="check"
+normalized = check("12.4", normalized)
+
+# %% [markdown] ex="12.4" role="hints"
+# <details><summary>Hint 1</summary>Cut padding off once, at the beginning: <code>torch.where(mask, values, 0)</code>. Then
+# all three share the sum of each row.</details>
+# <details><summary>Hint 2</summary>Lengths are <code>mask.sum(1)</code>. The mean of means and the mean of everything
+# differ as soon as lengths do.</details>
+
+# %% [markdown]
+# In the toy world answers have one to four tokens, and the expected gradient of each choice can be listed. (Per token with batches
+# of 64, whose length is nearly constant: the division is by the mean length.)
+
+# %%
+centered = returns - J
+per_length = {
+    "constant": centered,
+    "sequence": centered / lengths,
+    "token, large batch": centered / (chance @ lengths.double()),
+}
+print("expected gradient     cosine with ∇J   " + "   ".join(f"{n} tokens" for n in (1, 2, 3, 4)) + "   (push on log π)")
+for name, weights in per_length.items():
+    mean = chance @ (weights[:, None] * scores)
+    pushes = (scores @ mean / (scores**2).sum(1).sqrt() / mean.norm()).double()
+    by_length = [float(chance[lengths == n] @ pushes[lengths == n] / chance[lengths == n].sum()) for n in (1, 2, 3, 4)]
+    print(f"{name:20s} {cosine_similarity(mean, exact, 0):15.4f}  ", "   ".join(f"{push:+8.2f}" for push in by_length))
+
+# %%
+lm = copy.deepcopy(sft)
+log_pi, room = action_logprobs(lm, own), task.max_new_tokens
+found = {}
+for name, value in normalized(group_weights(own) * log_pi, own.mask, room).items():
+    parts = torch.autograd.grad(value, list(lm.parameters()), retain_graph=True)
+    found[name] = torch.cat([part.flatten() for part in parts])
+counts = own.mask.sum(1)
+print(f"sums: answers of {int(counts.min())} to {int(counts.max())} tokens, {counts.double().mean():.1f} on average")
+for name, slope in found.items():
+    print(f"{name:9s} cosine with constant {cosine_similarity(slope, found['constant'], 0):.4f}, "
+          f"length relative to it {slope.norm() / found['constant'].norm():.2f}")  # fmt: skip
+
+# %% [markdown]
+# **What you saw.** Dividing each answer by its own length changes the *direction*: it is the gradient of something else
+# than J. A long wrong answer is punished less per token than a short one, a long right one is praised less. Where
+# lengths hardly vary, as in our sums, nothing of this shows and what is left is a factor, which Adam swallows. Long
+# reasoning is where it matters: look there before you copy a setting.
+#
+# ## Learning rate, batch, steps: and a collapse
+# Every setting so far was chosen. How? By trying. Each learner below sees 320 answers.
+
+# %%
+SWEEP = [(10, 8, lr) for lr in (1e-5, 1e-3, 3e-3)] + [(40, 2, args.lr), (2, 40, args.lr)]
+print("updates  prompts × answers   learning rate   held-out pass@1   entropy, nats per token")
+sweep = {(args.updates, args.prompts, args.lr): runs["RLOO"][0]}
+for updates, prompts, lr in progress(SWEEP, "sweep"):
+    sweep[updates, prompts, lr] = learner(group_weights, args.seed, updates=updates, prompts=prompts, lr=lr)
+for (updates, prompts, lr), (lm, history) in sorted(sweep.items(), key=lambda item: (item[0][0] != 10, item[0][2])):
+    print(f"{updates:7d}  {prompts:7d} × {args.group:<8d} {lr:15.0e} {held_out(lm):17.2f} {history.entropy[-1]:25.2f}")
+wrecked = sweep[10, 8, 3e-3][0]
+print("\nafter the largest rate:", completions(wrecked, attempt(task, wrecked, task.held_out[:3]), task.stop))
+
+# %% [markdown]
+# **What you saw.** Too small a rate moves nothing, and one that would do well for pretraining **destroys the policy**: it
+# stops writing sums, no answer is paid any more, all advantages are 0, and nothing leads back. A supervised run with too
+# large a rate recovers, for its data stay what they are; here the policy makes its own data. Small steps, and as many of
+# them as the budget allows.
+#
+# ## What RL starts from
+# RL reinforces what the policy already does. So what if it hardly ever does the right thing? Three starting points: the
+# base model, the model after 60 conversations, and after 300. Ask not only whether the first answer is right, but also
+# whether **one of $k$** is: pass@$k$. From $n$ answers to a problem, $c$ of them right, estimate it without bias (Chen et
+# al., 2021): the chance that $k$ of the $n$, drawn *without* putting back, contain a right one.
+
+# %% ex="12.5" points=2 difficulty="medium" minutes=8
+def pass_at_k(successes, samples, k):
+    """The probability that at least one of k answers is right, from so many successes among so many samples.
+
+    successes, samples, k: int, 0 <= successes <= samples, 1 <= k <= samples -> float, unbiased.
+    """
+    # BEGIN SOLUTION
+    wrong = 1.0
+    for drawn in range(k):
+        wrong *= max(samples - successes - drawn, 0) / (samples - drawn)
+    return 1 - wrong
+    # END SOLUTION
+
+# %% ex="12.5" role="check"
+pass_at_k = check("12.5", pass_at_k)
+
+# %% [markdown] ex="12.5" role="hints"
+# <details><summary>Hint 1</summary>The complement is easier: all k drawn answers are wrong. How many ways are there to
+# draw k of the n, and how many of these from the n − c wrong ones?</details>
+# <details><summary>Hint 2</summary><code>math.comb(n - c, k) / math.comb(n, k)</code>; comb is 0 if there are fewer than k
+# wrong ones.</details>
+
+# %%
+KS, FEW = (1, 2, 4, 8, 16), task.held_out[:50]
+
+
+def pass_curve(lm):
+    """pass@k over the quiz, from 16 answers each."""
+    right = (sampled_scores(task, lm, FEW, samples=16, seed=args.seed + 2) == 1).sum(1).tolist()
+    return [sum(pass_at_k(count, 16, k) for count in right) / len(right) for k in KS]
+
+
+short = finetuned(60)
+starts = {"base": base, "60 conversations": short, f"{args.examples} conversations": sft}
+curves, learned = {}, {f"{args.examples} conversations": runs["RLOO"][0]}
+for name, start in starts.items():
+    if name not in learned:
+        learned[name] = learner(group_weights, args.seed, start=start, group=8)
+    lm, history = learned[name]
+    curves[name] = pass_curve(start), pass_curve(lm)
+    print(f"{name:18s} gradient norm of the first update {history.gradient_norm[0]:5.2f}")
+    for when, curve in zip(("before RL", "after RL"), curves[name]):
+        print(f"    {when:10s}", *(f"pass@{k} {value:.2f}  " for k, value in zip(KS, curve)))
+
+# %%
+figure, axes = pyplot.subplots(figsize=(5, 2.9))
+for index, (name, (old, new)) in enumerate(curves.items()):
+    for style, curve, when in ((":", old, "before"), ("-", new, "after")):
+        axes.plot(KS, curve, style, color=figures.COLORS[index], marker=figures.MARKERS[index], label=f"{name}, {when}")
+axes.set(title="One of k answers is right", xlabel="answers k", ylabel="pass@k, held-out sums", xscale="log", xticks=KS,
+         xticklabels=KS, ylim=(-0.03, 1.03))  # fmt: skip
+axes.minorticks_off()
+axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+ends = "; ".join(f"{name}: pass@1 {old[0]:.2f} to {new[0]:.2f}, pass@16 {old[-1]:.2f} to {new[-1]:.2f}"
+                 for name, (old, new) in curves.items())  # fmt: skip
+show(figure, alt=f"pass@k against k, before (dotted) and after RL, for three starting points. {ends}.")
+
+# %% [markdown]
+# TEXT41
+#
+# ## Which token earned it?
+# REINFORCE gives every token of an answer the same credit. The lecture: "We can improve the estimate by sampling more
+# rollouts from $(s_t, a_t)$." On text that is easy, since the state is the prefix: go on from each prefix 64 times, and
+# the mean reward is $\hat V(s_t)$. A token's advantage is how much it changed it, $\hat A_t = \hat V(s_{t+1}) -
+# \hat V(s_t)$.
+
+# %%
+def token_credit(lm, problem, rollout, row, samples=64):
+    """The answer's tokens, and for each the change of the expected reward, by sampling on from every prefix."""
+    kept = rollout.mask[row]
+    ids, tokens = text_of(rollout)[row].tolist(), rollout.actions[row][kept].tolist()
+    first = int(kept.to(torch.uint8).argmax()) + 1
+    decode = lm.tokenizer.decode
+    said = [decode(tokens[:n]) for n in range(len(tokens))]
+    prompt = decode(ids[1:first])
+    values = []
+    for n, begun in enumerate(said):
+        rest = sample_text(lm, [prompt + begun] * samples, max_new_tokens=task.max_new_tokens, stop=task.stop, seed=n)
+        values.append(sum(problem.score(begun + text) for text in completions(lm, rest, task.stop)) / samples)
+    values.append(float(rollout.rewards[row].sum()))
+    return [decode([token]) for token in tokens], [after - now for now, after in zip(values, values[1:])], values[0]
+
+
+generator = torch.Generator().manual_seed(args.seed + 3)
+shown, _ = collect_text(task, sft, prompts=12, group=1, generator=generator)
+print("rewards:", shown.rewards.sum(1).int().tolist())
