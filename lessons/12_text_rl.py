@@ -41,7 +41,7 @@ args = arguments(
     model=("pocket-m", "the language model: a pocket model, a folder or a hub id"),
     largest=(50, "largest number in the sums"),
     examples=(300, "conversations that the model is finetuned on first"),
-    updates=(10, "of each learner"),
+    updates=(8, "of each learner"),
     prompts=(8, "different sums per update"),
     group=(4, "completions per sum"),
     lr=(1e-4, "step size of Adam"),
@@ -55,7 +55,7 @@ torch.set_num_threads(1)  # the tensors are small: a second thread would spend i
 # Write down your guesses; you will measure each of them below.
 #
 # 1. How many lines of lesson 08's loop have to change, so that it trains a language model instead of a robot?
-# 2. A model gets half of its sums right, and is told "right" or "wrong" for 320 of its own answers. **How many does it
+# 2. A model gets half of its sums right, and is told "right" or "wrong" for 256 of its own answers. **How many does it
 #    get right afterwards?**
 # 3. Right pays 1, wrong pays 0. **By which factor does a baseline reduce the noise of the gradient?**
 # 4. You sample at temperature 0.5, because that gives better answers, and forget to tell the learner. **What do you
@@ -165,7 +165,7 @@ world = gridworld.GridWorld("default", pit_reward=0.0).to_mdp()
 robot, writer = TabularPolicy(world.states, world.actions), copy.deepcopy(sft)
 in_the_grid = reinforce(robot, lambda policy, generator: collect(world, policy, 64, horizon=50, generator=generator),
                         updates=40, lr=0.1)  # fmt: skip
-in_text = reinforce(writer, lambda policy, generator: collect_text(task, policy, prompts=16, group=4,
+in_text = reinforce(writer, lambda policy, generator: collect_text(task, policy, prompts=8, group=4,
                     generator=generator), updates=8, lr=args.lr)  # fmt: skip
 for name, found in (("robot, star reached", in_the_grid), ("language model, sum right", in_text)):
     part = max(1, len(found) // 8)
@@ -236,7 +236,7 @@ for size in (4, 16, 64):
 
 # %%
 precise = copy.deepcopy(sft).double()  # float64, so that equal can be told from nearly equal
-own = attempt(task, sft, [problem for problem in task.train[:8] for _ in range(8)], seed=args.seed)
+own = attempt(task, sft, [problem for problem in task.train[:8] for _ in range(4)], seed=args.seed)
 won = own.rewards.sum(1)
 
 
@@ -312,7 +312,7 @@ sampled = {
 }
 fresh = sampled["as it should be"]
 sampled["shifted by one"] = replace(fresh, logprobs=fresh.logprobs.roll(-1, 1))
-sampled["old weights"] = attempt(task, writer, problems)
+sampled["other weights"] = attempt(task, writer, problems)
 for name, rollout in sampled.items():
     with torch.no_grad():
         off = float(disagreement(sft(rollout.observations), text_of(rollout), rollout.logprobs, rollout.mask))
@@ -323,7 +323,7 @@ except ValueError as refusal:
     print(f"\ncheck_behavior: {str(refusal).split('; ')[0]}")
 
 # %% [markdown]
-# Rounding is a millionth of a nat; everything else is larger by orders of magnitude, and `train_policy` stops there with
+# Rounding is a hundred-thousandth of a nat; everything else is larger by orders of magnitude, and `train_policy` stops there with
 # that line. What if it did not? Switch the check off (`atol`) and learn from answers sampled at temperature 0.5.
 
 # %%
@@ -351,7 +351,7 @@ before = held_out(sft, samples=8)
 print(f"before learning: held-out pass@1 {before:.2f}")
 agreeing = {}
 for temperature in (1.0, 0.5):
-    lm, history = agreeing[temperature] = learner(rloo, args.seed, temperature=temperature, atol=float("inf"))
+    agreeing[temperature] = lm, history = learner(rloo, args.seed, temperature=temperature, atol=float("inf"))
     print(f"sampled at {temperature}: reward of the last four batches {sum(history.returns[-4:]) / 4:.2f}, "
           f"held-out pass@1 {held_out(lm):.2f}, entropy {history.entropy[-1]:.2f} nats per token")  # fmt: skip
 
@@ -395,7 +395,8 @@ def group_weights(rollout, *_):
 
 assert torch.allclose(group_weights(own), rloo(own))
 SEEDS = range(args.seed, args.seed + args.seeds)
-runs = {"RLOO": [learner(group_weights, seed) for seed in progress(SEEDS, "RLOO")]}
+first = agreeing[1.0]  # of the first seed, with weights that were just found to be the same
+runs = {"RLOO": [first] + [learner(group_weights, seed) for seed in progress(SEEDS[1:], "RLOO")]}
 after = [held_out(lm) for lm, _ in runs["RLOO"]]
 print(f"held-out pass@1: {before:.2f} before, {over_seeds(after)} after {args.updates} updates "
       f"of {args.prompts} prompts × {args.group} answers")  # fmt: skip
@@ -414,8 +415,8 @@ show(figure, alt=f"Share of right answers against updates: from about {before:.2
      "at the end, far above the dotted line of the start.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** [C40] Sample, weigh, step: in every seed the held-out score rises by far more than 20 points, and in
-# a few hundred answers nobody ever said what the right one was.
+# **What you saw.** [C40] Sample, weigh, step: in every seed the held-out score rises by more than 20 points, from a few
+# hundred answers of its own, and nobody ever showed it a right one.
 #
 # ## Which variance reduction pays?
 # Lesson 09 took the noise out of the gradient step by step. Do the same here; same seeds, same budget.
@@ -456,15 +457,15 @@ for name in METHODS:
     print(f"{name:18s} held-out pass@1 {over_seeds(finals[name])}   seeds {' '.join(f'{x:.2f}' for x in finals[name])}")
 
 # %% [markdown]
-# The baselines do not help. Before you blame chance, measure the noise itself: the gradient of many batches, and how far
+# The baselines do not help; they even cost a little. Before you blame chance, measure the noise itself: the gradient of many batches, and how far
 # it scatters about its mean (the trace of the covariance). One answer's gradient is its weight times its score
-# $\nabla_\theta \log \pi_\theta(y \mid x)$, so take the scores once and try every weight. The model's biases, 8,320 of its
-# 2.2 million parameters, stand for all of them.
+# $\nabla_\theta \log \pi_\theta(y \mid x)$, so take the scores once and try every weight. The model's biases, a small part of
+# its parameters, stand for all of them.
 
 # %%
 def bias_scores(lm, rollout):
     """∇ log π of each answer by the model's biases: (B, number of biases). Equal answers are taken once."""
-    biases = [p.requires_grad_() for name, p in lm.named_parameters() if name.endswith("bias")]
+    biases = [p for name, p in lm.named_parameters() if name.endswith("bias")]
     known, found = {}, []
     for row in range(len(rollout.mask)):
         one = take_rows(rollout, torch.tensor([row]))
@@ -480,6 +481,7 @@ generator = torch.Generator().manual_seed(args.seed)
 many, _ = collect_text(task, sft, prompts=64, group=args.group, generator=generator)
 S, won = bias_scores(sft, many), pg.episode_returns(many.rewards, many.mask)
 squares = (S**2).sum(1)
+print(f"{S.shape[1]:,} biases of {sum(p.numel() for p in sft.parameters()):,} parameters")
 for name, which in (("right", won == 1), ("wrong", won == 0)):
     print(f"{int(which.sum())} {name} answers: mean log π {many.logprobs.sum(1)[which].mean():+.1f}, "
           f"mean squared length of the score {squares[which].mean():.0f}")  # fmt: skip
@@ -578,10 +580,11 @@ per_length = {
     "sequence": centered / lengths,
     "token, large batch": centered / (chance @ lengths.double()),
 }
-print("expected gradient     cosine with ∇J   " + "   ".join(f"{n} tokens" for n in (1, 2, 3, 4)) + "   (push on log π)")
+print("                                       change of log π per unit step, answers of")
+print("expected gradient     cosine with ∇J   1 token    2 tokens   3 tokens   4 tokens")
 for name, weights in per_length.items():
     mean = chance @ (weights[:, None] * scores)
-    pushes = (scores @ mean / (scores**2).sum(1).sqrt() / mean.norm()).double()
+    pushes = scores @ mean / mean.norm()
     by_length = [float(chance[lengths == n] @ pushes[lengths == n] / chance[lengths == n].sum()) for n in (1, 2, 3, 4)]
     print(f"{name:20s} {cosine_similarity(mean, exact, 0):15.4f}  ", "   ".join(f"{push:+8.2f}" for push in by_length))
 
@@ -595,34 +598,37 @@ for name, value in normalized(group_weights(own) * log_pi, own.mask, room).items
 counts = own.mask.sum(1)
 print(f"sums: answers of {int(counts.min())} to {int(counts.max())} tokens, {counts.double().mean():.1f} on average")
 for name, slope in found.items():
-    print(f"{name:9s} cosine with constant {cosine_similarity(slope, found['constant'], 0):.4f}, "
+    print(f"{name:9s} cosine with constant {cosine_similarity(slope.double(), found['constant'].double(), 0):.4f}, "
           f"length relative to it {slope.norm() / found['constant'].norm():.2f}")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** Dividing each answer by its own length changes the *direction*: it is the gradient of something else
-# than J. A long wrong answer is punished less per token than a short one, a long right one is praised less. Where
-# lengths hardly vary, as in our sums, nothing of this shows and what is left is a factor, which Adam swallows. Long
-# reasoning is where it matters: look there before you copy a setting.
+# than J. A short wrong answer is pushed down harder than a long one, so that the model would rather be wrong at length. Per token
+# and constant differ by a factor, which Adam swallows. Where lengths vary little, as in our sums, all three nearly agree.
+# Long reasoning is where it matters: look there before you copy a setting.
 #
 # ## Learning rate, batch, steps: and a collapse
-# Every setting so far was chosen. How? By trying. Each learner below sees 320 answers.
+# Every setting so far was chosen. How? By trying. Each learner below sees the same number of answers.
 
 # %%
-SWEEP = [(10, 8, lr) for lr in (1e-5, 1e-3, 3e-3)] + [(40, 2, args.lr), (2, 40, args.lr)]
-print("updates  prompts × answers   learning rate   held-out pass@1   entropy, nats per token")
-sweep = {(args.updates, args.prompts, args.lr): runs["RLOO"][0]}
+U, P = args.updates, args.prompts
+SWEEP = [(U, P, lr) for lr in (1e-5, 1e-3, 3e-3)] + [(2 * U, P // 2, args.lr), (U // 2, 2 * P, args.lr)]
+print("updates  prompts × answers   learning rate   held-out pass@1   last batch   entropy, nats per token")
+sweep = {(U, P, args.lr): runs["RLOO"][0]}
 for updates, prompts, lr in progress(SWEEP, "sweep"):
     sweep[updates, prompts, lr] = learner(group_weights, args.seed, updates=updates, prompts=prompts, lr=lr)
-for (updates, prompts, lr), (lm, history) in sorted(sweep.items(), key=lambda item: (item[0][0] != 10, item[0][2])):
-    print(f"{updates:7d}  {prompts:7d} × {args.group:<8d} {lr:15.0e} {held_out(lm):17.2f} {history.entropy[-1]:25.2f}")
-wrecked = sweep[10, 8, 3e-3][0]
+for (updates, prompts, lr), (lm, history) in sorted(sweep.items(), key=lambda item: (item[0][0] != U, item[0][2])):
+    print(f"{updates:7d}  {prompts:7d} × {args.group:<8d} {lr:15.0e} {held_out(lm):17.2f} "
+          f"{history.returns[-1]:12.2f} {history.entropy[-1]:25.2f}")  # fmt: skip
+wrecked = sweep[U, P, 3e-3][0]
 print("\nafter the largest rate:", completions(wrecked, attempt(task, wrecked, task.held_out[:3]), task.stop))
 
 # %% [markdown]
-# **What you saw.** Too small a rate moves nothing, and one that would do well for pretraining **destroys the policy**: it
-# stops writing sums, no answer is paid any more, all advantages are 0, and nothing leads back. A supervised run with too
-# large a rate recovers, for its data stay what they are; here the policy makes its own data. Small steps, and as many of
-# them as the budget allows.
+# **What you saw.** The smallest rate hardly moves anything. The rate of the finetuning above, $10^{-3}$, leaves the model worse than it
+# was, and three times that **destroys** it: it stops writing sums, no answer is paid any more, all advantages are 0, and
+# nothing leads back. A supervised run keeps its data whatever the model does; here the policy makes its own. With the
+# same number of answers, more and smaller batches did better: the policy that learns is newer. Small steps, and as many as the
+# budget allows.
 #
 # ## What RL starts from
 # RL reinforces what the policy already does. So what if it hardly ever does the right thing? Three starting points: the
@@ -688,7 +694,15 @@ ends = "; ".join(f"{name}: pass@1 {old[0]:.2f} to {new[0]:.2f}, pass@16 {old[-1]
 show(figure, alt=f"pass@k against k, before (dotted) and after RL, for three starting points. {ends}.")
 
 # %% [markdown]
-# TEXT41
+# **What you saw.** [C41] RL from the base model is not slower. It is nothing: no answer in the format, no reward, a gradient of
+# exactly 0, and the same after a thousand updates. Finetuning is what makes the first success possible.
+#
+# After 300 conversations one of 16 answers was right for every sum already, and RL moved the first answer most of the way up to
+# that: it made reliable what the model could do. After 60 it did more. pass@16 rose as well: from the few sums that it
+# happened to solve the model learned something that holds for others. But it ends far below the other, although it saw
+# twice as many answers: the start decides how much each sample can teach. In large models on hard problems, Yue et
+# al. (2025) found that the base model catches up at large $k$: there RL mostly did the first of these two things. So report
+# pass@$k$ beside pass@1, before and after.
 #
 # ## Which token earned it?
 # REINFORCE gives every token of an answer the same credit. The lecture: "We can improve the estimate by sampling more
@@ -715,4 +729,187 @@ def token_credit(lm, problem, rollout, row, samples=64):
 
 generator = torch.Generator().manual_seed(args.seed + 3)
 shown, _ = collect_text(task, sft, prompts=12, group=1, generator=generator)
-print("rewards:", shown.rewards.sum(1).int().tolist())
+right = shown.rewards.sum(1) == 1
+rows = right.nonzero()[:2, 0].tolist() + (~right).nonzero()[:2, 0].tolist()
+
+
+def asked(row):
+    """The problem that a row answers."""
+    prompt = sft.tokenizer.decode(shown.observations[row].tolist())
+    return next(problem for problem in task.train if problem.prompt in prompt)
+
+
+credits = [token_credit(sft, asked(row), shown, row) for row in progress(rows, "credit")]
+
+# %%
+figure, panels = pyplot.subplots(1, 2, figsize=(8.6, 2.2), layout="constrained")
+for axes, name in zip(panels, ("one credit for all: r − V(prompt)", "each token: V after it − V before it")):
+    for place, (tokens, changes, start) in enumerate(credits):
+        for t, (token, change) in enumerate(zip(tokens, changes)):
+            value = sum(changes) if axes is panels[0] else change
+            axes.text(t, -place, token.strip() or "end", ha="center", va="center", fontsize=8, fontfamily="monospace",
+                      color="white" if abs(value) > 0.6 else "black",
+                      bbox={"facecolor": pyplot.cm.PuOr(0.5 + value / 2), "edgecolor": "none", "pad": 3})  # fmt: skip
+    axes.set(title=name, xlim=(-0.7, max(len(tokens) for tokens, _, _ in credits) - 0.3), ylim=(0.6 - len(credits), 0.6))
+    axes.axis("off")
+scale = pyplot.cm.ScalarMappable(pyplot.Normalize(-1, 1), "PuOr")
+figure.colorbar(scale, ax=panels, label="credit", shrink=0.9)
+show(figure, alt="Four answers as coloured tokens. Left: all tokens of an answer have one colour. Right: most are white, and "
+     "one or two in each answer carry the colour: where a digit or a sign went wrong or right.")  # fmt: skip
+
+# %%
+for row, (tokens, changes, start) in zip(rows, credits):
+    largest = max(range(len(tokens)), key=lambda t: abs(changes[t]))
+    print(f"{asked(row).prompt:20s} V(prompt) {start:.2f}, reward {shown.rewards[row].sum():.0f}; largest change at token "
+          f"{largest + 1} of {len(tokens)}, {tokens[largest]!r}: {changes[largest]:+.2f}")  # fmt: skip
+
+# %% [markdown]
+# **What you saw.** An answer is decided in one or two places; the other tokens are just carried along, and REINFORCE
+# pushes them all the same. This is exact credit at a price of 64 answers per token. A critic (lesson 10) is the attempt to
+# get it for one forward pass.
+#
+# ## Lab: silent bugs
+# Four runs. Each differs from the RLOO learner above in one thing, and none raises an error. Look at the symptoms first: the
+# reward of the batches that it learned from, and the held-out score.
+
+# %%
+def losses_right(policy, rollout, advantages):
+    """RLOO, one loss per answer; advantages (B,)."""
+    return -(advantages[:, None] * action_logprobs(policy, rollout)).sum(1)
+
+
+def losses_b(policy, rollout, advantages):
+    logprobs = policy(rollout.observations).log_softmax(-1).gather(-1, rollout.observations[..., None])[..., 0]
+    return -(advantages[:, None] * logprobs * rollout.mask).sum(1)
+
+
+def losses_c(policy, rollout, advantages):
+    begins = rollout.mask & (rollout.mask.cumsum(1) == 1)
+    weights = pg.reward_to_go(advantages[:, None] * begins, rollout.mask)
+    return -(weights * action_logprobs(policy, rollout)).sum(1)
+
+
+def losses_d(policy, rollout, advantages):
+    weights = pg.reward_to_go(pay(rollout, advantages.tolist()).rewards, rollout.mask, gamma=0.5)
+    return -(weights * action_logprobs(policy, rollout)).sum(1)
+
+
+LAB = {"RLOO": (losses_right, False), "run A": (losses_right, True), "run B": (losses_b, False),
+       "run C": (losses_c, False), "run D": (losses_d, False)}  # losses, whether the sampler is apart  # fmt: skip
+
+# %%
+def lab_run(losses, apart):
+    """Mean reward of each batch, the disagreement with the sampler at each update, and the held-out score."""
+    lm, generator = copy.deepcopy(sft), torch.Generator().manual_seed(args.seed)
+    sampler, adam = (copy.deepcopy(sft) if apart else lm), torch.optim.Adam(lm.parameters(), lr=args.lr)
+    rewards, gaps = [], []
+    for _ in range(args.updates):
+        rollout, _ = collect_text(task, sampler, prompts=args.prompts, group=args.group, generator=generator)
+        won = pg.episode_returns(rollout.rewards, rollout.mask)
+        advantages = won - pg.leave_one_out(won, groups=pg.prompt_groups(rollout.observations, rollout.mask))
+        gaps.append(check_behavior(lm, rollout, atol=float("inf")))
+        kept = advantages.nonzero()[:, 0]  # the others have weight 0
+        adam.zero_grad(), (losses(lm, take_rows(rollout, kept), advantages[kept]).sum() / len(advantages)).backward()
+        torch.nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
+        adam.step(), rewards.append(won.mean().item())
+    return rewards, gaps, held_out(lm)
+
+
+lab = {name: lab_run(*LAB[name]) for name in progress(list(LAB)[1:], "lab")}
+history = runs["RLOO"][0][1]
+lab = {"RLOO": (history.returns, None, after[0])} | lab
+half = args.updates // 2
+print("          mean reward, first half   second half   held-out pass@1")
+for name, (rewards, _, score) in lab.items():
+    print(f"{name:10s} {sum(rewards[:half]) / half:22.2f} {sum(rewards[half:]) / (args.updates - half):13.2f} {score:17.2f}")
+print(f"no learning {'':35s} {before:.2f}")
+
+# %%
+figure, axes = pyplot.subplots(figsize=(5.2, 2.7))
+for index, (name, (rewards, _, score)) in enumerate(lab.items()):
+    style = {"color": figures.COLORS[index], "marker": figures.MARKERS[index]}
+    axes.plot(range(args.updates), rewards, figures.DASHES[index % 4], label=name, **style)
+    axes.plot([args.updates + 0.5 + 0.25 * index], [score], linestyle="none", markersize=9, **style)
+axes.set(title="Batches on the way; held out at the end (right)", xlabel="updates", ylabel="share of right answers", ylim=(0, 1))
+axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+ends = ", ".join(f"{name} {score:.2f}" for name, (_, _, score) in lab.items())
+show(figure, alt=f"Rewards of the batches of five runs, and a larger mark for each one's held-out score: {ends}.")
+
+# %% [markdown]
+# Now the property tests. In the toy world, where every answer is listed, the *expected* gradient of each loss must be
+# $\nabla J$. Beside it: how strongly the loss pulls at the log-probability of each of the four tokens of an answer, taken from the
+# run's own loss by autograd; and how far sampler and learner are apart at the first update and at the second.
+
+# %%
+four = lengths == 4
+print("          cosine with ∇J   length   pull on token 1, 2, 3, 4     nats apart, update 1   update 2")
+for name, (losses, _) in LAB.items():
+    loss = (chance * losses(toy, every, returns - J)).sum()
+    mean = -torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(toy.parameters()))])
+    leaf = toy(every.observations).detach().requires_grad_()
+    (slopes,) = torch.autograd.grad(losses(lambda _, leaf=leaf: leaf, every, torch.ones_like(returns)).sum(), leaf)
+    pull = slopes.abs().sum(-1)[four].mean(0)[-4:]
+    gaps = lab[name][1]
+    apart = "" if gaps is None else f"{gaps[0]:22.0e} {gaps[1]:10.0e}"
+    print(f"{name:10s} {cosine_similarity(mean, exact, 0):13.3f} {mean.norm() / exact.norm():8.2f}   "
+          + " ".join(f"{value / pull.max():5.2f}" for value in pull) + f"   {apart}")  # fmt: skip
+
+# %% [markdown]
+# The suspects. Four of them are guilty, one per run.
+#
+# | name | the bug |
+# |---|---|
+# | `temperature` | sampled at another temperature than scored |
+# | `stale sampler` | the sampler never gets the new weights |
+# | `prompt` | the prompt's tokens are trained on too |
+# | `shift` | the log-probability is that of the token that was read, not of the one that was written |
+# | `first token` | the reward stands at the first token, so reward-to-go reaches no other |
+# | `discount` | the reward is discounted per token, so that early tokens hardly count |
+# | `end token` | the token that ends the answer is left out |
+# | `normalizer` | padding counts in the number that the sum is divided by |
+
+# %% ex="12.6" points=4 difficulty="hard" minutes=15
+# For each run the name of its bug, from the table above: {"A": "...", "B": "...", "C": "...", "D": "..."}
+# BEGIN SOLUTION
+bugs = {"A": "stale sampler", "B": "shift", "C": "first token", "D": "discount"}
+# END SOLUTION
+
+# %% ex="12.6" role="check"
+bugs = check("12.6", bugs)
+
+# %% [markdown] ex="12.6" role="hints"
+# <details><summary>Hint 1</summary>Two runs have the right direction at the first update or nearly so, and two have not.
+# Which tokens does each run pull at?</details>
+# <details><summary>Hint 2</summary>A run can be right at its first update and wrong from the second on: look at the last
+# two columns. And a loss that pulls at all tokens alike can still pull at the wrong entry.</details>
+
+# %% [markdown]
+# **What you saw.** Run A passes every test at its first update, and its model is as good as the right one, so far: only its batches do not
+# get better, because somebody else writes them. At the second update sampler and learner are apart, and `train_policy`
+# would have stopped there; lesson 11 says how it goes on. Run B pulls at all tokens alike, but at the wrong entry: only the
+# exact gradient tells. Run C trains one token of each answer. Run D looks nearly right in the toy world, with four tokens; in an
+# answer of nine, the first gets $0.5^8$ of the last one's weight, and the figure above shows how early a sum can go wrong.
+#
+# ## Recap
+# - A token is an action, the prefix is the state, the language model is the policy: the loop, the loss and the weights of the grid
+#   train it unchanged. On a transformer small enough to list, the estimate's mean is $\nabla J$ to rounding.
+# - REINFORCE on text is finetuning on own answers weighted by return.
+# - Sampler and learner must agree on log-probabilities. Compare after every collection.
+# - With a reward of 0 and 1 the bare reward is hard to beat here: wrong answers have the long scores, and weigh nothing.
+#   A baseline makes the learner independent of the rewards' zero, which is why everybody has one.
+# - Dividing by each answer's own length changes the objective; a constant or the batch's tokens only the step.
+# - RL needs successes to reinforce. What the start never does, no reward finds.
+#
+# ## Try next
+# - `--examples 60 --updates 40`: does it catch up with a start from 300?
+# - `--group 16 --prompts 2`: the same answers from fewer prompts. What happens to the noise?
+# - Learn sums up to 99 (`--largest 99`) from the model that can do 50.
+# - Train with LoRA (lesson 06) instead of all weights. Which learning rate does it want?
+#
+# ## References
+# - Williams (1992), *Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning*.
+# - Ranzato, Chopra, Auli and Zaremba (2016), *Sequence Level Training with Recurrent Neural Networks*.
+# - Ahmadian et al. (2024), *Back to Basics: Revisiting REINFORCE Style Optimization for Learning from Human Feedback in LLMs* (RLOO).
+# - Shao et al. (2024), *DeepSeekMath* (GRPO); Liu et al. (2025), *Understanding R1-Zero-Like Training* (Dr. GRPO).
+# - Chen et al. (2021), *Evaluating Large Language Models Trained on Code* (pass@k).
+# - Yue et al. (2025), *Does Reinforcement Learning Really Incentivize Reasoning Capacity in LLMs Beyond the Base Model?*
