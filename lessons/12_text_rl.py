@@ -31,7 +31,7 @@ from ptlearn.figures import over_seeds
 from ptlearn.models import load_lm, toy_lm
 from ptlearn.pocket import assistant
 from ptlearn.policies import TabularPolicy
-from ptlearn.rollout import Rollout, action_logprobs, check_behavior, take_rows
+from ptlearn.rollout import action_logprobs, check_behavior, take_rows
 from ptlearn.text import completions, sample_text
 from ptlearn.text_collection import attempt, collect_text, pay, sampled_scores, text_collector
 from ptlearn.training import fit_sft, train_policy
@@ -744,7 +744,7 @@ credits = [token_credit(sft, asked(row), shown, row) for row in progress(rows, "
 # %%
 figure, panels = pyplot.subplots(1, 2, figsize=(8.6, 2.2), layout="constrained")
 for axes, name in zip(panels, ("one credit for all: r − V(prompt)", "each token: V after it − V before it")):
-    for place, (tokens, changes, start) in enumerate(credits):
+    for place, (tokens, changes, _) in enumerate(credits):
         for t, (token, change) in enumerate(zip(tokens, changes)):
             value = sum(changes) if axes is panels[0] else change
             axes.text(t, -place, token.strip() or "end", ha="center", va="center", fontsize=8, fontfamily="monospace",

@@ -1,0 +1,393 @@
+"""Typical wrong answers to the exercises of lesson 12, and right ones written differently."""
+
+import math
+
+import torch
+
+# 12.1 -----------------------------------------------------------------------------------------------------------------
+
+
+def between(steps, first, end):
+    t = torch.arange(steps)
+    return (t >= first[:, None]) & (t < end[:, None])
+
+
+def late(p, c, steps):
+    return between(steps, p, p + c)
+
+
+def early(p, c, steps):
+    return between(steps, p - 2, p - 2 + c)
+
+
+def without_end(p, c, steps):
+    return between(steps, p - 1, p - 2 + c)
+
+
+def without_first(p, c, steps):
+    return between(steps, p, p - 1 + c)
+
+
+def one_more(p, c, steps):
+    return between(steps, p - 1, p + c)
+
+
+def with_prompt(p, c, steps):
+    return between(steps, 0 * p, p - 1 + c)
+
+
+def with_padding(p, c, steps):
+    return between(steps, p - 1, 0 * p + steps)
+
+
+def turned(p, c, steps):
+    return ~between(steps, p - 1, p - 1 + c)
+
+
+def prompt_alone(p, c, steps):
+    return between(steps, 0 * p, p - 1)
+
+
+def without_prompt_length(p, c, steps):
+    return between(steps, 0 * p, c)
+
+
+def end_of_text(p, c, steps):
+    return between(steps, p - 1, c)
+
+
+def by_loop(p, c, steps):
+    mask = torch.zeros(len(p), steps, dtype=torch.bool)
+    for row, (prompt, completion) in enumerate(zip(p.tolist(), c.tolist())):
+        mask[row, prompt - 1 : prompt - 1 + completion] = True
+    return mask
+
+
+def shifted_down(p, c, steps):
+    """The mask of tokens, then without its first column: the action at t is token t + 1."""
+    return between(steps + 1, p, p + c)[:, 1:]
+
+
+# 12.2 -----------------------------------------------------------------------------------------------------------------
+
+
+def gaps(logits, tokens, recorded, shift=1):
+    picked = tokens[:, shift : shift + logits.shape[1], None]
+    return logits.log_softmax(-1).gather(-1, picked)[..., 0] - recorded
+
+
+def signed(logits, tokens, recorded, mask):
+    return gaps(logits, tokens, recorded)[mask].max()
+
+
+def average(logits, tokens, recorded, mask):
+    return gaps(logits, tokens, recorded)[mask].abs().mean()
+
+
+def average_with_padding(logits, tokens, recorded, mask):
+    return (gaps(logits, tokens, recorded) * mask).abs().mean()
+
+
+def summed(logits, tokens, recorded, mask):
+    return gaps(logits, tokens, recorded)[mask].abs().sum()
+
+
+def everywhere(logits, tokens, recorded, mask):
+    return gaps(logits, tokens, recorded).abs().max()
+
+
+def tokens_read(logits, tokens, recorded, mask):
+    return gaps(logits, tokens, recorded, shift=0)[mask].abs().max()
+
+
+def raw_logits(logits, tokens, recorded, mask):
+    return (logits.gather(-1, tokens[:, 1:, None])[..., 0] - recorded)[mask].abs().max()
+
+
+def probabilities(logits, tokens, recorded, mask):
+    return (logits.softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0] - recorded)[mask].abs().max()
+
+
+def smallest(logits, tokens, recorded, mask):
+    return gaps(logits, tokens, recorded)[mask].abs().min()
+
+
+def squared(logits, tokens, recorded, mask):
+    return (gaps(logits, tokens, recorded)[mask] ** 2).max()
+
+
+def step_by_step(logits, tokens, recorded, mask):
+    largest = 0.0
+    for b, t in mask.nonzero().tolist():
+        now = torch.distributions.Categorical(logits=logits[b, t]).log_prob(tokens[b, t + 1])
+        largest = max(largest, abs(float(now - recorded[b, t])))
+    return largest
+
+
+# 12.3 -----------------------------------------------------------------------------------------------------------------
+
+
+def sums(returns, groups):
+    same = (groups[:, None] == groups).to(returns)
+    return same @ returns, same.sum(1)
+
+
+def with_itself(returns, groups, mask):
+    total, count = sums(returns, groups)
+    return (returns - total / count)[:, None] * mask
+
+
+def by_group_size(returns, groups, mask):
+    total, count = sums(returns, groups)
+    return (returns - (total - returns) / count)[:, None] * mask
+
+
+def itself_not_taken_out(returns, groups, mask):
+    total, count = sums(returns, groups)
+    return (returns - total / (count - 1))[:, None] * mask
+
+
+def without_groups(returns, groups, mask):
+    return (returns - (returns.sum() - returns) / (len(returns) - 1))[:, None] * mask
+
+
+def batch_mean(returns, groups, mask):
+    return (returns - returns.mean())[:, None] * mask
+
+
+def turned_sign(returns, groups, mask):
+    return -loop_rloo(returns, groups, mask)
+
+
+def baseline_alone(returns, groups, mask):
+    total, count = sums(returns, groups)
+    return ((total - returns) / (count - 1))[:, None] * mask
+
+
+def grpo(returns, groups, mask):
+    result = torch.zeros_like(returns)
+    for group in groups.unique():
+        rows = groups == group
+        result[rows] = (returns[rows] - returns[rows].mean()) / returns[rows].std()
+    return result[:, None] * mask
+
+
+def returns_alone(returns, groups, mask):
+    return returns[:, None] * mask
+
+
+def filled(returns, groups, mask):
+    return advantages(returns, groups)[:, None].expand(mask.shape)
+
+
+def advantages(returns, groups):
+    total, count = sums(returns, groups)
+    return returns - (total - returns) / (count - 1)
+
+
+def per_row(returns, groups, mask):
+    return advantages(returns, groups)
+
+
+def shared_out(returns, groups, mask):
+    return advantages(returns, groups)[:, None] * mask / mask.sum(1, keepdim=True)
+
+
+def loop_rloo(returns, groups, mask):
+    result = torch.zeros(mask.shape, dtype=returns.dtype)
+    for i in range(len(returns)):
+        others = [returns[j] for j in range(len(returns)) if j != i and groups[j] == groups[i]]
+        result[i, mask[i]] = returns[i] - sum(others) / len(others)
+    return result
+
+
+def rescaled_mean(returns, groups, mask):
+    """n / (n - 1) times the deviation from the group's own mean."""
+    total, count = sums(returns, groups)
+    return torch.where(mask, ((returns - total / count) * count / (count - 1))[:, None], 0)
+
+
+# 12.4 -----------------------------------------------------------------------------------------------------------------
+
+
+def three(values, mask, room, **changed):
+    kept = values * mask
+    right = {
+        "constant": kept.sum() / len(values) / room,
+        "sequence": (kept.sum(1) / mask.sum(1)).mean(),
+        "token": values[mask].mean(),
+    }
+    return right | {name: value(kept) for name, value in changed.items()}
+
+
+def by_answers(values, mask, room):
+    return three(values, mask, room, constant=lambda kept: kept.sum() / len(kept))
+
+
+def by_columns(values, mask, room):
+    return three(values, mask, room, constant=lambda kept: kept.mean())
+
+
+def padding_in_rows(values, mask, room):
+    return three(values, mask, room, sequence=lambda kept: kept.mean(1).mean())
+
+
+def rows_summed(values, mask, room):
+    return three(values, mask, room, sequence=lambda kept: (kept.sum(1) / mask.sum(1)).sum())
+
+
+def rows_as_tokens(values, mask, room):
+    return three(values, mask, room, sequence=lambda kept: kept.sum() / mask.sum())
+
+
+def padding_in_tokens(values, mask, room):
+    return three(values, mask, room, token=lambda kept: kept.mean())
+
+
+def tokens_as_rows(values, mask, room):
+    return three(values, mask, room, token=lambda kept: (kept.sum(1) / mask.sum(1)).mean())
+
+
+def never_masked(values, mask, room):
+    return {
+        "constant": values.sum() / len(values) / room,
+        "sequence": (values.sum(1) / mask.sum(1)).mean(),
+        "token": values.sum() / mask.sum(),
+    }
+
+
+def by_room_alone(values, mask, room):
+    return three(values, mask, room, constant=lambda kept: kept.sum() / room)
+
+
+def row_after_row(values, mask, room):
+    rows = [values[row, kept] for row, kept in enumerate(mask)]
+    return {
+        "token": torch.cat(rows).mean(),
+        "sequence": sum(row.mean() for row in rows) / len(rows),
+        "constant": sum(row.sum() / room for row in rows) / len(rows),
+    }
+
+
+# 12.5 -----------------------------------------------------------------------------------------------------------------
+
+
+def with_putting_back(c, n, k):
+    return 1 - (1 - c / n) ** k
+
+
+def first_alone(c, n, k):
+    return c / n
+
+
+def added_up(c, n, k):
+    return k * c / n
+
+
+def added_up_to_one(c, n, k):
+    return min(1.0, k * c / n)
+
+
+def all_right(c, n, k):
+    return math.comb(c, k) / math.comb(n, k)
+
+
+def all_wrong(c, n, k):
+    return math.comb(n - c, k) / math.comb(n, k)
+
+
+def exactly_one(c, n, k):
+    return c * math.comb(n - c, k - 1) / math.comb(n, k)
+
+
+def any_sample(c, n, k):
+    return float(c > 0)
+
+
+def by_combinations(c, n, k):
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def as_a_product(c, n, k):
+    """The form of the paper's appendix."""
+    return 1.0 if n - c < k else 1 - math.prod(1 - k / i for i in range(n - c + 1, n + 1))
+
+
+WRONG = {
+    "12.1": [
+        (late, "one step late"),
+        (early, "one step early"),
+        (without_end, "end token is left out"),
+        (without_first, "starts one step late"),
+        (one_more, "too many at the end"),
+        (with_prompt, "prompt is included"),
+        (with_padding, "padding is included"),
+        (turned, "turned round"),
+        (prompt_alone, "True at the prompt"),
+        (without_prompt_length, "length is ignored"),
+        (end_of_text, "taken for the end of the text"),
+    ],
+    "12.2": [
+        (signed, "sign is kept"),
+        (average, "the average: one step"),
+        (average_with_padding, "the average over all steps"),
+        (summed, "summed"),
+        (everywhere, "prompt and padding count"),
+        (tokens_read, "shifted"),
+        (raw_logits, "log_softmax is missing"),
+        (probabilities, "take the logarithm"),
+        (smallest, "smallest"),
+        (squared, "squared"),
+    ],
+    "12.3": [
+        (with_itself, "the mean includes the row itself"),
+        (by_group_size, "one fewer of them"),
+        (itself_not_taken_out, "own return out of the sum"),
+        (without_groups, "groups are ignored: compare"),
+        (batch_mean, "groups are ignored and"),
+        (turned_sign, "sign is turned"),
+        (baseline_alone, "this is the baseline"),
+        (grpo, "GRPO"),
+        (returns_alone, "no baseline in it"),
+        (filled, "filled everywhere"),
+        (per_row, "one number per row"),
+        (shared_out, "shared out"),
+    ],
+    "12.4": [
+        (by_answers, "constant: divided by the answers alone"),
+        (by_columns, "constant: divided by B times T"),
+        (by_room_alone, "constant: divided by the room alone"),
+        (padding_in_rows, "sequence: each row is divided by T"),
+        (rows_summed, "sequence: summed over rows"),
+        (rows_as_tokens, "sequence: the mean over all tokens"),
+        (padding_in_tokens, "token: divided by B times T"),
+        (tokens_as_rows, "token: the mean of the rows' means"),
+        (never_masked, "constant: prompt and padding are summed"),
+    ],
+    "12.5": [
+        (with_putting_back, "with putting back"),
+        (first_alone, "pass@1"),
+        (added_up, "do not add up"),
+        (added_up_to_one, "do not add up"),
+        (all_right, "all k are right"),
+        (all_wrong, "all k are wrong"),
+        (exactly_one, "exactly one"),
+        (any_sample, "pass@n"),
+    ],
+    "12.6": [
+        ({"A": "temperature", "B": "shift", "C": "first token", "D": "discount"}, "A: 'temperature'"),
+        ({"A": "stale sampler", "B": "prompt", "C": "first token", "D": "discount"}, "B: 'prompt'"),
+        ({"A": "stale sampler", "B": "shift", "C": "end token", "D": "discount"}, "C: 'end token'"),
+        ({"A": "stale sampler", "B": "shift", "C": "first token", "D": "normalizer"}, "D: 'normalizer'"),
+        ({"A": "stale sampler", "B": "shift", "C": "first token", "D": "clip"}, "is not on the list"),
+        ({"A": "stale sampler"}, "a dict with the keys"),
+    ],
+}
+RIGHT = {
+    "12.1": [by_loop, shifted_down],
+    "12.2": [step_by_step],
+    "12.3": [loop_rloo, rescaled_mean],
+    "12.4": [row_after_row],
+    "12.5": [by_combinations, as_a_product],
+    "12.6": [{"D": "Discount", "C": "first token", "B": "shift", "A": "stale sampler"}],
+}
