@@ -489,20 +489,21 @@ best = float(pg.optimal_baseline(squares, won))
 print(f"mean reward {won.mean():.2f}; the constant baseline with the least variance, E|s|²r / E|s|² = {best:.2f}")
 
 # %%
-def noise(weights):
-    """Trace of the covariance of a batch's gradient over the squared length of its mean, from groups as units."""
+def scatter(weights):
+    """Trace of the covariance of a batch's gradient, and the squared length of its mean, with prompts as units."""
     each = (weights[:, None] * S).view(-1, args.group, S.shape[1]).mean(1)  # one estimate per prompt
     mean, spread = each.mean(0), each.var(0).sum()
-    return float(spread / args.prompts / (mean @ mean - spread / len(each)))
+    return float(spread / args.prompts), float(mean @ mean - spread / len(each))
 
 
 print("noise / signal of one batch      right 1, wrong 0   right 0, wrong −1   right 4, wrong 3")
 for name, weigh in METHODS.items():
     found = []
     for shift in (0, -1, 3):
-        shifted = pay(many, (won + shift).tolist())
-        found.append(noise(weigh(shifted).sum(1) / shifted.mask.sum(1)))
-    print(f"{name:30s}", *(f"{value:17.1f}" for value in found))
+        weights = weigh(pay(many, (won + shift).tolist()))
+        found.append(scatter(weights.sum(1) / many.mask.sum(1)))  # one number per answer
+    signal = found[0][1]  # shifting rewards does not change what the mean is expected to be
+    print(f"{name:30s}", *(f"{spread / signal:17.1f}" for spread, _ in found))
 
 # %% [markdown]
 # **What you saw.** Look at the scores first. A wrong answer is one that the model found unlikely itself, and the score of
@@ -765,7 +766,7 @@ for row, (tokens, changes, start) in zip(rows, credits):
 
 # %% [markdown]
 # **What you saw.** An answer is decided in one or two places; the other tokens are just carried along, and REINFORCE
-# pushes them all the same. This is exact credit at a price of 64 answers per token. A critic (lesson 10) is the attempt to
+# pushes them all the same. Credit by sampling costs 64 answers per token. A critic (lesson 10) is the attempt to
 # get it for one forward pass.
 #
 # ## Lab: silent bugs
