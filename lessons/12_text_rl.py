@@ -9,9 +9,9 @@
 # improvements of lessons 09 to 11 pay here and which do not. *(Lecture: "REINFORCE algorithm on text", and its summary;
 # claims C28, C39–C41.)* About 90 minutes; runs in 75 s on two CPU cores.
 #
-# **You will need** the estimator of lesson 08, baselines from 09, finetuning from 03. **You will be able to** write RL
-# on text as sample, weigh, step; check that sampler and learner agree; measure what a baseline is worth on text; say what
-# RL can and cannot add to the model that it starts from; and find four bugs that raise no error.
+# **You will need** the estimator of lesson 08, baselines from 09, finetuning from 03. **You will be able to** write
+# RL on text as sample, weigh, step; check that sampler and learner agree; measure what a baseline is worth on text;
+# say what RL can and cannot add to the model that it starts from; and find four bugs that raise no error.
 
 # %%
 import copy
@@ -99,8 +99,8 @@ for name, lm in (("base", base), ("SFT", sft)):
 # | action $a_t$ | a move | the next token |
 # | policy $\pi_\theta(a_t \mid s_t)$ | softmax of a table's row | softmax of the language model's logits |
 #
-# The dynamics are as simple as can be, $s_{t+1} = (s_t, a_t)$: appending is certain. The reward is 0 until the last token,
-# where the verifier pays. Here is one episode.
+# The dynamics are as simple as can be, $s_{t+1} = (s_t, a_t)$: appending is certain. The reward is 0 until the last
+# token, where the verifier pays. Here is one episode.
 
 # %%
 episode = take_rows(tried, torch.tensor([0]))
@@ -111,10 +111,10 @@ for t, (read, written) in enumerate(zip(words(episode.observations[0]), words(ep
           f"{bool(episode.mask[0, t])}")  # fmt: skip
 
 # %% [markdown]
-# Read it downwards. A model that reads token $t$ writes token $t+1$, so observations are the text without its last token
-# and actions the text without its first. The prompt was not chosen by the model: `mask` is False there, and True from the
-# step that **reads the last prompt token**, because that one writes the first token of the answer. And the token that
-# ends the answer was chosen too. Most bugs in RL on text sit in this paragraph.
+# Read it downwards. A model that reads token $t$ writes token $t+1$, so observations are the text without its last
+# token and actions the text without its first. The prompt was not chosen by the model: `mask` is False there, and
+# True from the step that **reads the last prompt token**, because that one writes the first token of the answer. And
+# the token that ends the answer was chosen too. Most bugs in RL on text sit in this paragraph.
 
 # %% ex="12.1" points=2 difficulty="easy" minutes=8
 def action_mask(prompt_lengths, completion_lengths, steps):
@@ -172,14 +172,14 @@ for name, found in (("robot, star reached", in_the_grid), ("language model, sum 
     print(f"{name:26s}", *(f"{sum(found[k:k + part]) / part:.2f}" for k in range(0, 8 * part, part)))
 
 # %% [markdown]
-# **What you saw.** [C39] Line for line the same function. `train_policy` is this loop with the checks and the history of
-# lesson 08; from here on it trains the language model.
+# **What you saw.** [C39] Line for line the same function. `train_policy` is this loop with the checks and the history
+# of lesson 08; from here on it trains the language model.
 #
 # ## Is it the right gradient?
-# On the grid you had an exact answer. Here is one for text: a real transformer over **6 words**, random weights, at most
-# **4 tokens** per answer. Its 781 possible answers can be listed, with their probabilities. The reward is the share of
-# "c" in an answer's four places. Then $J(\theta) = \sum_y \pi_\theta(y \mid x)\, r(y)$ is a plain sum, and autograd
-# differentiates it without any trick.
+# On the grid you had an exact answer. Here is one for text: a real transformer over **6 words**, random weights, at
+# most **4 tokens** per answer. Its 781 possible answers can be listed, with their probabilities. The reward is the
+# share of "c" in an answer's four places. Then $J(\theta) = \sum_y \pi_\theta(y \mid x)\, r(y)$ is a plain sum, and
+# autograd differentiates it without any trick.
 
 # %%
 toy = toy_lm(["end", "a", "b", "c", "d", "e"])
@@ -193,7 +193,8 @@ print(f"{len(chance)} answers, probability {chance.sum():.12f} in all; J = {J:.4
 
 def score_of(row):
     """∇ log π of one answer, all parameters end to end."""
-    found = torch.autograd.grad(action_logprobs(toy, take_rows(every, torch.tensor([row]))).sum(), list(toy.parameters()))
+    one = take_rows(every, torch.tensor([row]))
+    found = torch.autograd.grad(action_logprobs(toy, one).sum(), list(toy.parameters()))
     return torch.cat([gradient.flatten() for gradient in found])
 
 
@@ -226,9 +227,9 @@ for size in (4, 16, 64):
     print(f"{size:4d} answers: r {cosines[0]:.2f}, r − mean of the others {cosines[1]:.2f}")
 
 # %% [markdown]
-# **What you saw.** [C39] On a transformer, too, the mean of REINFORCE's estimate is the exact gradient, to rounding, and
-# a baseline leaves it where it is. In this toy world it also takes away a good part of the variance, and every single
-# batch points in a better direction. Remember that when you come to the real one.
+# **What you saw.** [C39] On a transformer, too, the mean of REINFORCE's estimate is the exact gradient, to rounding,
+# and a baseline leaves it where it is. In this toy world it also takes away a good part of the variance, and a
+# batch points in a better direction on average. Remember that when you come to the real one.
 #
 # ## Supervised finetuning is a special case
 # The lecture: "Supervised learning on model generations weighted by return". Take the finetuning loss, cross-entropy
@@ -260,20 +261,22 @@ good = take_rows(own, won.nonzero()[:, 0])
 filtered = gradient(losses_of_tokens(precise, good).sum() / good.mask.sum())  # lesson 03's mean over response tokens
 print(f"SFT weighted by return against REINFORCE: largest difference {off:.0e} of the largest entry")
 factor = filtered.norm() * good.mask.sum() / len(won) / reinforced.norm()
-print(f"SFT on the {len(good.mask)} right ones of {len(won)} answers: cosine {cosine_similarity(filtered, reinforced, 0):.9f}, "
+cosine = cosine_similarity(filtered, reinforced, 0)
+print(f"SFT on the {len(good.mask)} right ones of {len(won)} answers: cosine {cosine:.9f}, "
       f"length × tokens / answers {factor:.9f}")  # fmt: skip
 assert off < 1e-7
 
 # %% [markdown]
-# **What you saw.** [C28] REINFORCE on text *is* finetuning on own answers weighted by return. With a reward of 0 or 1 it
-# is finetuning on the right answers alone, up to a factor. Only two things are new: the data come from the model itself,
-# anew for every step, and weights may be something else than 0 and 1. The rest of this lesson is about these weights.
+# **What you saw.** [C28] REINFORCE on text *is* finetuning on own answers weighted by return. With a reward of 0 or 1
+# it is finetuning on the right answers alone, up to a factor. Only two things are new: the data come from the model
+# itself, anew for every step, and weights may be something else than 0 and 1. The rest of this lesson is about these
+# weights.
 #
 # ## Do sampler and learner agree?
-# The estimate holds for samples of *the policy that is differentiated*. In practice two pieces of code are involved: one
-# that samples fast, one that learns. They disagree more often than one would think: temperature, truncation, padding, a
-# shift by one, old weights. So compare after every collection: the record keeps the log-probabilities of the sampler;
-# recompute them with the learner.
+# The estimate holds for samples of *the policy that is differentiated*. In practice two pieces of code are involved:
+# one that samples fast, one that learns. They disagree more often than one would think: temperature, truncation,
+# padding, a shift by one, old weights. So compare after every collection: the record keeps the log-probabilities of
+# the sampler; recompute them with the learner.
 
 # %% ex="12.2" points=2 difficulty="medium" minutes=10
 def disagreement(logits, tokens, recorded, mask):
@@ -323,8 +326,9 @@ except ValueError as refusal:
     print(f"\ncheck_behavior: {str(refusal).split('; ')[0]}")
 
 # %% [markdown]
-# Rounding is a hundred-thousandth of a nat; everything else is larger by orders of magnitude, and `train_policy` stops there with
-# that line. What if it did not? Switch the check off (`atol`) and learn from answers sampled at temperature 0.5.
+# Rounding is a hundred-thousandth of a nat; everything else is larger by orders of magnitude, and `train_policy`
+# stops there with that line. What if it did not? Switch the check off (`atol`) and learn from answers sampled at
+# temperature 0.5.
 
 # %%
 def rloo(rollout, *_):
@@ -426,7 +430,8 @@ show(figure, alt=f"Share of right answers against updates: from about {before:.2
 # - *RLOO*: minus the mean of the other answers to the same prompt.
 # - *standardized*: divided by the group's standard deviation too (GRPO's advantage).
 #
-# Reward-to-go, the first step of lesson 09, is missing: with a reward at the end alone, the return from $t$ on *is* the return.
+# Reward-to-go, the first step of lesson 09, is missing: with a reward at the end alone, the return from $t$ on *is*
+# the return.
 
 # %%
 assert torch.equal(pg.reward_to_go(own.rewards, own.mask), pg.total_return(own.rewards, own.mask))
@@ -457,10 +462,10 @@ for name in METHODS:
     print(f"{name:18s} held-out pass@1 {over_seeds(finals[name])}   seeds {' '.join(f'{x:.2f}' for x in finals[name])}")
 
 # %% [markdown]
-# The baselines do not help; they even cost a little. Before you blame chance, measure the noise itself: the gradient of many batches, and how far
-# it scatters about its mean (the trace of the covariance). One answer's gradient is its weight times its score
-# $\nabla_\theta \log \pi_\theta(y \mid x)$, so take the scores once and try every weight. The model's biases, a small part of
-# its parameters, stand for all of them.
+# The baselines do not help; they even cost a little. Before you blame chance, measure the noise itself: the gradient
+# of many batches, and how far it scatters about its mean (the trace of the covariance). One answer's gradient is its
+# weight times its score $\nabla_\theta \log \pi_\theta(y \mid x)$, so take the scores once and try every weight. The
+# model's biases, a small part of its parameters, stand for all of them.
 
 # %%
 def bias_scores(lm, rollout):
@@ -506,13 +511,15 @@ for name, weigh in METHODS.items():
     print(f"{name:30s}", *(f"{spread / signal:17.1f}" for spread, _ in found))
 
 # %% [markdown]
-# **What you saw.** Look at the scores first. A wrong answer is one that the model found unlikely itself, and the score of
-# something unlikely is long (lesson 08: $\mathbb 1 - \pi$). So nearly all noise comes from wrong answers, and a verifier that pays them
-# **0** has silenced them: the reward itself is already near the best constant baseline. Subtract the mean reward, and the
-# noisy half comes back. The textbook's promise holds for the *mean* only if scores are about equally long.
+# **What you saw.** Look at the scores first. A wrong answer is one that the model found unlikely itself, and the
+# score of something unlikely is long (lesson 08: $\mathbb 1 - \pi$). So nearly all noise comes from wrong answers,
+# and a verifier that pays them **0** has silenced them: the reward itself is already near the best constant baseline.
+# Subtract the mean reward, and the noisy half comes back. The textbook's promise holds for the *mean* only if scores
+# are about equally long.
 #
-# In the other columns every reward is shifted by a constant, which changes no optimum. Baselines do not notice. The bare reward does: pay
-# −1 for wrong and it learns from the noisy half alone; pay 3 and 4, and everything is pushed. Does learning agree?
+# In the other columns every reward is shifted by a constant, which changes no optimum. Baselines do not notice. The
+# bare reward does: pay −1 for wrong and it learns from the noisy half alone; pay 3 and 4, and everything is pushed.
+# Does learning agree?
 
 # %%
 def paid(shift):
@@ -529,16 +536,17 @@ off = (group_weights(pay(own, (own.rewards.sum(1) + 3).tolist())) - group_weight
 print(f"RLOO: its weights change by at most {off:.0e}, so its runs are those above: {over_seeds(finals['RLOO'])}")
 
 # %% [markdown]
-# **What you saw.** [C40] With rewards of 3 and 4 the bare reward learns far more slowly, and RLOO is the same run as before. That is
-# what a baseline is for on text: **you need not know how your rewards are scaled.** A verifier's 0 and 1 are the lucky
-# case; a reward model's scores (lesson 13) are not. Standardizing divides each group by its own spread: the noise
-# relative to the signal stays, only the step is larger, and groups that nearly agree count as much as others.
+# **What you saw.** [C40] With rewards of 3 and 4 the bare reward learns far more slowly, and RLOO is the same run as
+# before. That is what a baseline is for on text: **you need not know where the zero of your rewards lies.** A verifier's 0
+# and 1 are the lucky case; a reward model's scores (lesson 13) are not. Standardizing divides each group by its own
+# spread: the noise relative to the signal stays, only the step is larger, and groups that nearly agree count as much
+# as others.
 #
 # ## Long answers, short answers
 # A sum over tokens has to be divided by something, and every library divides by something else:
 #
-# - **constant**: by a number that no sample can change, such as the answers times the room for one. The choice of Dr. GRPO; up to the
-#   factor it is this course's default, the sum divided by the number of answers.
+# - **constant**: by a number that no sample can change, such as the answers times the room for one. The choice of Dr.
+#   GRPO; up to the factor it is this course's default, the sum divided by the number of answers.
 # - **per sequence**: each answer's sum by its own length, then the mean over answers. GRPO's choice.
 # - **per token**: the sum over all tokens of the batch by their number. The choice of many trainers since.
 
@@ -571,8 +579,8 @@ normalized = check("12.4", normalized)
 # differ as soon as lengths do.</details>
 
 # %% [markdown]
-# In the toy world answers have one to four tokens, and the expected gradient of each choice can be listed. (Per token with batches
-# of 64, whose length is nearly constant: the division is by the mean length.)
+# In the toy world answers have one to four tokens, and the expected gradient of each choice can be listed. (Per token
+# with batches of 64, whose length is nearly constant: the division is by the mean length.)
 
 # %%
 centered = returns - J
@@ -603,10 +611,10 @@ for name, slope in found.items():
           f"length relative to it {slope.norm() / found['constant'].norm():.2f}")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** Dividing each answer by its own length changes the *direction*: it is the gradient of something else
-# than J. A short wrong answer is pushed down harder than a long one, so that the model would rather be wrong at length. Per token
-# and constant differ by a factor, which Adam swallows. Where lengths vary little, as in our sums, all three nearly agree.
-# Long reasoning is where it matters: look there before you copy a setting.
+# **What you saw.** Dividing each answer by its own length changes the *direction*: it is the gradient of something
+# else than J. A short wrong answer is pushed down harder than a long one, so that the model would rather be wrong at
+# length. Per token and constant differ by a factor, which Adam swallows. Where lengths vary little, as in our sums,
+# all three nearly agree. Long reasoning is where it matters: look there before you copy a setting.
 #
 # ## Learning rate, batch, steps: and a collapse
 # Every setting so far was chosen. How? By trying. Each learner below sees the same number of answers.
@@ -625,16 +633,17 @@ wrecked = sweep[U, P, 3e-3][0]
 print("\nafter the largest rate:", completions(wrecked, attempt(task, wrecked, task.held_out[:3]), task.stop))
 
 # %% [markdown]
-# **What you saw.** The smallest rate hardly moves anything. The rate of the finetuning above, $10^{-3}$, leaves the model worse than it
-# was, and three times that **destroys** it: it stops writing sums, no answer is paid any more, all advantages are 0, and
-# nothing leads back. A supervised run keeps its data whatever the model does; here the policy makes its own. How the
-# same answers are cut into batches matters far less, between these bounds: a few points, and a single seed each.
+# **What you saw.** The smallest rate hardly moves anything. The rate of the finetuning above, $10^{-3}$, leaves the
+# model worse than it was, and three times that **destroys** it: it stops writing sums, no answer is paid any more,
+# all advantages are 0, and nothing leads back. A supervised run keeps its data whatever the model does; here the
+# policy makes its own. How the same answers are cut into batches matters far less, between these bounds: a few
+# points, and a single seed each.
 #
 # ## What RL starts from
-# RL reinforces what the policy already does. So what if it hardly ever does the right thing? Three starting points: the
-# base model, the model after 60 conversations, and after 300. Ask not only whether the first answer is right, but also
-# whether **one of $k$** is: pass@$k$. From $n$ answers to a problem, $c$ of them right, estimate it without bias (Chen et
-# al., 2021): the chance that $k$ of the $n$, drawn *without* putting back, contain a right one.
+# RL reinforces what the policy already does. So what if it hardly ever does the right thing? Three starting points:
+# the base model, the model after 60 conversations, and after 300. Ask not only whether the first answer is right, but
+# also whether **one of $k$** is: pass@$k$. From $n$ answers to a problem, $c$ of them right, estimate it without bias
+# (Chen et al., 2021): the chance that $k$ of the $n$, drawn *without* putting back, contain a right one.
 
 # %% ex="12.5" points=2 difficulty="medium" minutes=8
 def pass_at_k(successes, samples, k):
@@ -694,15 +703,15 @@ ends = "; ".join(f"{name}: pass@1 {old[0]:.2f} to {new[0]:.2f}, pass@16 {old[-1]
 show(figure, alt=f"pass@k against k, before (dotted) and after RL, for three starting points. {ends}.")
 
 # %% [markdown]
-# **What you saw.** [C41] RL from the base model is not slower. It is nothing: no answer in the format, no reward, a gradient of
-# exactly 0, and the same after a thousand updates. Finetuning is what makes the first success possible.
+# **What you saw.** [C41] RL from the base model is not slower. It is nothing: no answer in the format, no reward, a
+# gradient of exactly 0, and the same after a thousand updates. Finetuning is what makes the first success possible.
 #
-# After 300 conversations one of 16 answers was right for every sum already, and RL moved the first answer most of the way up to
-# that: it made reliable what the model could do. After 60 it did more. pass@16 rose as well: from the few sums that it
-# happened to solve the model learned something that holds for others. But it ends far below the other, although it saw
-# twice as many answers: the start decides how much each sample can teach. In large models on hard problems, Yue et
-# al. (2025) found that the base model catches up at large $k$: there RL mostly did the first of these two things. So report
-# pass@$k$ beside pass@1, before and after.
+# After 300 conversations one of 16 answers was right for every sum already, and RL moved the first answer most of the
+# way up to that: it made reliable what the model could do. After 60 it did more. pass@16 rose as well: from the few
+# sums that it happened to solve the model learned something that holds for others. But it ends far below the other,
+# although it saw twice as many answers: the start decides how much each sample can teach. In large models on hard
+# problems, Yue et al. (2025) found that the base model catches up at large $k$: there RL mostly did the first of
+# these two things. So report pass@$k$ beside pass@1, before and after.
 #
 # ## Which token earned it?
 # REINFORCE gives every token of an answer the same credit. The lecture: "We can improve the estimate by sampling more
@@ -770,8 +779,8 @@ for row, (tokens, changes, start) in zip(rows, credits):
 # get it for one forward pass.
 #
 # ## Lab: silent bugs
-# Four runs. Each differs from the RLOO learner above in one thing, and none raises an error. Look at the symptoms first: the
-# reward of the batches that it learned from, and the held-out score.
+# Four runs. Each differs from the RLOO learner above in one thing, and none raises an error. Look at the symptoms
+# first: the reward of the batches that it learned from, and the held-out score.
 
 # %%
 def losses_right(policy, rollout, advantages):
@@ -839,8 +848,9 @@ show(figure, alt=f"Rewards of the batches of five runs, and a larger mark for ea
 
 # %% [markdown]
 # Now the property tests. In the toy world, where every answer is listed, the *expected* gradient of each loss must be
-# $\nabla J$. Beside it: how strongly the loss pulls at the log-probability of each of the four tokens of an answer, taken from the
-# run's own loss by autograd; and how far sampler and learner are apart at the first update and at the second.
+# $\nabla J$. Beside it: how strongly the loss pulls at the log-probability of each of the four tokens of an answer,
+# taken from the run's own loss by autograd; and how far sampler and learner are apart at the first update and at the
+# second.
 
 # %%
 four = lengths == 4
@@ -886,19 +896,21 @@ bugs = check("12.6", bugs)
 # two columns. And a loss that pulls at all tokens alike can still pull at the wrong entry.</details>
 
 # %% [markdown]
-# **What you saw.** Run A passes every test at its first update, and its model is as good as the right one, so far: only its batches do not
-# get better, because somebody else writes them. At the second update sampler and learner are apart, and `train_policy`
-# would have stopped there; lesson 11 says how it goes on. Run B pulls at all tokens alike, but at the wrong entry: only the
-# exact gradient tells. Run C trains one token of each answer. Run D looks nearly right in the toy world, with four tokens; in an
-# answer of nine, the first gets $0.5^8$ of the last one's weight, and the figure above shows how early a sum can go wrong.
+# **What you saw.** Run A passes every test at its first update, and its model is as good as the right one, so far:
+# only its batches do not get better, because somebody else writes them. At the second update sampler and learner are
+# apart, and `train_policy` would have stopped there; lesson 11 says how it goes on. Run B pulls at all tokens alike,
+# but at the wrong entry: only the exact gradient tells. Run C trains one token of each answer. Run D looks nearly
+# right in the toy world, with four tokens; in an answer of nine, the first gets $0.5^8$ of the last one's weight, and
+# the figure above shows how early a sum can go wrong.
 #
 # ## Recap
-# - A token is an action, the prefix is the state, the language model is the policy: the loop, the loss and the weights of the grid
-#   train it unchanged. On a transformer small enough to list, the estimate's mean is $\nabla J$ to rounding.
+# - A token is an action, the prefix is the state, the language model is the policy: the loop, the loss and the
+#   weights of the grid train it unchanged. On a transformer small enough to list, the estimate's mean is $\nabla J$
+#   to rounding.
 # - REINFORCE on text is finetuning on own answers weighted by return.
 # - Sampler and learner must agree on log-probabilities. Compare after every collection.
-# - With a reward of 0 and 1 the bare reward is hard to beat here: wrong answers have the long scores, and weigh nothing.
-#   A baseline makes the learner independent of the rewards' zero, which is why everybody has one.
+# - With a reward of 0 and 1 the bare reward is hard to beat here: wrong answers have the long scores, and weigh
+#   nothing. A baseline makes the learner independent of the rewards' zero, which is why everybody has one.
 # - Dividing by each answer's own length changes the objective; a constant or the batch's tokens only the step.
 # - RL needs successes to reinforce. What the start never does, no reward finds.
 #
@@ -911,7 +923,9 @@ bugs = check("12.6", bugs)
 # ## References
 # - Williams (1992), *Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning*.
 # - Ranzato, Chopra, Auli and Zaremba (2016), *Sequence Level Training with Recurrent Neural Networks*.
-# - Ahmadian et al. (2024), *Back to Basics: Revisiting REINFORCE Style Optimization for Learning from Human Feedback in LLMs* (RLOO).
+# - Ahmadian et al. (2024), *Back to Basics: Revisiting REINFORCE Style Optimization for Learning from Human Feedback
+#   in LLMs* (RLOO).
 # - Shao et al. (2024), *DeepSeekMath* (GRPO); Liu et al. (2025), *Understanding R1-Zero-Like Training* (Dr. GRPO).
 # - Chen et al. (2021), *Evaluating Large Language Models Trained on Code* (pass@k).
-# - Yue et al. (2025), *Does Reinforcement Learning Really Incentivize Reasoning Capacity in LLMs Beyond the Base Model?*
+# - Yue et al. (2025), *Does Reinforcement Learning Really Incentivize Reasoning Capacity in LLMs Beyond the Base
+#   Model?*
