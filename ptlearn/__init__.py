@@ -11,6 +11,8 @@ Read the modules in this order; each lesson builds a part of one by hand and the
     text, decoding       sampling text into a Rollout, scoring text; the fast step behind the sampling
     chat                 conversations: templates, response masks, packing, files of instruction data
     prompting, tasks     templates and few-shot prompts; prompts with a verifier
+    text_collection      a language model at work on a task: completions with rewards
+    enumeration          all texts of a tiny model: exact J and its gradient, for text
     synthetic            Self-Instruct: generate, filter, deduplicate
     parameter_efficient  last_k, bitfit, adapters, lora; merge and switch; the layers they insert are in wrappers
     adapter_files        LoRA adapters in peft's format, both directions

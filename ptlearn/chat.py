@@ -237,21 +237,13 @@ def batches_by_length(lengths: Sequence[int], size: int, generator: random.Rando
 def response_logprobs(lm, rollout: Rollout, segments: Tensor | None = None) -> Tensor:
     """Log-probabilities of the masked actions, as `rollout.action_logprobs`, at the price of those positions only.
 
-    The rows of the vocabulary are the larger part of the work of a small model, and prompts and padding need none: the
-    output layer is given the hidden states of masked positions alone.
-
     Args:    rollout; segments, from `as_packed_rollout`: examples in one row then do not see each other, and each
              counts its positions from 0.
     Returns: (B, T) nats with gradient, 0 where mask is False.
     """
     mask = rollout.mask
     options = {} if segments is None else _apart(segments, lm.model.dtype)
-    head = lm.model.get_output_embeddings()
-    hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][mask],))
-    try:
-        logits = lm.model(input_ids=rollout.observations, use_cache=False, **options).logits
-    finally:
-        hook.remove()
+    logits = lm.logits_at(rollout.observations, mask, **options)
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     chosen = -F.cross_entropy(logits, rollout.actions[mask].long(), reduction="none")
     return torch.zeros(mask.shape, dtype=chosen.dtype, device=chosen.device).masked_scatter(mask, chosen)

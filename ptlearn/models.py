@@ -12,7 +12,7 @@ import hashlib
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,19 @@ class LanguageModel(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         return self.model(input_ids=observations, use_cache=False).logits
+
+    def logits_at(self, observations: Tensor, mask: Tensor, **options) -> Tensor:
+        """The logits (n, V) of the positions where the mask (B, T) is True, row by row.
+
+        The rows of the vocabulary are the larger part of the work of a small model, and prompts and padding need none:
+        the output layer is given the hidden states of these positions alone. Further options go to the model.
+        """
+        head = self.model.get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][mask],))
+        try:
+            return self.model(input_ids=observations, use_cache=False, **options).logits
+        finally:
+            hook.remove()
 
     @property
     def device(self) -> torch.device:
@@ -95,6 +108,33 @@ def build_model(config, *, dtype: torch.dtype = torch.float32) -> nn.Module:
         if named is not None:
             return named._from_config(config, dtype=dtype)
         return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+
+
+def toy_lm(words: Sequence[str], *, width: int = 8, layers: int = 1, seed: int = 0) -> LanguageModel:
+    """An untrained model of the Llama layout over a handful of words, in float64: small enough to list all its texts.
+
+    Args:   words, one token each; the first one ends a text, and begins it. They must not contain white space.
+    >>> toy_lm(["end", "a", "b"])(torch.tensor([[0, 1, 2, 1]])).shape
+    torch.Size([1, 4, 3])
+    """
+    import tokenizers
+    from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+    vocabulary = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}))
+    vocabulary.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    specials = dict.fromkeys(("bos_token", "eos_token", "pad_token"), words[0])
+    config = LlamaConfig(
+        vocab_size=len(words), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+        num_attention_heads=2, max_position_embeddings=64, bos_token_id=0, eos_token_id=0, pad_token_id=None,
+        initializer_range=0.5, attention_bias=True, mlp_bias=True,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_model(config, dtype=torch.float64)
+    for name in [name for name, _ in model.named_modules()]:
+        if name.endswith("norm"):  # the library's own goes through float32
+            model.set_submodule(name, nn.RMSNorm(width, config.rms_norm_eps, dtype=torch.float64))
+    return LanguageModel(model, PreTrainedTokenizerFast(tokenizer_object=vocabulary, **specials), "toy")
 
 
 def pocket_models() -> list[str]:

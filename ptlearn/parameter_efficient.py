@@ -5,13 +5,14 @@
 
 A wrapper holds the frozen layer as `.base`. A model may be a causal LM of `transformers` or the LanguageModel around
 one; names of layers are those of the causal LM. Several LoRA adapters share one base: one is active, and trained.
-`merge_lora`, `unmerge_lora` and `switch_adapter` are explicit calls: nothing happens in `train()` or `eval()`.
+`merge_lora`, `unmerge_lora`, `switch_adapter`, `adapter_off` are explicit: nothing happens in `train()` or `eval()`.
 Deliberately not here: the wrappers (wrappers), counts and bytes (memory), files (adapter_files), dropout inside LoRA.
 Order: what is trained; select; insert; merge and switch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -203,6 +204,20 @@ def switch_adapter(model: nn.Module, name: str | None) -> nn.Module:
         for other, factors in layer.adapters.items():
             factors.requires_grad_(other == name)
     return model
+
+
+@contextmanager
+def adapter_off(model: nn.Module) -> Iterator[nn.Module]:
+    """Inside, the base alone without the active LoRA adapter: a reference policy that needs no second copy.
+
+    Raises: ValueError as `switch_adapter`.
+    """
+    active = next((layer.active for layer in _some_lora_layers(model) if layer.active is not None), None)
+    switch_adapter(model, None)
+    try:
+        yield model
+    finally:
+        switch_adapter(model, active)
 
 
 def merge_lora(model: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Policies and critics for worlds with finitely many states: a table, or a small network on features.
+"""Policies and critics: a table or a small network for worlds with finitely many states; a critic of texts.
 
 All share one signature: `policy(observations (B, T) int) -> logits (B, T, A)`, `critic(observations) -> (B, T)` values.
 A language model's forward pass has it too, so the same estimator and the same update train both.
@@ -72,6 +72,30 @@ class FeatureCritic(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         return self.network(self.features[observations])[..., 0]
+
+
+class TextCritic(nn.Module):
+    """A value for each prefix of a text, linear in the last hidden state of a language model; 0 at the start.
+
+    Only the linear head is the critic's own. The trunk is the policy's, as it is at the time, and no regression of the
+    critic changes it.
+
+    >>> from ptlearn.models import toy_lm
+    >>> TextCritic(toy_lm(["end", "a", "b"]))(torch.tensor([[0, 1, 2]])).tolist()
+    [[0.0, 0.0, 0.0]]
+    """
+
+    def __init__(self, lm):
+        super().__init__()
+        self._lm = [lm]  # in a list, so that its parameters are not the critic's
+        self.head = nn.Linear(lm.model.config.hidden_size, 1).to(lm.device, lm.model.dtype)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        with torch.no_grad():
+            states = self._lm[0].model.base_model(input_ids=observations, use_cache=False).last_hidden_state
+        return self.head(states)[..., 0]
 
 
 def _network(features: Tensor, outputs: int, hidden: int) -> nn.Sequential:

@@ -7,9 +7,12 @@ an advantage: only the weights change, and they never carry a gradient. The valu
 returns, gradient norm, entropy and the effective sample size.
 
 Deliberately not here: where log-probabilities come from (rollout), and the loop that calls backward (training).
-Order: the loss; returns; the one backward recursion; baselines; importance ratios; clipping; what to look at.
+Order: the loss; returns; the one backward recursion; baselines; importance ratios; clipping; distance to a reference;
+what to look at.
 All tensors are (B, T), B episodes of T steps, unless a docstring says otherwise; mask is True where the policy acted.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -178,6 +181,43 @@ def leave_one_out(values: Tensor, mask: Tensor | None = None, groups: Tensor | N
     return torch.where(mask & (count > 1), (total - values) / (count - 1).clamp(min=1), 0)
 
 
+def standardized(values: Tensor, groups: Tensor | None = None) -> Tensor:
+    """GRPO's advantage: how many standard deviations a value lies above the mean of its group.
+
+        (r - mean) / (std + 1e-6),  with the unbiased std
+
+    The division makes every group count alike, however small its differences: a bias that Dr. GRPO, which subtracts
+    the mean alone, does without.
+
+    Args:    values (B,); groups (B,) int (default one group).
+    Returns: (B,), exactly 0 in a group of equal values.
+    Source:  Shao et al. 2024 (GRPO), section 4.1; Liu et al. 2025 (Dr. GRPO).
+    >>> standardized(torch.tensor([0.0, 1.0, 5.0, 5.0]), torch.tensor([0, 0, 1, 1]))
+    tensor([-0.7071,  0.7071,  0.0000,  0.0000])
+    """
+    groups = torch.zeros(len(values), dtype=torch.long, device=values.device) if groups is None else groups
+    _, group = groups.unique(return_inverse=True)
+    # counted from one of the group's own values: the deviations of equal ones are 0 then, and not rounding over 1e-6
+    shifted = values - torch.empty_like(values).scatter(0, group, values)[group]
+    total, count, _ = _group_sums(shifted, None, groups)
+    deviations = shifted - total / count
+    squares, _, _ = _group_sums(deviations**2, None, groups)
+    return deviations / ((squares / (count - 1).clamp(min=1)).sqrt() + 1e-6)
+
+
+def prompt_groups(observations: Tensor, mask: Tensor) -> Tensor:
+    """Which rows belong together: those that saw the same up to their first action, such as the same prompt.
+
+    Returns: (B,) int, numbers of groups, for `mean_baseline`, `leave_one_out` and `standardized`.
+    >>> observations = torch.tensor([[7, 8, 1], [7, 9, 1], [7, 8, 2]])
+    >>> prompt_groups(observations, torch.tensor([[False, True, True]] * 3))
+    tensor([0, 1, 0])
+    """
+    first = mask.to(torch.uint8).argmax(1, keepdim=True)
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    return torch.where(steps <= first, observations, -1).unique(dim=0, return_inverse=True)[1]
+
+
 def optimal_baseline(squared_norms: Tensor, returns: Tensor) -> Tensor:
     """The constant baseline with the least variance: E[|g|^2 r] / E[|g|^2], with g = grad log p(tau).
 
@@ -254,6 +294,48 @@ def clipped_weights(ratios: Tensor, advantages: Tensor, *, epsilon: float = 0.2)
     return torch.where(gone, 0, ratios * advantages).detach()
 
 
+# ---------------------------------------------------------------- distance to a reference
+
+
+class KLEstimates(NamedTuple):
+    """Three numbers for each action that a policy took; see `kl_estimates`."""
+
+    k1: Tensor
+    k2: Tensor
+    k3: Tensor
+
+
+def kl_estimates(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor) -> KLEstimates:
+    """How far a policy is from a reference, judged by actions that the policy took: KL(policy || reference).
+
+        k1 = -log r,   k2 = (log r)^2 / 2,   k3 = r - 1 - log r,   with r = reference / policy
+
+    k1 and k3 have the KL as their mean; k3 is never negative and varies less where r is near 1; k2 is biased. The
+    penalty belongs into the rewards, r_t - beta * k1: then the gradient is that of J - beta * KL of whole episodes.
+
+    Args:    logprobs, reference_logprobs (B, T) nats of the same actions; mask (B, T) bool.
+    Returns: k1, k2, k3, each (B, T) without gradient, 0 where mask is False.
+    Source:  Schulman 2020, "Approximating KL divergence".
+    >>> p, m = torch.tensor([[0.5]]).log(), torch.tensor([[True]])
+    >>> [round(float(k), 4) for k in kl_estimates(p, torch.tensor([[0.25]]).log(), m)]
+    [0.6931, 0.2402, 0.1931]
+    """
+    k1 = _log_ratio(logprobs, reference_logprobs, mask)
+    return KLEstimates(k1, k1**2 / 2, (-k1).expm1() + k1)
+
+
+def kl_divergence(logits: Tensor, reference_logits: Tensor) -> Tensor:
+    """KL(policy || reference) over all actions, exactly: sum over a of p(a) (log p(a) - log q(a)), in nats.
+
+    Args:    logits, reference_logits (..., A). Returns: (...).
+    >>> kl_divergence(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log())
+    tensor(0.1438)
+    """
+    logprobs, reference = logits.log_softmax(-1), reference_logits.log_softmax(-1)
+    # an action that the policy never takes adds nothing, whatever the reference thinks of it
+    return (logprobs.exp() * torch.where(logprobs.isneginf(), 0, logprobs - reference)).sum(-1)
+
+
 # ---------------------------------------------------------------- what to look at
 
 
@@ -268,6 +350,13 @@ def effective_sample_size(ratios: Tensor) -> Tensor:
     return ratios.sum() ** 2 / (ratios**2).sum()
 
 
+def entropies(logits: Tensor) -> Tensor:
+    """-sum p log p over the actions of each choice, in nats: (..., A) -> (...)."""
+    logprobs = logits.log_softmax(-1)
+    # an impossible action has p = 0 and log p = -inf: it adds nothing, and its gradient is not 0 * inf
+    return -(logprobs.exp() * torch.where(logprobs.isinf(), 0, logprobs)).sum(-1)
+
+
 def entropy(logits: Tensor, mask: Tensor) -> Tensor:
     """Mean over acted steps of -sum p log p over the actions, in nats (not the mean of -log p of the taken ones).
 
@@ -275,10 +364,7 @@ def entropy(logits: Tensor, mask: Tensor) -> Tensor:
     >>> entropy(torch.zeros(1, 1, 2), torch.tensor([[True]]))
     tensor(0.6931)
     """
-    logprobs = logits.log_softmax(-1)
-    # an impossible action has p = 0 and log p = -inf: it adds nothing, and its gradient is not 0 * inf
-    terms = logprobs.exp() * torch.where(logprobs.isinf(), 0, logprobs)
-    return -torch.where(mask, terms.sum(-1), 0).sum() / mask.sum().clamp(min=1)
+    return torch.where(mask, entropies(logits), 0).sum() / mask.sum().clamp(min=1)
 
 
 # ---------------------------------------------------------------- inside
@@ -310,7 +396,9 @@ def _group_sums(values: Tensor, mask: Tensor | None, groups: Tensor | None) -> t
         groups = torch.zeros(len(values), dtype=torch.long, device=values.device)
     if groups.shape != values.shape[:1]:
         raise ValueError(f"groups has shape {tuple(groups.shape)}: expected {tuple(values.shape[:1])}")
-    _, group = groups.unique(return_inverse=True)
+    _, group, sizes = groups.unique(return_inverse=True, return_counts=True)
+    if 1 < len(values) == len(sizes):
+        raise ValueError(f"groups are {len(values)} of one row each: expected rows that share one, to be compared")
     sums = values.new_zeros(int(group.max()) + 1 if len(group) else 0, *values.shape[1:])
     total = sums.index_add(0, group, torch.where(mask, values, 0))[group]
     count = sums.index_add(0, group, mask.to(values.dtype))[group]

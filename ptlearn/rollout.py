@@ -1,16 +1,18 @@
 """The record that flows: what a policy saw, what it did, and how likely it was to do so.
 
-Here: the record, the log-probabilities of the actions in it, and the check that a policy really produced it.
-Deliberately not here: where rollouts come from (collection, text) and what they teach (policy_gradient).
-Order: Rollout, pad_and_stack, sampling_logprobs, action_logprobs, check_behavior.
+Here: the record, the log-probabilities of the actions in it, the check that a policy really produced it, and the same
+record with fewer rows. Deliberately not here: where rollouts come from (collection, text_collection) and what they
+teach (policy_gradient).
+Order: Rollout, pad_and_stack, sampling_logprobs, action_logprobs, check_behavior; take_rows, distinct_rows, condense.
 
-A policy is anything callable as `policy(observations (B, T)) -> logits (B, T, A)`: a table or a language model.
+A policy is anything callable as `policy(observations (B, T)) -> logits (B, T, A)`: a table or a language model. One for
+which that is much work may also have `logits_at(observations, mask) -> (n, A)`: the logits of the n masked steps alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -162,20 +164,32 @@ def action_logprobs(
     tensor([[-0.6931, -0.6931,  0.0000]])
     """
     check_sampling(temperature, top_k, top_p)
-    logits = policy(rollout.observations)
-    if logits.dim() != 3 or logits.shape[:2] != rollout.actions.shape:
-        raise ValueError(f"policy returned shape {tuple(logits.shape)}: expected {(*rollout.actions.shape, 'A')}")
-    if rollout.actions.numel() and int(rollout.actions.max()) >= logits.shape[-1]:
+    logits, taken = _acted(policy, rollout)
+    if taken.numel() and int(taken.max()) >= logits.shape[-1]:
         raise ValueError(f"policy returned logits for {logits.shape[-1]} actions: the rollout has action "
-                         f"{int(rollout.actions.max())}")  # fmt: skip
-    taken = rollout.actions.long().unsqueeze(-1)
+                         f"{int(taken.max())}")  # fmt: skip
+    taken = taken.long().unsqueeze(-1)
     if top_k is None and top_p is None:
-        # the same number as the branch below without a second (B, T, A) tensor
+        # the same number as the branch below without a second tensor of logits
         logits = _scaled(logits, temperature)
         logprobs = logits.gather(-1, taken).squeeze(-1) - logits.logsumexp(-1)
     else:
         logprobs = sampling_logprobs(logits, temperature, top_k, top_p).gather(-1, taken).squeeze(-1)
+    if logprobs.dim() == 1:
+        return torch.zeros(rollout.mask.shape, dtype=logprobs.dtype, device=logprobs.device).masked_scatter(
+            rollout.mask, logprobs
+        )
     return logprobs.where(rollout.mask, torch.zeros_like(logprobs))
+
+
+def _acted(policy: Callable[[Tensor], Tensor], rollout: Rollout) -> tuple[Tensor, Tensor]:
+    """Logits and the action taken: of all steps, (B, T, A) and (B, T), or of the masked ones, (n, A) and (n,)."""
+    if hasattr(policy, "logits_at"):
+        return policy.logits_at(rollout.observations, rollout.mask), rollout.actions[rollout.mask]
+    logits = policy(rollout.observations)
+    if logits.dim() != 3 or logits.shape[:2] != rollout.actions.shape:
+        raise ValueError(f"policy returned shape {tuple(logits.shape)}: expected {(*rollout.actions.shape, 'A')}")
+    return logits, rollout.actions
 
 
 @torch.no_grad()
@@ -197,7 +211,13 @@ def check_behavior(
     Returns: the largest difference, nats.
     Raises:  ValueError with the largest difference and where it is, if it is above atol.
     """
-    recomputed = action_logprobs(policy, rollout, temperature=temperature, top_k=top_k, top_p=top_p)
+    return check_logprobs(
+        action_logprobs(policy, rollout, temperature=temperature, top_k=top_k, top_p=top_p), rollout, atol
+    )
+
+
+def check_logprobs(recomputed: Tensor, rollout: Rollout, atol: float = 1e-3) -> float:
+    """`check_behavior` where the log-probabilities (B, T) have been recomputed already."""
     difference = torch.where(rollout.mask, (recomputed - rollout.logprobs).abs(), 0)
     if difference.numel() == 0:
         return 0.0
@@ -211,3 +231,50 @@ def check_behavior(
             "suspect the shift, padding, dropout, temperature, or a policy changed since"
         )
     return largest
+
+
+# ---------------------------------------------------------------- fewer rows
+
+
+def take_rows(rollout: Rollout, rows: Tensor) -> Rollout:
+    """The rows of these numbers, in this order, without the columns behind their last action."""
+    acted = rollout.mask[rows].any(0).nonzero()
+    columns = slice(0, int(acted.max()) + 1 if len(acted) else 1)
+    chosen = {field.name: getattr(rollout, field.name)[rows] for field in fields(rollout)}
+    return Rollout(**{name: value[:, columns] if value.dim() == 2 else value for name, value in chosen.items()})
+
+
+def distinct_rows(rollout: Rollout) -> tuple[Tensor, Tensor]:
+    """Rows with the same observations, actions and mask, found: a policy need be asked about one of them only.
+
+    Returns: (n,) int, the first row of each kind; (B,) int, which of the n kinds a row is of.
+    """
+    keys = torch.cat([rollout.observations, rollout.actions, rollout.mask.to(rollout.actions.dtype)], 1)
+    kinds, which = keys.unique(dim=0, return_inverse=True)
+    rows = torch.arange(len(which), device=which.device)
+    return torch.zeros_like(which[: len(kinds)]).scatter_reduce(0, which, rows, "amin", include_self=False), which
+
+
+def condense(rollout: Rollout, weights: Tensor) -> tuple[Rollout, Tensor]:
+    """The same sum of weights times log-probabilities from less: what a gradient step need not look at is left out.
+
+    Equal rows become one with the sum of their weights; rows and steps of weight 0 leave; columns are cut. Exact, if
+    the loss is given the normalizer of the whole batch.
+
+    Returns: (Rollout, weights) of at least one row, the mask True where the weight is not 0. Rewards are those of the
+             first of equal rows.
+    >>> tokens, zeros, taken = torch.tensor([[1, 2], [1, 3], [1, 2]]), torch.zeros(3, 2), torch.tensor([[True] * 2] * 3)
+    >>> rollout = Rollout(tokens, tokens, zeros, zeros, taken, torch.tensor([True] * 3))
+    >>> condense(rollout, torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, -1.0]]))[1]
+    tensor([[2.]])
+    """
+    rows, which = distinct_rows(rollout)
+    summed = weights.new_zeros(len(rows), weights.shape[1])
+    summed = summed.index_add(0, which, torch.where(rollout.mask, weights, 0))
+    kept = (summed != 0).any(1)
+    # a batch that teaches nothing still has a gradient, of 0: an optimizer with momentum moves on
+    kept[0] |= ~kept.any()
+    needed = torch.zeros_like(rollout.mask)
+    needed[rows] = summed != 0
+    lean = take_rows(replace(rollout, mask=needed), rows[kept])
+    return lean, summed[kept, : lean.mask.shape[1]]

@@ -20,7 +20,7 @@ from ptlearn import decoding
 from ptlearn.rollout import Rollout, check_sampling, pad_and_stack, sampling_logprobs
 
 _ROWS = 256  # prompts that are completed at a time
-_CROWD = 0.75  # share of rows still running below which the others leave the batch: fewer copies of the cache
+_CROWD = 0.75  # share of the decoder's rows still needed below which the others leave: fewer copies of the cache
 _LOGITS = 2**25  # numbers, padding included, that one batch of scoring holds: 128 MB
 
 
@@ -52,17 +52,19 @@ def sample_text(
 ) -> Rollout:
     """Sample one continuation per prompt and write down what was drawn and how likely it was.
 
-    Args:    prompts, B strings, one row each (repeat a prompt to sample it several times: it is read once);
+    Args:    prompts, B strings, one row each (repeat a prompt to sample it several times: what such rows
+             have in common is read once);
              max_new_tokens; temperature, top_k, top_p as in `rollout.sampling_logprobs`; stop, strings that end a
              row once its sampled text contains one, also across tokens; seed of all draws.
     Returns: Rollout of B rows, padded on the right: observations are the tokens but the last, actions the tokens but
              the first, mask is True on sampled tokens alone, logprobs are as sampled, rewards are zero, terminated
              is True where the end token or a stop string (both sampled, so in the record) ended the row.
     Raises:  ValueError naming the argument: no prompts, a prompt that is no string or too long for the context,
-             max_new_tokens, temperature, top_k, top_p out of range, an empty stop string.
+             max_new_tokens, temperature, top_k, top_p out of range, a stop string that is empty or that the tokenizer
+             cannot produce.
     """
     check_sampling(temperature, top_k, top_p)
-    stop = _check_stop(stop)
+    stop = _check_stop(lm, stop)
     tokens = _encode_prompts(lm, prompts, max_new_tokens)
     # all draws at once, so that a row's own do not depend on when the others end
     uniforms = torch.rand(len(tokens), max_new_tokens, generator=torch.Generator().manual_seed(seed)).to(lm.device)
@@ -84,7 +86,7 @@ def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str 
     Returns: the text of each continuation, before the stop string and without the end token.
     Raises:  ValueError as `sample_text`.
     """
-    stop = _check_stop(stop)
+    stop = _check_stop(lm, stop)
     tokens = _encode_prompts(lm, prompts, max_new_tokens)
 
     def most_likely(logits: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -104,7 +106,7 @@ def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str 
 
 def completions(lm, rollout: Rollout, stop: str | Sequence[str] = ()) -> list[str]:
     """The text of each row's sampled tokens, before the first stop string and without the end token."""
-    stop = _check_stop(stop)
+    stop = _check_stop(lm, stop)
     return [
         _text(lm, actions[mask].tolist(), stop) for actions, mask in zip(rollout.actions, rollout.mask, strict=True)
     ]
@@ -178,25 +180,35 @@ def _decode(
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=lm.device)
     end_tokens = torch.tensor(lm.end_tokens, dtype=torch.long, device=lm.device)
     holds_stop = _stop_detector(lm, stop)
-    decoder, logits = decoding.start(lm.model, prompts, max_new_tokens=max_new_tokens)
+    unique = {prompt: index for index, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    decoder, logits = decoding.start(lm.model, list(unique), max_new_tokens=max_new_tokens)
+    # the rows that still run, and for each the row of the decoder that has read the same tokens
     rows = torch.arange(len(prompts), device=lm.device)
+    states = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=lm.device)
     for step in range(max_new_tokens):
-        latest, scores = choose(logits, rows, step)
+        latest, scores = choose(logits[states], rows, step)
         tokens[rows, step], logprobs[rows, step] = latest, scores.float()
         ends = torch.isin(latest, end_tokens) | holds_stop(tokens[rows, : step + 1])
-        first_end = rows[ends & ~ended[rows]]
-        ended[first_end], lengths[first_end] = True, step + 1
-        running = ~ended[rows]
-        left = int(running.sum())
-        if left == 0 or step + 1 == max_new_tokens:
+        ended[rows[ends]], lengths[rows[ends]] = True, step + 1
+        rows, states, latest = rows[~ends], states[~ends], latest[~ends]
+        if len(rows) == 0 or step + 1 == max_new_tokens:
             break
-        if left <= _CROWD * len(rows):
-            decoder.keep(running.nonzero()[:, 0])
-            rows, latest = rows[running], latest[running]
-        logits = decoder.step(latest)
+        logits, states = _advance(decoder, len(logits), states, latest)
     counts = lengths.tolist()
     sampled = [row[:count] for row, count in zip(tokens.tolist(), counts, strict=True)]
     return sampled, [row[:count] for row, count in zip(logprobs, counts, strict=True)], ended.tolist()
+
+
+def _advance(decoder, size: int, states: Tensor, latest: Tensor) -> tuple[Tensor, Tensor]:
+    """Read the newest token of every row: (logits of the decoder's rows, which of them is whose).
+
+    Rows with the same tokens so far share one row of the decoder, out of `size`; where they part, it is copied.
+    """
+    (parents, entered), joined = torch.stack((states, latest)).unique(dim=1, return_inverse=True)
+    if len(parents) > len(parents.unique()) or len(parents) <= _CROWD * size:
+        decoder.keep(parents)
+        return decoder.step(entered), joined
+    return decoder.step(latest.new_zeros(size).scatter(0, states, latest)), states
 
 
 def _stop_detector(lm, stop: Sequence[str]) -> Callable[[Tensor], Tensor]:
@@ -271,10 +283,15 @@ def _check_texts(name: str, texts: Sequence[str]) -> None:
             raise ValueError(f"{name}[{index}] is {text!r:.60}: expected a string")
 
 
-def _check_stop(stop: str | Sequence[str]) -> tuple[str, ...]:
+def _check_stop(lm, stop: str | Sequence[str]) -> tuple[str, ...]:
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     if not all(isinstance(string, str) and string for string in stop):
         raise ValueError(f"stop={stop!r}: expected strings with at least one character")
+    for string in stop:
+        written = _decode_ids(lm, lm.tokenizer(string, add_special_tokens=False)["input_ids"])
+        if string not in written:
+            raise ValueError(f"stop={string!r} would never be met: the tokenizer of {lm.name!r} writes {written!r}, "
+                             "expected a string that it can produce")  # fmt: skip
     return stop
 
 

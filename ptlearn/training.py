@@ -1,8 +1,11 @@
 """The loop around the estimator: collect, weigh, step; with a history, and a checkpoint to resume from exactly.
 
-    rollout, final = collect(policy, generator)              # a world: collection, or text
+    rollout, final = collect(policy, generator)              # a world (collection), or a task (text_collection)
     weights = weigh(rollout, values, bootstrap, logprobs)    # policy_gradient: the only thing that differs
     update(policy, optimizer, rollout, weights)              # one gradient step on the one loss
+
+The policy may be a table or a language model. One for which a forward pass is much work says so with `logits_at` (see
+rollout): then nothing is computed twice, and nothing that does not count.
 
 Supervised finetuning is the same loss with weights 1 on other people's text: `fit_sft`.
 
@@ -13,17 +16,27 @@ Order: update, fit_critic, History, train_policy; SFTHistory, fit_sft, sft_loss.
 import math
 import random
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
 from ptlearn.chat import Example, as_packed_rollout, as_rollout, batches_by_length, pack, response_logprobs
 from ptlearn.checkpoints import load_checkpoint, read_state, save_checkpoint
-from ptlearn.policy_gradient import advantage, effective_sample_size, entropy, episode_returns, policy_gradient_loss
-from ptlearn.rollout import Rollout, action_logprobs, check_behavior
+from ptlearn.parameter_efficient import adapter_off
+from ptlearn.policy_gradient import (
+    advantage,
+    effective_sample_size,
+    entropies,
+    episode_returns,
+    kl_estimates,
+    policy_gradient_loss,
+)
+from ptlearn.rollout import Rollout, action_logprobs, check_logprobs, condense, distinct_rows, take_rows
 
 Collect = Callable[[nn.Module, torch.Generator], tuple[Rollout, Tensor]]
 Weigh = Callable[[Rollout, Tensor, Tensor, Tensor], Tensor]
@@ -36,16 +49,37 @@ def update(
     weights: Tensor,
     *,
     normalizer: float | None = None,
+    micro_batch: int | None = None,
     clip_norm: float = math.inf,
 ) -> float:
     """One gradient step on `policy_gradient_loss`; returns the gradient's norm before clipping.
 
+    For a language model, equal rows and those without weight are left to `rollout.condense`: the gradient is the same.
+
     Args:   policy (B, T) -> (B, T, A); weights (B, T) without gradient; normalizer as in the loss (default: episodes);
-            clip_norm, the largest norm of a step.
+            micro_batch, rows per forward pass: the gradient is the same, the memory less; clip_norm, the largest norm
+            of a step.
     Raises: ValueError if the gradient is not finite; the parameters are then as before.
     """
-    loss = policy_gradient_loss(action_logprobs(policy, rollout), weights, rollout.mask, normalizer)
-    return _step(loss, optimizer, clip_norm)
+    normalizer = len(weights) if normalizer is None else normalizer
+    if hasattr(policy, "logits_at"):
+        rollout, weights = condense(rollout, weights)
+    optimizer.zero_grad()
+    for piece, rows in _pieces(rollout, micro_batch):
+        part = weights[rows, : piece.mask.shape[1]]
+        policy_gradient_loss(action_logprobs(policy, piece), part, piece.mask, normalizer).backward()
+    return _apply_gradient(optimizer, clip_norm)
+
+
+def _pieces(rollout: Rollout, size: int | None) -> Iterator[tuple[Rollout, Tensor]]:
+    """The rollout in pieces of at most `size` rows, of similar length (None: in one), and the numbers of these rows."""
+    if size is None or size >= len(rollout.mask):
+        yield rollout, torch.arange(len(rollout.mask), device=rollout.mask.device)
+        return
+    steps = torch.arange(1, rollout.mask.shape[1] + 1, device=rollout.mask.device)
+    longest_first = (rollout.mask * steps).max(1).values.argsort(descending=True, stable=True)
+    for rows in longest_first.split(size):
+        yield take_rows(rollout, rows), rows
 
 
 def fit_critic(critic: nn.Module, optimizer: torch.optim.Optimizer, rollout: Rollout, targets: Tensor) -> float:
@@ -55,14 +89,10 @@ def fit_critic(critic: nn.Module, optimizer: torch.optim.Optimizer, rollout: Rol
     """
     errors = (critic(rollout.observations) - targets.detach())[rollout.mask]
     loss = 0.5 * (errors**2).mean()
-    _step(loss, optimizer, math.inf)
-    return float(2 * loss.detach())
-
-
-def _step(loss: Tensor, optimizer: torch.optim.Optimizer, clip_norm: float) -> float:
     optimizer.zero_grad()
     loss.backward()
-    return _apply_gradient(optimizer, clip_norm)
+    _apply_gradient(optimizer, math.inf)
+    return float(2 * loss.detach())
 
 
 def _apply_gradient(optimizer: torch.optim.Optimizer, clip_norm: float) -> float:
@@ -77,14 +107,17 @@ def _apply_gradient(optimizer: torch.optim.Optimizer, clip_norm: float) -> float
 
 @dataclass
 class History:
-    """What each update saw, one number per update; every list has the same length."""
+    """What each update saw, one number per update; every list has the same length, but for those that say otherwise."""
 
     episodes: list[int] = field(default_factory=list)  # collected so far
     steps: list[int] = field(default_factory=list)  # environment steps so far
-    returns: list[float] = field(default_factory=list)  # mean discounted return of the batch
+    returns: list[float] = field(default_factory=list)  # mean discounted return of the batch, without KL penalty
     entropy: list[float] = field(default_factory=list)  # nats per action
     gradient_norm: list[float] = field(default_factory=list)
     effective_sample_size: list[float] = field(default_factory=list)  # share of the batch, at the last epoch; 1 = fresh
+    kl: list[float] = field(default_factory=list)  # to the reference, nats per episode; empty without one
+    held_out_update: list[int] = field(default_factory=list)  # updates made when `evaluate` was asked
+    held_out: list[float] = field(default_factory=list)  # what it said then
 
     def record(self, rollout: Rollout, **numbers: float) -> None:
         """Append one update's numbers, and count its episodes and steps."""
@@ -93,6 +126,10 @@ class History:
         self.steps.append(before[1] + int(rollout.mask.sum()))
         for name, value in numbers.items():
             getattr(self, name).append(float(value))
+
+    def record_held_out(self, updates: int, value: float) -> None:
+        self.held_out_update.append(updates)
+        self.held_out.append(float(value))
 
 
 def train_policy(
@@ -107,8 +144,14 @@ def train_policy(
     gamma: float = 1.0,
     lam: float = 1.0,
     epochs: int = 1,
+    micro_batch: int | None = None,
+    reference: nn.Module | None = None,
+    beta: float = 0.0,
     clip_norm: float = math.inf,
+    atol: float = 1e-3,
     seed: int = 0,
+    evaluate: Callable[[nn.Module], float] | None = None,
+    evaluate_every: int = 10,
     checkpoint: Path | None = None,
     checkpoint_every: int = 50,
     until: Callable[[nn.Module, History], bool] | None = None,
@@ -119,10 +162,18 @@ def train_policy(
             weigh(rollout, values, bootstrap, logprobs) -> weights (B, T), where values (B, T) and bootstrap (B,) come
             from the critic (0 without one, and 0 after a terminated episode) and logprobs are the current policy's,
             all without gradient; gamma and lam, of the critic's targets (gamma also of the recorded returns);
-            epochs, updates made of each rollout; seed, of the generator; checkpoint, a file that is resumed from when
-            it is there; until, tells after an update whether to stop.
-    Raises: ValueError naming the update if the rollout is not the policy's own, or a return or gradient is not finite.
+            epochs, updates made of each rollout; micro_batch as in `update`; reference, a policy whose distance is
+            recorded, or `policy` itself, for a language model with its LoRA adapter off; beta, what a nat of it costs:
+            rewards are lowered by beta * k1 before they are weighed; atol as in `check_behavior`; seed, of the
+            generator; evaluate, asked for a number before the first update, every `evaluate_every` and after the last;
+            checkpoint, a file that is resumed from when it is there; until, tells after an update whether to stop.
+    Raises: ValueError naming the update if the rollout is not the policy's own, or a return or gradient is not finite;
+            if beta is negative or has no reference, the reference is of another vocabulary, or a count is below 1.
     """
+    _check_reference(policy, reference, beta)
+    _check_counts(
+        epochs=epochs, micro_batch=micro_batch, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every
+    )
     generator = torch.Generator().manual_seed(seed)
     modules = {"policy": policy} | ({"critic": critic} if critic is not None else {})
     optimizers = {"policy_adam": torch.optim.Adam(policy.parameters(), lr=lr)}
@@ -131,13 +182,21 @@ def train_policy(
     history = History()
     if checkpoint is not None and checkpoint.exists():
         history = History(**load_checkpoint(checkpoint, modules, optimizers, {"generator": generator}))
+    learn = partial(
+        _learn, weigh=weigh, modules=modules, optimizers=optimizers, history=history, gamma=gamma, lam=lam,
+        epochs=epochs, micro_batch=micro_batch, reference=reference, beta=beta, clip_norm=clip_norm, atol=atol,
+    )  # fmt: skip
+    if evaluate is not None and not history.held_out:
+        history.record_held_out(0, evaluate(policy))
     for number in range(len(history.returns), updates):
         try:
-            rollout, final = collect(policy, generator)
-            _learn(rollout, final, weigh, modules, optimizers, history, gamma, lam, epochs, clip_norm)
+            learn(*collect(policy, generator))
         except ValueError as error:
-            raise ValueError(f"update {number}: {error}") from error
-        over = (until is not None and until(policy, history)) or number + 1 == updates
+            raise ValueError(f"update {number}: {error}{_kept(checkpoint)}") from error
+        last = number + 1 == updates
+        if evaluate is not None and (last or (number + 1) % evaluate_every == 0):
+            history.record_held_out(number + 1, evaluate(policy))
+        over = (until is not None and until(policy, history)) or last
         if checkpoint is not None and (over or (number + 1) % checkpoint_every == 0):
             save_checkpoint(checkpoint, asdict(history), modules, optimizers, {"generator": generator})
         if over:
@@ -145,37 +204,82 @@ def train_policy(
     return history
 
 
-def _learn(rollout, final, weigh, modules, optimizers, history, gamma, lam, epochs, clip_norm) -> None:
+def _learn(
+    rollout, final, *, weigh, modules, optimizers, history, gamma, lam, epochs, micro_batch, reference, beta, clip_norm,
+    atol,
+) -> None:  # fmt: skip
     """All that one rollout teaches: updates of the policy, one regression of the critic, one row of history."""
     policy, critic, mask = modules["policy"], modules.get("critic"), rollout.mask
-    returns = episode_returns(rollout.rewards, mask, gamma=gamma).mean()
-    if not math.isfinite(returns):
-        raise ValueError(f"the mean return is {float(returns)}: expected finite rewards")
-    with torch.no_grad():
-        logits = policy(rollout.observations)
-        check_behavior(lambda _: logits, rollout)
-        values, bootstrap = torch.zeros_like(rollout.rewards), rollout.rewards.new_zeros(len(mask))
-        if critic is not None:
-            values = critic(rollout.observations)
-            bootstrap = torch.where(rollout.terminated, 0, critic(final[:, None])[:, 0])
+    numbers = {"returns": episode_returns(rollout.rewards, mask, gamma=gamma).mean()}
+    if not math.isfinite(numbers["returns"]):
+        raise ValueError(f"the mean return is {float(numbers['returns'])}: expected finite rewards")
+    recomputed, choices = _scored(policy, rollout, micro_batch)
+    check_logprobs(recomputed, rollout, atol)
+    numbers["entropy"] = torch.where(mask, choices, 0).sum() / mask.sum().clamp(min=1)
+    if reference is not None:
+        kl = kl_estimates(rollout.logprobs, _reference_logprobs(policy, reference, rollout, micro_batch), mask)
+        numbers["kl"] = kl.k3.sum(1).mean()
+        rollout = replace(rollout, rewards=rollout.rewards - beta * kl.k1)
+    values, bootstrap = _values(critic, rollout, final)
     for epoch in range(epochs):
-        logprobs = rollout.logprobs
-        if epoch > 0:
-            with torch.no_grad():
-                logprobs = action_logprobs(policy, rollout)
+        logprobs = rollout.logprobs if epoch == 0 else _scored(policy, rollout, micro_batch)[0]
         weights = weigh(rollout, values, bootstrap, logprobs)
-        norm = update(policy, optimizers["policy_adam"], rollout, weights, clip_norm=clip_norm)
+        norm = update(policy, optimizers["policy_adam"], rollout, weights, micro_batch=micro_batch, clip_norm=clip_norm)
     if critic is not None:
         targets = values + advantage(rollout.rewards, values, mask, bootstrap, gamma=gamma, lam=lam)
         fit_critic(critic, optimizers["critic_adam"], rollout, targets)
     ratios = torch.where(mask, logprobs - rollout.logprobs, 0).sum(1).exp()
-    history.record(
-        rollout,
-        returns=returns,
-        entropy=entropy(logits, mask),
-        gradient_norm=norm,
-        effective_sample_size=effective_sample_size(ratios) / len(ratios),
-    )
+    share = effective_sample_size(ratios) / len(ratios)
+    history.record(rollout, gradient_norm=norm, effective_sample_size=share, **numbers)
+
+
+def _kept(checkpoint: Path | None) -> str:
+    return f"; the last checkpoint is {checkpoint}" if checkpoint is not None and checkpoint.exists() else ""
+
+
+@torch.no_grad()
+def _scored(policy: nn.Module, rollout: Rollout, micro_batch: int | None) -> tuple[Tensor, Tensor]:
+    """The log-probability of each action and the entropy of each choice, (B, T)."""
+    if not hasattr(policy, "logits_at"):
+        logits = policy(rollout.observations)
+        return action_logprobs(lambda _: logits, rollout), entropies(logits)
+    first, which = distinct_rows(rollout)
+    scores = rollout.logprobs.new_zeros(2, len(first), rollout.mask.shape[1])
+    for piece, rows in _pieces(take_rows(rollout, first), micro_batch):
+        logits = policy.logits_at(piece.observations, piece.mask)
+        logprobs = action_logprobs(SimpleNamespace(logits_at=lambda *_, known=logits: known), piece)
+        choices = torch.zeros_like(logprobs).masked_scatter(piece.mask, entropies(logits).to(logprobs.dtype))
+        scores[:, rows, : piece.mask.shape[1]] = torch.stack((logprobs, choices)).to(scores)
+    return tuple(scores[:, which])
+
+
+def _values(critic: nn.Module | None, rollout: Rollout, final: Tensor) -> tuple[Tensor, Tensor]:
+    """V before each step (B, T), and after the last one (B,), where the episode goes on."""
+    values, bootstrap = torch.zeros_like(rollout.rewards), rollout.rewards.new_zeros(len(rollout.mask))
+    if critic is None:
+        return values, bootstrap
+    with torch.no_grad():
+        values = critic(rollout.observations)
+        if not rollout.terminated.all():  # one token alone is no state of a text, but a text always terminates
+            bootstrap = torch.where(rollout.terminated, 0, critic(final[:, None])[:, 0])
+    return values, bootstrap
+
+
+def _reference_logprobs(policy, reference, rollout: Rollout, micro_batch: int | None) -> Tensor:
+    if reference is not policy:
+        return _scored(reference, rollout, micro_batch)[0]
+    with adapter_off(policy):
+        return _scored(policy, rollout, micro_batch)[0]
+
+
+def _check_reference(policy, reference, beta: float) -> None:
+    if not beta >= 0 or (beta and reference is None):
+        raise ValueError(f"beta={beta}: expected a number from 0 on, and a reference")
+    tokenizers = [getattr(model, "tokenizer", None) for model in (policy, reference)]
+    if None not in tokenizers and tokenizers[0].get_vocab() != tokenizers[1].get_vocab():
+        sizes = [len(tokenizer) for tokenizer in tokenizers]
+        raise ValueError(f"reference {reference.name!r} has a vocabulary of {sizes[1]} tokens, the policy another of "
+                         f"{sizes[0]}: expected the same")  # fmt: skip
 
 
 # ---------------------------------------------------------------- supervised finetuning
@@ -258,8 +362,7 @@ def fit_sft(
             try:
                 _sft_step(lm, rows, optimizer, history, micro_batch, bf16, clip_norm, seed + step)
             except ValueError as error:
-                kept = f"; the last checkpoint is {checkpoint}" if checkpoint and checkpoint.exists() else ""
-                raise ValueError(f"step {step}: {error}{kept}") from error
+                raise ValueError(f"step {step}: {error}{_kept(checkpoint)}") from error
             last = step + 1 == len(plan)
             if held_out and (last or (step + 1) % evaluate_every == 0):
                 _evaluate(lm, held_out, batch, history, parameters, best)

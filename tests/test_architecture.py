@@ -24,6 +24,8 @@ IDEAS = {
         "collection",
         "policies",
         "text",
+        "text_collection",
+        "enumeration",
         "chat",
         "decoding",
         "prompting",

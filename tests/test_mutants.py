@@ -116,10 +116,11 @@ BASELINE = of(
      "(total - values) / (count - 1).clamp(min=1)", "(total - values) / count",
      "test_leaving_one_out_stretches_the_distance_from_the_mean"),
     ("groups are ignored",
-     "_, group = groups.unique(return_inverse=True)", "group = torch.zeros_like(groups)",
+     "_, group, sizes = groups.unique(return_inverse=True, return_counts=True)",
+     "group, sizes = torch.zeros_like(groups), ()",
      "test_baselines_of_scattered_groups", "leave_one_out", False),
     ("groups are taken to lie side by side",
-     "_, group = groups.unique(return_inverse=True)", "_, group = groups.unique_consecutive(return_inverse=True)",
+     "_, group, sizes = groups.unique(return", "_, group, sizes = groups.unique_consecutive(return",
      "test_baselines_of_scattered_groups", "mean_baseline", True),
     ("rows that do not act are averaged in",
      "mask.to(values.dtype))[group]", "torch.ones_like(values))[group]", "test_baselines_of_scattered_groups",
@@ -387,10 +388,64 @@ ASSISTANT = of(
      "start = max(0.5, likeness(source))", "start = 0.5", "test_approaches_by_hand"),
     file="test_verifiers",
 )
+WHOLE = "test_an_update_is_the_gradient_of_the_whole_batch_however_it_is_cut"
+TEXT = of(
+    "policy_gradient",
+    ("k3 upside down", "(-k1).expm1() + k1", "k1.expm1() - k1", "test_k1_and_k3_average_to_the_kl_and_k2_does_not"),
+    ("the KL of the reference from the policy",
+     "0, logprobs - reference)", "0, reference - logprobs)", "test_k1_and_k3_average_to_the_kl_and_k2_does_not"),
+    ("group advantages by the biased deviation",
+     "(squares / (count - 1).clamp(min=1))", "(squares / count)",
+     "test_standardized_groups_have_mean_zero_and_the_unbiased_standard_deviation"),
+    ("equal rewards differ by rounding",
+     "values - torch.empty_like(values).scatter(0, group, values)[group]", "values",
+     "test_a_group_of_equal_values_is_exactly_zero", "FLOAT"),
+    ("groups by all but the last token of a prompt",
+     "steps <= first", "steps < first", "test_prompt_groups_go_by_what_was_seen_before_the_first_action"),
+) + of(
+    "rollout",
+    ("one of equal rows counts for all", "index_add(0, which", "index_copy(0, which",
+     "test_condensing_leaves_the_gradient_as_it_is"),
+    ("rows are equal whatever their mask",
+     ", rollout.mask.to(rollout.actions.dtype)], 1)", "], 1)", "test_distinct_rows_differ_and_stand_for_all"),
+) + of(
+    "enumeration",
+    ("values forget how much room is left", "seen[acted, : step + 2]", "seen[acted, 1 : step + 2]", EXACT,
+     "TD, exact V"),
+) + of(
+    "text_collection",
+    ("every token is paid", "torch.where(steps == last[:, None],", "torch.where(rollout.mask,",
+     "test_paying_needs_no_more_than_the_mask"),
+) + of(
+    "tasks",
+    ("a verifier that fails scores 0",
+     'raise ValueError(f"the verifier of task {task.name!r} raised {error!r}: {where}") from error', "return 0.0",
+     "test_a_verifier_that_raises_is_named_with_prompt_and_completion"),
+    ("a reward that is not a number passes",
+     "task.low <= reward <= task.high)", "not (reward < task.low or reward > task.high))",
+     "test_a_reward_that_is_no_number_in_range_is_one_line", NAN, "nan"),
+    ("pass@k of the plugged-in rate",
+     "return 1 - math.comb(samples - successes, k) / math.comb(samples, k)",
+     "return 1 - (1 - successes / samples) ** k", "test_pass_at_k_is_the_share_of_choices_with_a_success", 4),
+) + of(
+    "training",
+    ("each piece has its own number of episodes", "piece.mask, normalizer).backward()",
+     "piece.mask, len(part)).backward()", WHOLE, 3),
+    ("distance is rewarded", "rewards=rollout.rewards - beta", "rewards=rollout.rewards + beta",
+     "test_rewards_are_lowered_by_k1_before_they_are_weighed"),
+    ("k3 for k1 in the rewards", "beta * kl.k1)", "beta * kl.k3)",
+     "test_rewards_are_lowered_by_k1_before_they_are_weighed"),
+    ("the adapter stays on for the reference", "with adapter_off(policy):", "if True:",
+     "test_the_adapter_switched_off_is_the_reference_without_a_second_copy"),
+    ("later epochs go by the old log-probabilities",
+     "rollout.logprobs if epoch == 0 else", "rollout.logprobs if True else",
+     "test_several_updates_per_rollout_begin_at_ratio_one"),
+    file="test_text_rl",
+)
 # fmt: on
 
 MUTANTS = LOSS + RETURNS + RECURSION + BASELINE + RATIO + DIAGNOSTIC + WORLD + RECORD
-MUTANTS += CHAT + FINETUNING + INSERTED + BYTES + INSTRUCTIONS + ASSISTANT
+MUTANTS += CHAT + FINETUNING + INSERTED + BYTES + INSTRUCTIONS + ASSISTANT + TEXT
 
 
 def run_with_copy(monkeypatch, request, mutant, *, edited):

@@ -673,6 +673,52 @@ def test_a_lonely_row_has_no_leave_one_out_baseline():
     assert pg.leave_one_out(torch.tensor([1.0, 2.0, 3.0]), groups=groups).tolist() == [3, 0, 1]
 
 
+def test_groups_of_one_row_each_are_refused():
+    message = "^groups are 3 of one row each: expected rows that share one"
+    for function in (pg.mean_baseline, pg.leave_one_out, pg.standardized):
+        refused(message, function, torch.rand(3), groups=SCATTERED[:3])
+
+
+SCATTERED = torch.tensor([5, -2, 9, 5, -2, 9, 5])
+
+
+def test_standardized_groups_have_mean_zero_and_the_unbiased_standard_deviation():
+    values = 3 + normal(7, seed=73)
+    found = pg.standardized(values, SCATTERED)
+    for group in (5, -2, 9):
+        rows = group == SCATTERED
+        expected = (values[rows] - values[rows].mean()) / (values[rows].std() + 1e-6)
+        same(found[rows], expected)
+        assert abs(float(found[rows].sum())) <= 1e-12
+        assert float(found[rows].std()) == pytest.approx(1, abs=1e-5)
+    same(pg.standardized(values), (values - values.mean()) / (values.std() + 1e-6))
+
+
+FLOAT = torch.float32
+
+
+@pytest.mark.parametrize("dtype", [FLOAT, torch.float64])
+def test_a_group_of_equal_values_is_exactly_zero(dtype):
+    for value in (0.0, 0.1, 1 / 3, 1e8 / 3, -7.3):
+        values = torch.full((7,), value, dtype=dtype)
+        assert torch.equal(pg.standardized(values, SCATTERED), torch.zeros(7, dtype=dtype))
+    mixed = torch.where(SCATTERED == 5, torch.arange(7, dtype=dtype) ** 2, torch.full((7,), 0.1, dtype=dtype))
+    assert torch.equal(pg.standardized(mixed, SCATTERED) == 0, SCATTERED != 5)
+    lonely = pg.standardized(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 1, 0]))
+    assert lonely[1] == 0 and torch.isfinite(lonely).all()
+
+
+def test_prompt_groups_go_by_what_was_seen_before_the_first_action():
+    observations = torch.tensor([[3, 4, 9, 0], [3, 4, 8, 0], [3, 5, 9, 0], [3, 4, 9, 0], [3, 4, 1, 2]])
+    mask = torch.tensor([[0, 1, 1, 0], [0, 1, 0, 0], [0, 1, 1, 1], [0, 1, 1, 0], [0, 0, 1, 1]]).bool()
+    groups = pg.prompt_groups(observations, mask)
+    together = groups[:, None] == groups
+    expected = torch.eye(5, dtype=torch.bool)
+    for one, other in ((0, 1), (0, 3), (1, 3)):
+        expected[one, other] = expected[other, one] = True
+    assert torch.equal(together, expected)  # the last row has a longer prompt that begins alike
+
+
 # ---------------------------------------------------------------- the loss
 
 
@@ -764,6 +810,39 @@ def test_garbage_off_the_mask_does_not_reach_the_gradient(garbage):
 
 
 # ---------------------------------------------------------------- what to look at
+
+
+def test_k1_and_k3_average_to_the_kl_and_k2_does_not():
+    """Over all actions, with their probabilities, for many pairs of distributions."""
+    logits, reference = normal(20, 1, 6, seed=91), normal(20, 1, 6, seed=92)
+    logprobs, others = logits.log_softmax(-1), reference.log_softmax(-1)
+    exactly = pg.kl_divergence(logits, reference)[:, 0]
+    by_torch = torch.nn.functional.kl_div(others, logprobs, log_target=True, reduction="none").sum(-1)[:, 0]
+    same(exactly, by_torch)
+    k1, k2, k3 = pg.kl_estimates(logprobs[:, 0], others[:, 0], torch.ones(20, 6).bool())
+    p = logprobs[:, 0].exp()
+    assert float(((p * k1).sum(1) - exactly).abs().max()) <= 1e-12
+    assert float(((p * k3).sum(1) - exactly).abs().max()) <= 1e-12
+    assert float(((p * k2).sum(1) - exactly).abs().min()) > 1e-3
+    assert (k1 < 0).any() and (k2 >= 0).all() and (k3 >= 0).all()
+    # near the policy k2 is nearly right, and k3 varies less than k1
+    near = (logprobs + 0.05 * normal(20, 1, 6, seed=93)).log_softmax(-1)[:, 0]
+    k1, k2, k3 = pg.kl_estimates(logprobs[:, 0], near, torch.ones(20, 6).bool())
+    exactly = pg.kl_divergence(logprobs[:, 0], near)
+    assert float(((p * k2).sum(1) / exactly - 1).abs().max()) < 0.1
+    spread = [((p * k**2).sum(1) - (p * k).sum(1) ** 2).mean() for k in (k1, k3)]
+    assert spread[1] < 0.01 * spread[0]
+
+
+def test_kl_leaves_padding_alone_and_has_no_gradient():
+    mask = torch.tensor([[True, False]])
+    logprobs = torch.tensor([[-1.0, math.nan]], requires_grad=True)
+    for estimate in pg.kl_estimates(logprobs, torch.tensor([[-2.0, -math.inf]]), mask):
+        assert estimate[0, 1] == 0 and estimate[0, 0] > 0 and not estimate.requires_grad
+    impossible = torch.tensor([0.0, -math.inf])
+    assert float(pg.kl_divergence(impossible, torch.zeros(2))) == pytest.approx(math.log(2))
+    assert float(pg.kl_divergence(impossible, impossible)) == 0
+    assert float(pg.kl_divergence(torch.zeros(2), impossible)) == math.inf
 
 
 def test_entropy_of_known_distributions():

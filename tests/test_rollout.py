@@ -6,7 +6,17 @@ import math
 import pytest
 import torch
 
-from ptlearn.rollout import Rollout, action_logprobs, check_behavior, pad_and_stack, sampling_logprobs
+from ptlearn.policy_gradient import policy_gradient_loss
+from ptlearn.rollout import (
+    Rollout,
+    action_logprobs,
+    check_behavior,
+    condense,
+    distinct_rows,
+    pad_and_stack,
+    sampling_logprobs,
+    take_rows,
+)
 
 STATES, ACTIONS = 5, 4
 GENERATOR = torch.Generator().manual_seed(0)
@@ -181,3 +191,102 @@ def test_check_behavior_says_where():
     wrong[2, 2] -= 9.0  # not a taken action
     with pytest.raises(ValueError, match="up to 0.5 nats, .* at row 1, step 1 recorded"):
         check_behavior(table_policy, dataclasses.replace(record, logprobs=wrong))
+
+
+# ---------------------------------------------------------------- fewer rows
+
+
+def repetitive(rows=40, steps=6, seed=5):
+    """A record with many equal rows and ragged ends, and a table of float64 as its policy."""
+    generator = torch.Generator().manual_seed(seed)
+    kinds = torch.randint(0, 2, (rows, 3), generator=generator)
+    lengths = 1 + kinds.sum(1) % 3
+    mask = (torch.arange(steps) >= 1) & (torch.arange(steps) <= lengths[:, None])
+    observations = torch.zeros(rows, steps, dtype=torch.long)
+    observations[:, 1:4] = kinds
+    actions = torch.where(mask, observations.roll(-1, 1), 0)
+    zeros = torch.zeros(rows, steps, dtype=torch.float64)
+    weights = torch.randn(rows, steps, generator=generator, dtype=torch.float64)
+    weights[::3] = 0
+    return Rollout(observations, actions, zeros, zeros, mask, torch.ones(rows, dtype=torch.bool)), weights
+
+
+class Remembering(torch.nn.Module):
+    """Logits that depend on everything before, in float64."""
+
+    def __init__(self, narrow):
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.randn(64, 2, generator=torch.Generator().manual_seed(9)).double())
+        if narrow:
+            self.logits_at = lambda observations, mask: self.forward(observations)[mask]
+
+    def forward(self, observations):
+        powers = 2 ** torch.arange(observations.shape[1])
+        return self.table[(observations * powers).cumsum(1)]
+
+
+def loss_gradient(policy, record, weights):
+    loss = policy_gradient_loss(action_logprobs(policy, record), weights, record.mask, normalizer=40)
+    return torch.autograd.grad(loss, policy.table)[0]
+
+
+def test_condensing_leaves_the_gradient_as_it_is():
+    record, weights = repetitive()
+    policy = Remembering(narrow=False)
+    whole = loss_gradient(policy, record, weights)
+    lean, summed = condense(record, weights)
+    torch.testing.assert_close(loss_gradient(policy, lean, summed), whole, atol=1e-15, rtol=0)
+    assert whole.abs().max() > 0.05
+    assert len(summed) == len({tuple(row) for row in torch.cat([record.observations, record.mask], 1).tolist()})
+    assert lean.mask.shape[1] == 4 and torch.equal(lean.mask, summed != 0)
+    # an error in the weights is seen, of rows that are equal too
+    wrong = summed.clone()
+    wrong[0, -1] += 0.01
+    wrong[0] += 0.01
+    assert (loss_gradient(policy, lean, torch.where(lean.mask, wrong, 0)) - whole).abs().max() > 1e-6
+
+
+def test_rows_and_steps_of_weight_zero_leave():
+    record, weights = repetitive()
+    lean, summed = condense(record, torch.where(record.observations[:, 1:2] == 1, weights, 0.0))
+    assert (lean.observations[:, 1] == 1).all() and len(summed) < len(condense(record, weights)[1])
+    cancelling = torch.zeros_like(weights)
+    equal = (distinct_rows(record)[1] == 0).nonzero()[:2, 0]
+    cancelling[equal[0]], cancelling[equal[1]] = 1.0, -1.0
+    lean, summed = condense(record, cancelling)
+    assert lean.mask.shape == (1, 1) and not lean.mask.any()  # one row stays: a gradient of 0, not none
+    assert loss_gradient(Remembering(narrow=True), lean, summed).abs().max() == 0
+
+
+def test_distinct_rows_differ_and_stand_for_all():
+    record, _ = repetitive()
+    rows, which = distinct_rows(record)
+    for name in ("observations", "actions", "mask"):
+        assert torch.equal(getattr(record, name)[rows][which], getattr(record, name))
+    assert [int((which == kind).nonzero()[0, 0]) for kind in range(len(rows))] == rows.tolist()
+    other = dataclasses.replace(record, mask=record.mask & (torch.arange(40) != 7)[:, None])
+    assert len(distinct_rows(other)[0]) == len(rows) + 1
+
+
+def test_taking_rows_cuts_what_is_behind_the_last_action():
+    record, _ = repetitive()
+    rows = torch.tensor([5, 2, 5])
+    taken = take_rows(record, rows)
+    length = int(record.mask[rows].sum(1).max()) + 1
+    assert taken.mask.shape == (3, length) and torch.equal(taken.observations, record.observations[rows, :length])
+    assert taken.terminated.shape == (3,)
+
+
+def test_a_policy_may_answer_for_the_masked_steps_alone():
+    record, _ = repetitive()
+    wide, narrow = Remembering(narrow=False), Remembering(narrow=True)
+    for options in ({}, {"temperature": 0.7}, {"top_k": 1}):
+        one, other = (action_logprobs(policy, record, **options) for policy in (wide, narrow))
+        assert torch.equal(one, other)
+    recorded = dataclasses.replace(record, logprobs=action_logprobs(narrow, record).detach())
+    assert check_behavior(narrow, recorded) == 0
+    with pytest.raises(ValueError, match="logprobs are off"):
+        check_behavior(narrow, recorded, temperature=0.7)
+    beyond = dataclasses.replace(record, actions=record.actions + 2)
+    with pytest.raises(ValueError, match="policy returned logits for 2 actions: the rollout has action"):
+        action_logprobs(narrow, beyond)
