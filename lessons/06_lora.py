@@ -262,13 +262,13 @@ def roberta(width, depth, heads):
 gpt3 = transformers.OPTConfig(hidden_size=12288, word_embed_proj_dim=12288, ffn_dim=49152, num_hidden_layers=96,
                               num_attention_heads=96, vocab_size=50257, max_position_embeddings=2048)  # fmt: skip
 BERT_QV = ["query", "value"]
-# model, its configuration, targets, rank, (d, k) of the layers, millions printed in Hu et al., Tables 2 to 4
+# model, its configuration, targets, rank, (d, k) of the layers, millions printed in Hu et al., Tables 2, 3 and 15
 PAPER = [
     ("RoBERTa base", roberta(768, 12, 12), BERT_QV, 8, [(768, 768)] * 24, "0.3"),
     ("RoBERTa large", roberta(1024, 24, 16), BERT_QV, 8, [(1024, 1024)] * 48, "0.8"),
     ("GPT-2 medium", transformers.GPT2Config(n_embd=1024, n_layer=24, n_head=16), "c_attn", 4, [(3072, 1024)] * 24, "0.35"),
     ("GPT-2 large", transformers.GPT2Config(n_embd=1280, n_layer=36, n_head=20), "c_attn", 4, [(3840, 1280)] * 36, "0.77"),
-    ("GPT-3 175B", gpt3, QV, 4, [(12288, 12288)] * 192, "18.9"),
+    ("GPT-3 175B", gpt3, QV, 4, [(12288, 12288)] * 192, "18.8"),
 ]
 for name, config, targets, rank, shapes, printed in PAPER:
     counted, every = count_parameters(config, partial(lora, targets=targets, rank=rank))
@@ -281,12 +281,12 @@ for name, width, depth in (("medium", 1024, 24), ("large", 1280, 36)):
     print(f"GPT-2 {name}, q and v as if they were layers of their own: {apart:,}")
 
 # %% [markdown]
-# **What you saw.** [C21] RoBERTa and GPT-3 agree with the paper to the digit. "10,000x reduction on GPT3 ($r = 4$)" is a
-# rounded word: the trained numbers are 9,251 times fewer. What Adam and a checkpoint hold shrinks by that factor; the
-# weights themselves still have to be in memory. The two GPT-2 rows do *not* agree: 393,216 against a printed 0.35 M, and
-# 737,280 against 0.77 M. The paper adapts $q$ and $v$, which share one layer here; as layers of their own they would give
-# the very same numbers. One printed number is smaller than the formula's and the other larger, so no one choice of layers
-# explains both.
+# **What you saw.** [C21] RoBERTa agrees with the paper to the digit, and so does GPT-3 but for the rounding: its table cuts
+# 18.87 off to 18.8. "10,000x reduction on GPT3 ($r = 4$)" is a rounded word: the trained numbers are 9,251 times fewer.
+# What Adam and a checkpoint hold shrinks by that factor; the weights themselves still have to be in memory. The two GPT-2
+# rows do *not* agree: 393,216 against a printed 0.35 M, and 737,280 against 0.77 M. The paper adapts $q$ and $v$, which
+# share one layer here; as layers of their own they would give the very same numbers. One printed number is smaller than
+# the formula's and the other larger, so no one choice of layers explains both.
 
 # %% [markdown]
 # ## A task

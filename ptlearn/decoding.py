@@ -1,8 +1,9 @@
 """One token at a time: read a batch of prompts once, then step every row forward from its cache of keys and values.
 
 Here: `start`, which reads the prompts, and two decoders with the same two verbs, `step` (one token per row in, the
-next logits out) and `keep` (drop finished rows). `LlamaDecoder` runs Llama, Qwen2 and Qwen3 layouts on plain tensors,
-into buffers allocated ahead; `CacheDecoder` runs any other causal model of `transformers` through its own forward.
+next logits out) and `keep` (drop rows, or copy them). `LlamaDecoder` runs Llama, Qwen2 and Qwen3 layouts on plain
+tensors, into buffers allocated ahead; `CacheDecoder` runs any other causal model of `transformers` through its own
+forward.
 Deliberately not here: choosing the next token (text.py) and gradients.
 
 Prompts of different lengths are aligned at their right end, so that every row writes the same column of the cache;
@@ -24,14 +25,12 @@ def start(model: nn.Module, prompts: Sequence[Sequence[int]], *, max_new_tokens:
     """Read the prompts and return (decoder, logits (B, V) for the token after each prompt).
 
     Args:    model, a causal LM of `transformers` in eval mode; prompts, B lists of token ids, none empty;
-             max_new_tokens, for how many tokens to make room. Rows with the same prompt share one reading of it.
+             max_new_tokens, for how many tokens to make room.
     """
-    unique = {prompt: row for row, prompt in enumerate(dict.fromkeys(tuple(prompt) for prompt in prompts))}
     device = model.get_input_embeddings().weight.device
-    which = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)
-    lengths = torch.tensor([len(prompt) for prompt in unique], device=device)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     longest = int(lengths.max())
-    tokens = torch.tensor([(0,) * (longest - len(prompt)) + prompt for prompt in unique], device=device)
+    tokens = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     hidden = longest - lengths
     columns = torch.arange(longest, device=device)
     output = model(
@@ -42,11 +41,8 @@ def start(model: nn.Module, prompts: Sequence[Sequence[int]], *, max_new_tokens:
         use_cache=True,
         logits_to_keep=1,
     )
-    cache, hidden = output.past_key_values, hidden[which]
-    if len(unique) < len(prompts):
-        cache.batch_select_indices(which)
     decoder = LlamaDecoder if has_llama_layout(model) else CacheDecoder
-    return decoder(model, cache, hidden, max_new_tokens), output.logits[which, -1]
+    return decoder(model, output.past_key_values, hidden, max_new_tokens), output.logits[:, -1]
 
 
 def has_llama_layout(model: nn.Module) -> bool:
@@ -86,7 +82,7 @@ class CacheDecoder:
         return output.logits[:, -1]
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows (n,) alone, in this order."""
+        """Go on with these rows (n,) alone, in this order; one that is named twice is copied."""
         self.cache.batch_select_indices(rows)
         self.hidden = self.hidden[rows]
 
@@ -121,7 +117,7 @@ class LlamaDecoder:
         return self.model.lm_head(body.norm(states))
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows (n,) alone, in this order."""
+        """Go on with these rows (n,) alone, in this order; one that is named twice is copied."""
         self.keys, self.values, self.hidden = self.keys[:, rows], self.values[:, rows], self.hidden[rows]
 
     def _padding_bias(self, dtype: torch.dtype) -> Tensor | None:

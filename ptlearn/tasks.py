@@ -56,7 +56,10 @@ def prompt_texts(lm, task: Task, problems: Sequence[Problem]) -> list[str]:
     Raises: ValueError if there are no problems, or as `chat.chat_prompt` if the task is a chat.
     """
     _check_problems(task, problems)
-    return [chat_prompt(lm, problem.prompt) if task.chat else problem.prompt for problem in problems]
+    if not task.chat:
+        return [problem.prompt for problem in problems]
+    rendered = {prompt: chat_prompt(lm, prompt) for prompt in {problem.prompt for problem in problems}}
+    return [rendered[problem.prompt] for problem in problems]
 
 
 def score(task: Task, problems: Sequence[Problem], completions: Sequence[str]) -> list[float]:

@@ -20,7 +20,7 @@ from ptlearn import decoding
 from ptlearn.rollout import Rollout, check_sampling, pad_and_stack, sampling_logprobs
 
 _ROWS = 256  # prompts that are completed at a time
-_CROWD = 0.75  # share of rows still running below which the others leave the batch: fewer copies of the cache
+_CROWD = 0.75  # share of the decoder's rows still needed below which the others leave: fewer copies of the cache
 _LOGITS = 2**25  # numbers, padding included, that one batch of scoring holds: 128 MB
 
 
@@ -52,7 +52,8 @@ def sample_text(
 ) -> Rollout:
     """Sample one continuation per prompt and write down what was drawn and how likely it was.
 
-    Args:    prompts, B strings, one row each (repeat a prompt to sample it several times: it is read once);
+    Args:    prompts, B strings, one row each (repeat a prompt to sample it several times: what such rows
+             have in common is read once);
              max_new_tokens; temperature, top_k, top_p as in `rollout.sampling_logprobs`; stop, strings that end a
              row once its sampled text contains one, also across tokens; seed of all draws.
     Returns: Rollout of B rows, padded on the right: observations are the tokens but the last, actions the tokens but
@@ -179,25 +180,35 @@ def _decode(
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=lm.device)
     end_tokens = torch.tensor(lm.end_tokens, dtype=torch.long, device=lm.device)
     holds_stop = _stop_detector(lm, stop)
-    decoder, logits = decoding.start(lm.model, prompts, max_new_tokens=max_new_tokens)
+    unique = {prompt: index for index, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    decoder, logits = decoding.start(lm.model, list(unique), max_new_tokens=max_new_tokens)
+    # the rows that still run, and for each the row of the decoder that has read the same tokens
     rows = torch.arange(len(prompts), device=lm.device)
+    states = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=lm.device)
     for step in range(max_new_tokens):
-        latest, scores = choose(logits, rows, step)
+        latest, scores = choose(logits[states], rows, step)
         tokens[rows, step], logprobs[rows, step] = latest, scores.float()
         ends = torch.isin(latest, end_tokens) | holds_stop(tokens[rows, : step + 1])
-        first_end = rows[ends & ~ended[rows]]
-        ended[first_end], lengths[first_end] = True, step + 1
-        running = ~ended[rows]
-        left = int(running.sum())
-        if left == 0 or step + 1 == max_new_tokens:
+        ended[rows[ends]], lengths[rows[ends]] = True, step + 1
+        rows, states, latest = rows[~ends], states[~ends], latest[~ends]
+        if len(rows) == 0 or step + 1 == max_new_tokens:
             break
-        if left <= _CROWD * len(rows):
-            decoder.keep(running.nonzero()[:, 0])
-            rows, latest = rows[running], latest[running]
-        logits = decoder.step(latest)
+        logits, states = _advance(decoder, len(logits), states, latest)
     counts = lengths.tolist()
     sampled = [row[:count] for row, count in zip(tokens.tolist(), counts, strict=True)]
     return sampled, [row[:count] for row, count in zip(logprobs, counts, strict=True)], ended.tolist()
+
+
+def _advance(decoder, size: int, states: Tensor, latest: Tensor) -> tuple[Tensor, Tensor]:
+    """Read the newest token of every row: (logits of the decoder's rows, which of them is whose).
+
+    Rows with the same tokens so far share one row of the decoder, out of `size`; where they part, it is copied.
+    """
+    (parents, entered), joined = torch.stack((states, latest)).unique(dim=1, return_inverse=True)
+    if len(parents) > len(parents.unique()) or len(parents) <= _CROWD * size:
+        decoder.keep(parents)
+        return decoder.step(entered), joined
+    return decoder.step(latest.new_zeros(size).scatter(0, states, latest)), states
 
 
 def _stop_detector(lm, stop: Sequence[str]) -> Callable[[Tensor], Tensor]:

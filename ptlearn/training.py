@@ -66,15 +66,15 @@ def update(
         rollout, weights = condense(rollout, weights)
     optimizer.zero_grad()
     for piece, rows in _pieces(rollout, micro_batch):
-        part = weights if rows is None else weights[rows, : piece.mask.shape[1]]
+        part = weights[rows, : piece.mask.shape[1]]
         policy_gradient_loss(action_logprobs(policy, piece), part, piece.mask, normalizer).backward()
     return _apply_gradient(optimizer, clip_norm)
 
 
-def _pieces(rollout: Rollout, size: int | None) -> Iterator[tuple[Rollout, Tensor | None]]:
-    """The rollout in pieces of at most `size` rows, of similar length, and the numbers of these rows (None: all)."""
+def _pieces(rollout: Rollout, size: int | None) -> Iterator[tuple[Rollout, Tensor]]:
+    """The rollout in pieces of at most `size` rows, of similar length (None: in one), and the numbers of these rows."""
     if size is None or size >= len(rollout.mask):
-        yield rollout, None
+        yield rollout, torch.arange(len(rollout.mask), device=rollout.mask.device)
         return
     steps = torch.arange(1, rollout.mask.shape[1] + 1, device=rollout.mask.device)
     longest_first = (rollout.mask * steps).max(1).values.argsort(descending=True, stable=True)
@@ -168,9 +168,12 @@ def train_policy(
             generator; evaluate, asked for a number before the first update, every `evaluate_every` and after the last;
             checkpoint, a file that is resumed from when it is there; until, tells after an update whether to stop.
     Raises: ValueError naming the update if the rollout is not the policy's own, or a return or gradient is not finite;
-            if beta is negative or has no reference, or the reference is of another vocabulary.
+            if beta is negative or has no reference, the reference is of another vocabulary, or a count is below 1.
     """
     _check_reference(policy, reference, beta)
+    _check_counts(
+        epochs=epochs, micro_batch=micro_batch, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every
+    )
     generator = torch.Generator().manual_seed(seed)
     modules = {"policy": policy} | ({"critic": critic} if critic is not None else {})
     optimizers = {"policy_adam": torch.optim.Adam(policy.parameters(), lr=lr)}
@@ -189,7 +192,7 @@ def train_policy(
         try:
             learn(*collect(policy, generator))
         except ValueError as error:
-            raise ValueError(f"update {number}: {error}") from error
+            raise ValueError(f"update {number}: {error}{_kept(checkpoint)}") from error
         last = number + 1 == updates
         if evaluate is not None and (last or (number + 1) % evaluate_every == 0):
             history.record_held_out(number + 1, evaluate(policy))
@@ -230,6 +233,10 @@ def _learn(
     history.record(rollout, gradient_norm=norm, effective_sample_size=share, **numbers)
 
 
+def _kept(checkpoint: Path | None) -> str:
+    return f"; the last checkpoint is {checkpoint}" if checkpoint is not None and checkpoint.exists() else ""
+
+
 @torch.no_grad()
 def _scored(policy: nn.Module, rollout: Rollout, micro_batch: int | None) -> tuple[Tensor, Tensor]:
     """The log-probability of each action and the entropy of each choice, (B, T)."""
@@ -237,15 +244,12 @@ def _scored(policy: nn.Module, rollout: Rollout, micro_batch: int | None) -> tup
         logits = policy(rollout.observations)
         return action_logprobs(lambda _: logits, rollout), entropies(logits)
     first, which = distinct_rows(rollout)
-    scores = torch.zeros(2, len(first), rollout.mask.shape[1], dtype=rollout.logprobs.dtype, device=first.device)
-    distinct = Rollout(**{f.name: getattr(rollout, f.name)[first] for f in fields(rollout)})
-    for piece, rows in _pieces(distinct, micro_batch):
+    scores = rollout.logprobs.new_zeros(2, len(first), rollout.mask.shape[1])
+    for piece, rows in _pieces(take_rows(rollout, first), micro_batch):
         logits = policy.logits_at(piece.observations, piece.mask)
-        known = action_logprobs(SimpleNamespace(logits_at=lambda *_, logits=logits: logits), piece)
-        choices = torch.zeros_like(known).masked_scatter(piece.mask, entropies(logits).to(known.dtype))
-        scores[:, slice(None) if rows is None else rows, : piece.mask.shape[1]] = torch.stack([known, choices]).to(
-            scores
-        )
+        logprobs = action_logprobs(SimpleNamespace(logits_at=lambda *_, known=logits: known), piece)
+        choices = torch.zeros_like(logprobs).masked_scatter(piece.mask, entropies(logits).to(logprobs.dtype))
+        scores[:, rows, : piece.mask.shape[1]] = torch.stack((logprobs, choices)).to(scores)
     return tuple(scores[:, which])
 
 
@@ -358,8 +362,7 @@ def fit_sft(
             try:
                 _sft_step(lm, rows, optimizer, history, micro_batch, bf16, clip_norm, seed + step)
             except ValueError as error:
-                kept = f"; the last checkpoint is {checkpoint}" if checkpoint and checkpoint.exists() else ""
-                raise ValueError(f"step {step}: {error}{kept}") from error
+                raise ValueError(f"step {step}: {error}{_kept(checkpoint)}") from error
             last = step + 1 == len(plan)
             if held_out and (last or (step + 1) % evaluate_every == 0):
                 _evaluate(lm, held_out, batch, history, parameters, best)

@@ -80,6 +80,28 @@ def llama_lm(tiny_folders):
     return load_lm(tiny_folders["llama"])
 
 
+@pytest.fixture(scope="session")
+def gpt2_lm(tiny_folders):
+    from ptlearn.models import load_lm
+
+    return load_lm(tiny_folders["gpt2"])
+
+
+@pytest.fixture(scope="session")
+def pocket_s():
+    from ptlearn.models import load_lm
+
+    return load_lm("pocket-s")
+
+
+@pytest.fixture
+def fresh(tiny_folders):
+    """fresh(kind, dtype) loads a model that a test may change."""
+    from ptlearn.models import load_lm
+
+    return lambda kind, dtype=torch.float32: load_lm(tiny_folders[kind], dtype=dtype)
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """For small tensors, where a second thread only waits; and sums over two threads round differently from one."""

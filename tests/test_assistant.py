@@ -102,6 +102,19 @@ def test_contents_of_tests_never_occur_in_training():
     assert not contents(TRAINING, "phrasings") & contents(TESTS, "held_out_phrasings")
 
 
+def test_questions_of_tests_share_neither_words_nor_contents_with_training():
+    """One use case, of which a few hundred requests hold most of the contents."""
+    training = requests(300, 0, use_cases=["open qa"])
+    tests = requests(30, 0, use_cases=["open qa"], held_out=True)
+    tasks = {request.task for request in training}
+    found = {request: parse(request.prompt, BY_NAME[request.task].phrasings) for request in training}
+    found |= {request: parse(request.prompt, BY_NAME[request.task].held_out_phrasings) for request in tests}
+    assert None not in found.values()
+    asked = [{(request.task, *found[request].values()) for request in side} for side in (training, tests)]
+    assert len(asked[0]) > 100 and len(asked[1]) > 10 and {request.task for request in tests} == tasks
+    assert not asked[0] & asked[1]
+
+
 def test_texts_to_be_read_never_occur_in_training():
     def passages(drawn):
         found = (re.findall(r"\w+ (?:is at the|has a) \w+\.", r.prompt) for r in drawn if r.use_case == "closed qa")

@@ -18,11 +18,8 @@ def load(name):
 
 
 @pytest.fixture(scope="module")
-def actor_critic():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield load("actor_critic")
-    torch.set_num_threads(threads)
+def actor_critic(one_thread):
+    return load("actor_critic")
 
 
 @pytest.mark.parametrize(

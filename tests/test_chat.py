@@ -18,7 +18,6 @@ from ptlearn.chat import (
     render_all,
     response_logprobs,
 )
-from ptlearn.models import load_lm
 from ptlearn.rollout import action_logprobs
 from ptlearn.text import encode, sample_text
 
@@ -44,11 +43,6 @@ def random_talks(count, seed=0):
     return [talk(*(text() or "x" for _ in range(2 * rng.randint(1, 3)))) for _ in range(count)]
 
 
-@pytest.fixture(scope="module")
-def pocket():
-    return load_lm("pocket-s")
-
-
 @pytest.fixture
 def chatty(tiny_lm):
     tiny_lm.tokenizer.chat_template = CHATML
@@ -56,8 +50,7 @@ def chatty(tiny_lm):
     tiny_lm.tokenizer.chat_template = None
 
 
-@pytest.fixture
-def examples():
+def made_examples():
     """Tokens of several lengths, with prompts and responses in turns."""
     rng = random.Random(0)
     made = []
@@ -68,18 +61,22 @@ def examples():
     return made
 
 
-def test_the_pocket_template_gives_the_ids_and_mask_of_transformers(pocket):
+EXAMPLES = made_examples()
+
+
+def test_the_pocket_template_gives_the_ids_and_mask_of_transformers(pocket_s):
     for conversation in [*random_talks(200), [{"role": "system", "content": "Be brief."}, *talk("Hi", "Yes")]]:
         if not all(m["content"].strip() for m in conversation):
             continue
-        ours = render(pocket, conversation)
-        theirs = pocket.tokenizer.apply_chat_template(conversation, return_dict=True, return_assistant_tokens_mask=True)
+        ours = render(pocket_s, conversation)
+        template = pocket_s.tokenizer.apply_chat_template
+        theirs = template(conversation, return_dict=True, return_assistant_tokens_mask=True)
         assert ours.tokens == theirs["input_ids"]
         assert ours.mask == [bool(said) for said in theirs["assistant_masks"]]
 
 
-def test_a_response_continues_its_prompt(pocket, chatty):
-    for lm in (pocket, chatty):
+def test_a_response_continues_its_prompt(pocket_s, chatty):
+    for lm in (pocket_s, chatty):
         conversation = talk("One?", " (two)", "three", "four.")
         tokens, mask = render(lm, conversation)
         prompt = encode(lm, [chat_prompt(lm, conversation[:3])])[0]  # as sampling reads it
@@ -119,24 +116,24 @@ def test_only_the_assistant_is_masked_in(chatty):
     assert said == f"Nairobi{end}great{end}"
 
 
-def test_the_loss_is_the_label_loss_of_transformers(tiny_lm, examples):
-    rollout = as_rollout(examples)
+def test_the_loss_is_the_label_loss_of_transformers(tiny_lm):
+    rollout = as_rollout(EXAMPLES)
     ours = -response_logprobs(tiny_lm, rollout).sum() / rollout.mask.sum()
     tokens = torch.cat([rollout.observations, rollout.actions[:, -1:]], 1)
     labels = torch.full_like(tokens, -100)
-    for row, example in enumerate(examples):
+    for row, example in enumerate(EXAMPLES):
         for position, said in enumerate(example.mask):
             if said:
                 labels[row, position] = example.tokens[position]
     theirs = tiny_lm.model(input_ids=tokens, labels=labels, use_cache=False).loss
     assert abs(ours / theirs - 1) < 1e-6
-    shifted = as_rollout([Example(e.tokens, [*e.mask[1:], False]) for e in examples])
+    shifted = as_rollout([Example(e.tokens, [*e.mask[1:], False]) for e in EXAMPLES])
     wrong = -response_logprobs(tiny_lm, shifted).sum() / shifted.mask.sum()
     assert abs(wrong / theirs - 1) > 1e-3
 
 
-def test_masked_positions_alone_give_the_same_numbers_and_gradients(tiny_lm, examples):
-    rollout = as_rollout(examples)
+def test_masked_positions_alone_give_the_same_numbers_and_gradients(tiny_lm):
+    rollout = as_rollout(EXAMPLES)
     whole, part = action_logprobs(tiny_lm, rollout), response_logprobs(tiny_lm, rollout)
     assert torch.allclose(whole, part, atol=1e-5)
     parameters = list(tiny_lm.parameters())
@@ -145,19 +142,19 @@ def test_masked_positions_alone_give_the_same_numbers_and_gradients(tiny_lm, exa
     assert not tiny_lm.model.get_output_embeddings()._forward_pre_hooks
 
 
-def test_packed_and_padded_give_the_same_loss(tiny_lm, examples):
-    padded = as_rollout(examples)
+def test_packed_and_padded_give_the_same_loss(tiny_lm):
+    padded = as_rollout(EXAMPLES)
     expected = response_logprobs(tiny_lm, padded)
-    rows = pack(examples, length=20)
-    packed, segments = as_packed_rollout([[examples[i] for i in row] for row in rows])
-    assert len(rows) < len(examples) and int(packed.mask.sum()) == int(padded.mask.sum())
+    rows = pack(EXAMPLES, length=20)
+    packed, segments = as_packed_rollout([[EXAMPLES[i] for i in row] for row in rows])
+    assert len(rows) < len(EXAMPLES) and int(packed.mask.sum()) == int(padded.mask.sum())
     found = response_logprobs(tiny_lm, packed, segments)
     assert abs(found.sum() / expected.sum() - 1) < 1e-6
     # one by one: the steps of each example, wherever its row has put them
     for row, members in enumerate(rows):
         for number, index in enumerate(members):
             place = segments[row] == number
-            steps = len(examples[index].tokens) - 1
+            steps = len(EXAMPLES[index].tokens) - 1
             assert torch.allclose(found[row][place][:steps], expected[index][:steps], atol=2e-5)
     together = response_logprobs(tiny_lm, packed)  # as one document: another number
     assert abs(together.sum() / expected.sum() - 1) > 1e-3
@@ -192,12 +189,12 @@ def test_batches_hold_everything_once_with_little_padding():
     assert batches != batches_by_length(lengths, 16, random.Random(1))
 
 
-def test_what_is_too_long_is_counted_and_left_out_whole(pocket):
+def test_what_is_too_long_is_counted_and_left_out_whole(pocket_s):
     talks = [talk("Hi", "Yes."), talk("Tell me everything", "so " * 300), talk("Hi", "No.")]
-    examples, too_long = render_all(pocket, talks)
-    assert too_long == [1] and [len(e.tokens) < pocket.context for e in examples] == [True, True]
+    examples, too_long = render_all(pocket_s, talks)
+    assert too_long == [1] and [len(e.tokens) < pocket_s.context for e in examples] == [True, True]
     with pytest.raises(ValueError, match=r"conversations\[1\]: message 1 is an empty response: expected text"):
-        render_all(pocket, [talk("Hi", "Yes."), talk("Hi", " \n")])
+        render_all(pocket_s, [talk("Hi", "Yes."), talk("Hi", " \n")])
 
 
 @pytest.mark.parametrize(
@@ -212,19 +209,19 @@ def test_what_is_too_long_is_counted_and_left_out_whole(pocket):
         (talk("Hi<|endoftext|>", "Yes"), "message 0 contains '<|endoftext|>': expected text without special tokens"),
     ],
 )
-def test_a_malformed_conversation_is_one_line(pocket, conversation, message):
+def test_a_malformed_conversation_is_one_line(pocket_s, conversation, message):
     with pytest.raises(ValueError) as error:
-        render(pocket, conversation)
+        render(pocket_s, conversation)
     assert str(error.value) == message
 
 
-def test_a_prompt_asks_for_a_response(pocket):
-    prompt = chat_prompt(pocket, talk("Hi", "Yes.", "So?"))
+def test_a_prompt_asks_for_a_response(pocket_s):
+    prompt = chat_prompt(pocket_s, talk("Hi", "Yes.", "So?"))
     assert prompt == "User: Hi\nAssistant: Yes.<|endoftext|>User: So?\nAssistant:"
     with pytest.raises(ValueError, match="ends with the assistant: expected a message to respond to at the end"):
-        chat_prompt(pocket, talk("Hi", "Yes."))
+        chat_prompt(pocket_s, talk("Hi", "Yes."))
     with pytest.raises(ValueError, match="message 0 contains '<|endoftext|>'"):
-        chat_prompt(pocket, "Hi<|endoftext|>")
+        chat_prompt(pocket_s, "Hi<|endoftext|>")
 
 
 def test_templates_that_cannot_be_trained_on_are_refused(llama_lm):

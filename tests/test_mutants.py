@@ -1,11 +1,13 @@
 """The tests under test: typical wrong implementations, each of which must turn a named test red.
 
-A mutant is one edit of a module's source. The edited copy takes the module's place in the test file, and the test that
-should notice is called as a plain function. An unedited copy must leave the same test green.
+A mutant is one edit of a module's source. The edited copy takes the module's place in the test file and in the modules
+that import it, and the test that should notice is called as a plain function. An unedited copy must leave the same test
+green.
 """
 
 import importlib
 import inspect
+import sys
 import types
 from typing import NamedTuple
 
@@ -17,7 +19,8 @@ class Mutant(NamedTuple):
     module: str  # of ptlearn
     old: str  # occurs exactly once in the source
     new: str
-    test: str  # the function, in tests/test_<module>.py, that must fail
+    file: str  # of tests
+    test: str  # the function there that must fail
     arguments: tuple = ()
 
 
@@ -33,8 +36,13 @@ TRUNCATED = "test_truncation_bootstraps_and_termination_does_not"
 NAN = float("nan")
 
 
-def of(module, *rows):
-    return [Mutant(mistake, module, old, new, test, tuple(arguments)) for mistake, old, new, test, *arguments in rows]
+# what an argument may name, beside whatever the test file names
+FIXTURES = ("fresh", "gpt2_lm", "llama_lm", "pocket_s", "tiny_folders", "tmp_path")
+
+
+def of(module, *rows, file=None):
+    file = file or f"test_{module}"
+    return [Mutant(mistake, module, old, new, file, test, tuple(rest)) for mistake, old, new, test, *rest in rows]
 
 
 # fmt: off
@@ -232,38 +240,249 @@ RECORD = of(
     ("multiplied by the temperature",
      "logits / temperature", "logits * temperature", "test_sampling_distribution_equals_a_naive_one", 2.5, None, None),
 )
+
+PACKED = "test_packed_and_padded_give_the_same_loss"
+CHAT = of(
+    "chat",
+    ("the mask is not shifted with the actions",
+     "zeros, said[:, 1:], done", "zeros, said[:, :-1], done", "test_the_loss_is_the_label_loss_of_transformers",
+     "llama_lm"),
+    ("the end token is not in the mask",
+     "text.rindex(token) + len(token)", "text.rindex(token)",
+     "test_the_pocket_template_gives_the_ids_and_mask_of_transformers", "pocket_s"),
+    ("the whole conversation is in the mask",
+     "False), (response, True)", "True), (response, True)",
+     "test_the_pocket_template_gives_the_ids_and_mask_of_transformers", "pocket_s"),
+    ("packed examples see each other",
+     "{} if segments is None else", "{} if True else", PACKED, "llama_lm"),
+    ("packed examples count their positions on",
+     "steps - begins.cummax(1).values", "steps.expand(segments.shape)", PACKED, "gpt2_lm"),
+    ("the last token of an example is taken for the beginning of the next",
+     "[m and i > 0 for e in row", "[m or i == 0 for e in row", "test_a_document_does_not_see_the_one_before_it",
+     "llama_lm"),
+    ("a row of packed examples is too long", "if left >= size)", "if left > 0)",
+     "test_packing_loses_nothing_and_fits"),
+)
+
+FINETUNING = of(
+    "training",
+    ("each micro-batch has its own normalizer",
+     "normalizer=count)", "normalizer=int(rollout.mask.sum()))",
+     "test_cutting_or_packing_a_batch_does_not_change_the_run", "tiny_folders", {"micro_batch": 3}),
+    ("gradients of micro-batches do not add up",
+     "            loss.backward()\n            total",
+     "            optimizer.zero_grad()\n            loss.backward()\n            total",
+     "test_cutting_or_packing_a_batch_does_not_change_the_run", "tiny_folders", {"micro_batch": 3}),
+    ("no clipping",
+     "_apply_gradient(optimizer, clip_norm)\n    history", "_apply_gradient(optimizer, math.inf)\n    history",
+     "test_a_step_follows_a_gradient_no_longer_than_the_clip_norm", "fresh"),
+    ("early stopping leaves the last weights",
+     "    if best is not None and history.held_out_loss:\n        _copy(best, parameters)\n", "",
+     "test_it_stops_when_the_held_out_loss_no_longer_falls_and_keeps_the_best_weights", "fresh"),
+    ("the best weights are not in the checkpoint",
+     '{"lm": lm} if best is None else {"lm": lm, "best": best}', '{"lm": lm}', "test_the_best_weights_survive_a_kill",
+     "tiny_folders", "tmp_path"),
+    file="test_supervised",
+)
+
+DENSE = "test_logits_and_gradients_are_those_of_the_changed_weights"
+INSERTED = of(
+    "wrappers",
+    ("alpha for alpha / r", "return self.alpha / len(self.A)", "return self.alpha", DENSE, "fresh", "llama"),
+    ("merged without the scale",
+     "delta = factors.scale * (", "delta = (", "test_merged_equals_unmerged_and_unmerging_returns_the_base", "fresh",
+     "llama"),
+    ("merged into the embedding that the head is tied to",
+     "self.base.weight = nn.Parameter((weight.detach() + delta).to(weight.dtype), requires_grad=False)",
+     "weight.data += delta", "test_merging_a_tied_head_leaves_the_embedding_alone", "fresh"),
+    ("the path goes on beside the merged weight",
+     "        self.forward = self.base.forward\n", "        self.forward = type(self).forward.__get__(self)\n",
+     "test_merged_equals_unmerged_and_unmerging_returns_the_base", "fresh", "llama"),
+    ("an adapter without its residual path",
+     "return y + nn.functional.linear(hidden", "return nn.functional.linear(hidden",
+     "test_an_adapter_stands_behind_attention_and_mlp_and_computes_its_equation", "fresh", "llama",
+     ("o_proj", "down_proj")),
+    file="test_parameter_efficient",
+) + of(
+    "parameter_efficient",
+    ("B does not start at zero",
+     "zeros((out, rank), weight)", "uniform((out, rank), generator, weight)", "test_factors_start_as_the_paper_says",
+     "fresh"),
+    ("the base is not frozen",
+     "switch_adapter(freeze(model), name)", "switch_adapter(model, name)", "test_several_adapters_share_a_base",
+     "fresh"),
+    ("factors that are not in use are trained",
+     "factors.requires_grad_(other == name)", "factors.requires_grad_(True)", "test_several_adapters_share_a_base",
+     "fresh"),
+    ("the norm behind the last blocks stays frozen",
+     "if \"Norm\" in type(child).__name__)", "if False)", "test_last_k_trains_whole_blocks_and_the_last_norm", "fresh",
+     "llama", "layers.1", "norm"),
+) + of(
+    "adapter_files",
+    ("A and B change their names",
+     "(\".lora_A.weight\", \".lora_B.weight\")", "(\".lora_B.weight\", \".lora_A.weight\")",
+     "test_files_go_to_peft_and_back", "fresh", "llama", "tmp_path"),
+    ("alpha / r is written for alpha",
+     '"lora_alpha": int(first.alpha) if float(first.alpha).is_integer() else first.alpha', '"lora_alpha": first.scale',
+     "test_files_go_to_peft_and_back", "fresh", "llama", "tmp_path"),
+    file="test_parameter_efficient",
+)
+
+BYTES = of(
+    "memory",
+    ("the optimizer keeps one number a parameter",
+     "for value in state.values() if", "for value in list(state.values())[:2] if", "test_bytes_in_closed_form"),
+    ("frozen parameters have gradients too",
+     "trained = trainable_parameters(model)", "trained = list(model.parameters())", "test_bytes_in_closed_form"),
+    ("a storage counts once for each view",
+     "saved.setdefault(tensor.untyped_storage()._cdata, tensor)", "saved[len(saved)] = tensor",
+     "test_saved_bytes_counts_a_storage_once_and_no_parameter"),
+)
+
+RESUMED = "test_whatever_byte_it_was_cut_at_the_file_ends_up_the_same"
+INSTRUCTIONS = of(
+    "synthetic",
+    ("keeps what is similar",
+     "if pool.holds_similar(", "if not pool.holds_similar(",
+     "test_each_filter_takes_what_it_is_for_and_the_table_adds_up", "tmp_path"),
+    ("similar only above the threshold",
+     "and self._rouge(index, words) >= threshold", "and self._rouge(index, words) > threshold",
+     "test_the_pool_keeps_what_all_pairs_keep", 0.8),
+    ("the bound is taken for ROUGE-L: the order of words does not count",
+     "bound >= threshold and self._rouge(index, words) >= threshold", "bound >= threshold",
+     "test_the_pool_keeps_what_all_pairs_keep", 0.8),
+    ("a continued run repeats the items it has",
+     "made[len(items) - start : count - start]", "made[: count - start]", RESUMED, "tmp_path"),
+    ("a continued run has an empty pool",
+     "        pool.add(instruction)\n    with", "        pass\n    with", RESUMED, "tmp_path"),
+    ("a continued run draws anew",
+     'random.Random(f"{seed}:{number}")', "random.Random()", RESUMED, "tmp_path"),
+    ("a broken line is left in the file", "            file.truncate(len(whole))\n", "            pass\n", RESUMED,
+     "tmp_path"),
+)
+
+BORDER = "test_questions_of_tests_share_neither_words_nor_contents_with_training"
+HEDGING = "test_answers_wants_the_value_in_whole_words_and_no_other"
+ASSISTANT = of(
+    "pocket.assistant",
+    ("training draws contents of tests",
+     "while relations.is_held_out(task.name, (content := task.draw(rng)).key) != held_out:",
+     "while not (content := task.draw(rng)):", BORDER),
+    ("tests are asked in the words of training",
+     "task.held_out_phrasings if held_out else task.phrasings)", "task.phrasings)", BORDER),
+    ("overall is the plain mean over use cases",
+     "{name: SHARES[name] / total for name in found}", "{name: 1 / len(found) for name in found}",
+     "test_scores_of_some_use_cases_are_weighted_among_them"),
+    ("overall has the size of all use cases together",
+     "1 / sum(weights[name] ** 2 / found[name].n for name in found)", "sum(found[name].n for name in found)",
+     "test_scores_are_weighted_by_the_table"),
+    file="test_assistant",
+) + of(
+    "pocket.verifiers",
+    ("who hedges is right",
+     " and not any(other in said for other in others))", ")", HEDGING),
+    ("a part of a word is right", 'wanted = f" {plain(value)} "', "wanted = plain(value)", HEDGING),
+    ("wrong items cost nothing",
+     "len(right.intersection(named)) - wrong)", "len(right.intersection(named)))", "test_lists_by_hand"),
+    ("a copy of the source earns something",
+     "start = max(0.5, likeness(source))", "start = 0.5", "test_approaches_by_hand"),
+    file="test_verifiers",
+)
+WHOLE = "test_an_update_is_the_gradient_of_the_whole_batch_however_it_is_cut"
+TEXT = of(
+    "policy_gradient",
+    ("k3 upside down", "(-k1).expm1() + k1", "k1.expm1() - k1", "test_k1_and_k3_average_to_the_kl_and_k2_does_not"),
+    ("the KL of the reference from the policy",
+     "0, logprobs - reference)", "0, reference - logprobs)", "test_k1_and_k3_average_to_the_kl_and_k2_does_not"),
+    ("group advantages by the biased deviation",
+     "(squares / (count - 1).clamp(min=1))", "(squares / count)",
+     "test_standardized_groups_have_mean_zero_and_the_unbiased_standard_deviation"),
+    ("equal rewards differ by rounding",
+     "values - torch.empty_like(values).scatter(0, group, values)[group]", "values",
+     "test_a_group_of_equal_values_is_exactly_zero", "FLOAT"),
+    ("groups by all but the last token of a prompt",
+     "steps <= first", "steps < first", "test_prompt_groups_go_by_what_was_seen_before_the_first_action"),
+) + of(
+    "rollout",
+    ("one of equal rows counts for all", "index_add(0, which", "index_copy(0, which",
+     "test_condensing_leaves_the_gradient_as_it_is"),
+    ("rows are equal whatever their mask",
+     ", rollout.mask.to(rollout.actions.dtype)], 1)", "], 1)", "test_distinct_rows_differ_and_stand_for_all"),
+) + of(
+    "enumeration",
+    ("values forget how much room is left", "seen[acted, : step + 2]", "seen[acted, 1 : step + 2]", EXACT,
+     "TD, exact V"),
+) + of(
+    "text_collection",
+    ("every token is paid", "torch.where(steps == last[:, None],", "torch.where(rollout.mask,",
+     "test_paying_needs_no_more_than_the_mask"),
+) + of(
+    "tasks",
+    ("a verifier that fails scores 0",
+     'raise ValueError(f"the verifier of task {task.name!r} raised {error!r}: {where}") from error', "return 0.0",
+     "test_a_verifier_that_raises_is_named_with_prompt_and_completion"),
+    ("a reward that is not a number passes",
+     "task.low <= reward <= task.high)", "not (reward < task.low or reward > task.high))",
+     "test_a_reward_that_is_no_number_in_range_is_one_line", NAN, "nan"),
+    ("pass@k of the plugged-in rate",
+     "return 1 - math.comb(samples - successes, k) / math.comb(samples, k)",
+     "return 1 - (1 - successes / samples) ** k", "test_pass_at_k_is_the_share_of_choices_with_a_success", 4),
+) + of(
+    "training",
+    ("each piece has its own number of episodes", "piece.mask, normalizer).backward()",
+     "piece.mask, len(part)).backward()", WHOLE, 3),
+    ("distance is rewarded", "rewards=rollout.rewards - beta", "rewards=rollout.rewards + beta",
+     "test_rewards_are_lowered_by_k1_before_they_are_weighed"),
+    ("k3 for k1 in the rewards", "beta * kl.k1)", "beta * kl.k3)",
+     "test_rewards_are_lowered_by_k1_before_they_are_weighed"),
+    ("the adapter stays on for the reference", "with adapter_off(policy):", "if True:",
+     "test_the_adapter_switched_off_is_the_reference_without_a_second_copy"),
+    ("later epochs go by the old log-probabilities",
+     "rollout.logprobs if epoch == 0 else", "rollout.logprobs if True else",
+     "test_several_updates_per_rollout_begin_at_ratio_one"),
+    file="test_text_rl",
+)
 # fmt: on
 
 MUTANTS = LOSS + RETURNS + RECURSION + BASELINE + RATIO + DIAGNOSTIC + WORLD + RECORD
+MUTANTS += CHAT + FINETUNING + INSERTED + BYTES + INSTRUCTIONS + ASSISTANT + TEXT
 
 
-def run_with_copy(monkeypatch, mutant, *, edited):
-    """Call the named test with a copy of the module in place of the original, wherever the test file names it."""
+def run_with_copy(monkeypatch, request, mutant, *, edited):
+    """Call the named test with a copy of the module in place of the original, wherever it has been imported."""
     original = importlib.import_module(f"ptlearn.{mutant.module}")
     source = inspect.getsource(original)
     assert source.count(mutant.old) == 1, f"expected once in {mutant.module}.py: {mutant.old!r}"
     copy = types.ModuleType(original.__name__)
     exec(compile(source.replace(mutant.old, mutant.new) if edited else source, mutant.mistake, "exec"), vars(copy))
-    tests = importlib.import_module(f"test_{mutant.module}")
-    for name, value in list(vars(tests).items()):
-        if value is original:
-            monkeypatch.setattr(tests, name, copy)
-        elif getattr(value, "__module__", None) == original.__name__:
-            monkeypatch.setattr(tests, name, getattr(copy, value.__name__))
-    # a weight function is named, so that its calls reach the copy through the test file
-    arguments = [getattr(tests, a) if isinstance(a, str) and hasattr(tests, a) else a for a in mutant.arguments]
+    tests = importlib.import_module(mutant.file)
+    ours = [module for name, module in sys.modules.items() if name.startswith("ptlearn.") and module is not original]
+    for user in (tests, *ours):
+        for name, value in list(vars(user).items()):
+            if value is original:
+                monkeypatch.setattr(user, name, copy)
+            elif getattr(value, "__module__", None) == original.__name__ and hasattr(value, "__name__"):
+                monkeypatch.setattr(user, name, getattr(copy, value.__name__))
+    arguments = [named(tests, request, argument) for argument in mutant.arguments]
     getattr(tests, mutant.test)(*arguments)
 
 
+def named(tests, request, argument):
+    """What a word stands for: a fixture, or a weight function, so that its calls reach the copy in the test file."""
+    if argument in FIXTURES:
+        return request.getfixturevalue(argument)
+    return getattr(tests, argument) if isinstance(argument, str) and hasattr(tests, argument) else argument
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.mistake for mutant in MUTANTS])
-def test_a_mutant_turns_its_test_red(monkeypatch, mutant):
+def test_a_mutant_turns_its_test_red(monkeypatch, request, mutant):
     with pytest.raises((AssertionError, ValueError, pytest.fail.Exception)):
-        run_with_copy(monkeypatch, mutant, edited=True)
+        run_with_copy(monkeypatch, request, mutant, edited=True)
 
 
-GREEN = {(mutant.module, mutant.test, mutant.arguments): mutant for mutant in MUTANTS}
+GREEN = {f"{mutant.module}-{mutant.test}-{mutant.arguments}": mutant for mutant in MUTANTS}
 
 
-@pytest.mark.parametrize("mutant", GREEN.values(), ids=[f"{test}-{arguments}" for _, test, arguments in GREEN])
-def test_an_unchanged_copy_leaves_it_green(monkeypatch, mutant):
-    run_with_copy(monkeypatch, mutant, edited=False)
+@pytest.mark.parametrize("mutant", GREEN.values(), ids=GREEN)
+def test_an_unchanged_copy_leaves_it_green(monkeypatch, request, mutant):
+    run_with_copy(monkeypatch, request, mutant, edited=False)

@@ -15,7 +15,6 @@ from torch import nn
 
 from ptlearn import decoding
 from ptlearn.adapter_files import load_adapter, save_adapter
-from ptlearn.models import load_lm
 from ptlearn.parameter_efficient import (
     adapter_names,
     adapters,
@@ -42,12 +41,6 @@ METHODS = {
     "lora": lambda model, kind: lora(model, targets=EVERY[kind], rank=4),
 }
 CASES = [(method, kind) for method in METHODS for kind in KINDS if (method, kind) != ("bitfit", "qwen3")]
-
-
-@pytest.fixture
-def fresh(tiny_folders):
-    """fresh(kind, dtype) loads a model that a test may change."""
-    return lambda kind, dtype=torch.float32: load_lm(tiny_folders[kind], dtype=dtype)
 
 
 def disturb(model, seed=0):
@@ -437,14 +430,15 @@ def test_files_go_to_peft_and_back(fresh, kind, tmp_path):
 
     own = disturb(lora(fresh(kind), targets=TARGETS[kind], rank=4, alpha=6, name="french"))
     assert save_adapter(own, tmp_path / "own", name="french") == tmp_path / "own"
+    layer = {"gpt2": "transformer.h.1.attn.c_attn"}.get(kind, "model.layers.1.self_attn.q_proj")
+    mine = load_file(tmp_path / "own" / "adapter_model.safetensors")
+    assert mine[f"base_model.model.{layer}.lora_A.weight"].shape == (4, 32)  # (r, in)
     loaded = peft.PeftModel.from_pretrained(fresh(kind).model, tmp_path / "own").eval()
     with torch.no_grad():
         torch.testing.assert_close(loaded(input_ids=TOKENS).logits, logits(own), rtol=0, atol=1e-4)
     loaded.save_pretrained(tmp_path / "theirs")
-    mine, theirs = (load_file(tmp_path / side / "adapter_model.safetensors") for side in ("own", "theirs"))
+    theirs = load_file(tmp_path / "theirs" / "adapter_model.safetensors")
     assert mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
-    layer = {"gpt2": "transformer.h.1.attn.c_attn"}.get(kind, "model.layers.1.self_attn.q_proj")
-    assert f"base_model.model.{layer}.lora_A.weight" in mine
     back = load_adapter(fresh(kind), tmp_path / "theirs")
     assert torch.equal(logits(back), logits(own))
     assert trainable_state_dict(back).keys() == {key.replace("french", "default") for key in trainable_state_dict(own)}

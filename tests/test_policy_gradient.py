@@ -694,7 +694,10 @@ def test_standardized_groups_have_mean_zero_and_the_unbiased_standard_deviation(
     same(pg.standardized(values), (values - values.mean()) / (values.std() + 1e-6))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+FLOAT = torch.float32
+
+
+@pytest.mark.parametrize("dtype", [FLOAT, torch.float64])
 def test_a_group_of_equal_values_is_exactly_zero(dtype):
     for value in (0.0, 0.1, 1 / 3, 1e8 / 3, -7.3):
         values = torch.full((7,), value, dtype=dtype)

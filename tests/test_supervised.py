@@ -58,6 +58,15 @@ def test_it_is_gradient_descent_on_the_response_loss(lm):
     assert history.tokens == [16]
 
 
+def test_a_step_follows_a_gradient_no_longer_than_the_clip_norm(fresh):
+    for clip_norm in (0.1, 1e9):
+        lm = fresh("llama")
+        history = fit_sft(lm, made(8), batch=8, clip_norm=clip_norm)
+        stepped = sum(float(parameter.grad.square().sum()) for parameter in lm.parameters()) ** 0.5
+        assert stepped == pytest.approx(min(clip_norm, history.gradient_norm[0]), rel=1e-4)
+        assert history.gradient_norm[0] > 1  # as it was before
+
+
 @pytest.mark.parametrize(
     "options", [{"micro_batch": 1}, {"micro_batch": 3}, {"packed": 40}, {"packed": 40, "micro_batch": 2}]
 )
@@ -99,7 +108,8 @@ OTHERS = [Example([*example.tokens[:-2], 9, 9], example.mask) for example in mad
 STOPPING = {"batch": 8, "epochs": 20, "lr": 1e-2, "held_out": OTHERS, "evaluate_every": 2, "patience": 2}
 
 
-def test_it_stops_when_the_held_out_loss_no_longer_falls_and_keeps_the_best_weights(lm):
+def test_it_stops_when_the_held_out_loss_no_longer_falls_and_keeps_the_best_weights(fresh):
+    lm = fresh("llama")
     history = fit_sft(lm, made(64), **STOPPING)
     losses = history.held_out_loss
     best = min(range(len(losses)), key=losses.__getitem__)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ptlearn import text
+from ptlearn import decoding, text
 from ptlearn.rollout import check_behavior, sampling_logprobs
 from ptlearn.text import complete, completions, encode, invert_cdf, perplexity, sample_text, token_logprobs
 
@@ -290,3 +290,32 @@ def test_texts_too_long_to_score_are_named(llama_lm):
         perplexity(llama_lm, ["a", "film " * 80])
     with pytest.raises(ValueError, match="texts is the string"):
         perplexity(llama_lm, "a coffee")
+
+
+@pytest.mark.parametrize("general", [False, True])
+def test_rows_that_went_the_same_way_are_computed_once(tiny_lm, monkeypatch, general):
+    """They part one by one, end one by one, and each is still recorded as the model sees it alone."""
+    if general:
+        monkeypatch.setattr(decoding, "has_llama_layout", lambda model: False)
+    sizes = []
+    for cls in (decoding.LlamaDecoder, decoding.CacheDecoder):
+        step = cls.step
+
+        def counted(self, tokens, step=step):
+            sizes.append(len(tokens))
+            return step(self, tokens)
+
+        monkeypatch.setattr(cls, "step", counted)
+    prompts = ["The capital of", "un café"] * 20
+    rollout = sample_text(tiny_lm, prompts, max_new_tokens=6, seed=2, top_k=2)
+    assert check_behavior(tiny_lm, rollout, atol=1e-4, top_k=2) <= 1e-4
+    for step, size in enumerate(sizes):
+        read = {
+            (index % 2, *row[kept][: step + 1].tolist())
+            for index, (row, kept) in enumerate(zip(rollout.actions, rollout.mask, strict=True))
+        }
+        assert size <= len(read)
+    assert 2 < sizes[0] <= 4 < max(sizes) < 40
+    sizes.clear()
+    sample_text(tiny_lm, prompts, max_new_tokens=4, top_k=1)
+    assert max(sizes) <= 2

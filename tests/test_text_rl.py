@@ -132,7 +132,11 @@ def test_one_weight_function_trains_a_table_and_a_language_model():
     texts = [lm.tokenizer.decode(row[kept]) for row, kept in zip(rollout.actions, rollout.mask, strict=True)]
     rollout = pay(rollout, [counted("c")(text) for text in texts])
     before = float(text_objective(lm, rollout).detach())
-    train(lm, total, task, updates=60, lr=0.02, collect={"prompts": 1, "group": 32})
+
+    def sample(policy, generator):
+        return collect_text(task, policy, prompts=1, group=32, generator=generator)
+
+    train_policy(lm, sample, total, updates=60, lr=0.02)
     assert before < 0.3 and float(text_objective(lm, rollout).detach()) > 0.9
 
 
@@ -201,6 +205,19 @@ def test_a_verifier_that_fails_stops_training_with_the_update():
 def test_groups_of_one_are_refused():
     with pytest.raises(ValueError, match="^update 0: groups are 3 of one row each: expected rows that share one"):
         train(toy_lm(WORDS), collect={"prompts": 3, "group": 1})
+
+
+def test_errors_name_the_last_checkpoint_and_counts_are_checked(tmp_path):
+    path, factors = tmp_path / "run", iter([1.0, torch.nan])
+
+    def weigh(rollout, *others):
+        return total(rollout, *others) * next(factors)
+
+    with pytest.raises(ValueError, match=f"^update 1: the gradient's norm is nan.*; the last checkpoint is {path}$"):
+        train(toy_lm(WORDS), weigh, checkpoint=path, checkpoint_every=1)
+    for name in ("epochs", "micro_batch", "evaluate_every", "checkpoint_every"):
+        with pytest.raises(ValueError, match=f"^{name}=0: expected at least 1$"):
+            train(toy_lm(WORDS), **{name: 0})
 
 
 # ---------------------------------------------------------------- held-out problems

@@ -20,7 +20,7 @@ def test_the_page_needs_nothing_else(visit):
     HTMLParser().feed(text)
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert text.count("<h2>") == len(tour.STAGES) and "<img alt=" in text
-    for figure in ("in_context_learning.png", "grid_world.png"):
+    for figure in ("in_context_learning.png", "supervised_finetuning.png", "grid_world.png"):
         assert (visit / figure).read_bytes().startswith(b"\x89PNG")
 
 
@@ -30,13 +30,29 @@ def test_it_shows_what_the_lecture_says(visit):
               for name, value in re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", text)}  # fmt: skip
     assert shares["capital questions answered"][0] <= 0.05
     assert shares["the same facts as a sentence to complete"][0] >= 0.9
-    curves = [values for values in shares.values() if len(values) == 2]
+    curves = [values for name, values in shares.items() if name.endswith("demonstrations")]
     assert len(curves) == len(tour.SHOWN) and all(last > first + 0.2 for first, last in curves)
 
 
+def rows(visit):
+    """What the tables of the page say, by the name of the row."""
+    return dict(re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", (visit / "tour.html").read_text(encoding="utf-8")))
+
+
+def test_finetuning_makes_an_assistant_and_lora_nearly_the_same(visit):
+    cells = rows(visit)
+    before, after = (float(part.split()[0]) for part in cells["overall, before → after"].split(" → "))
+    assert before <= 0.05 and after >= 0.5
+    assert cells["overall, before → after"].endswith(cells["score on the ten use cases, all weights"])
+    assert float(cells["score on the ten use cases, LoRA"].split()[0]) >= after - 0.1
+    trained, every = (int(re.match("[0-9,]+", cells[f"trained by {name}"])[0].replace(",", ""))
+                      for name in ("LoRA, rank 8", "full finetuning"))  # fmt: skip
+    assert trained <= 0.05 * every
+    assert cells["switched off: the base model&#x27;s responses"] == "the same"
+
+
 def test_the_agent_of_the_grid_world_learned(visit):
-    text = (visit / "tour.html").read_text(encoding="utf-8")
-    cells = dict(re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", text))
+    text, cells = (visit / "tour.html").read_text(encoding="utf-8"), rows(visit)
     before = float(cells["random walk, share of the best possible return"])
     after = next(value for name, value in cells.items() if name.startswith("after "))
     assert before < 0.2 and min(map(float, after.split())) > 0.9

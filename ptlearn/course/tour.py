@@ -6,6 +6,7 @@ their stage to STAGES.
 
 import argparse
 import base64
+import functools
 import io
 import random
 import time
@@ -91,6 +92,113 @@ def _shots_figure(curves: dict) -> tuple[bytes, str]:
     alt = "; ".join(f"{name}: {c[0].mean:.2f} without demonstrations, {c[-1].mean:.2f} with {SHOTS[-1]}"
                     for name, c in curves.items())  # fmt: skip
     return _png(figure), f"Exact match against the number of demonstrations. {alt}."
+
+
+# requests to learn from and how often, held-out requests of every use case; LoRA's layers: all but the MLP's last
+EXAMPLES, EPOCHS, EACH = 600, 2, 20
+LORA = {"targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"], "rank": 8, "alpha": 32}
+SAID = ("generation", "open qa", "chat")
+
+
+def supervised_finetuning(lm) -> Section:
+    """Examples of requests and responses make an assistant of a base model (C08, C09)."""
+    asked, before, after, said = _assistant(lm)
+    shown = [next(index for index, request in enumerate(asked) if request.use_case == name) for name in SAID]
+    return Section(
+        "Examples make an assistant of it",
+        f"{EXAMPLES} requests with a good response each, in the ten use cases and the shares that InstructGPT's users "
+        "had (Ouyang et al., 2022). The loss is taken on the responses alone. The test asks for other things in other "
+        "words, and a verifier scores every response between 0 and 1. The low rows say what so few examples do not "
+        "teach a model of this size.",
+        [(f"{asked[index].prompt}\n", said[index]) for index in shown],
+        [(f"{name}, before → after", f"{before[name].mean:.2f} → {after[name]}") for name in after],
+        _use_case_figure(before, after),
+    )
+
+
+def low_rank_adaptation(lm) -> Section:
+    """The same with one parameter in twenty: LoRA beside the frozen weights (C17, C18, C22)."""
+    from ptlearn.memory import count_parameters
+    from ptlearn.parameter_efficient import lora, switch_adapter
+
+    asked, _, full, _ = _assistant(lm)
+    narrow = lora(_copy(lm), **LORA)
+    trained, every = count_parameters(narrow)
+    with _one_thread():
+        _finetune(narrow, lr=3e-3)
+        _, score = _responses(narrow, asked)
+        switch_adapter(narrow, None)
+        unchanged = _responses(narrow, asked[:EACH])[0] == _responses(lm, asked[:EACH])[0]
+    return Section(
+        "A narrow path beside the weights does nearly the same",
+        "LoRA leaves every weight as it is and trains two thin matrices beside each chosen one. Optimizer states and "
+        "checkpoint shrink to that share; with the path switched off, the model is the base model again.",
+        rows=[
+            ("trained by full finetuning", f"{every - trained:,} parameters"),
+            ("trained by LoRA, rank 8", f"{trained:,} parameters, {trained / (every - trained):.1%}"),
+            ("score on the ten use cases, all weights", str(full["overall"])),
+            ("score on the ten use cases, LoRA", str(score["overall"])),
+            ("switched off: the base model's responses", "the same" if unchanged else "others"),
+        ],
+    )
+
+
+@functools.cache
+def _assistant(lm):
+    """Requests, the base's scores, the finetuned model's, and what it said: both stages on finetuning need them."""
+    from ptlearn.pocket import assistant
+
+    asked = assistant.held_out_requests(EACH, seed=7)
+    tuned = _copy(lm)
+    with _one_thread():
+        _, before = _responses(lm, asked)
+        _finetune(tuned, lr=1e-3)
+        said, after = _responses(tuned, asked)
+    return asked, before, after, said
+
+
+def _copy(lm):
+    import copy
+
+    return copy.deepcopy(lm)
+
+
+def _finetune(lm, lr: float) -> None:
+    from ptlearn.chat import render_all
+    from ptlearn.pocket import assistant
+    from ptlearn.training import fit_sft
+
+    examples, _ = render_all(lm, assistant.conversations(assistant.requests(EXAMPLES)))
+    fit_sft(lm, examples, epochs=EPOCHS, batch=8, lr=lr, progress=lambda steps: progress(steps, "finetuning"))
+
+
+def _responses(lm, asked) -> tuple[list[str], dict]:
+    """What a model answers, greedily, and its scores by use case."""
+    from ptlearn.chat import chat_prompt
+    from ptlearn.pocket import assistant
+    from ptlearn.text import complete
+
+    texts = complete(lm, [chat_prompt(lm, request.prompt) for request in asked], max_new_tokens=96)
+    said = [text.strip() for text in texts]
+    return said, assistant.score_by_use_case(asked, said)
+
+
+def _use_case_figure(before: dict, after: dict) -> tuple[bytes, str]:
+    from matplotlib.figure import Figure
+
+    from ptlearn import figures
+
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    names = list(after)
+    for index, (label, scores) in enumerate((("base model", before), ("after finetuning", after))):
+        figures.bars(axes, names, [scores[name] for name in names], index, groups=2)
+        axes.plot([], [], "s", color=figures.COLORS[index], label=label)
+    axes.tick_params(axis="x", rotation=45)
+    axes.set(title=f"Ten use cases, {EACH} held-out requests each", ylabel="score by verifiers", ylim=(0, 1.05))
+    axes.legend()
+    alt = ", ".join(f"{name} {before[name].mean:.2f} to {after[name].mean:.2f}" for name in names)
+    return _png(figure), f"Score of each use case before and after finetuning: {alt}."
 
 
 SEEDS, UPDATES, EPISODES, HORIZON, GAMMA, LAM = 5, 50, 32, 100, 0.95, 0.9
@@ -198,7 +306,9 @@ def _png(figure) -> bytes:
     return buffer.getvalue()
 
 
-STAGES: tuple[Callable[..., Section], ...] = (base_model, in_context_learning, grid_world)
+STAGES: tuple[Callable[..., Section], ...] = (
+    base_model, in_context_learning, supervised_finetuning, low_rank_adaptation, grid_world,
+)  # fmt: skip
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

@@ -42,6 +42,18 @@ def averaged(logits, actions, mask):
     return right_probability(logits, actions, mask) / mask.sum(1)
 
 
+def divided_by_the_longest(logits, actions, mask):
+    return (taken(logits.log_softmax(-1), actions) * mask).mean(1)
+
+
+def averaged_with_padding(logits, actions, mask):
+    return taken(logits.log_softmax(-1), actions).mean(1)
+
+
+def averaged_over_the_batch(logits, actions, mask):
+    return right_probability(logits, actions, mask).mean()
+
+
 def negative(logits, actions, mask):
     return -right_probability(logits, actions, mask)
 
@@ -350,6 +362,9 @@ WRONG = {
         (probabilities_added, "probabilities are added"),
         (the_probability, "the probability itself"),
         (averaged, "averaged over the steps"),
+        (divided_by_the_longest, "divided by T"),
+        (averaged_with_padding, "padding included"),
+        (averaged_over_the_batch, "mean over the batch"),
         (negative, "sign is turned"),
         (most_likely, "most likely action"),
         (per_step, "one number per step"),

@@ -105,6 +105,12 @@ def verify_probability(case, data):
             "averaged over the steps: the logarithm of a product is a sum": [
                 x / length for x, length in zip(expected, lengths)
             ],
+            "divided by T: the logarithm of a product is a sum, and episodes are shorter than T": (
+                [x / len(steps) for x in expected]
+            ),
+            "a mean over all T steps, padding included: the logarithm of a product is a sum, where mask is True": (
+                [x / len(steps) for x in total(lambda b, t: math.log(p(b, t)), lambda b, t: True)]
+            ),
             "the sign is turned: this is the negative log-likelihood": [-x for x in expected],
             "the most likely action is scored: score the one that was taken": (
                 total(lambda b, t: math.log(max(softmax(logits[b][t]))))
@@ -113,6 +119,7 @@ def verify_probability(case, data):
                 [math.log(p(b, t)) if mask[b][t] else 0.0 for t in steps] for b in episodes
             ],
             "one number for the whole batch: each episode has its own": sum(expected),
+            "the mean over the batch: each episode has a number of its own": sum(expected) / len(expected),
         },
     )
 

@@ -1,0 +1,193 @@
+"""Answers to lesson 04 as students hand them in: wrong ones with the words of their diagnosis, and right ones."""
+
+import math
+import statistics
+from functools import cache
+
+# 4.1
+
+
+def lcs(a, b):
+    if not a or not b:
+        return 0
+    return lcs(a[1:], b[1:]) + 1 if a[0] == b[0] else max(lcs(a[1:], b), lcs(a, b[1:]))
+
+
+def rouge_by(rule):
+    """An answer from the length of the subsequence and the numbers of words."""
+    return lambda a, b: rule(lcs(a, b), len(a), len(b)) if lcs(a, b) else 0.0
+
+
+def bag_of_words(a, b):
+    return 2 * sum(min(a.count(word), b.count(word)) for word in set(a)) / (len(a) + len(b)) if a and b else 0.0
+
+
+def longest_run(a, b):
+    runs = [
+        n
+        for i in range(len(a))
+        for j in range(len(b))
+        for n in range(1, len(a) - i + 1)
+        if a[i : i + n] == b[j : j + n]
+    ]
+    return 2 * max(runs, default=0) / (len(a) + len(b)) if a and b else 0.0
+
+
+def jaccard(a, b):
+    return lcs(a, b) / len(set(a) | set(b)) if a and b else 0.0
+
+
+def with_recursion(a, b):
+    @cache
+    def longest(i, j):
+        if i == len(a) or j == len(b):
+            return 0
+        return 1 + longest(i + 1, j + 1) if a[i] == b[j] else max(longest(i + 1, j), longest(i, j + 1))
+
+    if not longest(0, 0):
+        return 0
+    return statistics.harmonic_mean([longest(0, 0) / len(a), longest(0, 0) / len(b)])
+
+
+# 4.2
+
+
+def filtered(rule, grow):
+    def answer(proposals, pool, threshold, similarity):
+        known, numbers = list(pool), []
+        for number, text in enumerate(proposals):
+            new = rule([similarity(text, other) for other in known], threshold)
+            if new:
+                numbers.append(number)
+            if grow(new):
+                known.append(text)
+        return numbers
+
+    return answer
+
+
+def changes_the_pool(proposals, pool, threshold, similarity):
+    numbers = []
+    for number, text in enumerate(proposals):
+        if all(similarity(text, other) < threshold for other in pool):
+            pool.append(text)
+            numbers.append(number)
+    return numbers
+
+
+def only_repetitions(proposals, pool, threshold, similarity):
+    return [number for number, text in enumerate(proposals) if text not in pool + proposals[:number]]
+
+
+def from_one(proposals, pool, threshold, similarity):
+    return [number + 1 for number in highest_below(proposals, pool, threshold, similarity)]
+
+
+def highest_below(proposals, pool, threshold, similarity):
+    numbers = []
+    for number in range(len(proposals)):
+        others = [*pool, *(proposals[other] for other in numbers)]
+        if max(similarity(proposals[number], other) for other in others) < threshold:
+            numbers.append(number)
+    return numbers
+
+
+def below_all(values, threshold):
+    return all(value < threshold for value in values)
+
+
+# 4.3
+
+
+def paid(rule):
+    return lambda pairs, kept, prompt_tokens, response_tokens, price, hours, hourly: rule(
+        pairs / kept, pairs, prompt_tokens, response_tokens, price / 1e6, hours * hourly
+    )
+
+
+def step_by_step(pairs, kept, prompt_tokens, response_tokens, price, hours, hourly):
+    tokens = pairs * (prompt_tokens + response_tokens)
+    finetuning = hours * hourly
+    return price * tokens / kept / 1_000_000 + finetuning
+
+
+# 4.4
+
+
+def line(transform):
+    return lambda sizes, scores: statistics.linear_regression([transform(size) for size in sizes], scores).slope
+
+
+def exchanged(sizes, scores):
+    return statistics.linear_regression(scores, [math.log(size, 4) for size in sizes]).slope
+
+
+def ends(sizes, scores):
+    return (scores[-1] - scores[0]) / math.log(sizes[-1] / sizes[0], 4)
+
+
+def through_zero(sizes, scores):
+    return statistics.linear_regression([math.log(size, 4) for size in sizes], scores, proportional=True).slope
+
+
+def even_steps(sizes, scores):
+    return statistics.mean(b - a for a, b in zip(scores, scores[1:]))
+
+
+def neighbours(sizes, scores):
+    x = [math.log(size, 4) for size in sizes]
+    return statistics.mean((b - a) / (d - c) for a, b, c, d in zip(scores, scores[1:], x, x[1:]))
+
+
+WRONG = {
+    "4.1": [
+        (rouge_by(lambda length, m, n: length / m), "share of a alone"),
+        (rouge_by(lambda length, m, n: length / n), "share of b alone"),
+        (rouge_by(lambda length, m, n: length), "divide"),
+        (rouge_by(lambda length, m, n: length / (m + n)), "factor 2 is missing"),
+        (rouge_by(lambda length, m, n: (length / m + length / n) / 2), "arithmetic mean"),
+        (bag_of_words, "order of the words"),
+        (longest_run, "without gaps"),
+        (jaccard, "Jaccard"),
+    ],
+    "4.2": [
+        (filtered(below_all, lambda new: False), "given pool alone"),
+        (filtered(lambda values, threshold: max(values) <= threshold, lambda new: new), "equal to the threshold"),
+        (filtered(lambda values, threshold: min(values) < threshold, lambda new: new), "for every one"),
+        (filtered(below_all, lambda new: True), "rejected proposals join"),
+        (changes_the_pool, "copy it first"),
+        (only_repetitions, "exact repetitions"),
+        (from_one, "count from 1"),
+    ],
+    "4.3": [
+        (paid(lambda calls, pairs, p, r, price, gpu: pairs * (p + r) * price + gpu), "rejected calls"),
+        (paid(lambda calls, pairs, p, r, price, gpu: calls * (p + r) * price), "finetuning is missing"),
+        (paid(lambda calls, pairs, p, r, price, gpu: calls * r * price + gpu), "prompt are paid"),
+        (paid(lambda calls, pairs, p, r, price, gpu: calls * p * price + gpu), "response are paid"),
+        (paid(lambda calls, pairs, p, r, price, gpu: calls * (p + r) * price * 1e6 + gpu), "divide by 1e6"),
+        (paid(lambda calls, pairs, p, r, price, gpu: calls * (p + r) * price * 1e3 + gpu), "not per thousand"),
+        (
+            paid(lambda calls, pairs, p, r, price, gpu: (pairs * (p + r) * price + gpu) * calls / pairs),
+            "divided by the share",
+        ),
+        (paid(lambda calls, pairs, p, r, price, gpu: pairs * pairs / calls * (p + r) * price + gpu), "multiplied by"),
+    ],
+    "4.4": [
+        (line(math.log), "factor e"),
+        (line(math.log2), "doubling"),
+        (line(math.log10), "tenfold"),
+        (line(float), "no logarithm"),
+        (exchanged, "exchanged"),
+        (ends, "first and the last"),
+        (through_zero, "through 0"),
+        (even_steps, "not all alike"),
+        (neighbours, "between neighbours"),
+    ],
+}
+
+RIGHT = {
+    "4.1": [with_recursion, rouge_by(lambda length, m, n: 2 / (m / length + n / length))],
+    "4.2": [highest_below],
+    "4.3": [step_by_step],
+    "4.4": [line(lambda size: math.log2(size) / 2)],
+}
