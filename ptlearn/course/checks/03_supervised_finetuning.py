@@ -41,10 +41,10 @@ def joined(pieces, said=("response", "end")):
 
 
 def build_cases(rng):
-    """One exchange, and two in a row."""
+    """Two exchanges in a row, which tell more mistakes apart, and one."""
     words = ["Hi", "Add 2", "Who?", "Yes", "No", "Bye", "Oslo", "Good"]
     cases = []
-    for exchanges in (1, 2):
+    for exchanges in (2, 1):
         said = rng.sample(words, 2 * exchanges)
         cases.append([{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)])
     return cases
@@ -118,7 +118,10 @@ def log_softmax(row):
 def loss_cases(rng):
     """Rows with unlike numbers of response tokens: a prompt, a response, padding; and a second response."""
     cases = []
-    for masks in ([[0, 0, 1, 1, 1, 0], [0, 1, 0, 0, 0, 0]], [[0, 1, 0, 0, 1, 1], [0, 0, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0]]):
+    for masks in (
+        [[0, 0, 1, 1, 1, 0], [0, 1, 0, 0, 0, 0]],
+        [[0, 1, 0, 0, 1, 1], [0, 0, 0, 0, 0, 1], [0, 0, 1, 1, 0, 0]],
+    ):
         logits = [[[round(rng.uniform(-2, 2), 2) for _ in range(5)] for _ in row] for row in masks]
         tokens = [[rng.randrange(5) for _ in row] for row in masks]
         cases.append({"logits": logits, "tokens": tokens, "mask": masks})
@@ -138,9 +141,7 @@ def verify_loss(case, data):
 
     def scores(at, of, score=log_softmax):
         """Per row the scores of the tokens `of` by the logits `at`, two ranges."""
-        return [
-            [score(logits[row][t])[tokens[row][u]] for t, u in zip(at, of, strict=True)] for row in range(rows)
-        ]
+        return [[score(logits[row][t])[tokens[row][u]] for t, u in zip(at, of, strict=True)] for row in range(rows)]
 
     def chosen(values, places):
         return [[value for value, t in zip(row, places, strict=True) if mask[i][t]] for i, row in enumerate(values)]
@@ -162,7 +163,7 @@ def verify_loss(case, data):
         "shifted the wrong way: the logits at t are about t + 1, not about t - 1": (
             mean(chosen(scores(late, early), late))
         ),
-        "the mask is off by one: it belongs to the tokens that are predicted, mask[:, 1:]": mean(chosen(shifted, early)),
+        "the mask is off by one: it belongs to the predicted tokens, mask[:, 1:]": mean(chosen(shifted, early)),
         "every position is trained: the mask is not used": mean(shifted),
         "the mask is inverted: this is the loss of all that the assistant does not say": mean(rest),
         "divided by all positions: N is the number of response tokens": right * count / (rows * (length - 1)),
