@@ -266,15 +266,13 @@ with torch.no_grad():
         print(f"{name:19s} {loss:.4f} nats; off by {'less than 1e-5' if gap <= 1e-5 else f'{gap:.1%}'}")
 
 # %%
-figure, (left, right) = pyplot.subplots(1, 2, figsize=(6.4, 2.9))
-for axes, example_segments, title in ((left, [0] * 9, "no borders"), (right, [0] * 4 + [1] * 3 + [-1] * 2, "borders")):
+figure, panels = pyplot.subplots(1, 2, figsize=(6.8, 2.9))
+for axes, example_segments, title in zip(panels, ([0] * 9, [0] * 4 + [1] * 3 + [-1] * 2), ("no borders", "borders")):
     allowed, positions = packed_attention(example_segments)
     axes.imshow(torch.as_tensor(allowed), cmap="Blues", vmin=0, vmax=1.4)
-    axes.set(title=title, xlabel="position looked at", ylabel="position that looks")
+    axes.set(title=title, xlabel="who is looked at, by position", ylabel="who looks, by segment")
     axes.set_xticks(range(9), [int(position) for position in positions], fontsize=8)
     axes.set_yticks(range(9), [str(segment) for segment in example_segments], fontsize=8)
-left.set_ylabel("position that looks\n(labels: segment)")
-left.set_xlabel("position looked at (labels: position)")
 figure.tight_layout()
 show(figure, alt="Who may look at whom in a packed row. Without borders one lower triangle over all nine positions; with "
      "borders a triangle for each example and one for the padding, and positions that start at 0 in each.")  # fmt: skip
@@ -336,7 +334,11 @@ for seed, estimate in zip(SEEDS, after):
           f"{sum(q.response in seen for q in questions)} of the questions have a country of theirs")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** [C08] TEXT-C08
+# **What you saw.** [C08] From 0 of 100 to 95, 99 and 99, by 320 examples. Only 10 to 20 of these ask for a capital, and at
+# least 84 of the 100 questions are about a country that none of them has. So nobody taught the model that Palikir is the
+# capital of Micronesia. The fact was in the weights, where lesson 01 found it with a cloze; what finetuning taught is
+# *that an answer comes next*, in what form, and where it ends. The chat format alone does nothing: the base model has
+# never seen it.
 
 # %% [markdown]
 # ### On what shall it be trained?
@@ -367,7 +369,12 @@ tokens_said = sum(sum(example.mask) for example in examples) / sum(len(example.t
 print(f"of all tokens {tokens_said:.0%} are responses")
 
 # %% [markdown]
-# TEXT-ALL
+# **What you saw.** Trained on the responses alone, the model finds the responses of other requests likelier, by 0.20 nats
+# per token, with an interval that excludes zero. More than half of all tokens are prompts, and how users
+# put their requests is not what the model has to say; with the mask each step is about responses alone. The capital questions do not
+# tell the two apart: three small models differ so much among themselves that the interval goes from −0.78 to 0.60. Take
+# the mask for a good default and not for a law: where responses are short and examples are few, the prompt's tokens
+# have been found to help (Shi et al., 2024).
 
 # %% [markdown]
 # ## Idea 1: use existing benchmarks
@@ -441,9 +448,12 @@ def spread(values):
     return over_seeds(values) if len(values) > 1 else f"{values[0]:.2f}"
 
 
+overalls = {name: [scores["overall"].mean for scores, _ in runs] for name, runs in scored.items()}
 print("finetuned on   use cases, overall")
 for name in models:
-    print(f"{name:14s} {spread([scores['overall'].mean for scores, _ in scored[name]])}")
+    print(f"{name:14s} {spread(overalls[name])}")
+lead = [one - other for one, other in zip(overalls["assistant"], overalls["benchmarks"])]
+print("assistant minus benchmarks, seed by seed:", over_seeds(lead))
 for place, kind in enumerate(("exact match", "answer mentioned")):
     print(f"benchmarks, {kind}")
     for name, runs in on_benchmarks.items():
@@ -456,14 +466,14 @@ for index, name in enumerate(models):
     means = {use_case: sum(scores[use_case].mean for scores, _ in scored[name]) / len(scored[name]) for use_case in names}
     # the models of all seeds answer the same requests, so they are no more requests
     estimates = [wilson(means[use_case], scored[name][0][0][use_case].n) for use_case in names]
+    print(f"{name:10s}", ", ".join(f"{use_case} {means[use_case]:.2f}" for use_case in names[:-1]))
     figures.bars(axes, [use_case.replace(" ", "\n") for use_case in names], estimates, index, groups=3)
     axes.containers[-1].set_label(name)
 axes.set(title="What users ask: score by use case", ylabel="score, 0 to 1", ylim=(0, 1.05))
 axes.tick_params(axis="x", labelsize=7, rotation=35)
-axes.legend(fontsize=8, title="finetuned on", title_fontsize=8, ncols=3, loc="upper right")
+axes.legend(fontsize=8, title="finetuned on", title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 figure.tight_layout()
-shown = ", ".join(f"{name} {sum(scores['overall'].mean for scores, _ in scored[name]) / len(scored[name]):.2f}"
-                  for name in models)  # fmt: skip
+shown = ", ".join(f"{name} {sum(overalls[name]) / len(overalls[name]):.2f}" for name in models)
 show(figure, alt=f"Scores by use case, three bars each. Overall, by finetuning data: {shown}.")
 
 # %%
@@ -486,7 +496,26 @@ for use_case in ("generation", "brainstorming", "rewrite", "closed qa"):
         print(f"    {name:11s} {scored[name][0][1][place].strip()!r}")
 
 # %% [markdown]
-# **What you saw.** [C09] TEXT-C09
+# **What you saw.** [C09] The same number of examples and of steps, and each model wins on the test that its data looks like.
+# On what users ask the assistant has 0.57 and the model of the benchmarks 0.09; between them lie 48 points, with an
+# interval from XX to XX. On the benchmarks it is 0.80, 1.00 and 0.94 against nothing. That is the lecture's
+# **distribution shift**: not a lack of data, and not of knowledge, but data of another kind. Asked for a story, the model
+# of the benchmarks says *positive*, since every response that it has seen is one or two words long.
+#
+# Four things to be fair about.
+#
+# * **Form.** An exact match judges the form as well. The assistant answers in sentences, so it scores 0.00 even where it is
+#   right: 0.73 of its answers to the benchmark's questions mention the answer. But it never says *yes* or *no* to an
+#   inference, nor *positive* or *negative* to a review in the benchmark's form, however leniently one looks.
+# * **What the benchmark taught.** 0.80 on inference and 0.57 on HANS, where guessing gives one half: the model has learned
+#   that a new word or a *not* means *no*, and hardly whether one sentence follows from another. A high score on a
+#   benchmark need not mean the ability that it is named after (McCoy et al., 2019).
+# * **Where users ask what a benchmark asks**, as in some of *open qa* and *classification*, its model gets points. Wei et
+#   al. (2022) and Sanh et al. (2022) turned dozens of benchmarks into instructions, with many wordings each, and their
+#   models do follow instructions that they have not seen. More kinds of data overlap with more kinds of requests.
+# * **Small numbers.** Ten requests per use case leave whiskers of half the axis. In *classification* the base scores 0.40,
+#   more than the assistant: to four of the reviews it goes on with *positive*, and they happen to be. The rare use cases
+#   have a handful of examples each, in the table's shares, and score accordingly; *extract* is not learned at all.
 
 # %% [markdown]
 # ## Train on what will be asked
@@ -515,23 +544,26 @@ for index, (label, values) in enumerate((("left out of training", outside), ("in
     names = [name.replace(" ", "\n") for name in assistant.SHARES]
     figures.bars(left, names, [values[name] for name in assistant.SHARES], index, groups=2)
     left.containers[-1].set_label(label)
-left.set(title="A use case left out", ylabel="score, 0 to 1", ylim=(0, 1.05))
+left.set(title="The same use cases, left out and trained", ylabel="score, 0 to 1", ylim=(0, 1.35))
+left.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
 left.tick_params(axis="x", labelsize=7, rotation=35)
-left.legend(fontsize=8)
+left.legend(fontsize=8, ncols=2, loc="upper center")
 points = [(overlaps[part], by_part[part]["overall"].mean) for part in PARTS]
-ends = [[scores["overall"].mean for scores, _ in scored[name]] for name in ("benchmarks", "assistant")]
 right.plot(*zip(*points), "o", color=figures.COLORS[0], label="some use cases")
-right.plot([0.0] * args.seeds, ends[0], "s", color=figures.COLORS[1], label="benchmarks")
-right.plot([1.0] * args.seeds, ends[1], "^", color=figures.COLORS[2], label="all ten")
+right.plot([0.0] * args.seeds, overalls["benchmarks"], "s", color=figures.COLORS[1], label="benchmarks")
+right.plot([1.0] * args.seeds, overalls["assistant"], "^", color=figures.COLORS[2], label="all ten")
 right.set(title="Score against overlap", xlabel="share of test requests of a trained use case", ylabel="overall score",
           ylim=(0, 1.05))  # fmt: skip
 right.legend(fontsize=8)
 figure.tight_layout()
 said = ", ".join(f"{x:.2f}: {y:.2f}" for x, y in sorted(points))
-show(figure, alt=f"Left: nearly every use case scores less when it is left out. Right: overall score by overlap, {said}.")
+show(figure, alt=f"Left: every use case scores less when it is left out. Right: overall score by overlap, {said}.")
 
 # %% [markdown]
-# **What you saw.** [C10] TEXT-C10
+# **What you saw.** [C10] A use case that is left out scores 0.00 to 0.10, whatever it is. In training, and with the same number of
+# examples spread over fewer use cases, it scores up to 1.00. So the overall score follows the overlap, from 0.09 at
+# none over 0.13 and 0.48 to 0.57 where all are trained. Little transfers from one use case to another in a model of this
+# size; in large ones some does, and the order stays. (Each of the two points in the middle is one model.)
 #
 # And how do we know what test data is like? Ouyang et al. had prompts that customers sent to their API, and customers
 # sent them because a *working-ish* model answered there. Look at the base model's responses above: nobody would have come
@@ -634,7 +666,8 @@ for index, (name, (model, losses)) in enumerate(lab.items()):
     print(f"{name:6s} loss {losses[0]:6.3f} -> mean of the last five {sum(losses[-5:]) / 5:.3f}; of {len(others)} answers "
           f"{begun} name the capital, {exact} are exact; {others[0][0]}: {texts[0][:40]!r}")  # fmt: skip
 axes.set(title="One right batch, four silent bugs", xlabel="steps", ylabel="loss, nats per trained token", yscale="log",
-         ylim=(1e-4, 30))  # fmt: skip
+         ylim=(3e-4, 30))  # fmt: skip
+axes.set_xticks(range(0, 21, 5))
 axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 finals = ", ".join(f"{name} {sum(losses[-5:]) / 5:.3f}" for name, (_, losses) in lab.items())
 show(figure, alt=f"Training loss over 20 steps for the right batch and four runs. Mean of the last five: {finals}.")
@@ -649,11 +682,10 @@ show(figure, alt=f"Training loss over 20 steps for the right batch and four runs
 
 # %%
 def neighbour(version, row, other):
-    """Change of the log-probabilities of the last example's targets when another one stands before it."""
-    pair, swapped = [row[0], row[-1]], [Example([*other[0].tokens], [*other[0].mask]), row[-1]]
+    """Change of the log-probability of a row's last two trained targets when another example stands before them."""
     scores = []
-    for rows in (pair, swapped):
-        rollout, segments = batch_of(version, [rows])
+    for pair in ([row[0], row[-1]], [other[0], row[-1]]):
+        rollout, segments = batch_of(version, [pair])
         with torch.no_grad():
             logprobs = response_logprobs(lm, rollout, segments)
         scores.append(logprobs[rollout.mask][-2:].sum())
@@ -703,4 +735,35 @@ bugs = check("3.5", bugs)
 print(bugs)
 
 # %% [markdown]
-# TEXT-LAB
+# **What you saw.** The losses of all runs fall, and three of the four bugs do harm. Run A names 44 of 50 capitals and ends
+# after 4 of them: its ends were taken for padding. Run B has learned how an answer goes on and not how it begins. Run D
+# has to predict what it has just read, the easiest task of all, and has learned to repeat. Run C answers like the right
+# one *here*, since the model knows the facts anyway; only a property test finds it. Where a neighbour gives away what
+# cannot be known otherwise, its loss would be the lowest of all, and worth nothing.
+#
+# ## Recap
+# - A conversation is one sequence of tokens, by a template, and a mask of what the assistant says, the end token included.
+# - The loss is the mean of $-\log \pi_\theta$ over those tokens, shifted by one: labels with −100, or a policy gradient
+#   with weights 1.
+# - Packed examples must not see each other, and count their positions from 0: then packing changes the cost alone.
+# - A few hundred examples turn a text that goes on into answers. They bring out what the model knows [C08].
+# - Data that looks like a benchmark makes a model for benchmarks [C09]; a use case that is left out is not learned [C10].
+#
+# ## Try next
+# - `--examples 1500 --batch 8 --lr 1e-3`, five times the data: which use cases catch up, and which do not?
+# - `--model pocket-s`, `--model pocket-l`: does a larger model need fewer examples?
+# - Draw training requests with equal shares, by `assistant.requests(32, seed, use_cases=[name])` for each name. What does
+#   the overall score lose, and what do the rare use cases win?
+# - Let run C's rows hold facts that the model does *not* know, such as invented homes of people. Is it still harmless?
+#
+# ## References
+# - Ouyang et al. (2022). Training language models to follow instructions with human feedback. *NeurIPS*.
+# - Wei et al. (2022). Finetuned language models are zero-shot learners. *ICLR*.
+# - Sanh et al. (2022). Multitask prompted training enables zero-shot task generalization. *ICLR*.
+# - Wang et al. (2022). Super-NaturalInstructions: Generalization via declarative instructions on 1600+ NLP tasks. *EMNLP*.
+# - Wang et al. (2023). Self-Instruct: Aligning language models with self-generated instructions. *ACL*.
+# - McCoy, Pavlick & Linzen (2019). Right for the wrong reasons: Diagnosing syntactic heuristics in natural language
+#   inference. *ACL*.
+# - Shi et al. (2024). Instruction tuning with loss over instructions. *NeurIPS*.
+# - Krell, Kosec, Perez & Fitzgibbon (2021). Efficient sequence packing without cross-contamination: Accelerating large
+#   language models without impacting performance. arXiv:2107.02027.

@@ -35,7 +35,7 @@ def helpful():
 
 @pytest.fixture(scope="module")
 def drilled():
-    return finetuned(benchmarks.items(COUNT))
+    return finetuned(benchmarks.items(160))
 
 
 def overall(lm):
@@ -78,13 +78,12 @@ def test_c09_benchmark_data_wins_on_benchmarks_and_loses_on_what_users_ask(base,
     assert matched(drilled) >= 0.6 and matched(helpful) <= 0.2 and matched(base) <= 0.05
     asked = {"helpful": helpful_scores["overall"].mean, "drilled": overall(drilled)["overall"].mean}
     assert asked["helpful"] >= asked["drilled"] + 0.25
-    assert overall(base)["overall"].mean <= 0.05
 
 
 def test_c10_use_cases_that_are_left_out_fall(helpful_scores):
     left_out = ("generation", "chat", "summarization")
     kept = [name for name in assistant.SHARES if name not in left_out]
-    scores = overall(finetuned(assistant.requests(COUNT, use_cases=kept)))
+    scores = overall(finetuned(assistant.requests(160, use_cases=kept)))
     for name in left_out:
         assert scores[name].mean <= 0.1
     assert helpful_scores["generation"].mean >= 0.4 and helpful_scores["summarization"].mean >= 0.4

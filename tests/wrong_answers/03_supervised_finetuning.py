@@ -197,7 +197,7 @@ WRONG = {
         (BUGS | {"B": "mask inverted"}, "no token of any response"),
         (BUGS | {"C": "mean per row"}, "as it is in the right row"),
         (BUGS | {"C": "labels not shifted", "D": "neighbours seen"}, "see each target"),
-        (BUGS | {"D": "prompt trained too"}, "falls lowest"),
+        (BUGS | {"D": "prompt trained too"}, "falls by most"),
         (BUGS | {"D": "learning rate"}, "not on the list"),
         ({"A": "end not trained"}, "keys A, B, C and D"),
     ],

@@ -317,7 +317,7 @@ SEEN = {
     "A": "run A finds the capital and does not stop; look at what is not trained",
     "B": "run B trains as many targets as the right one; look at which",
     "C": "run C trains the right targets; look at the last column",
-    "D": "the loss of run D falls lowest, and it has learned nothing; look at the column seen",
+    "D": "the loss of run D falls by most, and it has learned to repeat; look at the column seen",
 }
 
 
