@@ -83,8 +83,8 @@ def build(messages, encode, begin, end):
     """(tokens, mask) of a conversation: lists of the same length, mask True on what the assistant says.
 
     messages, dicts with the role "user" or "assistant" and the content; encode(text) -> list of tokens; begin and end,
-    tokens. A user's message is written "User: ...\n", an assistant's "Assistant: ..." and then the token `end`; before
-    everything stands the token `begin`.
+    tokens. A user's message is written "User: ..." with a line break, an assistant's "Assistant: ..." and then the token
+    `end`; before everything stands the token `begin`.
     """
     # BEGIN SOLUTION
     tokens, mask = [begin], [False]
@@ -136,7 +136,7 @@ def coloured(example):
     for token, trained in zip(*example):
         text = html.escape(lm.tokenizer.decode([token])).replace("\n", "↵")
         style = said if trained else "background:#e8e8e8;color:#111"
-        spans.append(f'<span style="{style};padding:1px 3px;margin:1px;white-space:pre">{text}</span>')
+        spans.append(f'<span style="{style};display:inline-block;padding:0 3px;margin:1px;white-space:pre">{text}</span>')
     return f'<div style="font:13px monospace;line-height:2;background:#fff;padding:6px">{"".join(spans)}</div>'
 
 
@@ -304,8 +304,8 @@ ASKED = {seed: assistant.conversations(assistant.requests(args.examples, seed)) 
 assistants = [finetuned(ASKED[seed], seed) for seed in progress(SEEDS, "assistants")]
 
 # %% [markdown]
-# The questions of lesson 01, to which the base model gave no answers. Here every model has 24 tokens and has to stop by
-# itself: naming a second capital on the way counts as wrong.
+# Lesson 01 asked for capitals, and the base model gave no answers. Ask again, in wordings that no training request has.
+# Every model gets 24 tokens and has to stop by itself: naming a second capital on the way counts as wrong.
 
 # %%
 questions = random.Random(args.seed).sample(assistant.capital_questions(), 100)
@@ -320,25 +320,28 @@ def answered(model, prompts=None):
 
 plain, plain_texts = answered(lm, [question.prompt for question in questions])
 before, before_texts = answered(lm)
-after = [answered(model)[0] for model in assistants]
-_, after_texts = answered(assistants[0])
-for question, *texts in zip(questions[:3], plain_texts, before_texts, after_texts):
-    print(f"{question.prompt}\n" + "".join(f"    {name:22s}{text!r}\n" for name, text in
-          zip(("base, question alone", "base, chat format", "finetuned"), texts)))  # fmt: skip
+after = [answered(model) for model in assistants]
+for question, *texts in list(zip(questions, plain_texts, before_texts, after[0][1]))[:3]:
+    print(question.prompt)
+    for name, text in zip(("base, question alone", "base, chat format", "finetuned"), texts):
+        print(f"    {name:22s}{text!r}")
+
+# %%
 print("base, the question alone:", plain)
 print("base, in the chat format:", before)
-for seed, estimate in zip(SEEDS, after):
-    taught = [request for request in assistant.requests(args.examples, seed) if request.task == "capital"]
-    seen = {request.response for request in taught} & {question.response for question in questions}
-    print(f"finetuned, seed {seed}:       {estimate}; {len(taught)} of {args.examples} examples ask for a capital, "
-          f"{sum(q.response in seen for q in questions)} of the questions have a country of theirs")  # fmt: skip
+for seed, (estimate, texts) in zip(SEEDS, after):
+    taught = assistant.requests(args.examples, seed)
+    read = " ".join(request.response for request in taught)
+    new = [question.score(text) == 1 for question, text in zip(questions, texts) if question.response not in read]
+    print(f"finetuned, seed {seed}: {estimate}; answers that stand in no example: {accuracy(new)}; "
+          f"{sum(request.task == 'capital' for request in taught)} of {args.examples} examples ask for a capital")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** [C08] From 0 of 100 to 95, 99 and 99, by 320 examples. Only 10 to 20 of these ask for a capital, and at
-# least 84 of the 100 questions are about a country that none of them has. So nobody taught the model that Palikir is the
-# capital of Micronesia. The fact was in the weights, where lesson 01 found it with a cloze; what finetuning taught is
-# *that an answer comes next*, in what form, and where it ends. The chat format alone does nothing: the base model has
-# never seen it.
+# **What you saw.** [C08] From 0 of 100 to 95, 99 and 99, by 320 examples, of which 10 to 20 ask for a capital. Three
+# quarters of the answers or more stand in none of the examples, and they come as well: nobody taught the model that
+# Stockholm is the capital of Sweden. The fact was in the weights, where lesson 01 found it with a cloze; what finetuning
+# taught is *that an answer comes next*, in what form, and where it ends. The chat format alone does nothing: the base
+# model has never read it.
 
 # %% [markdown]
 # ### On what shall it be trained?
@@ -369,12 +372,12 @@ tokens_said = sum(sum(example.mask) for example in examples) / sum(len(example.t
 print(f"of all tokens {tokens_said:.0%} are responses")
 
 # %% [markdown]
-# **What you saw.** Trained on the responses alone, the model finds the responses of other requests likelier, by 0.20 nats
-# per token, with an interval that excludes zero. More than half of all tokens are prompts, and how users
-# put their requests is not what the model has to say; with the mask each step is about responses alone. The capital questions do not
-# tell the two apart: three small models differ so much among themselves that the interval goes from −0.78 to 0.60. Take
-# the mask for a good default and not for a law: where responses are short and examples are few, the prompt's tokens
-# have been found to help (Shi et al., 2024).
+# **What you saw.** Trained on the responses alone, the model finds the responses to other requests likelier, by 0.20 nats
+# per token, with an interval that excludes zero. More than half of all tokens are prompts, and how users put their
+# requests is not what the model has to say; with the mask each step is about responses alone. The capital questions do
+# not tell the two apart: three small models differ so much among themselves that the interval goes from −0.78 to 0.60.
+# Take the mask for a good default and not for a law: where responses are short and examples are few, the prompt's
+# tokens have been found to help (Shi et al., 2024).
 
 # %% [markdown]
 # ## Idea 1: use existing benchmarks
