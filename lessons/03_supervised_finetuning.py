@@ -144,8 +144,8 @@ show(coloured(render(lm, longer)), alt="Two exchanges as tokens. Blue and underl
      "with the space before and the end token behind them. Grey: all the rest.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** One sequence, and a mask of the same length. In the terms of the later lessons: at each blue token the
-# model *acts*, and the grey ones are the world's.
+# **What you saw.** One sequence, and a mask of the same length. In the terms of the later lessons: at each blue token
+# the model *acts*, and the grey ones are the world's.
 
 # %% [markdown]
 # ## The loss
@@ -181,9 +181,9 @@ response_loss = check("3.2", response_loss)
 # over the masked ones, and divide by their number in the whole batch.</details>
 
 # %% [markdown]
-# Three ways to the same number, on a batch of requests padded on the right: yours; the loss that `transformers` computes
-# from **labels** (it shifts them itself, and leaves out a label of −100); and `policy_gradient_loss`, the one loss of
-# this course, with **weights 1**. There the token is the action, and the mask says where the model acted.
+# Three ways to the same number, on a batch of requests padded on the right: yours; the loss that `transformers`
+# computes from **labels** (it shifts them itself, and leaves out a label of −100); and `policy_gradient_loss`, the
+# one loss of this course, with **weights 1**. There the token is the action, and the mask says where the model acted.
 
 # %%
 requests = assistant.requests(args.examples, args.seed)
@@ -278,8 +278,9 @@ show(figure, alt="Who may look at whom in a packed row. Without borders one lowe
      "borders a triangle for each example and one for the padding, and positions that start at 0 in each.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** With borders packed and padded losses agree to rounding: packing changes the cost and not the result.
-# Without them the number is another one, and nothing complains. `fit_sft` does all of this, with `packed=128`.
+# **What you saw.** With borders packed and padded losses agree to rounding: packing changes the cost and not the
+# result. Without them the number is another one, and nothing complains. `fit_sft` does all of this, with
+# `packed=128`.
 
 # %% [markdown]
 # ## From continuing to answering
@@ -337,11 +338,11 @@ for seed, (estimate, texts) in zip(SEEDS, after):
           f"{sum(request.task == 'capital' for request in taught)} of {args.examples} examples ask for a capital")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** [C08] From 0 of 100 to 95, 99 and 99, by 320 examples, of which 10 to 20 ask for a capital. Three
-# quarters of the answers or more stand in none of the examples, and they come as well: nobody taught the model that
-# Stockholm is the capital of Sweden. The fact was in the weights, where lesson 01 found it with a cloze; what finetuning
-# taught is *that an answer comes next*, in what form, and where it ends. The chat format alone does nothing: the base
-# model has never read it.
+# **What you saw.** [C08] From 0 of 100 to 95, 99 and 99, by 320 examples, of which 10 to 20 ask for a capital. Some
+# three quarters of the answers stand in none of the examples, and come just as well: nobody taught the model here
+# that Stockholm is the capital of Sweden. The fact was in the weights, where lesson 01 found it with a cloze; what
+# finetuning taught is *that an answer comes next*, in what form, and where it ends. The chat format alone does
+# nothing: the base model has never read it.
 
 # %% [markdown]
 # ### On what shall it be trained?
@@ -372,12 +373,12 @@ tokens_said = sum(sum(example.mask) for example in examples) / sum(len(example.t
 print(f"of all tokens {tokens_said:.0%} are responses")
 
 # %% [markdown]
-# **What you saw.** Trained on the responses alone, the model finds the responses to other requests likelier, by 0.20 nats
-# per token, with an interval that excludes zero. More than half of all tokens are prompts, and how users put their
-# requests is not what the model has to say; with the mask each step is about responses alone. The capital questions do
-# not tell the two apart: three small models differ so much among themselves that the interval goes from −0.78 to 0.60.
-# Take the mask for a good default and not for a law: where responses are short and examples are few, the prompt's
-# tokens have been found to help (Shi et al., 2024).
+# **What you saw.** Trained on the responses alone, the model finds the responses to other requests likelier, by 0.20
+# nats per token, with an interval that excludes zero. More than half of all tokens are prompts, and how users put
+# their requests is not what the model has to say; with the mask each step is about responses alone. The capital
+# questions do not tell the two apart: three small models differ so much among themselves that the interval goes from
+# −0.78 to 0.60. Take the mask for a good default and not for a law: where responses are short and examples are few,
+# the prompt's tokens have been found to help (Shi et al., 2024).
 
 # %% [markdown]
 # ## Idea 1: use existing benchmarks
@@ -388,8 +389,8 @@ for item in benchmarks.items(40, args.seed)[:3] + benchmarks.hans(2, args.seed):
     print(f"[{item.benchmark}] {item.prompt!r} -> {item.response!r}")
 
 # %% [markdown]
-# The last two are from a test after **HANS** (McCoy et al., 2019): every word of the hypothesis stands in the premise, so
-# that the overlap of words, which gives most training items away, says nothing.
+# The last two are from a test after **HANS** (McCoy et al., 2019): every word of the hypothesis stands in the
+# premise, so that the overlap of words, which gives most training items away, says nothing.
 #
 # Three models, two tests. The score on use cases is a mean of very different numbers. By which weights? By how often
 # users ask, the shares of the table.
@@ -470,10 +471,10 @@ for index, name in enumerate(models):
     # the models of all seeds answer the same requests, so they are no more requests
     estimates = [wilson(means[use_case], scored[name][0][0][use_case].n) for use_case in names]
     print(f"{name:10s}", ", ".join(f"{use_case} {means[use_case]:.2f}" for use_case in names[:-1]))
-    figures.bars(axes, [use_case.replace(" ", "\n") for use_case in names], estimates, index, groups=3)
-    axes.containers[-1].set_label(name)
+    figures.bars(axes, names, estimates, index, groups=3)
+    axes.containers[-1].set_label("nothing (base)" if name == "base" else name)
 axes.set(title="What users ask: score by use case", ylabel="score, 0 to 1", ylim=(0, 1.05))
-axes.tick_params(axis="x", labelsize=7, rotation=35)
+pyplot.setp(axes.get_xticklabels(), fontsize=8, rotation=30, ha="right")
 axes.legend(fontsize=8, title="finetuned on", title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 figure.tight_layout()
 shown = ", ".join(f"{name} {sum(overalls[name]) / len(overalls[name]):.2f}" for name in models)
@@ -484,12 +485,13 @@ figure, axes = pyplot.subplots(figsize=(5.4, 2.9))
 for index, (name, runs) in enumerate(on_benchmarks.items()):
     estimates = [wilson(sum(run[test][0] for run in runs) / len(runs), args.count) for test in tests]
     figures.bars(axes, [*tests], estimates, index, groups=3)
-    axes.containers[-1].set_label(name)
+    axes.containers[-1].set_label("nothing (base)" if name == "base" else name)
 axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
 axes.set(title="Benchmarks (dotted: chance where two answers exist)", ylabel="exact match", ylim=(0, 1.05))
 axes.legend(fontsize=8, title="finetuned on", title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 means = ", ".join(f"{test} {sum(run[test][0] for run in on_benchmarks['benchmarks']) / args.seeds:.2f}" for test in tests)
-show(figure, alt=f"Exact match on four benchmarks: the model finetuned on benchmarks has {means}; the others stay at the floor.")
+show(figure, alt=f"Exact match on four benchmarks: the model finetuned on benchmarks has {means}, "
+     "the others next to nothing.")  # fmt: skip
 
 # %%
 for use_case in ("generation", "brainstorming", "rewrite", "closed qa"):
@@ -499,32 +501,33 @@ for use_case in ("generation", "brainstorming", "rewrite", "closed qa"):
         print(f"    {name:11s} {scored[name][0][1][place].strip()!r}")
 
 # %% [markdown]
-# **What you saw.** [C09] The same number of examples and of steps, and each model wins on the test that its data looks like.
-# On what users ask the assistant has 0.57 and the model of the benchmarks 0.09; between them lie 48 points, with an
-# interval from XX to XX. On the benchmarks it is 0.80, 1.00 and 0.94 against nothing. That is the lecture's
-# **distribution shift**: not a lack of data, and not of knowledge, but data of another kind. Asked for a story, the model
-# of the benchmarks says *positive*, since every response that it has seen is one or two words long.
+# **What you saw.** [C09] The same number of examples and of steps, and each model wins on the test that its data
+# looks like. On what users ask the assistant has 0.57 and the model of the benchmarks 0.09; between them lie 48
+# points, with an interval from 34 to 62. On the benchmarks it is 0.80, 1.00 and 0.94 against 0.00 each. That is the
+# lecture's **distribution shift**: not a lack of data, and not of knowledge, but data of another kind. Asked for a
+# story, the model of the benchmarks says *positive*, since every response that it has seen is one or two words long.
 #
 # Four things to be fair about.
 #
-# * **Form.** An exact match judges the form as well. The assistant answers in sentences, so it scores 0.00 even where it is
-#   right: 0.73 of its answers to the benchmark's questions mention the answer. But it never says *yes* or *no* to an
-#   inference, nor *positive* or *negative* to a review in the benchmark's form, however leniently one looks.
-# * **What the benchmark taught.** 0.80 on inference and 0.57 on HANS, where guessing gives one half: the model has learned
-#   that a new word or a *not* means *no*, and hardly whether one sentence follows from another. A high score on a
-#   benchmark need not mean the ability that it is named after (McCoy et al., 2019).
-# * **Where users ask what a benchmark asks**, as in some of *open qa* and *classification*, its model gets points. Wei et
-#   al. (2022) and Sanh et al. (2022) turned dozens of benchmarks into instructions, with many wordings each, and their
-#   models do follow instructions that they have not seen. More kinds of data overlap with more kinds of requests.
-# * **Small numbers.** Ten requests per use case leave whiskers of half the axis. In *classification* the base scores 0.40,
-#   more than the assistant: to four of the reviews it goes on with *positive*, and they happen to be. The rare use cases
-#   have a handful of examples each, in the table's shares, and score accordingly; *extract* is not learned at all.
+# * **Form.** An exact match judges the form as well. The assistant answers in sentences, so it scores 0.00 even where
+#   it is right: 0.73 of its answers to the benchmark's questions mention the answer. But it never says *yes* or *no*
+#   to an inference, nor *positive* or *negative* to a review in the benchmark's form, however leniently one looks.
+# * **What the benchmark taught.** 0.80 on inference and 0.57 on HANS, where guessing gives one half: the model has
+#   learned that a new word or a *not* means *no*, and hardly whether one sentence follows from another. A high score
+#   on a benchmark need not mean the ability that it is named after (McCoy et al., 2019).
+# * **Where users ask what a benchmark asks**, its model does well: 0.47 on *open qa*, and 0.80 on *classification*,
+#   where the assistant has 0.27. Wei et al. (2022) and Sanh et al. (2022) turned dozens of benchmarks into
+#   instructions, with many wordings each, and their models do follow instructions that they have not seen. More kinds
+#   of data overlap with more kinds of requests.
+# * **Small numbers.** Ten requests per use case leave whiskers of half the axis. In *classification* the base scores
+#   0.40: after four of the reviews it goes on with *positive*, and they happen to be. The rare use cases have a
+#   handful of examples each, in the table's shares, and score accordingly; *extract* is not learned at all.
 
 # %% [markdown]
 # ## Train on what will be asked
-# "Collect training data that is similar to test data." How similar? Take the same number of requests, from *some* of the
-# use cases only, and test on all ten. Their **overlap** with the test is the share of test requests whose use case
-# occurs in training. Two parts, the four most frequent use cases and the other six: each use case is in one of them.
+# "Collect training data that is similar to test data." How similar? Take the same number of requests, from *some* of
+# the use cases only, and test on all ten. Their **overlap** with the test is the share of what users ask that belongs
+# to a use case in training. Two parts, the four most frequent use cases and the other six: each use case is in one.
 
 # %%
 PARTS = [tuple(assistant.SHARES)[:4], tuple(assistant.SHARES)[4:]]
@@ -544,18 +547,17 @@ for name in assistant.SHARES:
 # %%
 figure, (left, right) = pyplot.subplots(1, 2, figsize=(8, 3.1), width_ratios=(1.7, 1))
 for index, (label, values) in enumerate((("left out of training", outside), ("in training", inside))):
-    names = [name.replace(" ", "\n") for name in assistant.SHARES]
-    figures.bars(left, names, [values[name] for name in assistant.SHARES], index, groups=2)
+    figures.bars(left, [*assistant.SHARES], [values[name] for name in assistant.SHARES], index, groups=2)
     left.containers[-1].set_label(label)
 left.set(title="The same use cases, left out and trained", ylabel="score, 0 to 1", ylim=(0, 1.35))
 left.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-left.tick_params(axis="x", labelsize=7, rotation=35)
+pyplot.setp(left.get_xticklabels(), fontsize=8, rotation=30, ha="right")
 left.legend(fontsize=8, ncols=2, loc="upper center")
 points = [(overlaps[part], by_part[part]["overall"].mean) for part in PARTS]
 right.plot(*zip(*points), "o", color=figures.COLORS[0], label="some use cases")
 right.plot([0.0] * args.seeds, overalls["benchmarks"], "s", color=figures.COLORS[1], label="benchmarks")
 right.plot([1.0] * args.seeds, overalls["assistant"], "^", color=figures.COLORS[2], label="all ten")
-right.set(title="Score against overlap", xlabel="share of test requests of a trained use case", ylabel="overall score",
+right.set(title="Score against overlap", xlabel="share of requests of a trained use case", ylabel="overall score",
           ylim=(0, 1.05))  # fmt: skip
 right.legend(fontsize=8)
 figure.tight_layout()
@@ -563,22 +565,22 @@ said = ", ".join(f"{x:.2f}: {y:.2f}" for x, y in sorted(points))
 show(figure, alt=f"Left: every use case scores less when it is left out. Right: overall score by overlap, {said}.")
 
 # %% [markdown]
-# **What you saw.** [C10] A use case that is left out scores 0.00 to 0.10, whatever it is. In training, and with the same number of
-# examples spread over fewer use cases, it scores up to 1.00. So the overall score follows the overlap, from 0.09 at
-# none over 0.13 and 0.48 to 0.57 where all are trained. Little transfers from one use case to another in a model of this
-# size; in large ones some does, and the order stays. (Each of the two points in the middle is one model.)
+# **What you saw.** [C10] A use case that is left out scores 0.00 to 0.10, whatever it is. In training, and with the
+# same number of examples spread over fewer use cases, it scores up to 1.00. So the overall score follows the overlap,
+# from 0.09 at none over 0.13 and 0.48 to 0.57 where all are trained. Little transfers from one use case to another in
+# a model of this size; in large ones, with many more tasks, some does (Wei et al., 2022). The two points in the
+# middle are one model each.
 #
 # And how do we know what test data is like? Ouyang et al. had prompts that customers sent to their API, and customers
-# sent them because a *working-ish* model answered there. Look at the base model's responses above: nobody would have come
-# back with a second request. So the circle is entered from the outside, with a model that is good enough for somebody to
-# use it, trained on prompts that the authors themselves made up; the first pilot data comes from its users, the next
-# model is trained on them, and is asked other things again. If you have no users, lesson 04 lets a model invent the
-# prompts.
+# sent them because a *working-ish* model answered there. Look at the base model's responses above: nobody would have
+# come back with a second request. So the circle is entered from the outside: labelers wrote the prompts for the very
+# first model themselves. It was good enough for somebody to use it; its users' prompts are the pilot data for the next
+# one, and that one is asked other things again. If you have no users, lesson 04 lets a model invent the prompts.
 
 # %% [markdown]
 # ## Silent bug lab
-# Five ways to make a batch of packed rows: the right one, and four with one bug each. None raises an error. Each row holds
-# one country's capital, asked in four wordings; the test asks about other countries, in a fifth one.
+# Five ways to make a batch of packed rows: the right one, and four with one bug each. None raises an error. Each row
+# holds one country's capital, asked in four wordings; the test asks about other countries, in a fifth one.
 
 # %%
 WORDINGS = ("What is the capital of {}?", "Tell me the capital of {}.", "Which city is the capital of {}?",
@@ -738,32 +740,36 @@ bugs = check("3.5", bugs)
 print(bugs)
 
 # %% [markdown]
-# **What you saw.** The losses of all runs fall, and three of the four bugs do harm. Run A names 44 of 50 capitals and ends
-# after 4 of them: its ends were taken for padding. Run B has learned how an answer goes on and not how it begins. Run D
-# has to predict what it has just read, the easiest task of all, and has learned to repeat. Run C answers like the right
-# one *here*, since the model knows the facts anyway; only a property test finds it. Where a neighbour gives away what
-# cannot be known otherwise, its loss would be the lowest of all, and worth nothing.
+# **What you saw.** The losses of all runs fall, and three of the four bugs do harm. Run A names 44 of 50 capitals and
+# ends after 4 of them: its ends were taken for padding. Run B has learned how an answer goes on and not how it
+# begins. Run D has to predict what it has just read, the easiest task of all, and has learned to repeat. Run C
+# answers like the right one *here*, since the model knows the facts anyway; only a property test finds it. (The 0.15
+# of run B under *seen* are the places behind an end, where the next example begins with the same token.) Where a
+# neighbour gives away what cannot be known otherwise, its loss would be the lowest of all, and worth nothing.
 #
 # ## Recap
-# - A conversation is one sequence of tokens, by a template, and a mask of what the assistant says, the end token included.
+# - A conversation is one sequence of tokens, by a template, and a mask of what the assistant says, the end token
+#   included.
 # - The loss is the mean of $-\log \pi_\theta$ over those tokens, shifted by one: labels with −100, or a policy gradient
 #   with weights 1.
 # - Packed examples must not see each other, and count their positions from 0: then packing changes the cost alone.
 # - A few hundred examples turn a text that goes on into answers. They bring out what the model knows [C08].
-# - Data that looks like a benchmark makes a model for benchmarks [C09]; a use case that is left out is not learned [C10].
+# - Data that looks like a benchmark makes a model for benchmarks [C09]; a use case that is left out is not learned
+#   [C10].
 #
 # ## Try next
 # - `--examples 1500 --batch 8 --lr 1e-3`, five times the data: which use cases catch up, and which do not?
 # - `--model pocket-s`, `--model pocket-l`: does a larger model need fewer examples?
-# - Draw training requests with equal shares, by `assistant.requests(32, seed, use_cases=[name])` for each name. What does
-#   the overall score lose, and what do the rare use cases win?
+# - Draw training requests with equal shares, by `assistant.requests(32, seed, use_cases=[name])` for each name. What
+#   does the overall score lose, and what do the rare use cases win?
 # - Let run C's rows hold facts that the model does *not* know, such as invented homes of people. Is it still harmless?
 #
 # ## References
 # - Ouyang et al. (2022). Training language models to follow instructions with human feedback. *NeurIPS*.
 # - Wei et al. (2022). Finetuned language models are zero-shot learners. *ICLR*.
 # - Sanh et al. (2022). Multitask prompted training enables zero-shot task generalization. *ICLR*.
-# - Wang et al. (2022). Super-NaturalInstructions: Generalization via declarative instructions on 1600+ NLP tasks. *EMNLP*.
+# - Wang et al. (2022). Super-NaturalInstructions: Generalization via declarative instructions on 1600+ NLP tasks.
+#   *EMNLP*.
 # - Wang et al. (2023). Self-Instruct: Aligning language models with self-generated instructions. *ACL*.
 # - McCoy, Pavlick & Linzen (2019). Right for the wrong reasons: Diagnosing syntactic heuristics in natural language
 #   inference. *ACL*.
