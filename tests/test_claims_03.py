@@ -9,8 +9,9 @@ from ptlearn.prompting import exact_match
 from ptlearn.text import complete
 from ptlearn.training import fit_sft, sft_loss
 
-ASKED = assistant.held_out_requests(10, seed=3)
-COUNT = 240
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ASKED = assistant.held_out_requests(8, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +25,13 @@ def finetuned(items, *, everything=False):
     assert not too_long
     if everything:
         examples = [Example(example.tokens, [True] * len(example.tokens)) for example in examples]
-    fit_sft(lm, examples, batch=2, lr=1e-3)
+    fit_sft(lm, examples, batch=2, lr=7e-4)
     return lm
 
 
 @pytest.fixture(scope="module")
 def helpful():
-    return finetuned(assistant.requests(COUNT))
+    return finetuned(assistant.requests(320))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,8 @@ def test_c09_benchmark_data_wins_on_benchmarks_and_loses_on_what_users_ask(base,
         texts = complete(lm, [chat_prompt(lm, item.prompt) for item in items], max_new_tokens=12)
         return sum(exact_match(texts, [item.response for item in items])) / len(items)
 
-    assert matched(drilled) >= 0.6 and matched(helpful) <= 0.2 and matched(base) <= 0.05
+    assert matched(drilled) >= 0.6
+    assert matched(helpful) <= 0.2 and matched(base) <= 0.05
     asked = {"helpful": helpful_scores["overall"].mean, "drilled": overall(drilled)["overall"].mean}
     assert asked["helpful"] >= asked["drilled"] + 0.25
 
