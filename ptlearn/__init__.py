@@ -17,9 +17,9 @@ Read the modules in this order; each lesson builds a part of one by hand and the
     parameter_efficient  last_k, bitfit, adapters, lora; merge and switch; the layers they insert are in wrappers
     adapter_files        LoRA adapters in peft's format, both directions
     memory               parameters and bytes of finetuning, counted before anything is allocated
-    preferences          reward model and DPO, as weights of the same loss
     checkpoints          a run's state in one file, to resume exactly
     training             the loops: supervised finetuning and policy gradients
+    preferences          reward models from pairs, DPO as weights of the same loss, best-of-n
     figures              learning curves, value maps, token heat maps
     pocket               the pocket world and its language models
     course               the classroom: building notebooks, checking and grading exercises

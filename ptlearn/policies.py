@@ -88,14 +88,25 @@ class TextCritic(nn.Module):
     def __init__(self, lm):
         super().__init__()
         self._lm = [lm]  # in a list, so that its parameters are not the critic's
-        self.head = nn.Linear(lm.model.config.hidden_size, 1).to(lm.device, lm.model.dtype)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = scalar_head(lm)
 
     def forward(self, observations: Tensor) -> Tensor:
         with torch.no_grad():
-            states = self._lm[0].model.base_model(input_ids=observations, use_cache=False).last_hidden_state
+            states = hidden_states(self._lm[0], observations)
         return self.head(states)[..., 0]
+
+
+def hidden_states(lm, tokens: Tensor) -> Tensor:
+    """What a language model holds at each token after its last layer, from which logits are made: (B, T, width)."""
+    return lm.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+
+
+def scalar_head(lm) -> nn.Linear:
+    """One number from a hidden state of the model, 0 at the start."""
+    head = nn.Linear(lm.model.config.hidden_size, 1).to(lm.device, lm.model.dtype)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def _network(features: Tensor, outputs: int, hidden: int) -> nn.Sequential:

@@ -94,7 +94,7 @@ def test_imports_run_one_way():
             "ptlearn",
             *sys.stdlib_module_names,
         }
-    worlds = IDEAS - {"training", "figures"}
+    worlds = IDEAS - {"training", "preferences", "figures"}
     assert [name for name in NAMES if Path(name).stem in worlds and "training" in own(name)] == []
 
 

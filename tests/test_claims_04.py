@@ -17,7 +17,8 @@ from ptlearn.training import fit_sft
 pytestmark = pytest.mark.usefixtures("one_thread")
 TABLE = imitation.read_table() if imitation.TABLE.exists() else []
 STUDENTS, SIZES = tuple(imitation.STUDENTS), imitation.SIZES
-SEEDS = [(request.prompt, request.response) for request in assistant.requests(60, 5) if len(request.prompt.split()) <= 12]
+ASKED = [request for request in assistant.requests(60, 5) if len(request.prompt.split()) <= 12]
+SEEDS = [(request.prompt, request.response) for request in ASKED]
 
 
 def mean(model, examples, column="score"):

@@ -55,7 +55,8 @@ def test_make_installs_the_same_torch_first():
 def test_everything_imported_is_declared():
     places = packages_distributions()
     declared = {canonicalize_name(wanted.name) for wanted in RANGES}
-    declared |= {canonicalize_name(Requirement(line).name) for line in PROJECT["optional-dependencies"]["gpu"]}
+    for extra in ("gpu", "bench"):
+        declared |= {canonicalize_name(Requirement(line).name) for line in PROJECT["optional-dependencies"][extra]}
     for path in [*ROOT.glob("ptlearn/**/*.py"), *ROOT.glob("lessons/*.py"), *ROOT.glob("tests/*.py")]:
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}

@@ -388,6 +388,7 @@ ASSISTANT = of(
      "start = max(0.5, likeness(source))", "start = 0.5", "test_approaches_by_hand"),
     file="test_verifiers",
 )
+DPO = "test_dpo_is_the_one_loss_with_its_weights"
 WHOLE = "test_an_update_is_the_gradient_of_the_whole_batch_however_it_is_cut"
 TEXT = of(
     "policy_gradient",
@@ -442,10 +443,33 @@ TEXT = of(
      "test_several_updates_per_rollout_begin_at_ratio_one"),
     file="test_text_rl",
 )
+PREFERENCES = of(
+    "preferences",
+    ("labels are never wrong", ") ^ wrong", ")", "test_labels_are_wrong_as_often_as_stated_and_by_the_seed"),
+    ("a tie is a pair", "rewards[first] != rewards[second]", "rewards[first] == rewards[first]",
+     "test_all_pairs_of_a_prompt_are_labelled_by_the_verifier"),
+    ("pairs across prompts", "(groups[:, None] == groups)", "(groups[:, None] == groups[:, None])",
+     "test_all_pairs_of_a_prompt_are_labelled_by_the_verifier"),
+    ("the reward is read one token early", "last = rollout.mask.shape[1] -", "last = rollout.mask.shape[1] - 1 -",
+     "test_the_reward_is_read_at_the_last_token"),
+    ("the chosen lose",
+     "logsigmoid(rewards[chosen] - rewards[rejected])", "logsigmoid(rewards[rejected] - rewards[chosen])",
+     "test_a_head_on_fixed_features_is_logistic_regression"),
+    ("the reference is forgotten",
+     "torch.where(mask, logprobs - reference_logprobs, 0)", "torch.where(mask, logprobs, 0)", DPO, 1.0),
+    ("settled pairs push the most", "torch.sigmoid(rewards[rejected] - rewards[chosen])",
+     "torch.sigmoid(rewards[chosen] - rewards[rejected])", DPO, 1.0),
+    ("beta in the margin alone", "push = beta * torch.sigmoid", "push = torch.sigmoid", DPO, 0.1),
+    ("a row counts for its last pair only", "index_add(0, chosen, push)", "index_copy(0, chosen, push)", DPO, 1.0),
+    ("beta multiplies the reward",
+     "rewards / beta)", "rewards * beta)", "test_the_closed_form_has_the_highest_objective"),
+    ("the best of n - 1", "up_to**n - (up_to - mass).clamp(min=0) ** n", "up_to ** (n - 1) - (up_to - mass) ** (n - 1)",
+     "test_the_best_of_n_against_all_draws", 3, False),
+)
 # fmt: on
 
 MUTANTS = LOSS + RETURNS + RECURSION + BASELINE + RATIO + DIAGNOSTIC + WORLD + RECORD
-MUTANTS += CHAT + FINETUNING + INSERTED + BYTES + INSTRUCTIONS + ASSISTANT + TEXT
+MUTANTS += CHAT + FINETUNING + INSERTED + BYTES + INSTRUCTIONS + ASSISTANT + TEXT + PREFERENCES
 
 
 def run_with_copy(monkeypatch, request, mutant, *, edited):
