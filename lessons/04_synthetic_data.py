@@ -6,7 +6,7 @@
 # Finetuning needs prompts and responses, and people are slow and expensive. Can a language model write both? In this
 # lesson you run Self-Instruct from seed tasks to a trained student, with every filter counted, work out what Alpaca
 # cost, and then measure what imitation of a teacher gives and what it does not. *(Lecture: "Can we generate synthetic
-# data using LLMs?", "How good are distilled models?"; claims C11–C15.)* About 60 minutes; runs in 85 s on two CPU cores.
+# data using LLMs?", "How good are distilled models?"; claims C11–C15.)* About 50 minutes; runs in 85 s on two CPU cores.
 #
 # **You will need** finetuning on conversations (lesson 03). **You will be able to** filter machine-written data, say
 # what it cost, and read a claim about a distilled model with the right questions.
@@ -26,7 +26,8 @@ from ptlearn.course import arguments, check, progress, show
 from ptlearn.figures import over_seeds
 from ptlearn.models import load_lm
 from ptlearn.pocket import assistant, imitation
-from ptlearn.pocket.teacher import load_teacher, proposal, respond
+from ptlearn.pocket.assistant import respond
+from ptlearn.pocket.teacher import load_teacher, proposal
 from ptlearn.prompting import rouge_l, wilson
 from ptlearn.synthetic import KEPT, Pool, conversations, self_instruct, teacher, yields
 from ptlearn.training import fit_sft
@@ -70,48 +71,19 @@ for prompt in ("Name four words for weather.", "Tell me about Peru.", "I bought 
 
 # %% [markdown]
 # ## What counts as new?
-# Two instructions are compared by **ROUGE-L**: the longest common subsequence of their words (in order, with gaps), as a
-# share of each one's length, and the harmonic mean of the two shares:
-#
-# $$P = \frac{|\mathrm{LCS}(a, b)|}{|a|},\quad R = \frac{|\mathrm{LCS}(a, b)|}{|b|},\quad F = \frac{2PR}{P + R}$$
-
-# %% ex="4.1" points=2 minutes=10 difficulty="medium"
-def rouge_f(a, b):
-    """ROUGE-L F of two lists of words: 1 for equal lists, 0 when no word is shared (or a list is empty)."""
-    # BEGIN SOLUTION
-    longest = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
-    for i, left in enumerate(a):
-        for j, right in enumerate(b):
-            before = longest[i][j] + 1 if left == right else max(longest[i][j + 1], longest[i + 1][j])
-            longest[i + 1][j + 1] = before
-    # 2 P R / (P + R) with P = l / |a| and R = l / |b|
-    return 2 * longest[-1][-1] / (len(a) + len(b)) if a or b else 0.0
-    # END SOLUTION
-
-# %% ex="4.1" role="check"
-rouge_f = check("4.1", rouge_f)
-
-# %% [markdown] ex="4.1" role="hints"
-# <details><summary>Hint 1</summary>Make a table with `longest[i][j]`, the LCS of the first i words of a and the first j
-# of b. Equal words lengthen the entry on the diagonal by 1; else the better neighbour counts.</details>
-# <details><summary>Hint 2</summary>2PR/(P + R) is 2 LCS / (|a| + |b|). Mind two empty lists.</details>
+# Two instructions are compared by **ROUGE-L**, which you wrote in lesson 01: the longest common subsequence of their
+# words, as an F-measure between 0 and 1.
 
 # %%
-def words(text):
-    return re.sub("[^a-z0-9]+", " ", text.lower()).split()  # the words of the rouge-score library
-
-
 for left, right in (("Name four words for weather.", "Name five words for weather."),
                     ("What is the capital of Chad?", "What is 3 + 4?")):  # fmt: skip
-    value = rouge_f(words(left), words(right))
-    assert math.isclose(value, rouge_l(left, right))
-    print(f"{value:.2f}  {left}  |  {right}")
+    print(f"{rouge_l(left, right):.2f}  {left}  |  {right}")
 
 # %% [markdown]
 # Self-Instruct takes a proposal into the pool when its ROUGE-L with **every** instruction of the pool, seeds and accepted
 # ones, is **below 0.7**.
 
-# %% ex="4.2" points=2 minutes=8 difficulty="medium"
+# %% ex="4.1" points=2 minutes=8 difficulty="medium"
 def accepted(proposals, pool, threshold, similarity):
     """The numbers of the proposals that are accepted, taken in order.
 
@@ -126,10 +98,10 @@ def accepted(proposals, pool, threshold, similarity):
     return numbers
     # END SOLUTION
 
-# %% ex="4.2" role="check"
-accepted = check("4.2", accepted)
+# %% ex="4.1" role="check"
+accepted = check("4.1", accepted)
 
-# %% [markdown] ex="4.2" role="hints"
+# %% [markdown] ex="4.1" role="hints"
 # <details><summary>Hint 1</summary>The pool grows: the second of two proposals that are alike is compared with the
 # first.</details>
 # <details><summary>Hint 2</summary>`all(similarity(text, other) < threshold for other in known)`, and `known` starts as
@@ -174,13 +146,9 @@ def well_formed(text):
     return any(form.fullmatch(text) for form in FORMS)
 
 
-def similarity(left, right):
-    return rouge_f(words(left), words(right))
-
-
 seeds = [instruction for instruction, _ in short]
 texts = [item.instruction for item in kept]
-strict = accepted(texts, seeds, 0.7, similarity)
+strict = accepted(texts, seeds, 0.7, rouge_l)
 pool = Pool(seeds)
 for number, text in enumerate(texts):  # the package's filter, which looks at few candidates, agrees
     new = not pool.holds_similar(text, 0.7)
@@ -193,7 +161,7 @@ for name, numbers in (("all", range(len(texts))), ("ROUGE-L below 0.7", strict),
     print(f"{name:18s} {len(numbers):4d}, well formed {wilson(sum(judged[n] for n in numbers) / len(numbers), len(numbers))}")
 
 # %%
-nearest = [max(similarity(text, other) for other in seeds) for text in texts]
+nearest = [max(rouge_l(text, other) for other in seeds) for text in texts]
 figure, axes = pyplot.subplots(figsize=(5, 2.9))
 edges = [index / 20 for index in range(21)]
 axes.hist([[value for value, good in zip(nearest, judged) if good], [value for value, good in zip(nearest, judged) if not good]],
@@ -255,7 +223,7 @@ print(f"the student of all examples reaches {share:.0%} of its teacher's score")
 # Alpaca: 175 seed tasks, 52,000 pairs from a teacher that was sold by the token, under \\$500; finetuning on rented GPUs,
 # under \\$100.
 
-# %% ex="4.3" points=1 minutes=6 difficulty="easy"
+# %% ex="4.2" points=1 minutes=6 difficulty="easy"
 def dollars(pairs, kept, prompt_tokens, response_tokens, price, hours, hourly):
     """What `pairs` examples and one finetuning cost.
 
@@ -267,10 +235,10 @@ def dollars(pairs, kept, prompt_tokens, response_tokens, price, hours, hourly):
     return calls * (prompt_tokens + response_tokens) * price / 1e6 + hours * hourly
     # END SOLUTION
 
-# %% ex="4.3" role="check"
-dollars = check("4.3", dollars)
+# %% ex="4.2" role="check"
+dollars = check("4.2", dollars)
 
-# %% [markdown] ex="4.3" role="hints"
+# %% [markdown] ex="4.2" role="hints"
 # <details><summary>Hint 1</summary>The rejected calls were paid for too.</details>
 # <details><summary>Hint 2</summary>To keep n pairs takes n / kept calls.</details>
 
@@ -331,7 +299,7 @@ show(figure, alt=f"Score against examples, log scale: {ends}; the teacher {teach
 # the first half of the axis, and how much in the second? Fit a line by least squares to score against
 # $\log_4 n$, as in lesson 00: its slope is the gain of a fourfold.
 
-# %% ex="4.4" points=2 minutes=8 difficulty="medium"
+# %% ex="4.3" points=2 minutes=8 difficulty="medium"
 def gain_per_fourfold(sizes, scores):
     """The slope of the least-squares line through (log4 size, score)."""
     # BEGIN SOLUTION
@@ -340,10 +308,10 @@ def gain_per_fourfold(sizes, scores):
     return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, scores)) / sum((a - mean_x) ** 2 for a in x)
     # END SOLUTION
 
-# %% ex="4.4" role="check"
-gain_per_fourfold = check("4.4", gain_per_fourfold)
+# %% ex="4.3" role="check"
+gain_per_fourfold = check("4.3", gain_per_fourfold)
 
-# %% [markdown] ex="4.4" role="hints"
+# %% [markdown] ex="4.3" role="hints"
 # <details><summary>Hint 1</summary>The slope is the sum of (x - mean x)(y - mean y) over the sum of (x - mean x) squared,
 # with x = log4 of the size.</details>
 # <details><summary>Hint 2</summary>`math.log(size, 4)`. A logarithm to another base gives the gain of another

@@ -25,11 +25,11 @@ from ptlearn.rollout import Rollout, action_logprobs, distinct_rows, take_rows
 from ptlearn.text_collection import pay
 from ptlearn.training import (
     Collect,
-    _apply_gradient,
-    _check_counts,
-    _check_reference,
-    _reference_logprobs,
-    _scored,
+    apply_gradient,
+    ask_reference,
+    check_counts,
+    check_reference,
+    score_actions,
 )
 
 _ROWS = 256  # completions that are scored at a time
@@ -181,7 +181,7 @@ def fit_reward_model(
     Raises: ValueError if there are no pairs, a count is below 1, nothing requires a gradient or one is not finite.
     Source: Ouyang et al. 2022, section 3.5.
     """
-    _check_counts(epochs=epochs, batch=batch)
+    check_counts(epochs=epochs, batch=batch)
     history, optimizer, generator = PreferenceHistory(), _optimizer(model, lr), torch.Generator().manual_seed(seed)
     for _ in range(epochs):
         for piece, _ in _batches(pairs, batch, generator):
@@ -259,8 +259,8 @@ def fit_dpo(
     Raises: ValueError as `fit_reward_model`; if beta <= 0, or the reference is of another vocabulary.
     Source: Rafailov et al. 2023 (DPO), eq. 7.
     """
-    _check_counts(epochs=epochs, batch=batch)
-    _check_reference(policy, reference, 0.0)
+    check_counts(epochs=epochs, batch=batch)
+    check_reference(policy, reference, 0.0)
     history, optimizer, generator = PreferenceHistory(), _optimizer(policy, lr), torch.Generator().manual_seed(seed)
     known = _asked(policy, reference, pairs.rollout)
     held_out_known = None if held_out is None else _asked(policy, reference, held_out.rollout)
@@ -273,7 +273,7 @@ def fit_dpo(
             rewards = implicit_rewards(logprobs, others, mask, beta=beta)
             _step(loss, rewards, piece, optimizer, clip_norm, history)
         if held_out is not None:
-            logprobs, mask = _scored(policy, held_out.rollout, _ROWS)[0], held_out.rollout.mask
+            logprobs, mask = score_actions(policy, held_out.rollout, _ROWS)[0], held_out.rollout.mask
             _rank(held_out, implicit_rewards(logprobs, held_out_known, mask, beta=beta), history)
     return history
 
@@ -282,8 +282,8 @@ def _asked(policy: nn.Module, reference: nn.Module | None, rollout: Rollout) -> 
     """The reference's log-probability of each action, (B, T)."""
     _check_acted(rollout)
     if reference is None:
-        return _scored(policy, rollout, _ROWS)[0]
-    return _reference_logprobs(policy, reference, rollout, _ROWS)
+        return score_actions(policy, rollout, _ROWS)[0]
+    return ask_reference(policy, reference, rollout, _ROWS)
 
 
 # ---------------------------------------------------------------- what is best, exactly
@@ -360,7 +360,7 @@ def _step(loss, rewards, pairs: Pairs, optimizer, clip_norm: float, history: Pre
     history.loss.append(float(preference_loss(rewards.detach(), pairs.chosen, pairs.rejected)))
     history.accuracy.append(accuracy(rewards.detach(), pairs.chosen, pairs.rejected))
     try:
-        history.gradient_norm.append(_apply_gradient(optimizer, clip_norm))
+        history.gradient_norm.append(apply_gradient(optimizer, clip_norm))
     except ValueError as error:
         raise ValueError(f"step {len(history.loss) - 1}: {error}") from error
 

@@ -68,7 +68,7 @@ def update(
     for piece, rows in _pieces(rollout, micro_batch):
         part = weights[rows, : piece.mask.shape[1]]
         policy_gradient_loss(action_logprobs(policy, piece), part, piece.mask, normalizer).backward()
-    return _apply_gradient(optimizer, clip_norm)
+    return apply_gradient(optimizer, clip_norm)
 
 
 def _pieces(rollout: Rollout, size: int | None) -> Iterator[tuple[Rollout, Tensor]]:
@@ -91,12 +91,15 @@ def fit_critic(critic: nn.Module, optimizer: torch.optim.Optimizer, rollout: Rol
     loss = 0.5 * (errors**2).mean()
     optimizer.zero_grad()
     loss.backward()
-    _apply_gradient(optimizer, math.inf)
+    apply_gradient(optimizer, math.inf)
     return float(2 * loss.detach())
 
 
-def _apply_gradient(optimizer: torch.optim.Optimizer, clip_norm: float) -> float:
-    """Clip and step; returns the norm before clipping."""
+def apply_gradient(optimizer: torch.optim.Optimizer, clip_norm: float) -> float:
+    """Clip and step; returns the gradient's norm before clipping.
+
+    Raises: ValueError, with the parameters as they were, if the norm is not finite.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))
     if not math.isfinite(norm):
@@ -170,8 +173,8 @@ def train_policy(
     Raises: ValueError naming the update if the rollout is not the policy's own, or a return or gradient is not finite;
             if beta is negative or has no reference, the reference is of another vocabulary, or a count is below 1.
     """
-    _check_reference(policy, reference, beta)
-    _check_counts(
+    check_reference(policy, reference, beta)
+    check_counts(
         epochs=epochs, micro_batch=micro_batch, evaluate_every=evaluate_every, checkpoint_every=checkpoint_every
     )
     generator = torch.Generator().manual_seed(seed)
@@ -213,16 +216,16 @@ def _learn(
     numbers = {"returns": episode_returns(rollout.rewards, mask, gamma=gamma).mean()}
     if not math.isfinite(numbers["returns"]):
         raise ValueError(f"the mean return is {float(numbers['returns'])}: expected finite rewards")
-    recomputed, choices = _scored(policy, rollout, micro_batch)
+    recomputed, choices = score_actions(policy, rollout, micro_batch)
     check_logprobs(recomputed, rollout, atol)
     numbers["entropy"] = torch.where(mask, choices, 0).sum() / mask.sum().clamp(min=1)
     if reference is not None:
-        kl = kl_estimates(rollout.logprobs, _reference_logprobs(policy, reference, rollout, micro_batch), mask)
+        kl = kl_estimates(rollout.logprobs, ask_reference(policy, reference, rollout, micro_batch), mask)
         numbers["kl"] = kl.k3.sum(1).mean()
         rollout = replace(rollout, rewards=rollout.rewards - beta * kl.k1)
     values, bootstrap = _values(critic, rollout, final)
     for epoch in range(epochs):
-        logprobs = rollout.logprobs if epoch == 0 else _scored(policy, rollout, micro_batch)[0]
+        logprobs = rollout.logprobs if epoch == 0 else score_actions(policy, rollout, micro_batch)[0]
         weights = weigh(rollout, values, bootstrap, logprobs)
         norm = update(policy, optimizers["policy_adam"], rollout, weights, micro_batch=micro_batch, clip_norm=clip_norm)
     if critic is not None:
@@ -238,8 +241,11 @@ def _kept(checkpoint: Path | None) -> str:
 
 
 @torch.no_grad()
-def _scored(policy: nn.Module, rollout: Rollout, micro_batch: int | None) -> tuple[Tensor, Tensor]:
-    """The log-probability of each action and the entropy of each choice, (B, T)."""
+def score_actions(policy: nn.Module, rollout: Rollout, micro_batch: int | None) -> tuple[Tensor, Tensor]:
+    """The log-probability of each action and the entropy of each choice, nats (B, T), without gradient.
+
+    Args: micro_batch, rows at a time for a language model, which reads equal rows once; all at once if None.
+    """
     if not hasattr(policy, "logits_at"):
         logits = policy(rollout.observations)
         return action_logprobs(lambda _: logits, rollout), entropies(logits)
@@ -265,14 +271,16 @@ def _values(critic: nn.Module | None, rollout: Rollout, final: Tensor) -> tuple[
     return values, bootstrap
 
 
-def _reference_logprobs(policy, reference, rollout: Rollout, micro_batch: int | None) -> Tensor:
+def ask_reference(policy, reference, rollout: Rollout, micro_batch: int | None) -> Tensor:
+    """The reference's log-probability of each action, (B, T); `policy` itself means that its LoRA adapter is off."""
     if reference is not policy:
-        return _scored(reference, rollout, micro_batch)[0]
+        return score_actions(reference, rollout, micro_batch)[0]
     with adapter_off(policy):
-        return _scored(policy, rollout, micro_batch)[0]
+        return score_actions(policy, rollout, micro_batch)[0]
 
 
-def _check_reference(policy, reference, beta: float) -> None:
+def check_reference(policy, reference, beta: float) -> None:
+    """Raise ValueError unless beta >= 0 has a reference to measure from, and both have one vocabulary."""
     if not beta >= 0 or (beta and reference is None):
         raise ValueError(f"beta={beta}: expected a number from 0 on, and a reference")
     tokenizers = [getattr(model, "tokenizer", None) for model in (policy, reference)]
@@ -337,7 +345,7 @@ def fit_sft(
     """
     _check_examples(lm, "examples", examples)
     _check_examples(lm, "held_out", held_out, at_least=0)
-    _check_counts(epochs=epochs, batch=batch, micro_batch=micro_batch, evaluate_every=evaluate_every)
+    check_counts(epochs=epochs, batch=batch, micro_batch=micro_batch, evaluate_every=evaluate_every)
     parameters = [parameter for parameter in lm.parameters() if parameter.requires_grad]
     if not parameters:
         raise ValueError("lm has no parameter that requires grad: expected some to train")
@@ -433,7 +441,7 @@ def _sft_step(lm, rows, optimizer, history, micro_batch, bf16, clip_norm, seed) 
             loss = policy_gradient_loss(logprobs, torch.ones_like(logprobs), rollout.mask, normalizer=count)
             loss.backward()
             total += float(loss.detach())
-    norm = _apply_gradient(optimizer, clip_norm)
+    norm = apply_gradient(optimizer, clip_norm)
     history.loss.append(total)
     history.gradient_norm.append(norm)
     history.tokens.append((history.tokens[-1] if history.tokens else 0) + count)
@@ -489,7 +497,8 @@ def _check_examples(lm, name: str, examples: Sequence[Example], at_least: int = 
                              f"{lm.context}")  # fmt: skip
 
 
-def _check_counts(**counts: int | None) -> None:
+def check_counts(**counts: int | None) -> None:
+    """Raise ValueError naming the first count below 1; None is one that was not given."""
     for name, given in counts.items():
         if given is not None and given < 1:
             raise ValueError(f"{name}={given}: expected at least 1")

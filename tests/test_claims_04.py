@@ -10,7 +10,8 @@ from ptlearn.chat import chat_prompt, render_all
 from ptlearn.models import load_lm
 from ptlearn.parameter_efficient import switch_adapter
 from ptlearn.pocket import assistant, imitation
-from ptlearn.pocket.teacher import load_teacher, proposal, respond
+from ptlearn.pocket.assistant import respond
+from ptlearn.pocket.teacher import load_teacher, proposal
 from ptlearn.synthetic import conversations, self_instruct, teacher, yields
 from ptlearn.training import fit_sft
 

@@ -274,7 +274,7 @@ FINETUNING = of(
      "            optimizer.zero_grad()\n            loss.backward()\n            total",
      "test_cutting_or_packing_a_batch_does_not_change_the_run", "tiny_folders", {"micro_batch": 3}),
     ("no clipping",
-     "_apply_gradient(optimizer, clip_norm)\n    history", "_apply_gradient(optimizer, math.inf)\n    history",
+     "apply_gradient(optimizer, clip_norm)\n    history", "apply_gradient(optimizer, math.inf)\n    history",
      "test_a_step_follows_a_gradient_no_longer_than_the_clip_norm", "fresh"),
     ("early stopping leaves the last weights",
      "    if best is not None and history.held_out_loss:\n        _copy(best, parameters)\n", "",

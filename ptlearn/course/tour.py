@@ -6,6 +6,7 @@ their stage to STAGES.
 
 import argparse
 import base64
+import copy
 import functools
 import io
 import random
@@ -122,7 +123,7 @@ def low_rank_adaptation(lm) -> Section:
     from ptlearn.parameter_efficient import lora, switch_adapter
 
     asked, _, full, _ = _assistant(lm)
-    narrow = lora(_copy(lm), **LORA)
+    narrow = lora(copy.deepcopy(lm), **LORA)
     trained, every = count_parameters(narrow)
     with _one_thread():
         _finetune(narrow, lr=3e-3)
@@ -149,18 +150,12 @@ def _assistant(lm):
     from ptlearn.pocket import assistant
 
     asked = assistant.held_out_requests(EACH, seed=7)
-    tuned = _copy(lm)
+    tuned = copy.deepcopy(lm)
     with _one_thread():
         _, before = _responses(lm, asked)
         _finetune(tuned, lr=1e-3)
         said, after = _responses(tuned, asked)
     return asked, before, after, said
-
-
-def _copy(lm):
-    import copy
-
-    return copy.deepcopy(lm)
 
 
 def _finetune(lm, lr: float) -> None:
@@ -174,12 +169,9 @@ def _finetune(lm, lr: float) -> None:
 
 def _responses(lm, asked) -> tuple[list[str], dict]:
     """What a model answers, greedily, and its scores by use case."""
-    from ptlearn.chat import chat_prompt
     from ptlearn.pocket import assistant
-    from ptlearn.text import complete
 
-    texts = complete(lm, [chat_prompt(lm, request.prompt) for request in asked], max_new_tokens=96)
-    said = [text.strip() for text in texts]
+    said = assistant.respond(lm, [request.prompt for request in asked])
     return said, assistant.score_by_use_case(asked, said)
 
 

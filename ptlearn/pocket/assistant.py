@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ptlearn.chat import chat_prompt
 from ptlearn.pocket import corpus, french, relations, tales, verifiers, world
 from ptlearn.pocket.verifiers import Score
 from ptlearn.prompting import Estimate, wilson
+from ptlearn.text import complete
 
 # Percent of the prompts, Ouyang et al. 2022, table 1; as printed, they sum to 99.9.
 SHARES = {
@@ -31,6 +33,9 @@ SHARES = {
     "closed qa": 2.6,
     "extract": 1.9,
 }
+
+
+ROOM = 96  # tokens of a response
 
 
 @dataclass(frozen=True)
@@ -86,13 +91,18 @@ def requests(
     seen: set[str] = set()
     for _ in range(count):
         [use_case] = rng.choices(chosen, [SHARES[name] for name in chosen])
-        for _ in range(100):
-            request = _request(use_case, rng, held_out)
-            if request.prompt not in seen:
-                break
-        seen.add(request.prompt)
-        found.append(request)
+        found.append(unseen(lambda use_case=use_case: _request(use_case, rng, held_out), seen))
     return found
+
+
+def unseen(draw: Callable, seen: set[str]):
+    """Draw until a prompt is new, at most 100 times; `seen`, the prompts so far, has it afterwards."""
+    for _ in range(100):
+        item = draw()
+        if item.prompt not in seen:
+            break
+    seen.add(item.prompt)
+    return item
 
 
 def held_out_requests(each: int, seed: int = 0) -> list[Request]:
@@ -124,6 +134,12 @@ def conversations(items: Iterable) -> list[list[dict[str, str]]]:
         [{"role": role, "content": text} for role, text in zip(roles, (item.prompt, item.response), strict=True)]
         for item in items
     ]
+
+
+def respond(lm, prompts: Sequence[str]) -> list[str]:
+    """The most likely response to each request, one line, without the space that follows `Assistant:`."""
+    asked = [chat_prompt(lm, prompt) for prompt in prompts]
+    return [text.strip() for text in complete(lm, asked, max_new_tokens=ROOM, stop=("\n",))]
 
 
 def score_by_use_case(asked: Sequence[Request], responses: Sequence[str]) -> dict[str, Estimate]:
@@ -345,21 +361,24 @@ def _difference(rng: random.Random) -> Content:
 # Questions about a given text ---------------------------------------------------------------------------------------
 
 
-def _whereabouts(rng: random.Random) -> Content:
+def _three_people(rng: random.Random, sentence: str, things: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """A sentence about each of three people, and {name: place or thing}."""
     names = [name for name, _ in rng.sample(world.NAMES, 3)]
-    places = rng.sample(tales.PLACES, 3)
-    text = " ".join(f"{name} is at the {place}." for name, place in zip(names, places, strict=True))
-    name, place = rng.choice(list(zip(names, places, strict=True)))
-    score = verifiers.answers(place, places)
+    pairs = dict(zip(names, rng.sample(things, 3), strict=True))
+    return " ".join(sentence.format(*pair) for pair in pairs.items()), pairs
+
+
+def _whereabouts(rng: random.Random) -> Content:
+    text, pairs = _three_people(rng, "{} is at the {}.", tales.PLACES)
+    name, place = rng.choice(list(pairs.items()))
+    score = verifiers.answers(place, pairs.values())
     return Content(text, {"text": text, "name": name}, f"{name} is at the {place}.", score)
 
 
 def _owner(rng: random.Random) -> Content:
-    names = [name for name, _ in rng.sample(world.NAMES, 3)]
-    things = rng.sample(tales.THINGS, 3)
-    text = " ".join(f"{name} has a {thing}." for name, thing in zip(names, things, strict=True))
-    name, thing = rng.choice(list(zip(names, things, strict=True)))
-    score = verifiers.answers(name, names)
+    text, pairs = _three_people(rng, "{} has a {}.", tales.THINGS)
+    name, thing = rng.choice(list(pairs.items()))
+    score = verifiers.answers(name, pairs)
     return Content(text, {"text": text, "thing": thing}, f"{name} has the {thing}.", score)
 
 

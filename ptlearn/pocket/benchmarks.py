@@ -42,12 +42,7 @@ def items(count: int, seed: int = 0, *, benchmarks: Iterable[str] | None = None,
     seen: set[str] = set()
     for _ in range(count):
         name = rng.choice(chosen)
-        for _ in range(100):
-            item = _item(name, rng, held_out)
-            if item.prompt not in seen:
-                break
-        seen.add(item.prompt)
-        found.append(item)
+        found.append(assistant.unseen(lambda name=name: _item(name, rng, held_out), seen))
     return found
 
 

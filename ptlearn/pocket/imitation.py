@@ -20,9 +20,9 @@ from ptlearn.chat import Example, render_all
 from ptlearn.models import LanguageModel, load_lm
 from ptlearn.parameter_efficient import merge_lora
 from ptlearn.pocket import probes
-from ptlearn.pocket.assistant import Request, requests
+from ptlearn.pocket.assistant import Request, requests, respond
 from ptlearn.pocket.corpus import document
-from ptlearn.pocket.teacher import load_teacher, respond
+from ptlearn.pocket.teacher import load_teacher
 from ptlearn.text import token_logprobs
 from ptlearn.training import fit_sft
 

@@ -14,17 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ptlearn.adapter_files import load_adapter, save_adapter
-from ptlearn.chat import Example, chat_prompt, render_all
+from ptlearn.chat import Example, render_all
 from ptlearn.models import WEIGHTS, LanguageModel, load_lm
 from ptlearn.parameter_efficient import lora
 from ptlearn.pocket.assistant import conversations, requests
-from ptlearn.text import complete
 from ptlearn.training import fit_sft
 
 BASE, FOLDER, SEED = "pocket-l", WEIGHTS / "teacher", 100
 RESPONSES, PROPOSALS, RANK, BATCH, LR = 8000, 2000, 16, 16, 4e-3
 SHOWN, LONGEST = 4, 12  # requests in a list that asks for one more, and the words that each of them has at most
-ROOM = 96  # tokens of a response
 
 
 def load_teacher() -> LanguageModel:
@@ -42,12 +40,6 @@ def proposal(shown: Sequence[str]) -> str:
     'Task: Name the capital of Chad.\\nTask: What is 3 + 4?\\nWrite one more task.'
     """
     return "\n".join([*(f"Task: {text}" for text in shown), "Write one more task."])
-
-
-def respond(lm: LanguageModel, prompts: Sequence[str]) -> list[str]:
-    """The most likely response to each request, one line, without the space that follows `Assistant:`."""
-    asked = [chat_prompt(lm, prompt) for prompt in prompts]
-    return [text.strip() for text in complete(lm, asked, max_new_tokens=ROOM, stop=("\n",))]
 
 
 def training_examples(lm: LanguageModel) -> list[Example]:

@@ -2,54 +2,8 @@
 
 import math
 import statistics
-from functools import cache
 
 # 4.1
-
-
-def lcs(a, b):
-    if not a or not b:
-        return 0
-    return lcs(a[1:], b[1:]) + 1 if a[0] == b[0] else max(lcs(a[1:], b), lcs(a, b[1:]))
-
-
-def rouge_by(rule):
-    """An answer from the length of the subsequence and the numbers of words."""
-    return lambda a, b: rule(lcs(a, b), len(a), len(b)) if lcs(a, b) else 0.0
-
-
-def bag_of_words(a, b):
-    return 2 * sum(min(a.count(word), b.count(word)) for word in set(a)) / (len(a) + len(b)) if a and b else 0.0
-
-
-def longest_run(a, b):
-    runs = [
-        n
-        for i in range(len(a))
-        for j in range(len(b))
-        for n in range(1, len(a) - i + 1)
-        if a[i : i + n] == b[j : j + n]
-    ]
-    return 2 * max(runs, default=0) / (len(a) + len(b)) if a and b else 0.0
-
-
-def jaccard(a, b):
-    return lcs(a, b) / len(set(a) | set(b)) if a and b else 0.0
-
-
-def with_recursion(a, b):
-    @cache
-    def longest(i, j):
-        if i == len(a) or j == len(b):
-            return 0
-        return 1 + longest(i + 1, j + 1) if a[i] == b[j] else max(longest(i + 1, j), longest(i, j + 1))
-
-    if not longest(0, 0):
-        return 0
-    return statistics.harmonic_mean([longest(0, 0) / len(a), longest(0, 0) / len(b)])
-
-
-# 4.2
 
 
 def filtered(rule, grow):
@@ -96,7 +50,7 @@ def below_all(values, threshold):
     return all(value < threshold for value in values)
 
 
-# 4.3
+# 4.2
 
 
 def paid(rule):
@@ -111,7 +65,7 @@ def step_by_step(pairs, kept, prompt_tokens, response_tokens, price, hours, hour
     return price * tokens / kept / 1_000_000 + finetuning
 
 
-# 4.4
+# 4.3
 
 
 def line(transform):
@@ -141,16 +95,6 @@ def neighbours(sizes, scores):
 
 WRONG = {
     "4.1": [
-        (rouge_by(lambda length, m, n: length / m), "share of a alone"),
-        (rouge_by(lambda length, m, n: length / n), "share of b alone"),
-        (rouge_by(lambda length, m, n: length), "divide"),
-        (rouge_by(lambda length, m, n: length / (m + n)), "factor 2 is missing"),
-        (rouge_by(lambda length, m, n: (length / m + length / n) / 2), "arithmetic mean"),
-        (bag_of_words, "order of the words"),
-        (longest_run, "without gaps"),
-        (jaccard, "Jaccard"),
-    ],
-    "4.2": [
         (filtered(below_all, lambda new: False), "given pool alone"),
         (filtered(lambda values, threshold: max(values) <= threshold, lambda new: new), "equal to the threshold"),
         (filtered(lambda values, threshold: min(values) < threshold, lambda new: new), "for every one"),
@@ -159,7 +103,7 @@ WRONG = {
         (only_repetitions, "exact repetitions"),
         (from_one, "count from 1"),
     ],
-    "4.3": [
+    "4.2": [
         (paid(lambda calls, pairs, p, r, price, gpu: pairs * (p + r) * price + gpu), "rejected calls"),
         (paid(lambda calls, pairs, p, r, price, gpu: calls * (p + r) * price), "finetuning is missing"),
         (paid(lambda calls, pairs, p, r, price, gpu: calls * r * price + gpu), "prompt are paid"),
@@ -172,7 +116,7 @@ WRONG = {
         ),
         (paid(lambda calls, pairs, p, r, price, gpu: pairs * pairs / calls * (p + r) * price + gpu), "multiplied by"),
     ],
-    "4.4": [
+    "4.3": [
         (line(math.log), "factor e"),
         (line(math.log2), "doubling"),
         (line(math.log10), "tenfold"),
@@ -186,8 +130,7 @@ WRONG = {
 }
 
 RIGHT = {
-    "4.1": [with_recursion, rouge_by(lambda length, m, n: 2 / (m / length + n / length))],
-    "4.2": [highest_below],
-    "4.3": [step_by_step],
-    "4.4": [line(lambda size: math.log2(size) / 2)],
+    "4.1": [highest_below],
+    "4.2": [step_by_step],
+    "4.3": [line(lambda size: math.log2(size) / 2)],
 }

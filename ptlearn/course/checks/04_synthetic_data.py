@@ -1,4 +1,4 @@
-"""Lesson 04: ROUGE-L, the novelty filter, the cost of a data set, the gain of more data.
+"""Lesson 04: the novelty filter, the cost of a data set, the gain of more data.
 
 The expectations are plain Python on lists, from the definitions.
 """
@@ -8,77 +8,7 @@ import math
 from ptlearn.course.diagnosis import differences
 from ptlearn.course.exercise import Exercise
 
-# 4.1 ROUGE-L ---------------------------------------------------------------------------------------------------------
-
-
-def rouge_f(a, b):
-    """The answer that the lesson goes on with: 2 LCS / (|a| + |b|)."""
-    return 2 * subsequence(a, b) / (len(a) + len(b)) if a or b else 0.0
-
-
-def subsequence(a, b):
-    """The length of the longest common subsequence, row by row."""
-    above = [0] * (len(b) + 1)
-    for left in a:
-        row = [0]
-        for j, right in enumerate(b):
-            row.append(above[j] + 1 if left == right else max(above[j + 1], row[j]))
-        above = row
-    return above[-1]
-
-
-def substring(a, b):
-    """The length of the longest run of words that both have."""
-    runs = [
-        n
-        for i in range(len(a))
-        for j in range(len(b))
-        for n in range(1, len(a) - i + 1)
-        if a[i : i + n] == b[j : j + n]
-    ]
-    return max(runs, default=0)
-
-
-def shared(a, b):
-    """Words that both have, each as often as both have it."""
-    return sum(min(a.count(word), b.count(word)) for word in set(a))
-
-
-def rouge_cases(rng):
-    """Gaps, another order, repeated words, different lengths; and two cases at the edge."""
-    letters = [list("abcde"), list("aabcd"), list("bca")]
-    cases = [{"a": list("abcdef"), "b": list("axcbdfz")}, {"a": list("abcab"), "b": list("cabba")}]
-    cases += [
-        {"a": rng.choices(pool, k=rng.randint(4, 8)), "b": rng.choices(pool, k=rng.randint(2, 5))} for pool in letters
-    ]
-    return [*cases, {"a": ["a"], "b": []}, {"a": [], "b": []}]
-
-
-def drive_rouge(answer, case):
-    return float(answer(list(case["a"]), list(case["b"])))
-
-
-def verify_rouge(case, data):
-    a, b = case["a"], case["b"]
-    length, sizes = subsequence(a, b), len(a) + len(b)
-    if not sizes or not length:
-        return differences(data, 0.0)
-    precision, recall = length / len(a), length / len(b)
-    mistakes = {
-        "this is the share of a alone: take the harmonic mean of both shares": precision,
-        "this is the share of b alone: take the harmonic mean of both shares": recall,
-        "this is the length of the subsequence: divide, 2 LCS / (|a| + |b|)": length,
-        "the factor 2 is missing: 2 P R / (P + R)": length / sizes,
-        "this is the arithmetic mean of the two shares: take the harmonic mean": (precision + recall) / 2,
-        "the order of the words is ignored: a subsequence keeps it": 2 * shared(a, b) / sizes,
-        "this is the longest run without gaps: a subsequence may skip words": 2 * substring(a, b) / sizes,
-        "divided by the words of both together, each once (Jaccard): divide by |a| + |b|": length
-        / len(set(a) | set(b)),
-    }
-    return differences(data, 2 * length / sizes, mistakes)
-
-
-# 4.2 The novelty filter ----------------------------------------------------------------------------------------------
+# 4.1 The novelty filter ----------------------------------------------------------------------------------------------
 
 
 def accepted(proposals, pool, threshold, similarity):
@@ -149,7 +79,7 @@ def verify_filter(case, data):
     return differences(data["numbers"], expected, mistakes)
 
 
-# 4.3 The cost --------------------------------------------------------------------------------------------------------
+# 4.2 The cost --------------------------------------------------------------------------------------------------------
 
 
 def dollars(pairs, kept, prompt_tokens, response_tokens, price, hours, hourly):
@@ -189,7 +119,7 @@ def verify_dollars(case, data):
     return differences(data, pairs / kept * tokens * price / 1e6 + gpu, mistakes)
 
 
-# 4.4 The gain of a fourfold ------------------------------------------------------------------------------------------
+# 4.3 The gain of a fourfold ------------------------------------------------------------------------------------------
 
 
 def gain_per_fourfold(sizes, scores):
@@ -239,8 +169,7 @@ def verify_gain(case, data):
 
 
 EXERCISES = {
-    "4.1": Exercise(rouge_cases, drive_rouge, verify_rouge, 2, rouge_f),
-    "4.2": Exercise(filter_cases, drive_filter, verify_filter, 2, accepted),
-    "4.3": Exercise(dollars_cases, drive_dollars, verify_dollars, 1, dollars),
-    "4.4": Exercise(gain_cases, drive_gain, verify_gain, 2, gain_per_fourfold),
+    "4.1": Exercise(filter_cases, drive_filter, verify_filter, 2, accepted),
+    "4.2": Exercise(dollars_cases, drive_dollars, verify_dollars, 1, dollars),
+    "4.3": Exercise(gain_cases, drive_gain, verify_gain, 2, gain_per_fourfold),
 }

@@ -8,6 +8,7 @@ import statistics
 
 import torch
 
+from ptlearn.course.cases import masks
 from ptlearn.course.diagnosis import differences, misnamed
 from ptlearn.course.exercise import Exercise
 from ptlearn.policy_gradient import policy_gradient_loss, total_return
@@ -29,10 +30,6 @@ def table(rng, *shape, low=-1.5, high=1.5):
     if len(shape) > 1:
         return [table(rng, *shape[1:], low=low, high=high) for _ in range(shape[0])]
     return [round(rng.uniform(low, high), 4) + 0.00005 for _ in range(shape[0])]
-
-
-def masks(lengths, steps):
-    return [[t < length for t in range(steps)] for length in lengths]
 
 
 # 8.1 The probability of a trajectory --------------------------------------------------------------------------------

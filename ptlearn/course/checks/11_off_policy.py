@@ -5,31 +5,12 @@ The expectations are plain Python on lists, from the definitions; tensors are ma
 
 import math
 
+from ptlearn.course.cases import masks, rows, spread, tensors
 from ptlearn.course.diagnosis import differences
 from ptlearn.course.exercise import Exercise
 from ptlearn.policy_gradient import clipped_weights, prefix_ratio, reward_to_go, self_normalized, trajectory_ratio
 
 NAN = math.nan
-
-
-def masks(lengths, steps):
-    """Rows of True for the first `length` of `steps`."""
-    return [[t < length for t in range(steps)] for length in lengths]
-
-
-def rows(rng, shape, low, high):
-    return [[round(rng.uniform(low, high), 3) for _ in range(shape[1])] for _ in range(shape[0])]
-
-
-def spread(values, mask):
-    """A value per row, at each of its steps."""
-    return [[value if acted else 0.0 for acted in row] for value, row in zip(values, mask)]
-
-
-def tensors(case, *names):
-    import torch
-
-    return [torch.tensor(case[name], dtype=None if name == "mask" else torch.float64) for name in names]
 
 
 # 11.1 The trajectory ratio -------------------------------------------------------------------------------------------

@@ -5,25 +5,10 @@ The expectations are plain Python on lists, from the definitions; tensors are ma
 
 import math
 
+from ptlearn.course.cases import rows, spread, tensors
 from ptlearn.course.diagnosis import differences, misnamed
 from ptlearn.course.exercise import Exercise
 from ptlearn.tasks import pass_at_k
-
-
-def rows(rng, shape, low, high):
-    return [[round(rng.uniform(low, high), 3) for _ in range(shape[1])] for _ in range(shape[0])]
-
-
-def spread(values, mask):
-    """A value per row, at each of its steps."""
-    return [[value if acted else 0.0 for acted in row] for value, row in zip(values, mask)]
-
-
-def tensors(case, *names):
-    import torch
-
-    return [torch.tensor(case[name], dtype=None if name == "mask" else torch.float64) for name in names]
-
 
 # 12.1 Where the model acted ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,31 @@
+"""What the cases of several lessons are made of: plain lists of rows, and tensors of them for `drive`."""
+
+
+def masks(lengths, steps):
+    """Rows of True for the first `length` of `steps`.
+
+    >>> masks([1, 2], 2)
+    [[True, False], [True, True]]
+    """
+    return [[t < length for t in range(steps)] for length in lengths]
+
+
+def rows(rng, shape, low, high):
+    """A table of random numbers with three digits."""
+    return [[round(rng.uniform(low, high), 3) for _ in range(shape[1])] for _ in range(shape[0])]
+
+
+def spread(values, mask):
+    """A value per row, at each of its steps.
+
+    >>> spread([2.0], [[True, False]])
+    [[2.0, 0.0]]
+    """
+    return [[value if acted else 0.0 for acted in row] for value, row in zip(values, mask)]
+
+
+def tensors(case, *names):
+    """The named lists of a case as float64 tensors, a mask as bool."""
+    import torch
+
+    return [torch.tensor(case[name], dtype=None if name == "mask" else torch.float64) for name in names]
