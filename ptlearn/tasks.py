@@ -166,21 +166,19 @@ def in_place(gold: str) -> Score:
 
 
 def praises(about: str, least: int = 2) -> Score:
-    """Share of the positive ones among the different opinions in a text, of which `least` or more are expected.
+    """Share of the sentences that praise and are said once only, where `least` or more are expected.
 
-    >>> praises("book")("It was a real treat. The plot was dreadful."), praises("book")("It rained.")
-    (0.5, 0.0)
+    Only whole sentences of a pocket review count: who says the same again, or strings good words together, is not paid.
+
+    >>> score = praises("book")
+    >>> score("It was a real treat. The plot was dreadful."), score("A real treat. " * 2), score("Treat superb treat.")
+    (0.5, 0.0, 0.0)
     """
-    kinds = ("adjective", "clause", "noun_phrase")
-    phrases = {
-        polarity: {f" {verifiers.plain(phrase)} " for kind in kinds for phrase in tales.PHRASES[polarity, kind, about]}
-        for polarity in tales.VERDICTS
-    }
+    praise = tales.statements("positive", about)
 
     def score(text: str) -> float:
-        said = f" {verifiers.plain(text)} "
-        found = {polarity: sum(phrase in said for phrase in phrases[polarity]) for polarity in phrases}
-        return found["positive"] / max(least, sum(found.values()))
+        said = [sentence for sentence in verifiers.sentences(text) if sentence.endswith(".")]  # the last may be cut off
+        return sum(said.count(sentence) == 1 for sentence in said if sentence in praise) / max(least, len(said))
 
     return score
 

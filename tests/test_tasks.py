@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 import re
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from ptlearn import tasks
-from ptlearn.pocket import french
+from ptlearn.pocket import french, tales
 from ptlearn.tasks import Problem, Task, pass_at_k, prompt_texts, score
 
 MAKERS = (tasks.arithmetic, tasks.translation, tasks.sentiment, tasks.listing, tasks.sorting, tasks.copying)
@@ -67,12 +68,33 @@ def test_translations_by_exact_words_or_by_bleu():
     assert any(words & set(problem.response.split()) for problem in exact.train)
 
 
-def test_sentiment_counts_opinions_of_the_subject():
+def test_sentiment_is_the_share_of_sentences_that_praise():
     score_of = tasks.praises("meal")
-    good, bad = "It was worth every penny. ", "It was a waste of money. "
-    assert [score_of(text) for text in (good, good * 5, good + "A real treat.", bad, good + bad, "We ate.")] == [
-        0.5, 0.5, 1.0, 0.0, 0.5, 0.0,
-    ]  # fmt: skip
+    good, other, bad = "It was worth every penny. ", "The soup was superb. ", "It was a waste of money. "
+    cut = "For us it was"
+    cases = {good: 1 / 2, good + other: 1, bad: 0, good + bad: 1 / 2, good + other + bad: 2 / 3, good + other + cut: 1,
+             cut: 0, "We ate. " + good + other: 2 / 3}  # fmt: skip
+    assert {text: score_of(text) for text in cases} == pytest.approx(cases)
+    assert tasks.praises("meal", least=4)(good + other) == 1 / 2
+
+
+def test_praise_is_not_paid_again_nor_in_pieces():
+    """What a policy finds that only looks for good words: the same sentence over and over, words without a sentence."""
+    score_of = tasks.praises("meal")
+    good, other = "It was worth every penny. ", "The soup was superb. "
+    assert [score_of(good * times) for times in (1, 2, 5)] == [1 / 2, 0, 0]
+    assert score_of(good * 2 + other) == 1 / 3 and score_of(good + "It was worth every") == 1 / 2
+    for pieces in ("superb " * 9, "Superb. " * 9, "Soup superb superb. ", "worth every penny", good.strip(". ")):
+        assert score_of(pieces) == 0
+    assert score_of(good + "The villain was superb. ") == 1 / 2  # a meal has none
+
+
+@pytest.mark.parametrize("about", tales.ABOUT)
+def test_whole_opinions_of_the_corpus_are_praise_or_not(about):
+    rng = random.Random(0)
+    for _ in range(300):
+        good, bad = (tales.opinion(rng, polarity, about, sentences=1) for polarity in ("positive", "negative"))
+        assert [tasks.praises(about, least=1)(text) for text in (good, bad, f"{bad} {good}")] == [1, 0, 1 / 2]
 
 
 def test_lists_are_judged_by_their_form():

@@ -1,10 +1,12 @@
 """The pocket corpus's prose: reviews, stories with summaries, word problems, inference pairs, dialogues, forum pages.
 
 Every generator takes a `random.Random` and returns one document. `opinion` and `plot` also serve the lessons, which ask
-for the verdict of an opinion or the summary of a story that the corpus did not contain.
+for the verdict of an opinion or the summary of a story that the corpus did not contain; `statements` serves a verifier.
 """
 
+import itertools
 import random
+from functools import cache
 
 from ptlearn.pocket import french, world
 
@@ -39,6 +41,7 @@ VERDICTS = {
 }
 STATEMENTS = ("The {aspect} was {adjective}.", "The {aspect} was {adjective}.", "I found the {aspect} {adjective}.",
               "What {adjective_a} {aspect}.", "The {aspect} was really {adjective}.")  # fmt: skip
+NOUN_STATEMENTS = ("{phrase}", "it was {phrase}", "for us it was {phrase}")
 PHRASES = {
     (polarity, kind, about): tuple(
         p.phrase for p in world.SENTIMENT if p.polarity == polarity and p.kind == kind and p.about in (about, "any")
@@ -60,11 +63,28 @@ def _statement(rng: random.Random, polarity: str, about: str) -> str:
     if kind == "clause":
         return _sentence(phrase)
     if kind == "noun_phrase":
-        return _sentence(rng.choice((phrase, f"it was {phrase}", f"for us it was {phrase}")))
-    article = "an" if phrase[0] in "aeiou" else "a"
-    return rng.choice(STATEMENTS).format(
-        aspect=rng.choice(ASPECTS[about]), adjective=phrase, adjective_a=f"{article} {phrase}"
-    )
+        return _sentence(rng.choice(NOUN_STATEMENTS).format(phrase=phrase))
+    return _described(rng.choice(STATEMENTS), rng.choice(ASPECTS[about]), phrase)
+
+
+def _described(statement: str, aspect: str, adjective: str) -> str:
+    article = "an" if adjective[0] in "aeiou" else "a"
+    return statement.format(aspect=aspect, adjective=adjective, adjective_a=f"{article} {adjective}")
+
+
+@cache
+def statements(polarity: str, about: str) -> frozenset[str]:
+    """Every sentence that takes this side in a review: what `opinion` may say, and the verdicts in words.
+
+    >>> {"The plot was superb.", "For us it was a real treat.", "In short, great."} <= statements("positive", "book")
+    True
+    """
+    adjectives, clauses, nouns = (PHRASES[polarity, kind, about] for kind in ("adjective", "clause", "noun_phrase"))
+    said = [*clauses, *(wording.format(phrase=phrase) for wording in NOUN_STATEMENTS for phrase in nouns)]
+    for word, _ in VERDICTS[polarity]:
+        said += [f"this {about} is {word}", f"in short, {word}"]
+    said += [_described(*parts) for parts in itertools.product(STATEMENTS, ASPECTS[about], adjectives)]
+    return frozenset(map(_sentence, said))
 
 
 def opinion(rng: random.Random, polarity: str, about: str, sentences: int) -> str:
