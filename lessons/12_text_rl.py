@@ -31,7 +31,7 @@ from ptlearn.figures import over_seeds
 from ptlearn.models import load_lm, toy_lm
 from ptlearn.pocket import assistant
 from ptlearn.policies import TabularPolicy
-from ptlearn.rollout import action_logprobs, check_behavior, take_rows
+from ptlearn.rollout import action_logprobs, check_behavior, distinct_rows, take_rows
 from ptlearn.text import completions, sample_text
 from ptlearn.text_collection import attempt, collect_text, pay, sampled_scores, text_collector
 from ptlearn.training import fit_sft, train_policy
@@ -64,8 +64,8 @@ torch.set_num_threads(1)  # the tensors are small: a second thread would spend i
 #
 # ## A model and a task
 # The task: sums, `What is 26 + 17?`. The **verifier** reads the last number of the answer and pays 1 if it is right, 0
-# if not. The policy starts from a base model, finetuned briefly on 300 conversations (lesson 03), a few of which are
-# sums.
+# if not; **pass@1** is the share of sampled answers that are right. The policy starts from a base model, finetuned
+# briefly on 300 conversations (lesson 03), half of which are other sums and half differences.
 
 # %%
 base = load_lm(args.model)
@@ -103,7 +103,7 @@ for name, lm in (("base", base), ("SFT", sft)):
 # token, where the verifier pays. Here is one episode.
 
 # %%
-episode = take_rows(tried, torch.tensor([0]))
+episode = take_rows(tried, tried.rewards.sum(1).argmax()[None])  # one that was paid
 words = sft.tokenizer.convert_ids_to_tokens
 print("  t  reads     writes     log π   reward  chosen by the model")
 for t, (read, written) in enumerate(zip(words(episode.observations[0]), words(episode.actions[0]))):
@@ -191,14 +191,17 @@ print(f"{len(chance)} answers, probability {chance.sum():.12f} in all; J = {J:.4
       f"{len(exact)} parameters, |∇J| = {exact.norm():.3f}")  # fmt: skip
 
 
-def score_of(row):
-    """∇ log π of one answer, all parameters end to end."""
-    one = take_rows(every, torch.tensor([row]))
-    found = torch.autograd.grad(action_logprobs(toy, one).sum(), list(toy.parameters()))
-    return torch.cat([gradient.flatten() for gradient in found])
+def answer_scores(policy, rollout, parameters):
+    """∇ log π of each answer by these parameters, end to end: (B, how many). Equal answers are taken once."""
+    first, which = distinct_rows(rollout)
+    found = []
+    for row in first:
+        log_pi = action_logprobs(policy, take_rows(rollout, row[None])).sum()
+        found.append(torch.cat([part.flatten() for part in torch.autograd.grad(log_pi, parameters)]))
+    return torch.stack(found)[which]
 
 
-scores = torch.stack([score_of(row) for row in range(len(chance))])
+scores = answer_scores(toy, every, list(toy.parameters()))
 
 # %%
 squares = (scores**2).sum(1)
@@ -361,8 +364,8 @@ for temperature in (1.0, 0.5):
 
 # %% [markdown]
 # **What you saw.** The wrong run has the *better* training curve: its batches come from a sharper policy than the one
-# that learns. Asked at temperature 1, it is worse. No error, no warning: only the comparison of two numbers that should
-# be the same tells.
+# that learns. Asked at temperature 1, it has learned far less. No error, no warning: only the comparison of two numbers
+# that should be the same tells.
 #
 # ## Learning to add
 # Now properly, over several seeds. An answer is compared with the other answers to the *same* prompt: RLOO, the
@@ -468,23 +471,10 @@ for name in METHODS:
 # model's biases, a small part of its parameters, stand for all of them.
 
 # %%
-def bias_scores(lm, rollout):
-    """∇ log π of each answer by the model's biases: (B, number of biases). Equal answers are taken once."""
-    biases = [p for name, p in lm.named_parameters() if name.endswith("bias")]
-    known, found = {}, []
-    for row in range(len(rollout.mask)):
-        one = take_rows(rollout, torch.tensor([row]))
-        key = tuple(text_of(one)[0].tolist())
-        if key not in known:
-            parts = torch.autograd.grad(action_logprobs(lm, one).sum(), biases)
-            known[key] = torch.cat([part.flatten() for part in parts])
-        found.append(known[key])
-    return torch.stack(found)
-
-
 generator = torch.Generator().manual_seed(args.seed)
 many, _ = collect_text(task, sft, prompts=64, group=args.group, generator=generator)
-S, won = bias_scores(sft, many), pg.episode_returns(many.rewards, many.mask)
+biases = [parameter for name, parameter in sft.named_parameters() if name.endswith("bias")]
+S, won = answer_scores(sft, many, biases), pg.episode_returns(many.rewards, many.mask)
 squares = (S**2).sum(1)
 print(f"{S.shape[1]:,} biases of {sum(p.numel() for p in sft.parameters()):,} parameters")
 for name, which in (("right", won == 1), ("wrong", won == 0)):
@@ -704,7 +694,7 @@ show(figure, alt=f"pass@k against k, before (dotted) and after RL, for three sta
 
 # %% [markdown]
 # **What you saw.** [C41] RL from the base model is not slower. It is nothing: no answer in the format, no reward, a
-# gradient of exactly 0, and the same after a thousand updates. Finetuning is what makes the first success possible.
+# gradient of exactly 0, and so the same model at the next update. Finetuning is what makes the first success possible.
 #
 # After 300 conversations one of 16 answers was right for every sum already, and RL moved the first answer most of the
 # way up to that: it made reliable what the model could do. After 60 it did more. pass@16 rose as well: from the few
@@ -775,8 +765,8 @@ for row, (tokens, changes, start) in zip(rows, credits):
 
 # %% [markdown]
 # **What you saw.** An answer is decided in one or two places; the other tokens are just carried along, and REINFORCE
-# pushes them all the same. Credit by sampling costs 64 answers per token. A critic (lesson 10) is the attempt to
-# get it for one forward pass.
+# pushes them all the same. (64 samples know a probability to about ± 0.06: pale colours may be chance.) Credit by
+# sampling costs 64 answers per token. A critic (lesson 10) is the attempt to get it for one forward pass.
 #
 # ## Lab: silent bugs
 # Four runs. Each differs from the RLOO learner above in one thing, and none raises an error. Look at the symptoms
@@ -901,7 +891,7 @@ bugs = check("12.6", bugs)
 # apart, and `train_policy` would have stopped there; lesson 11 says how it goes on. Run B pulls at all tokens alike,
 # but at the wrong entry: only the exact gradient tells. Run C trains one token of each answer. Run D looks nearly
 # right in the toy world, with four tokens; in an answer of nine, the first gets $0.5^8$ of the last one's weight, and
-# the figure above shows how early a sum can go wrong.
+# the coloured tokens above show how early a sum can go wrong.
 #
 # ## Recap
 # - A token is an action, the prefix is the state, the language model is the policy: the loop, the loss and the

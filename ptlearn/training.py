@@ -171,7 +171,8 @@ def train_policy(
             generator; evaluate, asked for a number before the first update, every `evaluate_every` and after the last;
             checkpoint, a file that is resumed from when it is there; until, tells after an update whether to stop.
     Raises: ValueError naming the update if the rollout is not the policy's own, or a return or gradient is not finite;
-            if beta is negative or has no reference, the reference is of another vocabulary, or a count is below 1.
+            if beta is negative or has no reference, the reference is of another vocabulary, a count is below 1, or the
+            checkpoint is of another run (other parameters or settings; more updates are the same run, gone on with).
     """
     check_reference(policy, reference, beta)
     check_counts(
@@ -182,9 +183,11 @@ def train_policy(
     optimizers = {"policy_adam": torch.optim.Adam(policy.parameters(), lr=lr)}
     if critic is not None:
         optimizers["critic_adam"] = torch.optim.Adam(critic.parameters(), lr=critic_lr)
-    history = History()
-    if checkpoint is not None and checkpoint.exists():
-        history = History(**load_checkpoint(checkpoint, modules, optimizers, {"generator": generator}))
+    run = {
+        "trained": {name: _trained(module) for name, module in modules.items()}, "lr": lr, "critic_lr": critic_lr,
+        "gamma": gamma, "lam": lam, "epochs": epochs, "beta": beta, "clip_norm": clip_norm, "seed": seed,
+    }  # fmt: skip
+    history = History(**_resumed(checkpoint, run, modules, optimizers, {"generator": generator}))
     learn = partial(
         _learn, weigh=weigh, modules=modules, optimizers=optimizers, history=history, gamma=gamma, lam=lam,
         epochs=epochs, micro_batch=micro_batch, reference=reference, beta=beta, clip_norm=clip_norm, atol=atol,
@@ -201,7 +204,8 @@ def train_policy(
             history.record_held_out(number + 1, evaluate(policy))
         over = (until is not None and until(policy, history)) or last
         if checkpoint is not None and (over or (number + 1) % checkpoint_every == 0):
-            save_checkpoint(checkpoint, asdict(history), modules, optimizers, {"generator": generator})
+            state = {"run": run, "history": asdict(history)}
+            save_checkpoint(checkpoint, state, modules, optimizers, {"generator": generator})
         if over:
             break
     return history
@@ -234,6 +238,22 @@ def _learn(
     ratios = torch.where(mask, logprobs - rollout.logprobs, 0).sum(1).exp()
     share = effective_sample_size(ratios) / len(ratios)
     history.record(rollout, gradient_norm=norm, effective_sample_size=share, **numbers)
+
+
+def _resumed(checkpoint: Path | None, run: dict, modules: dict, optimizers: dict, generators: dict) -> dict:
+    """The history in a checkpoint of this run, with everything put back; empty without one."""
+    if checkpoint is None or not checkpoint.exists():
+        return {}
+    saved = read_state(checkpoint).get("run", {})
+    differing = [f"{name} was {saved.get(name)}, now {run[name]}" for name in run if saved.get(name) != run[name]]
+    if differing:
+        raise ValueError(f"checkpoint {checkpoint} is of another run: {'; '.join(differing)}")
+    return load_checkpoint(checkpoint, modules, optimizers, generators)["history"]
+
+
+def _trained(module: nn.Module) -> int:
+    """How many numbers change."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def _kept(checkpoint: Path | None) -> str:
@@ -356,10 +376,10 @@ def fit_sft(
     modules = {"lm": lm} if best is None else {"lm": lm, "best": best}
     run = {
         "examples": len(examples), "checksum": zlib.crc32(repr([tuple(e) for e in examples]).encode()),
-        "trained": sum(parameter.numel() for parameter in parameters), "epochs": epochs, "batch": batch, "lr": lr,
+        "trained": _trained(lm), "epochs": epochs, "batch": batch, "lr": lr,
         "warmup": warmup, "weight_decay": weight_decay, "clip_norm": clip_norm, "seed": seed, "patience": patience,
     }  # fmt: skip
-    history = _resumed(checkpoint, run, modules, optimizer)
+    history = SFTHistory(**_resumed(checkpoint, run, modules, {"adam": optimizer}, {}))
     lm.train()
     try:
         for step in progress(range(len(history.loss), len(plan))):
@@ -410,17 +430,6 @@ def _rows(members: list[Example], packed: int | None) -> list[list[Example]]:
     if packed is None:
         return [[example] for example in members]
     return [[members[i] for i in row] for row in pack(members, packed)]
-
-
-def _resumed(checkpoint: Path | None, run: dict, modules: dict, optimizer: torch.optim.Optimizer) -> SFTHistory:
-    """What a checkpoint of this run has seen, with everything put back; an empty history without one."""
-    if checkpoint is None or not checkpoint.exists():
-        return SFTHistory()
-    saved = read_state(checkpoint).get("run", {})
-    differing = [f"{name} was {saved.get(name)}, now {run[name]}" for name in run if saved.get(name) != run[name]]
-    if differing:
-        raise ValueError(f"checkpoint {checkpoint} is of another run: {'; '.join(differing)}")
-    return SFTHistory(**load_checkpoint(checkpoint, modules, {"adam": optimizer}, {})["history"])
 
 
 def _sft_step(lm, rows, optimizer, history, micro_batch, bf16, clip_norm, seed) -> None:

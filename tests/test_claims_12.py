@@ -15,7 +15,7 @@ from ptlearn.chat import render_all
 from ptlearn.enumeration import enumerate_texts, exact_text_gradient
 from ptlearn.models import load_lm, toy_lm
 from ptlearn.pocket import assistant
-from ptlearn.rollout import action_logprobs, check_behavior, take_rows
+from ptlearn.rollout import action_logprobs, check_behavior, distinct_rows, take_rows
 from ptlearn.text import completions
 from ptlearn.text_collection import attempt, collect_text, pay, sampled_scores, text_collector
 from ptlearn.training import fit_sft, train_policy
@@ -132,6 +132,7 @@ def learned(weigh=by_group, start=None, seed=0, shift=0.0, updates=8, lr=1e-4, g
 
 
 def held_out(lm, samples=2, problems=100):
+    """Rewards of so many answers to each of so many held-out sums."""
     return sampled_scores(TASK, lm, TASK.held_out[:problems], samples=samples, seed=5)
 
 
@@ -178,7 +179,7 @@ def test_c39_disagreement_between_sampler_and_learner_is_seen_at_once():
 
 
 def test_c40_held_out_sums_rise_by_twenty_points_on_five_of_five_seeds():
-    before = float(held_out(finetuned(), samples=8).mean())
+    before = float(held_out(finetuned(), samples=4).mean())
     rises = [float(held_out(learned(seed=seed)[0]).mean()) - before for seed in range(5)]
     assert 0.4 < before < 0.65 and min(rises) >= 0.2, rises
 
@@ -190,9 +191,10 @@ def scored():
     generator = torch.Generator().manual_seed(11)
     rollout, _ = collect_text(TASK, lm, prompts=32, group=4, generator=generator)
     biases = [parameter for name, parameter in lm.named_parameters() if name.endswith("bias")]
-    rows = [take_rows(rollout, torch.tensor([row])) for row in range(len(rollout.mask))]
+    first, which = distinct_rows(rollout)
+    rows = [take_rows(rollout, row[None]) for row in first]
     scores = torch.stack([flat(torch.autograd.grad(action_logprobs(lm, row).sum(), biases)) for row in rows])
-    return scores, rollout
+    return scores[which], rollout
 
 
 def noise(weigh, shift=0.0):
@@ -216,13 +218,17 @@ def test_c40_a_baseline_makes_the_noise_independent_of_the_rewards_zero():
 
 
 def test_c40_with_shifted_rewards_the_baseline_pays_in_learning():
-    plain, shifted = (float(held_out(learned(weigh, shift=3.0)[0]).mean()) for weigh in (by_group, reward_alone))
+    """Where rewards are shifted, the baseline's weights, and with them its run, are those of the rewards as they were."""
+    _, rollout = scored()
+    moved = pay(rollout, (returns_of(rollout) + 3).tolist())
+    torch.testing.assert_close(by_group(moved), by_group(rollout), rtol=0, atol=1e-6)
+    plain, shifted = (float(held_out(lm).mean()) for lm, _ in (learned(seed=0), learned(reward_alone, shift=3.0)))
     assert plain > shifted + 0.08
 
 
 def test_c40_too_large_a_learning_rate_destroys_the_policy_for_good():
-    lm, history = learned(lr=3e-3, updates=6)
-    assert float(held_out(lm).mean()) < 0.1 and history.returns[-1] < 0.1 < 0.4 < history.returns[0]
+    lm, history = learned(lr=3e-3, updates=4)
+    assert float(held_out(lm, samples=1).mean()) < 0.1 and history.returns[-1] < 0.1 < 0.4 < history.returns[0]
     assert history.entropy[-1] > 5 * history.entropy[0]
 
 
@@ -238,11 +244,11 @@ def test_c41_from_the_base_model_there_is_nothing_to_reinforce():
 
 def test_c41_the_start_bounds_what_the_same_learning_reaches():
     results = {}
-    for examples, (lm, _) in ((60, learned(start=finetuned(60), group=8, updates=6)), (300, learned(seed=0))):
+    for examples, (lm, _) in ((60, learned(start=finetuned(60), group=8, updates=5)), (300, learned(seed=0))):
         for when, model in (("before", finetuned(examples)), ("after", lm)):
-            right = (held_out(model, samples=8, problems=50) == 1).sum(1).tolist()
+            right = (held_out(model, samples=8, problems=40) == 1).sum(1).tolist()
             for k in (1, 8):
-                results[examples, when, k] = sum(tasks.pass_at_k(count, 8, k) for count in right) / 50
+                results[examples, when, k] = sum(tasks.pass_at_k(count, 8, k) for count in right) / 40
     assert results[60, "before", 1] < 0.1 and results[60, "after", 1] > results[60, "before", 1] + 0.2
     assert results[300, "after", 1] > results[60, "after", 1] + 0.1
     assert results[300, "before", 8] > 0.9  # RL makes reliable what one of several answers could do

@@ -385,7 +385,7 @@ def test_a_killed_process_resumes_to_the_same_numbers(tmp_path, one_thread):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    done = len(read_state(checkpoint)["returns"])
+    done = len(read_state(checkpoint)["history"]["returns"])
     assert 6 <= done < 40 and done % 6 == 0
     resumed, whole = resumable(checkpoint), resumable(None)
     assert resumed[0] == whole[0] and len(whole[0].returns) == 40 and whole[0].held_out_update[-1] == 40

@@ -20,7 +20,8 @@ def test_the_page_needs_nothing_else(visit):
     HTMLParser().feed(text)
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert text.count("<h2>") == len(tour.STAGES) and "<img alt=" in text
-    for figure in ("in_context_learning.png", "supervised_finetuning.png", "grid_world.png"):
+    for figure in ("in_context_learning.png", "supervised_finetuning.png", "grid_world.png",
+                   "reinforcement_learning_on_text.png"):  # fmt: skip
         assert (visit / figure).read_bytes().startswith(b"\x89PNG")
 
 
@@ -59,6 +60,27 @@ def test_the_agent_of_the_grid_world_learned(visit):
     walked = [int(n) for n in next(value for name, value in cells.items() if name.startswith("steps of")).split(" → ")]
     assert walked[0] > walked[1] >= 20  # the shortest way through the four rooms has 20 steps
     assert "<script" in text
+
+
+def test_the_assistant_learned_to_add_and_kept_the_rest(visit):
+    text, cells = (visit / "tour.html").read_text(encoding="utf-8"), rows(visit)
+    before = float(cells["held-out sums right, before"].split()[0])
+    after = [float(share) for share in cells[f"each of {tour.LEARNERS} seeds"].split()]
+    assert len(after) >= 3 and all(share >= before + 0.2 for share in after)
+    mean = float(next(value for name, value in cells.items() if name.startswith("the same after")).split()[0])
+    assert mean == pytest.approx(sum(after) / len(after), abs=0.01)
+    kept = cells["the ten use cases, before → after (first seed)"].split(" → ")
+    assert float(kept[1].split()[0]) >= float(kept[0]) - 0.1
+    shown = dict(re.findall(r"<pre>(before|after), reward (\d)\n", text))
+    assert shown == {"before": "0", "after": "1"}
+
+
+def test_the_reward_shown_is_that_of_the_sum(visit):
+    text = (visit / "tour.html").read_text(encoding="utf-8")
+    shown = re.findall(r"<pre>(?:before|after), reward (\d)\nWhat is (\d+) \+ (\d+)\?\n<b>(.*?)</b>", text)
+    assert len(shown) == 2
+    for reward, a, b, answer in shown:
+        assert (int(re.findall(r"\d+", answer)[-1]) == int(a) + int(b)) == (reward == "1")
 
 
 def test_html_is_escaped():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ptlearn.checkpoints import read_state
+from ptlearn.checkpoints import read_state, save_checkpoint
 from ptlearn.collection import collect
 from ptlearn.mdp import MDP, exact_gradient, objective, probabilities, state_values
 from ptlearn.policies import FeatureCritic, FeaturePolicy, TabularCritic, TabularPolicy
@@ -144,10 +144,43 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
     whole = run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "killed", die_at=7)
-    assert len(read_state(tmp_path / "killed")["returns"]) == 4
+    assert len(read_state(tmp_path / "killed")["history"]["returns"]) == 4
     resumed = run(tmp_path / "killed")
     assert resumed[3] == 8  # the updates that were missing, and no others
     assert torch.equal(whole[0], resumed[0]) and torch.equal(whole[1], resumed[1]) and whole[2] == resumed[2]
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_more_updates_go_on(tmp_path):
+    path, settings = tmp_path / "run", {"updates": 3, "critic_lr": 0.2, "lam": 0.9, "clip_norm": 5.0}
+
+    def run(states=3, critic=True, **options):
+        policy, critic = TabularPolicy(states, 2), TabularCritic(3) if critic else None
+        before = policy.logits.detach().clone()
+        try:
+            return train_policy(policy, sampled(DELAY), actor_critic(), checkpoint=path, critic=critic,
+                                **settings | options)  # fmt: skip
+        except ValueError:
+            assert torch.equal(policy.logits, before)  # refused before anything is put back
+            raise
+
+    whole = run()
+    others = {
+        "lr": (0.1, 0.2), "critic_lr": (0.2, 0.1), "gamma": (1.0, 0.9), "lam": (0.9, 1.0), "epochs": (1, 2),
+        "clip_norm": (5.0, torch.inf), "seed": (0, 1),
+    }  # fmt: skip
+    for name, (was, now) in others.items():
+        with pytest.raises(ValueError, match=f"^checkpoint .*run is of another run: {name} was {was}, now {now}$"):
+            run(**{name: now})
+    with pytest.raises(ValueError, match="is of another run: beta was 0.0, now 0.5$"):
+        run(beta=0.5, reference=TabularPolicy(3, 2))
+    for changed in ({"states": 4}, {"critic": False}):
+        with pytest.raises(ValueError, match="run: trained was {'policy': 6, 'critic': 3}, now {'policy'"):
+            run(**changed)
+    save_checkpoint(path, {"returns": []}, {}, {}, {})
+    with pytest.raises(ValueError, match="is of another run: trained was None"):
+        run()
+    path.unlink()
+    assert len(run(updates=1).returns) == 1 and run() == whole
 
 
 def test_errors_name_the_update():

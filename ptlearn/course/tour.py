@@ -1,7 +1,6 @@
 """`ptlearn tour`: the course in miniature, measured while you wait, on one page that needs no network.
 
-A stage measures something and returns a Section; the page is the sections in order. Later parts of the course add
-their stage to STAGES.
+A stage measures something and returns a Section; the page is the sections of STAGES in order.
 """
 
 import argparse
@@ -103,7 +102,7 @@ SAID = ("generation", "open qa", "chat")
 
 def supervised_finetuning(lm) -> Section:
     """Examples of requests and responses make an assistant of a base model (C08, C09)."""
-    asked, before, after, said = _assistant(lm)
+    asked, before, after, said, _ = _assistant(lm)
     shown = [next(index for index, request in enumerate(asked) if request.use_case == name) for name in SAID]
     return Section(
         "Examples make an assistant of it",
@@ -122,7 +121,7 @@ def low_rank_adaptation(lm) -> Section:
     from ptlearn.memory import count_parameters
     from ptlearn.parameter_efficient import lora, switch_adapter
 
-    asked, _, full, _ = _assistant(lm)
+    asked, _, full, _, _ = _assistant(lm)
     narrow = lora(copy.deepcopy(lm), **LORA)
     trained, every = count_parameters(narrow)
     with _one_thread():
@@ -146,7 +145,7 @@ def low_rank_adaptation(lm) -> Section:
 
 @functools.cache
 def _assistant(lm):
-    """Requests, the base's scores, the finetuned model's, and what it said: both stages on finetuning need them."""
+    """Requests, the base's scores, the finetuned model's, what it said, and itself: three stages need them."""
     from ptlearn.pocket import assistant
 
     asked = assistant.held_out_requests(EACH, seed=7)
@@ -155,7 +154,7 @@ def _assistant(lm):
         _, before = _responses(lm, asked)
         _finetune(tuned, lr=1e-3)
         said, after = _responses(tuned, asked)
-    return asked, before, after, said
+    return asked, before, after, said, tuned
 
 
 def _finetune(lm, lr: float) -> None:
@@ -292,6 +291,91 @@ def _learning_figure(curves: list[list[float]]) -> tuple[bytes, str]:
     )
 
 
+# learners, updates of each, and after how many it is asked; different sums in an update, answers to each
+LEARNERS, STEPS, ASKED_EVERY, SUMS, ANSWERS = 3, 8, 2, 12, 8
+
+
+def reinforcement_learning_on_text(lm) -> Section:
+    """The assistant learns to add from a reward for right answers alone (C39, C40)."""
+    from ptlearn import tasks
+    from ptlearn.figures import over_seeds
+    from ptlearn.prompting import wilson
+
+    task = tasks.arithmetic()
+    asked, _, overall, _, tuned = _assistant(lm)
+    with _one_thread():
+        learned = [_learn_to_add(tuned, task, seed) for seed in progress(range(LEARNERS), "sums")]
+        _, still = _responses(learned[0][0], asked)
+        samples = _a_sum_before_and_after(task, tuned, learned[0][0])
+    curves = [curve for _, curve in learned]
+    before, ends = wilson(curves[0][0], len(task.held_out)), [curve[-1] for curve in curves]
+    return Section(
+        "Told only right or wrong, it learns to add",
+        f"The assistant from above gets {before.mean:.0%} of new sums right. Now it tries {SUMS} sums at a time, "
+        f"each {ANSWERS} times; a verifier pays 1 where the last number is right, and nobody shows it a solution. The "
+        "rest is the same function that taught the agent to walk: a token is a step, and the text so far is the place "
+        "where it stands. The sum shown is the first of the test that was wrong before and is right now.",
+        samples,
+        [
+            ("held-out sums right, before", str(before)),
+            (f"the same after {STEPS * SUMS * ANSWERS:,} answers of its own", str(over_seeds(ends))),
+            (f"each of {LEARNERS} seeds", " ".join(f"{end:.2f}" for end in ends)),
+            ("the ten use cases, before → after (first seed)", f"{overall['overall'].mean:.2f} → {still['overall']}"),
+        ],
+        _sums_figure(curves),
+    )
+
+
+def _learn_to_add(lm, task, seed: int):
+    """RLOO on one seed: (a model that has learned, share of held-out sums right from the start to the end)."""
+    from ptlearn.policy_gradient import episode_returns, leave_one_out, prompt_groups
+    from ptlearn.text_collection import sampled_scores, text_collector
+    from ptlearn.training import train_policy
+
+    def weigh(rollout, *_):
+        returns = episode_returns(rollout.rewards, rollout.mask)
+        groups = prompt_groups(rollout.observations, rollout.mask)
+        return (returns - leave_one_out(returns, groups=groups))[:, None] * rollout.mask
+
+    learner = copy.deepcopy(lm)
+    history = train_policy(
+        learner, text_collector(task, prompts=SUMS, group=ANSWERS), weigh, updates=STEPS, lr=2e-4, clip_norm=1.0,
+        seed=seed, evaluate=lambda learner: float(sampled_scores(task, learner).mean()), evaluate_every=ASKED_EVERY,
+    )  # fmt: skip
+    return learner, history.held_out
+
+
+def _a_sum_before_and_after(task, before, after) -> list[tuple[str, str]]:
+    """The likeliest answers of both to a held-out sum, with their rewards."""
+    from ptlearn.pocket import assistant
+
+    problems = task.held_out[:50]
+    old, new = (assistant.respond(lm, [problem.prompt for problem in problems]) for lm in (before, after))
+    gains = [problem.score(b) - problem.score(a) for problem, a, b in zip(problems, old, new, strict=True)]
+    row = gains.index(max(gains))
+    problem = problems[row]
+    return [(f"{when}, reward {problem.score(text):.0f}\n{problem.prompt}\n", text)
+            for when, text in (("before", old[row]), ("after", new[row]))]  # fmt: skip
+
+
+def _sums_figure(curves: list[list[float]]) -> tuple[bytes, str]:
+    from matplotlib.figure import Figure
+
+    from ptlearn import figures
+
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    answers = [SUMS * ANSWERS * updates for updates in range(0, STEPS + 1, ASKED_EVERY)]
+    figures.learning_curves(axes, answers, curves, f"RLOO, {LEARNERS} seeds")
+    axes.set(title="Learning to add", xlabel="own answers, each told right or wrong",
+             ylabel="held-out sums right", ylim=(0, 1.02), xticks=answers)  # fmt: skip
+    axes.legend(loc="lower right")
+    return _png(figure), (
+        f"Share of held-out sums right against the number of own answers learned from, {LEARNERS} seeds: from "
+        f"{curves[0][0]:.2f} to between {min(c[-1] for c in curves):.2f} and {max(c[-1] for c in curves):.2f}."
+    )
+
+
 def _png(figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
@@ -300,6 +384,7 @@ def _png(figure) -> bytes:
 
 STAGES: tuple[Callable[..., Section], ...] = (
     base_model, in_context_learning, supervised_finetuning, low_rank_adaptation, grid_world,
+    reinforcement_learning_on_text,
 )  # fmt: skip
 
 PAGE = """<!doctype html>

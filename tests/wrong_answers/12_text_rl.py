@@ -56,6 +56,24 @@ def end_of_text(p, c, steps):
     return between(steps, p - 1, c)
 
 
+def as_numbers(p, c, steps):
+    return between(steps, p - 1, p - 1 + c).float()
+
+
+def either(p, c, steps):
+    t = torch.arange(steps)
+    return (t >= p[:, None] - 1) | (t < p[:, None] - 1 + c[:, None])
+
+
+def swapped(p, c, steps):
+    return between(steps, c - 1, c - 1 + p)
+
+
+def with_changed_lengths(p, c, steps):
+    p -= 1
+    return between(steps, p, p + c)
+
+
 def by_loop(p, c, steps):
     mask = torch.zeros(len(p), steps, dtype=torch.bool)
     for row, (prompt, completion) in enumerate(zip(p.tolist(), c.tolist())):
@@ -114,6 +132,56 @@ def smallest(logits, tokens, recorded, mask):
 
 def squared(logits, tokens, recorded, mask):
     return (gaps(logits, tokens, recorded)[mask] ** 2).max()
+
+
+def multiplied_away(logits, tokens, recorded, mask):
+    return (gaps(logits, tokens, recorded) * mask).abs().max()
+
+
+def lowest(logits, tokens, recorded, mask):
+    return -gaps(logits, tokens, recorded)[mask].min()
+
+
+def of_axis(logits, tokens, recorded, mask, axis):
+    return (logits.log_softmax(axis).gather(-1, tokens[:, 1:, None])[..., 0] - recorded)[mask].abs().max()
+
+
+def over_steps(logits, tokens, recorded, mask):
+    return of_axis(logits, tokens, recorded, mask, 1)
+
+
+def over_texts(logits, tokens, recorded, mask):
+    return of_axis(logits, tokens, recorded, mask, 0)
+
+
+def of_whole_texts(logits, tokens, recorded, mask):
+    return torch.where(mask, gaps(logits, tokens, recorded), 0).sum(1).abs().max()
+
+
+def of_each_text(logits, tokens, recorded, mask):
+    return torch.where(mask, gaps(logits, tokens, recorded), 0).abs().max(1).values
+
+
+def of_each_step(logits, tokens, recorded, mask):
+    return gaps(logits, tokens, recorded)[mask].abs()
+
+
+def likeliest(logits, tokens, recorded, mask):
+    return (logits.log_softmax(-1).max(-1).values - recorded)[mask].abs().max()
+
+
+def of_probabilities(logits, tokens, recorded, mask):
+    return ((gaps(logits, tokens, recorded) + recorded).exp() - recorded.exp())[mask].abs().max()
+
+
+def by_cross_entropy(logits, tokens, recorded, mask):
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+    return (losses + recorded)[mask].abs().max().item()
+
+
+def by_one_hot(logits, tokens, recorded, mask):
+    chosen = torch.nn.functional.one_hot(tokens[:, 1:], logits.shape[-1]).to(logits)
+    return torch.where(mask, torch.einsum("btv,btv->bt", logits.log_softmax(-1), chosen) - recorded, 0).abs().max()
 
 
 def step_by_step(logits, tokens, recorded, mask):
@@ -193,6 +261,62 @@ def shared_out(returns, groups, mask):
     return advantages(returns, groups)[:, None] * mask / mask.sum(1, keepdim=True)
 
 
+def equals_left_out(returns, groups, mask):
+    result = []
+    for i, own in enumerate(returns):
+        others = [x for x in returns[groups == groups[i]] if x != own]
+        result.append(own - sum(others) / max(1, len(others)))
+    return torch.stack(result)[:, None] * mask
+
+
+def not_put_back(returns, groups, mask):
+    order = groups.argsort(stable=True)
+    return advantages(returns[order], groups[order])[:, None] * mask
+
+
+def while_changing(returns, groups, mask):
+    for i in range(len(returns)):
+        others = [returns[j] for j in range(len(returns)) if j != i and groups[j] == groups[i]]
+        returns[i] -= sum(others) / len(others)
+    return returns[:, None] * mask
+
+
+def last_token(returns, groups, mask):
+    return advantages(returns, groups)[:, None] * (mask & (mask.cumsum(1) == mask.sum(1, keepdim=True)))
+
+
+def outside(returns, groups, mask):
+    return advantages(returns, groups)[:, None] * ~mask
+
+
+def over_deviation(returns, groups, mask):
+    spread = torch.stack([returns[groups == group].std() for group in groups])
+    return (advantages(returns, groups) / spread)[:, None] * mask
+
+
+def grpo_biased(returns, groups, mask):
+    same = [returns[groups == group] for group in groups]
+    rows = [(x - group.mean()) / group.std(correction=0) for x, group in zip(returns, same)]
+    return torch.stack(rows)[:, None] * mask
+
+
+def of_other_groups(returns, groups, mask):
+    others = (groups[:, None] != groups).to(returns)
+    return (returns - others @ returns / others.sum(1))[:, None] * mask
+
+
+def less_the_sum(returns, groups, mask):
+    total, _ = sums(returns, groups)
+    return (returns - (total - returns))[:, None] * mask
+
+
+def by_einsum(returns, groups, mask):
+    _, inverse, counts = groups.unique(return_inverse=True, return_counts=True)
+    total = torch.zeros(len(counts), dtype=returns.dtype).index_add(0, inverse, returns)
+    own = returns - (total[inverse] - returns) / (counts[inverse] - 1)
+    return torch.einsum("b,bt->bt", own, mask.to(returns)).numpy()
+
+
 def loop_rloo(returns, groups, mask):
     result = torch.zeros(mask.shape, dtype=returns.dtype)
     for i in range(len(returns)):
@@ -260,6 +384,54 @@ def by_room_alone(values, mask, room):
     return three(values, mask, room, constant=lambda kept: kept.sum() / room)
 
 
+def with_padding_times_zero(values, mask, room):
+    kept = values * mask
+    return {
+        "constant": kept.sum() / len(values) / room,
+        "sequence": (kept.sum(1) / mask.sum(1)).mean(),
+        "token": kept.sum() / mask.sum(),
+    }
+
+
+def without_names(values, mask, room):
+    return tuple(three(values, mask, room).values())
+
+
+def under_another_name(values, mask, room):
+    found = three(values, mask, room)
+    return {"constant": found["constant"], "sequence": found["sequence"], "tokens": found["token"]}
+
+
+def each_row(values, mask, room):
+    return three(values, mask, room, sequence=lambda kept: kept.sum(1) / mask.sum(1))
+
+
+def by_longest(values, mask, room):
+    return three(values, mask, room, constant=lambda kept: kept.sum() / len(kept) / mask.sum(1).max())
+
+
+def as_losses(values, mask, room):
+    return {name: -value for name, value in three(values, mask, room).items()}
+
+
+def tokens_by_answers(values, mask, room):
+    return three(values, mask, room, token=lambda kept: kept.sum() / len(kept))
+
+
+def with_changed_values(values, mask, room):
+    values[~mask] = 0
+    return three(values, mask, room)
+
+
+def on_lists(values, mask, room):
+    rows = [[x for x, chosen in zip(*pair) if chosen] for pair in zip(values.tolist(), mask.tolist())]
+    return {
+        "constant": sum(map(sum, rows)) / (len(rows) * room),
+        "sequence": sum(sum(row) / len(row) for row in rows) / len(rows),
+        "token": sum(map(sum, rows)) / sum(map(len, rows)),
+    }
+
+
 def row_after_row(values, mask, room):
     rows = [values[row, kept] for row, kept in enumerate(mask)]
     return {
@@ -304,6 +476,38 @@ def any_sample(c, n, k):
     return float(c > 0)
 
 
+def drawn(c, n, draws, falling=(1, 1)):
+    return 1 - math.prod(max(n - c - falling[0] * d, 0) / max(n - falling[1] * d, 1) for d in draws)
+
+
+def from_one(c, n, k):
+    return drawn(c, n, range(1, k))
+
+
+def one_draw_less(c, n, k):
+    return drawn(c, n, range(k - 1))
+
+
+def one_draw_more(c, n, k):
+    return drawn(c, n, range(k + 1))
+
+
+def wrong_ones_stay(c, n, k):
+    return drawn(c, n, range(k), (0, 1))
+
+
+def samples_stay(c, n, k):
+    return drawn(c, n, range(k), (1, 0))
+
+
+def not_all_right(c, n, k):
+    return 1 - math.comb(c, k) / math.comb(n, k)
+
+
+def by_counting(c, n, k):
+    return sum(math.comb(c, i) * math.comb(n - c, k - i) for i in range(1, min(c, k) + 1)) / math.comb(n, k)
+
+
 def by_combinations(c, n, k):
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
@@ -326,6 +530,10 @@ WRONG = {
         (prompt_alone, "True at the prompt"),
         (without_prompt_length, "length is ignored"),
         (end_of_text, "taken for the end of the text"),
+        (as_numbers, "True and False are expected"),
+        (either, "everything is True"),
+        (swapped, "swapped"),
+        (with_changed_lengths, "changed in place"),
     ],
     "12.2": [
         (signed, "sign is kept"),
@@ -338,6 +546,15 @@ WRONG = {
         (probabilities, "take the logarithm"),
         (smallest, "smallest"),
         (squared, "squared"),
+        (multiplied_away, "0 times infinity"),
+        (lowest, "sign is turned, not dropped"),
+        (over_steps, "softmax goes over the steps"),
+        (over_texts, "softmax goes over the texts"),
+        (of_whole_texts, "whole texts are compared"),
+        (of_each_text, "one number per text"),
+        (of_each_step, "one number per step"),
+        (likeliest, "the likeliest token is scored"),
+        (of_probabilities, "probabilities are subtracted"),
     ],
     "12.3": [
         (with_itself, "the mean includes the row itself"),
@@ -352,6 +569,15 @@ WRONG = {
         (filled, "filled everywhere"),
         (per_row, "one number per row"),
         (shared_out, "shared out"),
+        (equals_left_out, "all equal returns are left out"),
+        (not_put_back, "not put back"),
+        (while_changing, "changed in place"),
+        (last_token, "last token alone"),
+        (outside, "the mask is turned round"),
+        (over_deviation, "standard deviation too"),
+        (grpo_biased, "GRPO"),
+        (of_other_groups, "the other groups"),
+        (less_the_sum, "sum is subtracted"),
     ],
     "12.4": [
         (by_answers, "constant: divided by the answers alone"),
@@ -363,6 +589,14 @@ WRONG = {
         (padding_in_tokens, "token: divided by B times T"),
         (tokens_as_rows, "token: the mean of the rows' means"),
         (never_masked, "constant: prompt and padding are summed"),
+        (with_padding_times_zero, "constant: not a number"),
+        (without_names, "expected ['constant', 'sequence', 'token']"),
+        (under_another_name, "result has ['constant', 'sequence', 'tokens']"),
+        (each_row, "sequence: one number per row"),
+        (by_longest, "constant: divided by B times the longest"),
+        (as_losses, "constant: the sign is turned"),
+        (tokens_by_answers, "token: divided by the number of answers"),
+        (with_changed_values, "changed in place"),
     ],
     "12.5": [
         (with_putting_back, "with putting back"),
@@ -373,6 +607,12 @@ WRONG = {
         (all_wrong, "all k are wrong"),
         (exactly_one, "exactly one"),
         (any_sample, "pass@n"),
+        (from_one, "first draw is missing"),
+        (one_draw_less, "one draw too few"),
+        (one_draw_more, "one draw too many"),
+        (wrong_ones_stay, "wrong ones left does not fall"),
+        (samples_stay, "samples left does not fall"),
+        (not_all_right, "complement of all wrong"),
     ],
     "12.6": [
         ({"A": "temperature", "B": "shift", "C": "first token", "D": "discount"}, "A: 'temperature'"),
@@ -385,9 +625,9 @@ WRONG = {
 }
 RIGHT = {
     "12.1": [by_loop, shifted_down],
-    "12.2": [step_by_step],
-    "12.3": [loop_rloo, rescaled_mean],
-    "12.4": [row_after_row],
-    "12.5": [by_combinations, as_a_product],
+    "12.2": [step_by_step, by_cross_entropy, by_one_hot],
+    "12.3": [loop_rloo, rescaled_mean, by_einsum],
+    "12.4": [row_after_row, on_lists],
+    "12.5": [by_combinations, as_a_product, by_counting],
     "12.6": [{"D": "Discount", "C": "first token", "B": "shift", "A": "stale sampler"}],
 }

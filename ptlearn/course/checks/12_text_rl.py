@@ -10,6 +10,19 @@ from ptlearn.course.diagnosis import differences, misnamed
 from ptlearn.course.exercise import Exercise
 from ptlearn.tasks import pass_at_k
 
+
+def untouched(answer, *inputs):
+    """What the answer returns, or a ValueError where it changed a tensor that it was given."""
+    import torch
+
+    before = [value.clone() if torch.is_tensor(value) else value for value in inputs]
+    result = answer(*inputs)
+    for number, (old, new) in enumerate(zip(before, inputs), 1):
+        if torch.is_tensor(new) and not torch.equal(old, new):
+            raise ValueError(f"argument {number} was changed in place: whoever called goes on with it, so make a copy")
+    return result
+
+
 # 12.1 Where the model acted ------------------------------------------------------------------------------------------
 
 
@@ -32,11 +45,13 @@ def drive_mask(answer, case):
     import torch
 
     prompts, completions = torch.tensor(case["prompts"]), torch.tensor(case["completions"])
-    result = torch.as_tensor(answer(prompts, completions, case["steps"]))
-    return result.int().tolist() if result.dtype == torch.bool else result
+    result = torch.as_tensor(untouched(answer, prompts, completions, case["steps"]))
+    return result.int().tolist() if result.dtype == torch.bool else str(result.dtype)
 
 
 def verify_mask(case, data):
+    if isinstance(data, str):
+        return f"the mask is of type {data}: True and False are expected, as comparisons give them"
     pairs, steps = list(zip(case["prompts"], case["completions"])), range(case["steps"])
 
     def by(rule):
@@ -66,6 +81,10 @@ def verify_mask(case, data):
         "completion_lengths is taken for the end of the text: it counts the completion alone": (
             by(lambda t, p, c: p - 1 <= t < c)
         ),
+        "prompt_lengths and completion_lengths are swapped": by(lambda t, p, c: c - 1 <= t < c - 1 + p),
+        "everything is True: a step counts from the first token on and before the end, both at once (&)": (
+            by(lambda t, p, c: True)
+        ),
     }
     return differences(data, expected, mistakes)
 
@@ -84,22 +103,23 @@ def disagreement(logits, tokens, recorded, mask):
 
 
 def agreement_cases(rng):
-    """The record is the learner's own, moved: most at one step downwards; padding holds anything."""
+    """The record is the learner's own, moved: most at one step, upwards, then downwards; padding holds anything."""
     cases = []
-    for _ in range(2):
+    for sign, anything in ((1, -40.0), (-1, -math.inf)):
         logits = [rows(rng, (4, 5), -2.0, 2.0) for _ in range(2)]
-        tokens = [[rng.randrange(5) for _ in range(5)] for _ in range(2)]
+        tokens = [rng.sample(range(5), 5) for _ in range(2)]
         mask = [[False, True, True, True], [False, True, True, False]]
         recorded = [
             [log_softmax(logits[b][t])[tokens[b][t + 1]] + rng.uniform(-0.2, 0.2) for t in range(4)] for b in range(2)
         ]
-        recorded[0][2] += rng.uniform(0.6, 0.8)
-        recorded[1][3] = recorded[0][0] = -40.0
+        recorded[0][2] += sign * rng.uniform(0.6, 0.8)
+        recorded[1][3] = recorded[0][0] = anything
         cases.append({"logits": logits, "tokens": tokens, "recorded": recorded, "mask": mask})
     return cases
 
 
 def log_softmax(row):
+    """Logits as log-probabilities."""
     total = math.log(sum(math.exp(x) for x in row))
     return [x - total for x in row]
 
@@ -108,7 +128,7 @@ def drive_agreement(answer, case):
     import torch
 
     logits, recorded, mask = tensors(case, "logits", "recorded", "mask")
-    return float(answer(logits, torch.tensor(case["tokens"]), recorded, mask))
+    return untouched(answer, logits, torch.tensor(case["tokens"]), recorded, mask)
 
 
 def verify_agreement(case, data):
@@ -119,10 +139,18 @@ def verify_agreement(case, data):
     def apart(b, t, shift=1, score=log_softmax):
         return score(logits[b][t])[tokens[b][t + shift]] - recorded[b][t]
 
+    def across(b, t, normalizers):
+        return logits[b][t][tokens[b][t + 1]] - math.log(sum(math.exp(x) for x in normalizers)) - recorded[b][t]
+
+    def written(b, t):
+        return log_softmax(logits[b][t])[tokens[b][t + 1]]
+
     gaps = [apart(b, t) for b, t in acted]
     sizes = [abs(gap) for gap in gaps]
     mistakes = {
+        "not a number: 0 times infinity. Padding may hold anything, so select with [mask] or torch.where": math.nan,
         "the sign is kept: the record may be too high as well as too low, so take absolute values": max(gaps),
+        "the sign is turned, not dropped: the record may be too low as well as too high": -min(gaps),
         "the average: one step that is far off must not hide among the others, take the largest": (
             sum(sizes) / len(sizes)
         ),
@@ -140,6 +168,25 @@ def verify_agreement(case, data):
         ),
         "the smallest difference: one step that agrees says nothing, take the largest": min(sizes),
         "squared: the difference is asked for, in nats": max(size**2 for size in sizes),
+        "whole texts are compared: the difference of one token is asked for": (
+            max(abs(sum(apart(b, t) for t in range(4) if mask[b][t])) for b in range(2))
+        ),
+        "one number per text: the largest of all is asked for": (
+            [max(abs(apart(b, t)) for t in range(4) if mask[b][t]) for b in range(2)]
+        ),
+        "one number per step: the largest of all is asked for": sizes,
+        "softmax goes over the steps: over the vocabulary, the last axis": max(
+            abs(across(b, t, [logits[b][other][tokens[b][t + 1]] for other in range(4)])) for b, t in acted
+        ),
+        "softmax goes over the texts: over the vocabulary, the last axis": max(
+            abs(across(b, t, [logits[other][t][tokens[b][t + 1]] for other in range(2)])) for b, t in acted
+        ),
+        "the likeliest token is scored: the one that was written is asked for": max(
+            abs(max(log_softmax(logits[b][t])) - recorded[b][t]) for b, t in acted
+        ),
+        "probabilities are subtracted: the difference of their logarithms is asked for": max(
+            abs(math.exp(written(b, t)) - math.exp(recorded[b][t])) for b, t in acted
+        ),
     }
     return differences(data, max(sizes), mistakes)
 
@@ -155,10 +202,11 @@ def rloo_weights(returns, groups, mask):
 
 
 def rloo_cases(rng):
-    """Groups of 3 and 4, in order and mixed; ragged rows with a prompt."""
+    """Groups of 3 and 4, in order and mixed, the second with returns of 0 and 1; ragged rows with a prompt."""
     cases = []
-    for groups in ([0, 0, 0, 1, 1, 1, 1], [4, 2, 4, 2, 2, 4, 2]):
-        returns = [round(rng.uniform(0, 1) + (2 if group in (1, 4) else 0), 3) for group in groups]
+    mixed = [4, 2, 4, 2, 2, 4, 2]
+    for groups, right in (([0, 0, 0, 1, 1, 1, 1], None), (mixed, [1, 0, 0, 1, 0, 1, 0]), (mixed, None)):
+        returns = right or [round(rng.uniform(0, 1) + (2 if group in (1, 4) else 0), 3) for group in groups]
         lengths = [rng.randint(1, 3) for _ in groups]
         mask = [[1 <= t <= length for t in range(5)] for length in lengths]
         cases.append({"returns": returns, "groups": groups, "mask": mask})
@@ -169,7 +217,7 @@ def drive_rloo(answer, case):
     import torch
 
     returns, mask = tensors(case, "returns", "mask")
-    return answer(returns, torch.tensor(case["groups"]), mask)
+    return untouched(answer, returns, torch.tensor(case["groups"]), mask)
 
 
 def verify_rloo(case, data):
@@ -189,7 +237,19 @@ def verify_rloo(case, data):
     def others(i):
         return (sum(mates(i)) - returns[i]) / (len(mates(i)) - 1)
 
+    def unlike(i):
+        kept = [x for x in mates(i) if x != returns[i]]
+        return sum(kept) / len(kept) if kept else 0.0
+
+    def strangers(i):
+        kept = [returns[j] for j in range(count) if groups[j] != groups[i]]
+        return sum(kept) / len(kept)
+
+    def biased(values):
+        return math.sqrt(sum((x - sum(values) / len(values)) ** 2 for x in values) / len(values))
+
     advantages = by(lambda i: returns[i] - others(i))
+    order = sorted(range(count), key=groups.__getitem__)
     expected = spread(advantages, mask)
     everything = [[x] * len(mask[0]) for x in advantages]
     wrong = {
@@ -211,11 +271,31 @@ def verify_rloo(case, data):
         "divided by the standard deviation: that is GRPO's advantage, with the row itself in the mean": (
             by(lambda i: (returns[i] - sum(mates(i)) / len(mates(i))) / deviation(mates(i)))
         ),
+        "divided by the standard deviation: GRPO's advantage": (
+            by(lambda i: (returns[i] - sum(mates(i)) / len(mates(i))) / biased(mates(i)))
+        ),
+        "divided by the group's standard deviation too: the difference alone is asked for": (
+            by(lambda i: advantages[i] / deviation(mates(i)))
+        ),
         "no baseline in it: this is the return itself": list(returns),
+        "the others' sum is subtracted: their mean is asked for": by(lambda i: 2 * returns[i] - sum(mates(i))),
+        "all equal returns are left out of the others: leave out the row itself, whatever the others got": (
+            by(lambda i: returns[i] - unlike(i))
+        ),
+        "the baseline comes from the other groups: it is the mean of the same group": (
+            by(lambda i: returns[i] - strangers(i))
+        ),
+        "sorted by group and not put back: weights belong to other rows": [advantages[i] for i in order],
     }
     mistakes = {text: spread(values, mask) for text, values in wrong.items()}
     mistakes["filled everywhere: prompt and padding have weight 0, so multiply with mask"] = everything
     mistakes["one number per row: write it on each chosen token, (B, T)"] = advantages
+    mistakes["on the last token alone: every chosen token of the row has the weight"] = [
+        [x if m and not any(row[t + 1 :]) else 0.0 for t, m in enumerate(row)] for x, row in zip(advantages, mask)
+    ]
+    mistakes["the mask is turned round: prompt and padding have weight 0"] = [
+        [0.0 if m else x for m in row] for x, row in zip(advantages, mask)
+    ]
     mistakes["shared out over the tokens: each of them gets the whole weight"] = [
         [x / sum(row) if m else 0.0 for m in row] for x, row in zip(advantages, mask)
     ]
@@ -241,16 +321,20 @@ def normalized(values, mask, room):
 
 
 def normalizing_cases(rng):
+    """Three lengths; in the second case prompt and padding hold what cannot be multiplied away."""
     cases = []
-    for lengths in ([5, 2, 1], [3, 4, 1]):
+    for lengths, anything in (([5, 2, 1], None), ([3, 4, 1], -math.inf)):
         mask = [[1 <= t <= length for t in range(6)] for length in lengths]
-        cases.append({"values": rows(rng, (3, 6), 0.5, 3.0), "mask": mask, "room": 8})
+        values = rows(rng, (3, 6), 0.5, 3.0)
+        if anything:
+            values = [[x if m else anything for x, m in zip(row, flags)] for row, flags in zip(values, mask)]
+        cases.append({"values": values, "mask": mask, "room": 8})
     return cases
 
 
 def drive_normalizing(answer, case):
     values, mask = tensors(case, "values", "mask")
-    return {name: float(value) for name, value in answer(values, mask, case["room"]).items()}
+    return untouched(answer, values, mask, case["room"])
 
 
 def verify_normalizing(case, data):
@@ -263,17 +347,24 @@ def verify_normalizing(case, data):
         "sequence": sum(sum(row) / len(row) for row in kept) / count,
         "token": total / tokens,
     }
+    if not isinstance(data, dict) or set(data) != set(right):
+        return differences(data, right)
+    longest, means = max(map(len, kept)), [sum(row) / len(row) for row in kept]
     wrong = {
         ("constant", "divided by the answers alone: by B times room"): total / count,
         ("constant", "divided by the room alone: by B times room"): total / room,
         ("constant", "divided by B times T: T depends on the longest text of the batch, room does not"): (
             total / (count * columns)
         ),
+        ("constant", "divided by B times the longest answer: that depends on the sample, room does not"): (
+            total / (count * longest)
+        ),
         ("constant", "prompt and padding are summed: cut them off with mask"): filled / (count * room),
         ("sequence", "each row is divided by T, padding included: by its own number of tokens"): (
             total / (count * columns)
         ),
-        ("sequence", "summed over rows: take the mean of the rows' means"): sum(sum(row) / len(row) for row in kept),
+        ("sequence", "summed over rows: take the mean of the rows' means"): sum(means),
+        ("sequence", "one number per row: take their mean"): means,
         ("sequence", "the mean over all tokens: every row counts alike here, however long it is"): total / tokens,
         ("sequence", "prompt and padding are summed: cut them off with mask"): (
             sum(sum(row) / len(short) for row, short in zip(case["values"], kept)) / count
@@ -285,7 +376,13 @@ def verify_normalizing(case, data):
         ("token", "the mean of the rows' means: every token counts alike here"): right["sequence"],
         ("token", "prompt and padding are averaged too: only where mask is True"): filled / (count * columns),
         ("token", "prompt and padding are summed: cut them off with mask"): filled / tokens,
+        ("token", "divided by the number of answers: by that of tokens"): total / count,
     }
+    for name, value in right.items():
+        wrong[name, "the sign is turned: nothing is minimised here"] = -value
+        wrong[name, "not a number: 0 times infinity. Padding may hold anything, so cut it off with torch.where"] = (
+            math.nan
+        )
     mistakes = {f"{name}: {text}": {**data, name: value} for (name, text), value in wrong.items()}
     for name in right:  # the first that is off, alone, so that each is told its own mistake
         fits = {text: said for text, said in mistakes.items() if text.startswith(f"{name}: ")}
@@ -302,7 +399,7 @@ def verify_normalizing(case, data):
 
 def passing_cases(rng):
     """Many problems at once, and with few wrong ones, where not all k can be wrong; the last one is a large n."""
-    some = [(3, rng.randint(11, 13), 2), (9, 11, 3), (0, 5, 2), (5, 5, 1), (rng.randint(2, 7), 16, 1)]
+    some = [(3, rng.choice((11, 13)), 3), (9, 11, 3), (0, 5, 2), (5, 5, 1), (rng.randint(2, 7), 16, 1)]
     return [{"successes": c, "samples": n, "k": k} for c, n, k in (*some, (3, 2000, 100))]
 
 
@@ -313,6 +410,10 @@ def drive_passing(answer, case):
 def verify_passing(case, data):
     c, n, k = case["successes"], case["samples"], case["k"]
     expected = 1 - math.comb(n - c, k) / math.comb(n, k)
+
+    def by(wrong, of, draws=range(k)):
+        return 1 - math.prod(max(wrong(draw), 0) / max(of(draw), 1) for draw in draws)
+
     mistakes = {
         "1 - (1 - c/n)^k draws with putting back and is biased: draw without": 1 - (1 - c / n) ** k,
         "this is pass@1, c / n: k is not used": c / n,
@@ -323,7 +424,15 @@ def verify_passing(case, data):
         "(c/n)^k, all k are right: at least one of them is asked for": (c / n) ** k,
         "(1 - c/n)^k, all k are wrong: take the complement": (1 - c / n) ** k,
         "exactly one of k is right: at least one is asked for": (c * math.comb(n - c, k - 1) / math.comb(n, k)),
-        "1 if any sample was right: that is pass@n, whatever k": float(c > 0),
+        "1 if any sample was right: that is pass@n, whatever k (or // rounded down)": float(c > 0),
+        "all k right, and the complement: at least one right is the complement of all wrong": (
+            1 - math.comb(c, k) / math.comb(n, k)
+        ),
+        "the first draw is missing: k draws begin at 0": by(lambda d: n - c - d, lambda d: n - d, range(1, k)),
+        "one draw too few: k of them": by(lambda d: n - c - d, lambda d: n - d, range(k - 1)),
+        "one draw too many: k of them": by(lambda d: n - c - d, lambda d: n - d, range(k + 1)),
+        "the number of wrong ones left does not fall: each draw takes one": by(lambda d: n - c, lambda d: n - d),
+        "the number of samples left does not fall: each draw takes one": by(lambda d: n - c - d, lambda d: n),
     }
     return differences(data, expected, mistakes)
 
