@@ -292,7 +292,7 @@ def _learning_figure(curves: list[list[float]]) -> tuple[bytes, str]:
 
 
 # learners, updates of each, and after how many it is asked; different sums in an update, answers to each
-LEARNERS, STEPS, ASKED_EVERY, SUMS, ANSWERS = 3, 8, 2, 12, 8
+LEARNERS, STEPS, ASKED_EVERY, SUMS, ANSWERS = 3, 6, 2, 16, 8
 
 
 def reinforcement_learning_on_text(lm) -> Section:
@@ -349,7 +349,7 @@ def _a_sum_before_and_after(task, before, after) -> list[tuple[str, str]]:
     """The likeliest answers of both to a held-out sum, with their rewards."""
     from ptlearn.pocket import assistant
 
-    problems = task.held_out[:50]
+    problems = task.held_out[:20]
     old, new = (assistant.respond(lm, [problem.prompt for problem in problems]) for lm in (before, after))
     gains = [problem.score(b) - problem.score(a) for problem, a, b in zip(problems, old, new, strict=True)]
     row = gains.index(max(gains))
