@@ -68,7 +68,8 @@ def test_the_table_lists_the_lessons():
     known = [summary(path) for path in lesson_files()]
     assert [row[0] for row in rows] == [str(lesson["number"]).zfill(2) for lesson in known]
     for (_, title, claims, minutes), lesson in zip(rows, known, strict=True):
-        assert lesson["title"].startswith(title) and str(lesson["minutes"]) == minutes and lesson["claims"] == claims
+        assert lesson["title"].startswith(title) and str(lesson["minutes"]) == minutes
+        assert (lesson["claims"] or "—") == claims
 
 
 def test_files_that_it_names_exist():

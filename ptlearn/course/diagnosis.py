@@ -31,6 +31,25 @@ def differences(data: Any, expected: Any, mistakes: dict[str, Any] | None = None
     return difference
 
 
+def named_differences(data: Any, expected: dict, mistakes: dict[tuple[str, str], Any]) -> str | None:
+    """`differences` for a dict: the first entry that is off is told its own mistake, whatever the others are.
+
+    Args: mistakes, {(entry, diagnosis): the entry that the mistake leads to}.
+
+    >>> named_differences({"mean": 3.0, "sum": 9.0}, {"mean": 1.5, "sum": 3.0}, {("mean", "summed"): 3.0})
+    'mean: summed'
+    """
+    data = plain(data)
+    if not isinstance(data, dict):
+        return f"result is {shown(data)}, expected a dict with {sorted(expected)}"
+    for name in expected:
+        fitting = {f"{entry}: {text}": {name: wrong} for (entry, text), wrong in mistakes.items() if entry == name}
+        found = differences({k: v for k, v in data.items() if k == name}, {name: expected[name]}, fitting)
+        if found:
+            return found
+    return differences(data, expected)
+
+
 def first_difference(data: Any, expected: Any, tolerance: float, name: str = "result") -> str | None:
     """Where two plain values differ first, in words; nothing when they agree."""
     if isinstance(expected, list):

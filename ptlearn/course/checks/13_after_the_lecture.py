@@ -1,0 +1,379 @@
+"""Lesson 13: GRPO and Dr. GRPO, three estimates of a KL, Bradley-Terry, best of n, DPO as weights; a lab.
+
+The expectations are plain Python on lists, from the definitions; tensors are made in `drive` alone.
+"""
+
+import math
+
+from ptlearn.course.cases import rows, tensors
+from ptlearn.course.diagnosis import differences, misnamed, named_differences
+from ptlearn.course.exercise import Exercise
+
+# 13.1 Groups ---------------------------------------------------------------------------------------------------------
+
+
+def group_advantages(rewards, groups):
+    """The package's two: deviations from the group's mean, and the same in standard deviations."""
+    from ptlearn.policy_gradient import mean_baseline, standardized
+
+    return {"Dr. GRPO": rewards - mean_baseline(rewards, groups=groups), "GRPO": standardized(rewards, groups)}
+
+
+def group_cases(rng):
+    """Groups of 3 and 4, in order and mixed, apart and spread unequally; then one whose rewards are all equal."""
+    cases = []
+    for groups in ([0, 0, 0, 1, 1, 1, 1], [4, 2, 4, 2, 2, 4, 2]):
+        rewards = [round(rng.uniform(0, 1) * (3 if group in (1, 4) else 1) + group, 3) for group in groups]
+        cases.append({"rewards": rewards, "groups": groups})
+    return [*cases, {"rewards": [0.75, 0.0, 0.75, 1.0], "groups": [3, 7, 3, 7]}]
+
+
+def drive_groups(answer, case):
+    import torch
+
+    [rewards] = tensors(case, "rewards")
+    return answer(rewards, torch.tensor(case["groups"]))
+
+
+def verify_groups(case, data):
+    rewards, groups = case["rewards"], case["groups"]
+    everyone = range(len(rewards))
+
+    def mates(i):
+        return [rewards[j] for j in everyone if groups[j] == groups[i]]
+
+    def mean(values):
+        return sum(values) / len(values)
+
+    def deviation(values, less=1):
+        return math.sqrt(sum((x - mean(values)) ** 2 for x in values) / (len(values) - less))
+
+    def others(i):
+        return (sum(mates(i)) - rewards[i]) / (len(mates(i)) - 1)
+
+    def by(rule):
+        return [rule(i) for i in everyone]
+
+    def grpo(center=lambda i: mean(mates(i)), scale=lambda i: deviation(mates(i))):
+        return by(lambda i: (rewards[i] - center(i)) / (scale(i) + 1e-6))
+
+    right = {"Dr. GRPO": by(lambda i: rewards[i] - mean(mates(i))), "GRPO": grpo()}
+    mistakes = {
+        ("Dr. GRPO", "the mean of the others: the row itself counts too, and that is how it differs from RLOO"): (
+            by(lambda i: rewards[i] - others(i))
+        ),
+        ("Dr. GRPO", "groups are ignored: the mean is that of the row's own group"): (
+            by(lambda i: rewards[i] - mean(rewards))
+        ),
+        ("Dr. GRPO", "divided by the standard deviation: it is GRPO without that division"): right["GRPO"],
+        ("Dr. GRPO", "the sign is turned: reward minus mean"): by(lambda i: mean(mates(i)) - rewards[i]),
+        ("Dr. GRPO", "this is the mean of the group: subtract it from the reward"): by(lambda i: mean(mates(i))),
+        ("GRPO", "the standard deviation has n in the denominator: n - 1"): (
+            grpo(scale=lambda i: deviation(mates(i), less=0))
+        ),
+        ("GRPO", "divided by the variance: take the root"): grpo(scale=lambda i: deviation(mates(i)) ** 2),
+        ("GRPO", "the standard deviation is that of the batch: each group has its own"): (
+            grpo(scale=lambda i: deviation(rewards))
+        ),
+        ("GRPO", "groups are ignored: mean and standard deviation are those of the row's own group"): (
+            grpo(lambda i: mean(rewards), lambda i: deviation(rewards))
+        ),
+        ("GRPO", "the mean of the others: the row itself counts too"): grpo(others),
+        ("GRPO", "the mean is not subtracted"): grpo(lambda i: 0.0),
+        ("GRPO", "the division by the standard deviation is missing"): right["Dr. GRPO"],
+        ("GRPO", "the sign is turned: reward minus mean"): [-x for x in right["GRPO"]],
+        ("GRPO", "0 / 0 where all rewards of a group are equal: add 1e-6 to the standard deviation"): (
+            by(lambda i: (rewards[i] - mean(mates(i))) / deviation(mates(i)) if deviation(mates(i)) else math.nan)
+        ),
+    }
+    return named_differences(data, right, mistakes)
+
+
+# 13.2 Three estimates of a KL ----------------------------------------------------------------------------------------
+
+
+def kl_estimates(logprobs, reference_logprobs, mask):
+    """The package's three, by name."""
+    from ptlearn.policy_gradient import kl_estimates
+
+    return kl_estimates(logprobs, reference_logprobs, mask)._asdict()
+
+
+def kl_cases(rng):
+    """Tokens that the reference likes more, and less; prompt and padding hold anything."""
+    cases = []
+    for lengths in ([4, 2], [3, 3]):
+        mask = [[1 <= t <= length for t in range(5)] for length in lengths]
+        logprobs, reference = rows(rng, (2, 5), -3.0, -0.1), rows(rng, (2, 5), -3.0, -0.1)
+        logprobs[1][0], logprobs[0][1], reference[0][1] = -9.0, -2.0, -1.2  # a prompt, and a ratio above 1
+        cases.append({"logprobs": logprobs, "reference": reference, "mask": mask})
+    return cases
+
+
+def drive_kl(answer, case):
+    return dict(answer(*tensors(case, "logprobs", "reference", "mask")))
+
+
+def verify_kl(case, data):
+    mask = case["mask"]
+
+    def by(rule, everywhere=False):  # of d = log r = log reference - log policy
+        return [
+            [rule(q - p) if acted or everywhere else 0.0 for p, q, acted in zip(*row)]
+            for row in zip(case["logprobs"], case["reference"], mask)
+        ]
+
+    rules = {"k1": lambda d: -d, "k2": lambda d: d**2 / 2, "k3": lambda d: math.exp(d) - 1 - d}
+    right = {name: by(rule) for name, rule in rules.items()}
+    mistakes = {
+        ("k1", "the sign is turned: log policy minus log reference"): by(lambda d: d),
+        ("k1", "this is the ratio: take its logarithm, the difference of the log-probabilities"): by(math.exp),
+        ("k1", "this is the ratio turned over: take its logarithm"): by(lambda d: math.exp(-d)),
+        ("k1", "the absolute value: the mean of that is not the KL"): by(abs),
+        ("k2", "the half is missing"): by(lambda d: d**2),
+        ("k2", "the square is missing"): by(lambda d: -d / 2),
+        ("k2", "the ratio is squared: square its logarithm"): by(lambda d: math.exp(d) ** 2 / 2),
+        ("k3", "the ratio is turned over: r is reference / policy, since the policy sampled"): (
+            by(lambda d: math.exp(-d) - 1 + d)
+        ),
+        ("k3", "the sign of log r is turned: r - 1 - log r"): by(lambda d: math.exp(d) - 1 + d),
+        ("k3", "the 1 is missing: where both agree it should be 0"): by(lambda d: math.exp(d) - d),
+        ("k3", "log r is missing: r - 1 has mean 0, whatever the distance"): by(lambda d: math.exp(d) - 1),
+        ("k3", "the sign of the whole is turned: it is never negative"): by(lambda d: d + 1 - math.exp(d)),
+    }
+    acted = sum(map(sum, mask))
+    for name, rule in rules.items():
+        sums = list(map(sum, right[name]))
+        mistakes[name, "filled on prompt and padding: there it is 0"] = by(rule, everywhere=True)
+        mistakes[name, "the mean of the batch: one number per token is asked for, (B, T)"] = sum(sums) / acted
+        mistakes[name, "the sum of each row: one number per token is asked for, (B, T)"] = sums
+    return named_differences(data, right, mistakes)
+
+
+# 13.3 Bradley-Terry --------------------------------------------------------------------------------------------------
+
+
+def pair_loss(rewards, chosen, rejected):
+    from ptlearn.preferences import preference_loss
+
+    return preference_loss(rewards, chosen, rejected)
+
+
+def pair_cases(rng):
+    """A row that is chosen in one pair and rejected in another; then margins for which exp alone is too large."""
+    cases = []
+    for scale in (1.0, 1.0, 1500.0):
+        rewards = [round(rng.uniform(0.2, 1.0) * scale * sign, 3) for sign in (1, -1, 2, -2, 1)]
+        cases.append({"rewards": rewards, "chosen": [0, 2, 3, 1], "rejected": [1, 0, 4, 3]})
+    return cases
+
+
+def drive_pairs(answer, case):
+    import torch
+
+    [rewards] = tensors(case, "rewards")
+    return float(answer(rewards, torch.tensor(case["chosen"]), torch.tensor(case["rejected"])))
+
+
+def softplus(x):
+    """log(1 + exp x), for any x."""
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def verify_pairs(case, data):
+    rewards = case["rewards"]
+    pairs = [(rewards[i], rewards[j]) for i, j in zip(case["chosen"], case["rejected"])]
+    margins = [high - low for high, low in pairs]
+
+    def mean(rule, values=margins):
+        return sum(map(rule, values)) / len(values)
+
+    def sigmoid(x):
+        return math.exp(-softplus(-x))
+
+    right = mean(lambda m: softplus(-m))
+    mistakes = {
+        "turned round: the chosen one should have the higher reward": mean(softplus),
+        "summed: take the mean over pairs": right * len(margins),
+        "the sign is missing: a loss, -log sigma, is never negative": -right,
+        "the logarithm is missing: -log of the probability, not the probability": mean(sigmoid),
+        "1 - sigma: take -log of the probability": mean(lambda m: sigmoid(-m)),
+        "the margin itself: it goes through sigma and log": mean(lambda m: -m),
+        "the sigma is missing: a hinge stops at 0, and Bradley-Terry never does": mean(lambda m: max(0.0, 1 - m)),
+        "each reward has its own sigma: the sigma is that of the difference": (
+            mean(lambda pair: softplus(-pair[0]) - softplus(-pair[1]), pairs)
+        ),
+        "the rejected one is left out: the sigma is that of the difference": (
+            mean(lambda pair: softplus(-pair[0]), pairs)
+        ),
+        "squared error: the labels are choices, and their likelihood is asked for": mean(lambda m: (1 - m) ** 2),
+    }
+    if not math.isfinite(data):
+        return (f"result is {data}, expected {right:.6g}: with a margin of {min(margins):.0f} the sigma is rounded to "
+                "0 before its logarithm is taken; logsigmoid takes both at once")  # fmt: skip
+    return differences(data, right, mistakes)
+
+
+# 13.4 Best of n ------------------------------------------------------------------------------------------------------
+
+
+def best_of(scores, truths, n):
+    """The package's probabilities of being the best, times the truths."""
+    from ptlearn.preferences import best_of_n
+
+    return float(best_of_n(truths.new_full(truths.shape, 1 / len(truths)), scores, n) @ truths)
+
+
+def best_cases(rng):
+    """Scores that mislead at the top; n = 1, and more than there are samples."""
+    cases = []
+    for n in (3, 1, 9):
+        scores = [round(x + rng.uniform(0, 0.5), 3) for x in range(6)]
+        truths = [round(rng.uniform(0, 1) + (x if x < 4 else -x), 3) for x in range(6)]
+        order = rng.sample(range(5), 5)
+        order.insert(rng.randint(3, 5), 5)  # the best is not among the first n
+        cases.append({"scores": [scores[i] for i in order], "truths": [truths[i] for i in order], "n": n})
+    return cases
+
+
+def drive_best(answer, case):
+    return float(answer(*tensors(case, "scores", "truths"), case["n"]))
+
+
+def verify_best(case, data):
+    n, count = case["n"], len(case["scores"])
+    ranked = [truth for _, truth in sorted(zip(case["scores"], case["truths"]))]
+    by_truth = sorted(case["truths"])
+
+    def expected(chances, values=ranked):
+        return sum(chance * value for chance, value in zip(chances, values))
+
+    best = [((i + 1) / count) ** n - (i / count) ** n for i in range(count)]
+    without = [math.comb(i, n - 1) / math.comb(count, n) if n <= count else 0.0 for i in range(count)]
+    mistakes = {
+        "the highest truth among n is paid: the choice is made by the score": expected(best, by_truth),
+        "this is the score of the best: its truth is asked for": expected(best, sorted(case["scores"])),
+        "drawn without putting back: each of the n draws is from all samples": expected(without),
+        "(i/N)^n is the chance that all n are among the i lowest; subtract that of the next lower i": (
+            expected([((i + 1) / count) ** n for i in range(count)])
+        ),
+        "ranks begin at 0: the lowest of N is the best with probability (1/N)^n, not 0": (
+            expected([(i / count) ** n - max((i - 1) / count, 0) ** n for i in range(count)])
+        ),
+        "the lowest score is taken: the best of n has the highest": expected(best[::-1]),
+        "n is ignored: this is the mean truth, the best of one": sum(ranked) / count,
+        "the best of all samples, whatever n": ranked[-1],
+        "the order of the samples is taken for that of their scores: sort by score": expected(best, case["truths"]),
+        "the best of the first n alone: average over all ways to draw n": (
+            max(list(zip(case["scores"], case["truths"]))[:n])[1]
+        ),
+    }
+    return differences(data, expected(best), mistakes)
+
+
+# 13.5 DPO as weights -------------------------------------------------------------------------------------------------
+
+
+def dpo_push(chosen, rejected, beta):
+    """The package's weights of P pairs with completions of one token each."""
+    import torch
+
+    from ptlearn.preferences import dpo_weights
+
+    log_ratios, count = torch.cat([chosen, rejected])[:, None], len(chosen)
+    acted, first = torch.ones_like(log_ratios, dtype=torch.bool), torch.arange(count)
+    return dpo_weights(log_ratios, torch.zeros_like(log_ratios), acted, first, first + count, beta=beta)[:count, 0]
+
+
+def push_cases(rng):
+    """Settled pairs, unsettled ones, and a pair where nothing has moved yet."""
+    cases = []
+    for beta in (0.5, 2.0):
+        chosen = [round(rng.uniform(0.2, 1.0), 3), round(rng.uniform(-1.0, -0.2), 3), 0.0]
+        rejected = [round(rng.uniform(-1.0, -0.2), 3), round(rng.uniform(0.2, 1.0), 3), 0.0]
+        cases.append({"chosen": chosen, "rejected": rejected, "beta": beta})
+    return cases
+
+
+def drive_push(answer, case):
+    chosen, rejected = tensors(case, "chosen", "rejected")
+    chosen.requires_grad_(), rejected.requires_grad_()
+    result = answer(chosen, rejected, case["beta"])
+    return {"push": result.tolist(), "requires grad": bool(result.requires_grad)}
+
+
+def verify_push(case, data):
+    beta, pairs = case["beta"], list(zip(case["chosen"], case["rejected"]))
+
+    def by(rule):
+        return [rule(c, r) for c, r in pairs]
+
+    def sigmoid(x):
+        return math.exp(-softplus(-x))
+
+    right = {"push": by(lambda c, r: beta * sigmoid(-beta * (c - r))), "requires grad": False}
+    mistakes = {
+        ("push", "turned round: an unsettled pair is pushed more, so sigma of minus the margin"): (
+            by(lambda c, r: beta * sigmoid(beta * (c - r)))
+        ),
+        ("push", "the factor beta is missing in front of the sigma"): by(lambda c, r: sigmoid(-beta * (c - r))),
+        ("push", "beta is missing in the margin: rewards are beta times the log-ratio"): (
+            by(lambda c, r: beta * sigmoid(r - c))
+        ),
+        ("push", "beta is missing: in front of the sigma and in the margin"): by(lambda c, r: sigmoid(r - c)),
+        ("push", "beta divides the margin: rewards are beta times the log-ratio"): (
+            by(lambda c, r: beta * sigmoid((r - c) / beta))
+        ),
+        ("push", "the sign is turned: the chosen one is pushed up"): by(lambda c, r: -beta * sigmoid(beta * (r - c))),
+        ("push", "this is the loss of the pair: its slope is asked for"): by(lambda c, r: softplus(beta * (r - c))),
+        ("push", "the slope of sigma, s (1 - s): the loss is -log sigma"): (
+            by(lambda c, r: beta * sigmoid(beta * (c - r)) * sigmoid(beta * (r - c)))
+        ),
+        ("push", "the margin itself: it goes through the sigma"): by(lambda c, r: beta * (c - r)),
+        ("push", "a constant: how much a pair is pushed depends on its margin"): by(lambda c, r: beta),
+        ("push", "half of beta for every pair: that is the first step alone, where no margin has opened"): (
+            by(lambda c, r: beta / 2)
+        ),
+        ("push", "divided by the number of pairs: the loss's normalizer does that"): (
+            by(lambda c, r: beta * sigmoid(beta * (r - c)) / len(pairs))
+        ),
+        ("requires grad", "weights carry no gradient: detach the log-ratios"): True,
+    }
+    return named_differences(data, right, mistakes)
+
+
+# 13.6 The lab --------------------------------------------------------------------------------------------------------
+
+BUGS = {"A": "in the loss", "B": "own token", "C": "moving reference", "D": "k3"}
+SIGNS = {
+    "sign": "reports minus the KL, and climbs away from the reference",
+    "last token": "reports less than the KL, since only one of the tokens counts",
+    "own token": "reports the KL, and holds the policy back, but not enough",
+    "in the loss": "reports the KL, while its gradient is that of J alone",
+    "moving reference": "reports a KL of 0, and its gradient is that of J alone",
+    "k3": "reports the KL exactly, and pulls away from the reference",
+    "twice": "reports twice the KL, and stays too near to the reference",
+    "group std": "reports the KL and ends where the right one ends: only the length of its gradient is another",
+}
+SEEN = {
+    "A": "run A reports 2.44, the KL, and its cosine with the gradient of J is 1",
+    "B": "run B reports 2.44, the KL; its cosine is 0.87, and it ends at a KL of 1.65 where 1.20 is best",
+    "C": "run C reports 0 at a KL of 2.44, and its cosine with the gradient of J is 1",
+    "D": "run D reports 2.44, the KL; its cosine is -0.48, and it ends at a KL of 4.8",
+}
+
+
+def verify_lab(case, data):
+    return misnamed(data, BUGS, SIGNS, SEEN)
+
+
+EXERCISES = {
+    "13.1": Exercise(group_cases, drive_groups, verify_groups, points=2, reference=group_advantages),
+    "13.2": Exercise(kl_cases, drive_kl, verify_kl, points=2, reference=kl_estimates),
+    "13.3": Exercise(pair_cases, drive_pairs, verify_pairs, points=2, reference=pair_loss),
+    "13.4": Exercise(best_cases, drive_best, verify_best, points=2, reference=best_of),
+    "13.5": Exercise(push_cases, drive_push, verify_push, points=2, reference=dpo_push),
+    "13.6": Exercise(
+        lambda rng: [{"runs": list(BUGS)}], lambda answer, case: answer, verify_lab, points=4, reference=dict(BUGS)
+    ),
+}
