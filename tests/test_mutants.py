@@ -425,6 +425,8 @@ TEXT = of(
     ("a reward that is not a number passes",
      "task.low <= reward <= task.high)", "not (reward < task.low or reward > task.high))",
      "test_a_reward_that_is_no_number_in_range_is_one_line", NAN, "nan"),
+    ("praise is paid as often as it is said", "said.count(sentence) == 1 for", "True for",
+     "test_praise_is_not_paid_again_nor_in_pieces"),
     ("pass@k of the plugged-in rate",
      "return 1 - math.comb(samples - successes, k) / math.comb(samples, k)",
      "return 1 - (1 - successes / samples) ** k", "test_pass_at_k_is_the_share_of_choices_with_a_success", 4),
