@@ -54,8 +54,8 @@ torch.set_num_threads(2)  # more would spend their time waiting for each other: 
 # ## Predict first
 #
 # 1. RLOO, GRPO and Dr. GRPO weigh the same 32 answers. **Do their weights differ in sign, in order, or in size?**
-# 2. To estimate KL(policy ‖ reference) from samples, one may average $-\log r$ or $r - 1 - \log r$, with $r$ =
-#    reference / policy: both are unbiased. **Can you subtract either one from the rewards?**
+# 2. To estimate KL(policy ‖ reference) from the policy's samples, one may average $-\log r$ or $r - 1 - \log r$, with
+#    $r$ = reference / policy: both are unbiased. **Can you subtract either one from the rewards?**
 # 3. A reward model has learned from 250 pairs, a tenth of them labelled wrongly, and ranks two new pairs out of three
 #    as the judge does. **You train a policy against it on 704 of its own completions: what does the true reward do?**
 # 4. DPO needs the pairs alone, no reward model and no sampling. **Is it better or worse than RL?**
@@ -63,10 +63,10 @@ torch.set_num_threads(2)  # more would spend their time waiting for each other: 
 # ## One task
 # Reviews, as the pretraining corpus has them: the model gets the first sentence, `My sister found this hotel.`, and
 # goes on. It should go on with **praise**. The *judge* is a program that knows every sentence with which the corpus
-# praises a film, a book, a meal or a hotel. It pays the share of such sentences in a completion; repeated ones count
-# once, and whatever is not one of them, such as a string of good words, counts as a sentence without praise. In life
-# the judge is a person, too slow and too dear to be asked a thousand times. Ours may be asked as often as we like, and
-# that is how we shall see what those who cannot ask do not see.
+# praises a film, a book, a meal or a hotel. It pays the share of such sentences in a completion, of two at least.
+# Praise that is said twice is not paid at all, nor is anything else, such as a string of good words; a last sentence
+# without its full stop is not looked at. In life the judge is a person, too slow and too dear to be asked a thousand
+# times. Ours may be asked as often as we like, and that is how we shall see what those who cannot ask do not see.
 
 # %%
 base = load_lm(args.model)
@@ -90,13 +90,18 @@ print(f"the base model's true reward on held-out openings: {start:.2f}")
 
 # %% [markdown]
 # ## Four names, one batch
-# All of these sample a group of $n$ completions for each prompt and compare them with each other:
+# Three of these sample a group of $n$ completions for each prompt and compare them with each other:
 #
 # - **RLOO** (Ahmadian et al., 2024): the reward minus the mean of the *other* completions.
-# - **GRPO** (Shao et al., 2024): minus the mean of the group, divided by the group's standard deviation.
-# - **Dr. GRPO** (Liu et al., 2025): GRPO without this division.
-# - **PPO** (Schulman et al., 2017), as it is used on language models: several epochs on one batch, with lesson 11's
-#   clip on the ratio of each token. Its advantages may come from a critic (lesson 10); here they are RLOO's.
+# - **GRPO** (Shao et al., 2024): minus the mean of the group, divided by the group's standard deviation; and the sum
+#   over each completion's tokens divided by its length (lesson 12's "per sequence").
+# - **Dr. GRPO** (Liu et al., 2025): GRPO without these two divisions.
+# - **PPO** (Schulman et al., 2017): several epochs on one batch, with lesson 11's clip on the ratio of each token. On
+#   language models its advantages come from a critic, as a rule (lesson 10).
+#
+# A published recipe is a bundle. GRPO and Dr. GRPO clip as PPO does, and GRPO has a KL in its loss, of which more
+# below. Here each name stands for the one thing that is new in it, and everything else is alike: sums are divided by
+# the number of completions, PPO has RLOO's advantages, and it alone takes a second epoch and clips.
 
 # %% ex="13.1" points=2 difficulty="easy" minutes=8
 def group_advantages(rewards, groups):
@@ -166,7 +171,7 @@ assert torch.allclose(found["PPO"], found["RLOO"])  # at the first epoch every r
 # **What you saw.** Signs and order within a group are the same in all four. Dr. GRPO is RLOO times $1 - 1/n$: the row
 # itself in the mean costs that factor, no more (lesson 09). GRPO makes groups alike: those whose completions hardly
 # differ are blown up to the size of the others. PPO starts as RLOO and differs only from the second epoch on. Does
-# any of this matter for what is learned? Same seeds, same completions per update.
+# any of this matter for what is learned? Same seeds, as many completions per update.
 
 # %%
 def learner(weigh, seed, *, epochs=1, model=None, beta=0.0):
@@ -196,10 +201,10 @@ for name, ends in table.items():
           f"KL to the base {over_seeds([kl for _, kl in ends])} nats")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** All of them learn, and no difference among the four names is larger than the spread over seeds. The
-# reward alone is behind, but even that is not certain from three seeds: rewards between 0 and 1 are a mild case, as in
-# lesson 12. The names matter less than their papers' titles suggest; the number of steps, their size and the distance
-# from the start matter more.
+# **What you saw.** All of them learn, and no difference among the four names is larger than the spread over seeds.
+# The reward alone has the lowest mean, but not for certain from three seeds: rewards between 0 and 1 are a mild case,
+# as in lesson 12. The names matter less than their papers' titles suggest; the number of steps, their size and the
+# distance from the start matter more.
 #
 # ## How far from where it began?
 # The last column is new: the KL divergence of the policy from the model it started from, the *reference*,
@@ -214,7 +219,7 @@ for name, ends in table.items():
 def kl_estimates(logprobs, reference_logprobs, mask):
     """Three estimates of KL(policy || reference), for each token that the policy sampled.
 
-    logprobs, reference_logprobs (B, T) nats, of the same tokens; mask (B, T) bool
+    logprobs, reference_logprobs (B, T) nats, of the same tokens, anything where mask is False; mask (B, T) bool
     -> a dict of three (B, T), "k1", "k2" and "k3", 0 where mask is False.
     """
     # BEGIN SOLUTION
@@ -250,7 +255,7 @@ for name, each in kl_estimates(rollout.logprobs, before, rollout.mask).items():
 #
 # Now the question that matters more: **where does the penalty go?** Some subtract it from the rewards, others add it to
 # the loss and differentiate it. In a toy world, where all texts can be listed as in lesson 12, every variant's expected
-# gradient is a sum. Four words, three steps, two prompts: 80 texts; the reward is the share of "c".
+# gradient is a sum. Four words, one of them the end, three steps, two prompts: 80 texts. Every "c" pays a third.
 
 # %%
 TOY_BETA = 0.2
@@ -309,20 +314,22 @@ for name, weights in PLACES.items():
     print(f"{name:18s} {cosine} {ratio:23.4f}")
 
 # %% [markdown]
-# **What you saw.** Each place, too, is a weight in the same loss. $k_1$ in the rewards has exactly the gradient of
-# the KL. In the loss, the same $k_1$ does **nothing**: its derivative is $\nabla \log \pi$, whose mean is 0 (lesson
-# 08). And $k_3$, the better estimate of the *number*, has in the rewards a gradient that points **away** from where
-# it should: its derivative, which rewards do not have, was not 0. An unbiased estimate of a value need not have an
-# unbiased gradient. $k_2$ in the loss counts each token's own KL but not where the token leads; $k_3$ in the loss,
-# GRPO's choice, is the gradient of the KL the other way round, token by token: roughly the right direction, another
-# length.
+# **What you saw.** Each place, too, is a weight in the same loss. The gradient of a mean over the policy's own
+# samples has two parts: other samples come, which a penalty in the rewards sees; and the same sample is charged
+# otherwise, which a penalty in the loss sees. For $k_1$ the second part is **nothing**, the mean of $\nabla \log \pi$
+# (lesson 08). So $k_1$ in the rewards has exactly the gradient of the KL, and in the loss it does nothing. $k_3$, just
+# as unbiased, needs both parts. In the rewards alone it points **away** from where it should; in the loss alone,
+# GRPO's choice, it is the gradient of the KL the other way round, token by token: roughly the right direction, another
+# length. $k_2$ in the loss counts each token's own KL but not where the token leads. An unbiased estimate of a value
+# need not have an unbiased gradient.
 #
-# So this course subtracts $\beta k_1$ from the rewards, and then it is any other reward: RLOO, critics and clips apply.
+# So this course subtracts $\beta k_1$ from the rewards, as Ouyang et al. (2022) did, and then it is any other reward:
+# RLOO, critics and clips apply.
 #
 # ## Rewards from pairs
-# People cannot put a number on a text, but they can say which of two they like better. Bradley and Terry's model
-# makes numbers of it: $P(y \succ y') = \sigma(r(y) - r(y'))$. A **reward model** is a language model with one number
-# as output, fitted by the likelihood of the choices,
+# People find it hard to put a number on a text, but they can say which of two they like better. Bradley and Terry's
+# model makes numbers of it: $P(y \succ y') = \sigma(r(y) - r(y'))$. A **reward model** is a language model with one
+# number as output, fitted by the likelihood of the choices,
 # $$L = -\frac1P \sum_{(y, y')} \log \sigma\big(r(y) - r(y')\big), \quad y \text{ chosen}, \; y' \text{ rejected}.$$
 
 # %% ex="13.3" points=2 difficulty="easy" minutes=8
@@ -366,13 +373,13 @@ for name, place in (("short, as those it learned from", 0), ("whole completions"
 
 # %% [markdown]
 # **What you saw.** Better than a coin, and no more: 250 labels are few, and five sets of them make five rather
-# different models. On whole completions, twice as long as what it has seen, a model is worse still. Would you let it
-# teach?
+# different models. On whole completions, twice as long as what they have seen, they do a little worse still. Would you
+# let one teach?
 #
 # ## You get what you pay for
 # Now the reward model pays, and the judge only watches. Five seeds, each with its own pairs, reward model and learner;
 # first without a penalty, then with $\beta$ = 0.5 per nat. The steps are larger than above, so that everything
-# happens within 24 updates.
+# happens within 22 updates.
 
 # %%
 def chase(beta):
@@ -416,21 +423,22 @@ for beta, runs in chased.items():
 
 # %% [markdown]
 # **What you saw.** Without the penalty, what the policy is paid rises in every run. What it is worth rises for a few
-# updates, turns, and falls far below its start in all five. Read the samples: the reward model has learned that "worth
-# every penny" and "it exceeded" are good signs, and they were, in completions of the base model. That nobody writes
-# "penny penny penny" it never had to learn, for the base model does not. The policy has left the region that its reward
-# model knows. This is **reward hacking**, or overoptimisation (Gao et al., 2023): once a measure becomes the target, it
-# stops being a good measure.
+# updates in most of them, turns, and ends far below its start in all five. Read the samples: the reward model has
+# learned that "worth every penny" and "it exceeded" are good signs, and they were, in completions of the base model.
+# That nobody writes "penny penny penny" it never had to learn, for the base model does not. The policy has left the
+# region that its reward model knows. This is **reward hacking**, or overoptimisation (Gao et al., 2023), and an
+# instance of Goodhart's law: a measure that becomes the target stops being a good measure.
 #
-# With the penalty the policy stays within about four nats of the base, where the reward model can be trusted somewhat,
-# and all five end above the start. The penalty does not make a bad reward model better; it keeps you from following it
-# too far. And mind that in life there is no middle panel. The right one you have: watch the KL, and read what your
-# policy writes.
+# With the penalty the policy stays within about four nats of the base, where the reward model can be trusted
+# somewhat, and all five end above the start. The penalty does not make a bad reward model better; it keeps you from
+# following it too far. And mind that in life there is no middle panel. The right one you have: watch the KL (a
+# learner's log has $k_3$), and read what your policy writes.
 #
 # ## Choose instead of learn: best of n
 # The simplest use of a reward model trains nothing: sample $n$ completions and take the one it likes best. From $N$
 # samples with scores and truths the expected truth of the best of $n$ (drawn with putting back) can be computed
-# without drawing: the completion at rank $i$ of $N$ is the best of $n$ with probability $(i/N)^n - ((i-1)/N)^n$.
+# without drawing: the completion at rank $i$ of $N$ is the best of $n$ with probability $(i/N)^n - ((i-1)/N)^n$. And
+# whatever the scores, its KL to the base is at most $\log n - (n-1)/n$ nats (Beirami et al., 2024).
 
 # %% ex="13.4" points=2 difficulty="medium" minutes=10
 def best_of(scores, truths, n):
@@ -491,9 +499,10 @@ show(figure, alt=f"True reward against KL: best of n rises to {last:.2f} within 
 
 # %% [markdown]
 # **What you saw.** Picked by the judge, one of 16 is nearly always fine. Picked by the reward models, the curve rises
-# to about 0.7 and flattens, but it does not fall: however large $n$, the choice is among completions of the base
-# model, where the reward model knows its way. In nats it is the cheapest road. It costs $n$ samples for every answer,
-# for ever, while RL and DPO pay once. RL without the penalty passes the same height on its way, without noticing.
+# to about 0.7 and flattens, but does not fall: the best of 32 is still something that the base model writes, and there
+# the reward model knows its way. (With thousands to choose from, it can be fooled in this way too: Gao et al., 2023.)
+# In nats it is the cheapest road. It costs $n$ samples for every answer, for ever, while learning pays once. RL
+# without the penalty turns before it is as high, whatever number of updates you choose.
 #
 # ## The best policy, and how to reach it without a reward model
 # What does $J - \beta\,\mathrm{KL}$ want? The answer has a closed form: of all distributions over texts the best is
@@ -530,7 +539,7 @@ dpo_push = check("13.5", dpo_push)
 # %% [markdown]
 # First in the toy world, where both roads can be walked to the end without noise: RL on $J - \beta\,\mathrm{KL}$,
 # with the penalty in the rewards, and DPO on all pairs of texts, labelled as Bradley and Terry say. Both start from
-# the reference and know nothing of the closed form.
+# the reference.
 
 # %%
 def penalized(chance, logprobs):
@@ -589,16 +598,17 @@ print(f"DPO: true reward {over_seeds([truth for truth, _ in table['DPO']])} from
 print(f"{'':24s}{'true reward':26s}{'KL to the base, nats':28s}learns from")
 print(f"{'base model':24s}{f'{start:.2f}':26s}{'0.00':28s}text")
 for name, ends in table.items():
-    truth, kl = (str(over_seeds(values)) for values in zip(*ends))
-    print(f"{name:24s}{truth:26s}{kl:28s}{'the judge' if name in NAMES else 'pairs'}")
+    truth, kl = (over_seeds(values) for values in zip(*ends))
+    far = f"at most {kl.mean:.2f}" if name.startswith("best") else str(kl)
+    print(f"{name:24s}{truth!s:26s}{far:28s}{'the judge' if name in NAMES else 'pairs'}")
 
 # %% [markdown]
 # **What you saw.** Those who are paid by the judge get furthest, of course: they ask it 384 times while they learn.
 # From some 250 labels, wrong ones included, three roads lead to about 0.7: RL against a reward model held near the
-# base, best of $n$, and DPO, which needs neither reward model nor sampling, takes less time, and varies least over
-# seeds here. And one leads to nearly 0. DPO is not safe from that either: with 20 epochs over the same pairs
-# (`--dpo-epochs 20`) it ends at 0.06 to 0.19, 35 to 44 nats from the base, in three seeds out of three. This is one
-# task and a small model; which road is best at scale is an open argument.
+# base, best of $n$, and DPO, which needs neither reward model nor sampling, and varies least over seeds here. And one
+# leads to nearly 0. DPO is not safe from that either: with 20 epochs over the same pairs (`--dpo-epochs 20`) it ends
+# at 0.06 to 0.19, 35 to 44 nats from the base, in three seeds out of three. This is one task and a small model; which
+# road is best at scale is an open argument.
 #
 # ## Lab: silent bugs
 # Four trainers maximise $J - \beta\,\mathrm{KL}$ in the toy world. Each has one bug, none raises an error, and all of
@@ -690,17 +700,18 @@ bugs = check("13.6", bugs)
 # <details><summary>Hint 1</summary>Two runs follow ∇J and know no penalty at all. What they report tells them
 # apart.</details>
 # <details><summary>Hint 2</summary>Of the other two, one is held back too little, and the other is driven away from
-# the reference. "Where does the penalty go?" above has one of them as a row.</details>
+# the reference. The table of places above has both gradients, one of them under another name.</details>
 
 # %% [markdown]
 # **What you saw.** Runs A and C have no penalty at all and end at $J = 1$, KL 4.8. C can be told from its log: a KL
 # that stays at exactly 0 means that the reference moves along. A's log is right, and so is D's, to the last digit:
-# the *number* is estimated well, and the gradient is another. B looks like a run with a smaller $\beta$, and nothing
-# in its log says that 0.3123 was there to be had instead of 0.3036. Only the exact gradient tells.
+# the *number* is estimated well, and the gradient is another. B, whose penalty has the gradient of "k2 in the loss",
+# looks like a run with a smaller $\beta$, and nothing in its log says that 0.3123 was there to be had instead of
+# 0.3036. Only the exact gradient tells.
 #
 # ## Recap
-# - RLOO, GRPO, Dr. GRPO: rewards compared within the group of a prompt; without or with a division by its spread. PPO:
-#   several steps per batch, with a clip. All of them are weights in the loss of lesson 08.
+# - RLOO, GRPO, Dr. GRPO: rewards compared within the group of a prompt. GRPO divides by its spread, and by lengths; the
+#   others do not. PPO: several steps per batch, with a clip. All of them are weights in the loss of lesson 08.
 # - The KL to a reference belongs into the rewards as $k_1$. Other estimates of the same number, or another place, have
 #   another gradient, or none.
 # - A reward model turns choices into rewards, and is right only near what it was trained on. Optimise against it, and
@@ -709,7 +720,7 @@ bugs = check("13.6", bugs)
 #   directly; it is a weight in the same loss too.
 #
 # ## Try next
-# - `--beta 0.1` and `--beta 2`: where does the penalty stop to hold, and where does it stop to learn?
+# - `--beta 0.1` and `--beta 2`: which penalty is too small to hold it, and which too large to learn?
 # - Show those who compare whole completions (`short = task`): do the reward models get better? Are they hacked later?
 # - `--error-rate 0.4`: which of the three roads from pairs suffers most?
 # - Train a second reward model on completions of a hacked policy, labelled by the judge, and go on. This is how it is

@@ -131,15 +131,18 @@ def test_k1_and_k3_have_the_kl_as_their_mean_and_k2_has_not():
     assert abs(means["k2"] - float(kl.detach())) > 0.1
 
 
-def test_only_k1_in_the_rewards_has_the_gradient_of_the_kl():
+def test_only_k1_in_the_rewards_has_the_gradient_of_the_kl_and_k3_needs_both_places():
     _, texts, known, _, _ = listed()
     _, _, logprobs, _, exact = moved()
     k, mask = estimates(), texts.mask
     for weights in (pg.total_return(k.k1, mask), pg.reward_to_go(k.k1, mask)):
         assert float((expected(weights) - exact).norm() / exact.norm()) <= 1e-9
     assert float(expected(1.0 * mask).norm() / exact.norm()) <= 1e-12  # k1 in the loss
-    assert float(cosine_similarity(expected(pg.total_return(k.k3, mask)), exact, 0)) < 0
-    for in_the_loss in (k.k1, (1 - (known - logprobs.detach()).exp()) * mask):  # k2, k3
+    in_the_rewards, slope_of_k3 = pg.total_return(k.k3, mask), (1 - (known - logprobs.detach()).exp()) * mask
+    assert float(cosine_similarity(expected(in_the_rewards), exact, 0)) < 0
+    assert float((expected(in_the_rewards + slope_of_k3) - exact).norm() / exact.norm()) <= 1e-9
+    assert float((expected(k.k1) - exact).norm() / exact.norm()) > 0.05  # own token, the lab's run B
+    for in_the_loss in (k.k1, slope_of_k3):  # k2, k3
         assert 0.8 < float(cosine_similarity(expected(in_the_loss), exact, 0)) < 0.999
 
 
@@ -204,9 +207,9 @@ def test_rl_with_the_penalty_goes_to_the_closed_form_and_without_it_past():
         k1 = pg.kl_estimates(logprobs, known, texts.mask).k1
         return chance[:, None] * pg.total_return(texts.rewards - BETA * k1, texts.mask)
 
-    J, kl = account(lm := ascend(penalized, 300))
+    J, kl = account(lm := ascend(penalized, 200))
     assert J - BETA * kl == pytest.approx(highest(), abs=1e-3) and distance(lm) < 0.03 < 0.5 < distance(listed()[0])
-    J, kl = account(ascend(lambda chance, _: chance[:, None] * pg.total_return(texts.rewards, texts.mask), 300))
+    J, kl = account(ascend(lambda chance, _: chance[:, None] * pg.total_return(texts.rewards, texts.mask), 200))
     assert J > 0.99 and J - BETA * kl < highest() - 0.2
 
 
@@ -292,15 +295,18 @@ def reward_model(seed):
 
 
 def test_against_a_reward_model_the_true_reward_falls_while_the_models_rises():
+    """On at least four of five seeds: when four have fallen, the fifth need not be asked."""
     start, fell = judged(base()), 0
     for seed in range(5):
-        paid, worth, lm = learned(rloo, seed, updates=20, lr=1e-3, model=reward_model(seed)[0])
+        paid, worth, lm = learned(rloo, seed, updates=18, lr=1e-3, model=reward_model(seed)[0])
         fell += paid[-1] > paid[0] + 1 and judged(lm) < start / 2 and max(worth) > start
-    assert fell >= 4
+        if fell == 4:
+            break
+    assert fell == 4
 
 
 def test_a_kl_penalty_holds_that_off():
-    ends = [judged(learned(rloo, seed, updates=20, lr=1e-3, model=reward_model(seed)[0], beta=0.5)[2])
+    ends = [judged(learned(rloo, seed, updates=14, lr=1e-3, model=reward_model(seed)[0], beta=0.5)[2])
             for seed in range(3)]  # fmt: skip
     assert min(ends) > judged(base()) + 0.1, ends
 
@@ -309,7 +315,7 @@ def test_dpo_learns_from_the_same_pairs():
     ends = []
     for seed in range(3):
         lm = copy.deepcopy(base())
-        fit_dpo(lm, reward_model(seed)[1], beta=0.1, epochs=4, lr=1e-4, clip_norm=1.0, seed=seed)
+        fit_dpo(lm, reward_model(seed)[1], beta=0.1, epochs=2, lr=1e-4, clip_norm=1.0, seed=seed)
         ends.append(judged(lm))
     assert min(ends) > judged(base()) + 0.1, ends
 

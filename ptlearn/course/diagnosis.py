@@ -41,13 +41,15 @@ def named_differences(data: Any, expected: dict, mistakes: dict[tuple[str, str],
     """
     data = plain(data)
     if not isinstance(data, dict):
-        return f"result is {shown(data)}, expected a dict with {sorted(expected)}"
+        return f"result is a {type(data).__name__}, not a dict: expected {sorted(expected)}"
+    if set(data) != set(expected):
+        return differences(data, expected)
     for name in expected:
         fitting = {f"{entry}: {text}": {name: wrong} for (entry, text), wrong in mistakes.items() if entry == name}
-        found = differences({k: v for k, v in data.items() if k == name}, {name: expected[name]}, fitting)
+        found = differences({name: data[name]}, {name: expected[name]}, fitting)
         if found:
             return found
-    return differences(data, expected)
+    return None
 
 
 def first_difference(data: Any, expected: Any, tolerance: float, name: str = "result") -> str | None:

@@ -1,10 +1,17 @@
 """Typical wrong answers to the exercises of lesson 13, and right ones written differently."""
 
 import math
+from collections import namedtuple
 from itertools import product
 
 import torch
-from torch.nn.functional import cross_entropy, logsigmoid, softplus
+from torch.nn.functional import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    logsigmoid,
+    softplus,
+)
 
 # 13.1 -----------------------------------------------------------------------------------------------------------------
 
@@ -94,6 +101,60 @@ def zero_by_zero(rewards, groups):
     return both(rewards - mean, (rewards - mean) / deviation)
 
 
+def deviation_of_the_others(rewards, groups):
+    mean, _, _ = mean_and_deviation(rewards, groups)
+    others = (groups[:, None] == groups) & ~torch.eye(len(groups), dtype=torch.bool)
+    return both(rewards - mean, (rewards - mean) / (torch.stack([rewards[row].std() for row in others]) + 1e-6))
+
+
+def by_range(rewards, groups):
+    mean, _, _ = mean_and_deviation(rewards, groups)
+    wide = torch.stack([rewards[groups == group].max() - rewards[groups == group].min() for group in groups])
+    return both(rewards - mean, (rewards - mean) / (wide + 1e-6))
+
+
+def absolute(rewards, groups):
+    right = by_matrix(rewards, groups)
+    return right | {"GRPO": right["GRPO"].abs()}
+
+
+def group_after_group(rewards, groups):
+    """The groups one after the other, end to end."""
+    apart = [rewards[groups == group] for group in groups.unique()]
+    return both(torch.cat([x - x.mean() for x in apart]), torch.cat([(x - x.mean()) / (x.std() + 1e-6) for x in apart]))
+
+
+def in_place(rewards, groups):
+    for group in groups.unique():
+        rewards[groups == group] -= rewards[groups == group].mean()
+    return both(rewards, rewards)
+
+
+def renumbered_in_place(rewards, groups):
+    groups -= groups.min() - 1
+    return by_matrix(rewards, groups)
+
+
+def equal_groups(rewards, groups):
+    """As if every group had as many rows, one after the other."""
+    table = rewards.view(len(groups.unique()), -1)
+    centred = table - table.mean(1, keepdim=True)
+    return both(centred.flatten(), (centred / (table.std(1, keepdim=True) + 1e-6)).flatten())
+
+
+def as_columns(rewards, groups):
+    return {name: values[:, None] for name, values in by_matrix(rewards, groups).items()}
+
+
+def as_pair(rewards, groups):
+    return tuple(by_matrix(rewards, groups).values())
+
+
+def misspelt(rewards, groups):
+    right = by_matrix(rewards, groups)
+    return {"dr_grpo": right["Dr. GRPO"], "grpo": right["GRPO"]}
+
+
 def one_of_two(rewards, groups):
     return {"Dr. GRPO": never_scaled(rewards, groups)["Dr. GRPO"]}
 
@@ -110,6 +171,24 @@ def row_after_row(rewards, groups):
         centred.append(reward - mates.mean())
         scaled.append(centred[-1] / (mates.var().sqrt() + 1e-6))
     return {"GRPO": torch.stack(scaled), "Dr. GRPO": torch.stack(centred)}
+
+
+def in_numpy(rewards, groups):
+    x, g = rewards.numpy(), groups.numpy()
+    mean = [x[g == group].mean() for group in g]
+    return both(x - mean, (x - mean) / ([x[g == group].std(ddof=1) + 1e-6 for group in g]))
+
+
+def in_lists(rewards, groups):
+    return {name: values.tolist() for name, values in by_matrix(rewards, groups).items()}
+
+
+def by_scatter(rewards, groups):
+    _, place = groups.unique(return_inverse=True)
+    count = torch.bincount(place).to(rewards)
+    centred = rewards - (torch.zeros_like(count).scatter_add(0, place, rewards) / count)[place]
+    variance = torch.zeros_like(count).scatter_add(0, place, centred**2) / (count - 1)
+    return both(centred, centred / (variance.sqrt() + 1e-6)[place])
 
 
 # 13.2 -----------------------------------------------------------------------------------------------------------------
@@ -144,8 +223,55 @@ def by_ratio(p, q, mask):
 
 
 def by_expm1(p, q, mask):
-    d = (q - p) * mask
+    d = (q - p).masked_fill(~mask, 0)
     return {"k3": d.expm1() - d, "k2": 0.5 * d * d, "k1": -d}
+
+
+def difference_times_mask(p, q, mask):
+    d = (q - p) * mask
+    return {"k1": -d, "k2": d**2 / 2, "k3": d.exp() - 1 - d}
+
+
+def estimate_times_mask(p, q, mask):
+    return {name: table * mask for name, table in filled(p, q, mask).items()}
+
+
+def masked_in_place(p, q, mask):
+    p[~mask] = q[~mask] = 0
+    return filled(p, q, mask)
+
+
+def chosen_ones(p, q, mask):
+    """The tokens that count, end to end."""
+    return {name: table[mask] for name, table in estimates(p, q, mask).items()}
+
+
+def k3_alone(p, q, mask):
+    return estimates(p, q, mask)["k3"]
+
+
+def in_capitals(p, q, mask):
+    return {name.upper(): table for name, table in estimates(p, q, mask).items()}
+
+
+def mask_turned_round(p, q, mask):
+    return estimates(p, q, ~mask)
+
+
+def named_tuple(p, q, mask):
+    return namedtuple("KL", "k1 k2 k3")(**estimates(p, q, mask))
+
+
+def token_after_token(p, q, mask):
+    found = {name: torch.zeros_like(p) for name in ("k1", "k2", "k3")}
+    for b, t in mask.nonzero().tolist():
+        r = math.exp(float(q[b, t]) - float(p[b, t]))
+        found["k1"][b, t], found["k2"][b, t], found["k3"][b, t] = (
+            -math.log(r),
+            math.log(r) ** 2 / 2,
+            r - 1 - math.log(r),
+        )
+    return found
 
 
 # 13.3 -----------------------------------------------------------------------------------------------------------------
@@ -199,6 +325,76 @@ def log_of_sigmoid(*given):
     return -margins(*given).sigmoid().log().mean()
 
 
+def not_averaged(*given):
+    return -logsigmoid(margins(*given))
+
+
+def per_completion(rewards, chosen, rejected):
+    return -logsigmoid(margins(rewards, chosen, rejected)).sum() / len(rewards)
+
+
+def log_of_the_mean(*given):
+    return -margins(*given).sigmoid().mean().log()
+
+
+def two_questions(rewards, chosen, rejected):
+    return -(logsigmoid(rewards[chosen]) + logsigmoid(-rewards[rejected])).mean()
+
+
+def rows_as_rewards(rewards, chosen, rejected):
+    return -logsigmoid((chosen - rejected).float()).mean() + 0 * rewards.sum()
+
+
+def all_against_all(rewards, chosen, rejected):
+    return -logsigmoid(rewards[chosen][:, None] - rewards[rejected]).mean()
+
+
+def with_an_epsilon(*given):
+    return -(margins(*given).sigmoid() + 1e-8).log().mean()
+
+
+def clamped(*given):
+    return -margins(*given).sigmoid().clamp(min=1e-12).log().mean()
+
+
+def cut_off_by_torch(*given):
+    """torch cuts the logarithm off at -100 here."""
+    sigma = margins(*given).sigmoid()
+    return binary_cross_entropy(sigma, torch.ones_like(sigma))
+
+
+def log_of_one_plus(*given):
+    return (1 + (-margins(*given)).exp()).log().mean()
+
+
+def detached(*given):
+    return as_softplus(*given).detach()
+
+
+def number(*given):
+    return as_softplus(*given).item()
+
+
+def shifted_in_place(rewards, chosen, rejected):
+    with torch.no_grad():
+        rewards -= rewards.mean()
+    return as_softplus(rewards, chosen, rejected)
+
+
+def with_logits(*given):
+    return binary_cross_entropy_with_logits(margins(*given), torch.ones_like(margins(*given)))
+
+
+def pair_after_pair(rewards, chosen, rejected):
+    losses = [softplus(rewards[j] - rewards[i]) for i, j in zip(chosen.tolist(), rejected.tolist())]
+    return sum(losses) / len(losses)
+
+
+def by_logsumexp(rewards, chosen, rejected):
+    both = torch.stack([rewards[chosen], rewards[rejected]])
+    return (both.logsumexp(0) - rewards[chosen]).mean(dim=0, keepdim=False)
+
+
 def as_softplus(*given):
     return softplus(-margins(*given)).mean()
 
@@ -212,7 +408,7 @@ def as_classification(rewards, chosen, rejected):
 
 
 def chances(count, n, first=1):
-    rank = torch.arange(first, count + first, dtype=torch.float64)
+    rank = torch.arange(first, count + first)
     return (rank.clamp(min=0) / count) ** n - ((rank - 1).clamp(min=0) / count) ** n
 
 
@@ -231,7 +427,7 @@ def without_putting_back(scores, truths, n):
 
 
 def not_subtracted(scores, truths, n):
-    rank = torch.arange(1, len(scores) + 1, dtype=torch.float64)
+    rank = torch.arange(1, len(scores) + 1)
     return (rank / len(scores)) ** n @ truths[scores.argsort()]
 
 
@@ -259,6 +455,55 @@ def first_n(scores, truths, n):
     return truths[scores[:n].argmax()]
 
 
+def argsort_as_rank(scores, truths, n):
+    return chances(len(scores), n)[scores.argsort()] @ truths
+
+
+def not_summed(scores, truths, n):
+    return chances(len(scores), n) * truths[scores.argsort()]
+
+
+def chances_alone(scores, truths, n):
+    return chances(len(scores), n)
+
+
+def divided_again(scores, truths, n):
+    return (chances(len(scores), n) * truths[scores.argsort()]).mean()
+
+
+def sorted_in_place(scores, truths, n):
+    truths[:] = truths[scores.argsort()]
+    return chances(len(scores), n) @ truths
+
+
+def scaled_in_place(scores, truths, n):
+    scores -= scores.min()
+    return from_counts(scores, truths, n)
+
+
+def some_draws(scores, truths, n):
+    drawn = torch.randint(len(scores), (1000, n))
+    return truths[drawn.gather(1, scores[drawn].argmax(1, keepdim=True))].mean()
+
+
+def one_too_many(scores, truths, n):
+    return chances(len(scores), n + 1) @ truths[scores.argsort()]
+
+
+def ranks_put_back(scores, truths, n):
+    return chances(len(scores), n)[scores.argsort().argsort()] @ truths
+
+
+def plain_python(scores, truths, n):
+    count, ranked = len(scores), [float(truth) for _, truth in sorted(zip(scores, truths))]
+    return sum(((i / count) ** n - ((i - 1) / count) ** n) * truth for i, truth in enumerate(ranked, 1))
+
+
+def in_double(scores, truths, n):
+    rank = torch.linspace(0, 1, len(scores) + 1, dtype=torch.float64)
+    return (rank**n).diff() @ truths.double()[scores.argsort()]
+
+
 def all_draws(scores, truths, n):
     """Every draw of n of the samples, one after the other, as long as there are not too many."""
     if len(scores) ** n > 50_000:
@@ -268,7 +513,7 @@ def all_draws(scores, truths, n):
 
 
 def from_counts(scores, truths, n):
-    lower = (scores[None] < scores[:, None]).sum(1).double()
+    lower = (scores[None] < scores[:, None]).sum(1).float()
     return (((lower + 1) ** n - lower**n) * truths).sum() / len(scores) ** n
 
 
@@ -332,6 +577,56 @@ def with_gradient(c, r, beta):
     return beta * torch.sigmoid(-beta * (c - r))
 
 
+def beta_twice(c, r, beta):
+    return beta * (-beta * beta * margin(c, r)).sigmoid()
+
+
+def without_rejected(c, r, beta):
+    return beta * (-beta * c.detach()).sigmoid()
+
+
+def added(c, r, beta):
+    return beta * (-beta * (c + r).detach()).sigmoid()
+
+
+def minus_loss(c, r, beta):
+    return logsigmoid(beta * margin(c, r))
+
+
+def all_or_nothing(c, r, beta):
+    return beta * (margin(c, r) < 0).float()
+
+
+def exponential_alone(c, r, beta):
+    return beta * (-beta * margin(c, r)).exp()
+
+
+def summed_push(c, r, beta):
+    return by_exponential(c, r, beta).sum()
+
+
+def mean_push(c, r, beta):
+    return by_exponential(c, r, beta).mean()
+
+
+def pushed_in_place(c, r, beta):
+    return beta * torch.sigmoid(-beta * c.detach().sub_(r.detach()))
+
+
+def up_and_down(c, r, beta):
+    push = by_exponential(c, r, beta)
+    return torch.stack([push, -push])
+
+
+def in_plain_numbers(c, r, beta):
+    return [beta / (1 + math.exp(beta * (x - y))) for x, y in zip(c.tolist(), r.tolist())]
+
+
+def from_the_other_side(c, r, beta):
+    with torch.no_grad():
+        return beta - beta * torch.sigmoid(beta * (c - r))
+
+
 def by_autograd(c, r, beta):
     """The slope of the loss, from the loss."""
     c = c.detach().requires_grad_()
@@ -359,8 +654,18 @@ WRONG = {
         (never_scaled, "division by the standard deviation is missing"),
         (mean_minus_reward_when_scaled, "GRPO: the sign is turned"),
         (zero_by_zero, "0 / 0"),
-        (one_of_two, "GRPO"),
-        (lambda rewards, groups: rewards, "expected a dict"),
+        (deviation_of_the_others, "GRPO: the standard deviation is that of the others"),
+        (by_range, "GRPO: divided by the range"),
+        (absolute, "GRPO: the absolute value"),
+        (group_after_group, "Dr. GRPO: sorted by group and not put back"),
+        (in_place, "argument 1 was changed in place"),
+        (renumbered_in_place, "argument 2 was changed in place"),
+        (equal_groups, "RuntimeError: shape"),
+        (as_columns, "Dr. GRPO has shape (7, 1), expected (7,)"),
+        (as_pair, "result is a list, not a dict: expected ['Dr. GRPO', 'GRPO']"),
+        (misspelt, "result has ['dr_grpo', 'grpo'], expected ['Dr. GRPO', 'GRPO']"),
+        (one_of_two, "result has ['Dr. GRPO'], expected"),
+        (lambda rewards, groups: rewards, "not a dict"),
     ],
     "13.2": [
         (changed(k1=lambda d: d), "k1: the sign is turned"),
@@ -378,6 +683,14 @@ WRONG = {
         (filled, "k1: filled on prompt and padding"),
         (averaged, "k1: the mean of the batch"),
         (per_row, "k1: the sum of each row"),
+        (difference_times_mask, "k1: not a number: 0 times infinity"),
+        (estimate_times_mask, "k1: not a number: 0 times infinity"),
+        (masked_in_place, "was changed in place"),
+        (chosen_ones, "k1 has shape (6,), expected (2, 5)"),
+        (k3_alone, "result is a list, not a dict"),
+        (in_capitals, "result has ['K1', 'K2', 'K3'], expected"),
+        (mask_turned_round, "k1: the mask is turned round"),
+        (named_tuple, "result is a list, not a dict"),
     ],
     "13.3": [
         (turned_round, "turned round"),
@@ -391,6 +704,19 @@ WRONG = {
         (chosen_alone, "the rejected one is left out"),
         (squares, "squared error"),
         (log_of_sigmoid, "logsigmoid takes both at once"),
+        (log_of_one_plus, "logsigmoid takes both at once"),
+        (not_averaged, "one number per pair"),
+        (per_completion, "by that of pairs"),
+        (log_of_the_mean, "the logarithm of the mean"),
+        (two_questions, "one yes-or-no question"),
+        (rows_as_rewards, "numbers of rows: look up"),
+        (all_against_all, "every chosen one against every rejected one"),
+        (with_an_epsilon, "cut off at 1e-08"),
+        (clamped, "cut off at 1e-12"),
+        (cut_off_by_torch, "cut off at 4e-44"),
+        (detached, "no gradient"),
+        (number, "no gradient"),
+        (shifted_in_place, "argument 1 was changed in place"),
     ],
     "13.4": [
         (by_truth, "the highest truth"),
@@ -403,6 +729,14 @@ WRONG = {
         (best_of_all, "best of all samples"),
         (unsorted, "sort by score"),
         (first_n, "the first n alone"),
+        (argsort_as_rank, "argsort says which sample"),
+        (not_summed, "one number per sample"),
+        (chances_alone, "the chances of the ranks"),
+        (divided_again, "divided by N"),
+        (sorted_in_place, "argument 2 was changed in place"),
+        (scaled_in_place, "argument 1 was changed in place"),
+        (some_draws, "expected"),
+        (one_too_many, "expected"),
     ],
     "13.5": [
         (pushed_when_settled, "turned round"),
@@ -418,6 +752,16 @@ WRONG = {
         (first_step, "half of beta"),
         (divided_by_pairs, "number of pairs"),
         (with_gradient, "detach"),
+        (beta_twice, "in the margin twice"),
+        (without_rejected, "the rejected one is left out"),
+        (added, "the two are added"),
+        (minus_loss, "minus the loss of the pair"),
+        (all_or_nothing, "all or nothing"),
+        (exponential_alone, "the exponential of minus the margin"),
+        (summed_push, "summed: one number per pair"),
+        (mean_push, "averaged: one number per pair"),
+        (pushed_in_place, "argument 1 was changed in place"),
+        (up_and_down, "push has shape (2, 3), expected (3,)"),
     ],
     "13.6": [
         ({"A": "moving reference", "B": "own token", "C": "in the loss", "D": "k3"}, "A: 'moving reference'"),
@@ -425,14 +769,21 @@ WRONG = {
         ({"A": "in the loss", "B": "own token", "C": "twice", "D": "k3"}, "C: 'twice'"),
         ({"A": "in the loss", "B": "own token", "C": "moving reference", "D": "sign"}, "D: 'sign'"),
         ({"A": "in the loss", "B": "own token", "C": "moving reference", "D": "k2"}, "is not on the list"),
+        ({"A": "in the loss", "B": "twice", "C": "moving reference", "D": "k3"}, "B: 'twice' stays too near"),
+        ({"A": "in the loss", "B": "group std", "C": "moving reference", "D": "k3"}, "B: 'group std' ends where"),
+        ({"A": "k3", "B": "own token", "C": "moving reference", "D": "in the loss"}, "A: 'k3' reports the KL exactly"),
+        ({"A": "in the loss", "B": "own token", "C": "moving reference", "D": "last token"}, "D: 'last token' holds"),
+        ({"A": "in the loss", "B": "own token", "C": None, "D": "k3"}, "C: None is not on the list"),
+        ({"run A": "in the loss", "run B": "own token", "run C": "moving reference", "run D": "k3"}, "the keys"),
+        (["in the loss", "own token", "moving reference", "k3"], "a dict with the keys"),
         ({"A": "in the loss"}, "a dict with the keys"),
     ],
 }
 RIGHT = {
-    "13.1": [by_matrix, row_after_row],
-    "13.2": [by_ratio, by_expm1],
-    "13.3": [as_softplus, as_classification],
-    "13.4": [all_draws, from_counts],
-    "13.5": [by_autograd, by_exponential],
+    "13.1": [by_matrix, row_after_row, in_numpy, in_lists, by_scatter],
+    "13.2": [by_ratio, by_expm1, token_after_token],
+    "13.3": [as_softplus, as_classification, with_logits, pair_after_pair, by_logsumexp],
+    "13.4": [all_draws, from_counts, ranks_put_back, plain_python, in_double],
+    "13.5": [by_autograd, by_exponential, in_plain_numbers, from_the_other_side],
     "13.6": [{"D": "K3", "C": "moving reference", "B": "own token", "A": "in the loss"}],
 }

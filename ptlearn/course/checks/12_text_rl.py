@@ -5,23 +5,10 @@ The expectations are plain Python on lists, from the definitions; tensors are ma
 
 import math
 
-from ptlearn.course.cases import rows, spread, tensors
-from ptlearn.course.diagnosis import differences, misnamed
+from ptlearn.course.cases import rows, spread, tensors, untouched
+from ptlearn.course.diagnosis import differences, misnamed, named_differences
 from ptlearn.course.exercise import Exercise
 from ptlearn.tasks import pass_at_k
-
-
-def untouched(answer, *inputs):
-    """What the answer returns, or a ValueError where it changed a tensor that it was given."""
-    import torch
-
-    before = [value.clone() if torch.is_tensor(value) else value for value in inputs]
-    result = answer(*inputs)
-    for number, (old, new) in enumerate(zip(before, inputs), 1):
-        if torch.is_tensor(new) and not torch.equal(old, new):
-            raise ValueError(f"argument {number} was changed in place: whoever called goes on with it, so make a copy")
-    return result
-
 
 # 12.1 Where the model acted ------------------------------------------------------------------------------------------
 
@@ -347,8 +334,6 @@ def verify_normalizing(case, data):
         "sequence": sum(sum(row) / len(row) for row in kept) / count,
         "token": total / tokens,
     }
-    if not isinstance(data, dict) or set(data) != set(right):
-        return differences(data, right)
     longest, means = max(map(len, kept)), [sum(row) / len(row) for row in kept]
     wrong = {
         ("constant", "divided by the answers alone: by B times room"): total / count,
@@ -383,15 +368,7 @@ def verify_normalizing(case, data):
         wrong[name, "not a number: 0 times infinity. Padding may hold anything, so cut it off with torch.where"] = (
             math.nan
         )
-    mistakes = {f"{name}: {text}": {**data, name: value} for (name, text), value in wrong.items()}
-    for name in right:  # the first that is off, alone, so that each is told its own mistake
-        fits = {text: said for text, said in mistakes.items() if text.startswith(f"{name}: ")}
-        found = differences(
-            {name: data.get(name)}, {name: right[name]}, {text: {name: said[name]} for text, said in fits.items()}
-        )
-        if found:
-            return found
-    return differences(data, right)
+    return named_differences(data, right, wrong)
 
 
 # 12.5 pass@k ----------------------------------------------------------------------------------------------------------

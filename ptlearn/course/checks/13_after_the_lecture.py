@@ -5,7 +5,7 @@ The expectations are plain Python on lists, from the definitions; tensors are ma
 
 import math
 
-from ptlearn.course.cases import rows, tensors
+from ptlearn.course.cases import rows, tensors, untouched
 from ptlearn.course.diagnosis import differences, misnamed, named_differences
 from ptlearn.course.exercise import Exercise
 
@@ -32,7 +32,7 @@ def drive_groups(answer, case):
     import torch
 
     [rewards] = tensors(case, "rewards")
-    return answer(rewards, torch.tensor(case["groups"]))
+    return untouched(answer, rewards, torch.tensor(case["groups"]))
 
 
 def verify_groups(case, data):
@@ -57,7 +57,12 @@ def verify_groups(case, data):
     def grpo(center=lambda i: mean(mates(i)), scale=lambda i: deviation(mates(i))):
         return by(lambda i: (rewards[i] - center(i)) / (scale(i) + 1e-6))
 
+    def spread_of_others(i):
+        kept = [rewards[j] for j in everyone if groups[j] == groups[i] and j != i]
+        return deviation(kept) if len(kept) > 1 else math.nan
+
     right = {"Dr. GRPO": by(lambda i: rewards[i] - mean(mates(i))), "GRPO": grpo()}
+    order = sorted(everyone, key=groups.__getitem__)
     mistakes = {
         ("Dr. GRPO", "the mean of the others: the row itself counts too, and that is how it differs from RLOO"): (
             by(lambda i: rewards[i] - others(i))
@@ -75,6 +80,15 @@ def verify_groups(case, data):
         ("GRPO", "the standard deviation is that of the batch: each group has its own"): (
             grpo(scale=lambda i: deviation(rewards))
         ),
+        ("GRPO", "the standard deviation is that of the others: the row itself counts too"): grpo(
+            scale=spread_of_others
+        ),
+        ("GRPO", "divided by the range of the group: by its standard deviation"): (
+            grpo(scale=lambda i: max(mates(i)) - min(mates(i)))
+        ),
+        ("GRPO", "the absolute value: what is worse than the mean has a negative advantage"): list(
+            map(abs, right["GRPO"])
+        ),
         ("GRPO", "groups are ignored: mean and standard deviation are those of the row's own group"): (
             grpo(lambda i: mean(rewards), lambda i: deviation(rewards))
         ),
@@ -86,6 +100,8 @@ def verify_groups(case, data):
             by(lambda i: (rewards[i] - mean(mates(i))) / deviation(mates(i)) if deviation(mates(i)) else math.nan)
         ),
     }
+    for name, values in right.items():
+        mistakes[name, "sorted by group and not put back: advantages belong to other rows"] = [values[i] for i in order]
     return named_differences(data, right, mistakes)
 
 
@@ -100,18 +116,19 @@ def kl_estimates(logprobs, reference_logprobs, mask):
 
 
 def kl_cases(rng):
-    """Tokens that the reference likes more, and less; prompt and padding hold anything."""
+    """Tokens that the reference likes more, and less; prompt and padding hold anything, infinity at last."""
     cases = []
-    for lengths in ([4, 2], [3, 3]):
+    for lengths, anything in (([4, 2], -9.0), ([3, 3], -math.inf)):
         mask = [[1 <= t <= length for t in range(5)] for length in lengths]
         logprobs, reference = rows(rng, (2, 5), -3.0, -0.1), rows(rng, (2, 5), -3.0, -0.1)
-        logprobs[1][0], logprobs[0][1], reference[0][1] = -9.0, -2.0, -1.2  # a prompt, and a ratio above 1
+        logprobs[0][1], reference[0][1] = -2.0, -1.2  # a ratio above 1
+        logprobs[1][0] = logprobs[1][4] = reference[1][4] = anything
         cases.append({"logprobs": logprobs, "reference": reference, "mask": mask})
     return cases
 
 
 def drive_kl(answer, case):
-    return dict(answer(*tensors(case, "logprobs", "reference", "mask")))
+    return untouched(answer, *tensors(case, "logprobs", "reference", "mask"))
 
 
 def verify_kl(case, data):
@@ -121,6 +138,14 @@ def verify_kl(case, data):
         return [
             [rule(q - p) if acted or everywhere else 0.0 for p, q, acted in zip(*row)]
             for row in zip(case["logprobs"], case["reference"], mask)
+        ]
+
+    def times_mask(rule):
+        """What a product with the mask leaves: 0 times infinity is not a number."""
+        full = by(rule, everywhere=True)
+        return [
+            [x if acted else 0.0 * (x if math.isfinite(x) else math.nan) for x, acted in zip(*row)]
+            for row in zip(full, mask)
         ]
 
     rules = {"k1": lambda d: -d, "k2": lambda d: d**2 / 2, "k3": lambda d: math.exp(d) - 1 - d}
@@ -145,6 +170,12 @@ def verify_kl(case, data):
     for name, rule in rules.items():
         sums = list(map(sum, right[name]))
         mistakes[name, "filled on prompt and padding: there it is 0"] = by(rule, everywhere=True)
+        mistakes[name, "the mask is turned round: 0 where it is False"] = [
+            [0.0 if acted else x for x, acted in zip(*row)] for row in zip(by(rule, everywhere=True), mask)
+        ]
+        mistakes[name, "not a number: 0 times infinity. Padding may hold anything, so cut it off with torch.where"] = (
+            times_mask(rule)
+        )
         mistakes[name, "the mean of the batch: one number per token is asked for, (B, T)"] = sum(sums) / acted
         mistakes[name, "the sum of each row: one number per token is asked for, (B, T)"] = sums
     return named_differences(data, right, mistakes)
@@ -172,7 +203,8 @@ def drive_pairs(answer, case):
     import torch
 
     [rewards] = tensors(case, "rewards")
-    return float(answer(rewards, torch.tensor(case["chosen"]), torch.tensor(case["rejected"])))
+    result = untouched(answer, rewards.requires_grad_(), torch.tensor(case["chosen"]), torch.tensor(case["rejected"]))
+    return {"loss": result, "requires grad": bool(getattr(result, "requires_grad", False))}
 
 
 def softplus(x):
@@ -181,8 +213,8 @@ def softplus(x):
 
 
 def verify_pairs(case, data):
-    rewards = case["rewards"]
-    pairs = [(rewards[i], rewards[j]) for i, j in zip(case["chosen"], case["rejected"])]
+    rewards, numbers = case["rewards"], list(zip(case["chosen"], case["rejected"]))
+    pairs = [(rewards[i], rewards[j]) for i, j in numbers]
     margins = [high - low for high, low in pairs]
 
     def mean(rule, values=margins):
@@ -195,23 +227,45 @@ def verify_pairs(case, data):
     mistakes = {
         "turned round: the chosen one should have the higher reward": mean(softplus),
         "summed: take the mean over pairs": right * len(margins),
+        "one number per pair: take their mean": [softplus(-m) for m in margins],
+        "divided by the number of completions: by that of pairs": right * len(margins) / len(rewards),
         "the sign is missing: a loss, -log sigma, is never negative": -right,
         "the logarithm is missing: -log of the probability, not the probability": mean(sigmoid),
         "1 - sigma: take -log of the probability": mean(lambda m: sigmoid(-m)),
+        "the logarithm of the mean: each pair has its own logarithm": -math.log(max(mean(sigmoid), 1e-300)),
         "the margin itself: it goes through sigma and log": mean(lambda m: -m),
         "the sigma is missing: a hinge stops at 0, and Bradley-Terry never does": mean(lambda m: max(0.0, 1 - m)),
         "each reward has its own sigma: the sigma is that of the difference": (
             mean(lambda pair: softplus(-pair[0]) - softplus(-pair[1]), pairs)
         ),
+        "one yes-or-no question per completion: the sigma is that of the difference of the two": (
+            mean(lambda pair: softplus(-pair[0]) + softplus(pair[1]), pairs)
+        ),
         "the rejected one is left out: the sigma is that of the difference": (
             mean(lambda pair: softplus(-pair[0]), pairs)
         ),
         "squared error: the labels are choices, and their likelihood is asked for": mean(lambda m: (1 - m) ** 2),
+        "chosen and rejected are numbers of rows: look up their rewards": mean(
+            lambda ij: softplus(ij[1] - ij[0]), numbers
+        ),
+        "every chosen one against every rejected one: each pair is on its own": (
+            mean(lambda m: softplus(-m), [high - low for high, _ in pairs for _, low in pairs])
+        ),
     }
-    if not math.isfinite(data):
-        return (f"result is {data}, expected {right:.6g}: with a margin of {min(margins):.0f} the sigma is rounded to "
-                "0 before its logarithm is taken; logsigmoid takes both at once")  # fmt: skip
-    return differences(data, right, mistakes)
+    worst = min(margins)
+    for least in (1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12, 1e-15, 1e-20, math.exp(-100)):
+        mistakes[
+            f"cut off at {least:.1g} under the logarithm: a margin of {worst:.0f} costs {-worst:.0f} nats; logsigmoid "
+            "says so"
+        ] = mean(lambda m, least=least: -math.log(sigmoid(m) + least))
+    if isinstance(data["loss"], float) and not math.isfinite(data["loss"]):
+        return (f"loss is {data['loss']}, expected {right:.6g}: with a margin of {worst:.0f} exp and sigma are "
+                "rounded to 0 or infinity before the logarithm is taken; logsigmoid takes both at once")  # fmt: skip
+    named = {("loss", text): wrong for text, wrong in mistakes.items()}
+    named[
+        "requires grad", "no gradient: detached, or made a plain number, so that no reward model can learn from it"
+    ] = False
+    return named_differences(data, {"loss": right, "requires grad": True}, named)
 
 
 # 13.4 Best of n ------------------------------------------------------------------------------------------------------
@@ -225,25 +279,28 @@ def best_of(scores, truths, n):
 
 
 def best_cases(rng):
-    """Scores that mislead at the top; n = 1, and more than there are samples."""
+    """Scores that mislead at the top, in an order unlike its inverse; n = 1, and more than there are samples."""
     cases = []
     for n in (3, 1, 9):
         scores = [round(x + rng.uniform(0, 0.5), 3) for x in range(6)]
         truths = [round(rng.uniform(0, 1) + (x if x < 4 else -x), 3) for x in range(6)]
-        order = rng.sample(range(5), 5)
-        order.insert(rng.randint(3, 5), 5)  # the best is not among the first n
+        order = list(range(6))
+        while all(order[order[i]] == i for i in order):
+            order = rng.sample(range(5), 5)
+            order.insert(rng.randint(3, 5), 5)  # the best is not among the first n
         cases.append({"scores": [scores[i] for i in order], "truths": [truths[i] for i in order], "n": n})
     return cases
 
 
 def drive_best(answer, case):
-    return float(answer(*tensors(case, "scores", "truths"), case["n"]))
+    scores, truths = (tensor.float() for tensor in tensors(case, "scores", "truths"))  # as in the lesson
+    return untouched(answer, scores, truths, case["n"])
 
 
 def verify_best(case, data):
     n, count = case["n"], len(case["scores"])
     ranked = [truth for _, truth in sorted(zip(case["scores"], case["truths"]))]
-    by_truth = sorted(case["truths"])
+    by_truth, order = sorted(case["truths"]), sorted(range(count), key=case["scores"].__getitem__)
 
     def expected(chances, values=ranked):
         return sum(chance * value for chance, value in zip(chances, values))
@@ -264,6 +321,14 @@ def verify_best(case, data):
         "n is ignored: this is the mean truth, the best of one": sum(ranked) / count,
         "the best of all samples, whatever n": ranked[-1],
         "the order of the samples is taken for that of their scores: sort by score": expected(best, case["truths"]),
+        "argsort says which sample has a rank, not which rank a sample has: sort the truths with it": (
+            sum(best[place] * truth for place, truth in zip(order, case["truths"]))
+        ),
+        "one number per sample: the mean over all draws is the sum of chance times truth": (
+            [chance * truth for chance, truth in zip(best, ranked)]
+        ),
+        "these are the chances of the ranks: sum chance times truth": best,
+        "divided by N: the chances sum to 1 already, so the sum is the mean": expected(best) / count,
         "the best of the first n alone: average over all ways to draw n": (
             max(list(zip(case["scores"], case["truths"]))[:n])[1]
         ),
@@ -298,8 +363,8 @@ def push_cases(rng):
 def drive_push(answer, case):
     chosen, rejected = tensors(case, "chosen", "rejected")
     chosen.requires_grad_(), rejected.requires_grad_()
-    result = answer(chosen, rejected, case["beta"])
-    return {"push": result.tolist(), "requires grad": bool(result.requires_grad)}
+    result = untouched(answer, chosen, rejected, case["beta"])
+    return {"push": result, "requires grad": bool(getattr(result, "requires_grad", False))}
 
 
 def verify_push(case, data):
@@ -324,6 +389,20 @@ def verify_push(case, data):
         ("push", "beta divides the margin: rewards are beta times the log-ratio"): (
             by(lambda c, r: beta * sigmoid((r - c) / beta))
         ),
+        ("push", "beta is in the margin twice: the log-ratios are multiplied with it once"): (
+            by(lambda c, r: beta * sigmoid(-beta * beta * (c - r)))
+        ),
+        ("push", "the rejected one is left out of the margin"): by(lambda c, r: beta * sigmoid(-beta * c)),
+        ("push", "the two are added: the margin is their difference"): by(lambda c, r: beta * sigmoid(-beta * (c + r))),
+        ("push", "minus the loss of the pair, log sigma: its slope is asked for"): by(
+            lambda c, r: -softplus(beta * (r - c))
+        ),
+        ("push", "all or nothing: a pair that is settled is pushed less and less, not suddenly no more"): (
+            by(lambda c, r: beta * (c < r))
+        ),
+        ("push", "the exponential of minus the margin: sigma is that over 1 plus that"): (
+            by(lambda c, r: beta * math.exp(-beta * (c - r)))
+        ),
         ("push", "the sign is turned: the chosen one is pushed up"): by(lambda c, r: -beta * sigmoid(beta * (r - c))),
         ("push", "this is the loss of the pair: its slope is asked for"): by(lambda c, r: softplus(beta * (r - c))),
         ("push", "the slope of sigma, s (1 - s): the loss is -log sigma"): (
@@ -339,6 +418,8 @@ def verify_push(case, data):
         ),
         ("requires grad", "weights carry no gradient: detach the log-ratios"): True,
     }
+    mistakes["push", "summed: one number per pair is asked for"] = sum(right["push"])
+    mistakes["push", "averaged: one number per pair is asked for"] = sum(right["push"]) / len(pairs)
     return named_differences(data, right, mistakes)
 
 
@@ -346,20 +427,20 @@ def verify_push(case, data):
 
 BUGS = {"A": "in the loss", "B": "own token", "C": "moving reference", "D": "k3"}
 SIGNS = {
-    "sign": "reports minus the KL, and climbs away from the reference",
-    "last token": "reports less than the KL, since only one of the tokens counts",
+    "sign": "climbs away from the reference, and with it nearly along the gradient of J: cosine 0.99",
+    "last token": "holds the policy back at one token alone, and would end at a KL of 3.3",
     "own token": "reports the KL, and holds the policy back, but not enough",
     "in the loss": "reports the KL, while its gradient is that of J alone",
     "moving reference": "reports a KL of 0, and its gradient is that of J alone",
     "k3": "reports the KL exactly, and pulls away from the reference",
-    "twice": "reports twice the KL, and stays too near to the reference",
-    "group std": "reports the KL and ends where the right one ends: only the length of its gradient is another",
+    "twice": "stays too near to the reference, and would end at a KL of 0.24",
+    "group std": "ends where the right one ends: each prompt's gradient has another length, cosine 0.98",
 }
 SEEN = {
     "A": "run A reports 2.44, the KL, and its cosine with the gradient of J is 1",
     "B": "run B reports 2.44, the KL; its cosine is 0.87, and it ends at a KL of 1.65 where 1.20 is best",
     "C": "run C reports 0 at a KL of 2.44, and its cosine with the gradient of J is 1",
-    "D": "run D reports 2.44, the KL; its cosine is -0.48, and it ends at a KL of 4.8",
+    "D": "run D reports 2.44, the KL; its cosines are -0.48, and 0.79 with that of J, and it ends at a KL of 4.8",
 }
 
 
