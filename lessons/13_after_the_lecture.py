@@ -7,7 +7,7 @@
 # built: another weight in the same loss, or another source of rewards. In this lesson you write what is new in each,
 # run them all on one task, and see the trap that nearly all of them share: a reward that was *learned* can be fooled,
 # and a policy that is trained against it will find out how. *(The lecture stops before all of this; its "Summary" of
-# reinforcement learning is what you need of it.)* About 100 minutes; runs in 115 s on two CPU cores.
+# reinforcement learning is what you need of it.)* About 100 minutes; runs in 100 s on two CPU cores.
 #
 # **You will need** lesson 12; the ratio and the clip of lesson 11. **You will be able to** say in one line what RLOO,
 # PPO, GRPO, Dr. GRPO and DPO change; estimate a KL divergence and put it where its gradient is right; train a reward
@@ -39,16 +39,16 @@ args = arguments(
     error_rate=(0.1, "share of the pairs that are labelled wrongly"),
     prompts=(8, "different openings per update"),
     group=(4, "completions per opening"),
-    updates=(12, "where the judge pays"),
+    updates=(8, "where the judge pays"),
     lr=(6e-4, "step size of Adam where the judge pays"),
-    model_updates=(22, "where a reward model pays"),
+    model_updates=(18, "where a reward model pays"),
     model_lr=(1e-3, "step size of Adam where a reward model pays"),
     beta=(0.5, "what a nat of KL costs, in rewards"),
     dpo_epochs=(4, "of DPO over its pairs"),
     seeds=(5, "reward models and what learns from them; where the judge pays, three"),
     seed=(0, "of everything that is sampled"),
 )
-torch.set_num_threads(2)  # more would spend their time waiting for each other: the tensors are small
+torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
 
 # %% [markdown]
 # ## Predict first
@@ -57,7 +57,7 @@ torch.set_num_threads(2)  # more would spend their time waiting for each other: 
 # 2. To estimate KL(policy ‖ reference) from the policy's samples, one may average $-\log r$ or $r - 1 - \log r$, with
 #    $r$ = reference / policy: both are unbiased. **Can you subtract either one from the rewards?**
 # 3. A reward model has learned from 250 pairs, a tenth of them labelled wrongly, and ranks two new pairs out of three
-#    as the judge does. **You train a policy against it on 704 of its own completions: what does the true reward do?**
+#    as the judge does. **You train a policy against it on 576 of its own completions: what does the true reward do?**
 # 4. DPO needs the pairs alone, no reward model and no sampling. **Is it better or worse than RL?**
 #
 # ## One task
@@ -199,12 +199,15 @@ print(f"paid by the judge, {args.updates} updates of {args.prompts} × {args.gro
 for name, ends in table.items():
     print(f"{name:12s} true reward {over_seeds([truth for truth, _ in ends])}, "
           f"KL to the base {over_seeds([kl for _, kl in ends])} nats")  # fmt: skip
+shortest = min(norm for runs in paid.values() for _, history, _ in runs for norm in history.gradient_norm)
+print(f"shortest gradient of all, before it is clipped to 1: {shortest:.1f}")
 
 # %% [markdown]
 # **What you saw.** All of them learn, and no difference among the four names is larger than the spread over seeds.
-# The reward alone has the lowest mean, but not for certain from three seeds: rewards between 0 and 1 are a mild case,
-# as in lesson 12. The names matter less than their papers' titles suggest; the number of steps, their size and the
-# distance from the start matter more.
+# Dr. GRPO's runs *are* RLOO's: each gradient here is clipped to length 1, and then a common factor of the weights is
+# gone. The reward alone has the lowest mean, but not for certain from three seeds: rewards between 0 and 1 are a mild
+# case, as in lesson 12. The names matter less than their papers' titles suggest; the number of steps, their size and
+# the distance from the start matter more.
 #
 # ## How far from where it began?
 # The last column is new: the KL divergence of the policy from the model it started from, the *reference*,
@@ -249,9 +252,8 @@ for name, each in kl_estimates(rollout.logprobs, before, rollout.mask).items():
 
 # %% [markdown]
 # The sum over the whole vocabulary has the least noise, and it is at hand wherever the logits of both models are. $k_2$
-# is more than twice the truth, for the policy is far from the reference already. $k_3$ is never negative for a single
-# token, and its noise is small where the ratio is near 1; here it is noisier than $k_1$, and low: what is missing sits
-# in rare, large ratios.
+# is twice the truth, for the policy is far from the reference already. $k_3$ is never negative for a single token, and
+# its noise is small where the ratio is near 1; here, farther away, it is noisier than $k_1$.
 #
 # Now the question that matters more: **where does the penalty go?** Some subtract it from the rewards, others add it to
 # the loss and differentiate it. In a toy world, where all texts can be listed as in lesson 12, every variant's expected
@@ -379,7 +381,7 @@ for name, place in (("short, as those it learned from", 0), ("whole completions"
 # ## You get what you pay for
 # Now the reward model pays, and the judge only watches. Five seeds, each with its own pairs, reward model and learner;
 # first without a penalty, then with $\beta$ = 0.5 per nat. The steps are larger than above, so that everything
-# happens within 22 updates.
+# happens within 18 updates.
 
 # %%
 def chase(beta):
@@ -424,10 +426,11 @@ for beta, runs in chased.items():
 # %% [markdown]
 # **What you saw.** Without the penalty, what the policy is paid rises in every run. What it is worth rises for a few
 # updates in most of them, turns, and ends far below its start in all five. Read the samples: the reward model has
-# learned that "worth every penny" and "it exceeded" are good signs, and they were, in completions of the base model.
-# That nobody writes "penny penny penny" it never had to learn, for the base model does not. The policy has left the
-# region that its reward model knows. This is **reward hacking**, or overoptimisation (Gao et al., 2023), and an
-# instance of Goodhart's law: a measure that becomes the target stops being a good measure.
+# learned that "it exceeded all my expectations" and "gem" are good signs, and they were, in completions of the base
+# model. That nobody says a thing three times, or ends it with "gem", it never had to learn, for the base model does
+# not write so. The policy has left the region that its reward model knows. This is **reward hacking**, or
+# overoptimisation (Gao et al., 2023), and an instance of Goodhart's law: a measure that becomes the target stops
+# being a good measure.
 #
 # With the penalty the policy stays within about four nats of the base, where the reward model can be trusted
 # somewhat, and all five end above the start. The penalty does not make a bad reward model better; it keeps you from
@@ -588,24 +591,24 @@ def direct_learner(pairs, seed):
     return lm
 
 
-table["DPO"] = [judged(direct_learner(pairs, seed)) for seed, (_, pairs, _) in zip(progress(SEEDS, "DPO"), models)]
+table["DPO"] = [judged(direct_learner(pairs, seed)) for seed, (_, pairs, _) in zip(progress(SEEDS[:3], "DPO"), models)]
 print(f"DPO: true reward {over_seeds([truth for truth, _ in table['DPO']])} from {start:.2f}")
 
 # %% [markdown]
 # ## All of them in one table
 
 # %%
-print(f"{'':24s}{'true reward':26s}{'KL to the base, nats':28s}learns from")
-print(f"{'base model':24s}{f'{start:.2f}':26s}{'0.00':28s}text")
+print(f"{'':24s}{'true reward':26s}{'KL to the base, nats':30s}learns from")
+print(f"{'base model':24s}{f'{start:.2f}':26s}{'0.00':30s}text")
 for name, ends in table.items():
     truth, kl = (over_seeds(values) for values in zip(*ends))
     far = f"at most {kl.mean:.2f}" if name.startswith("best") else str(kl)
-    print(f"{name:24s}{truth!s:26s}{far:28s}{'the judge' if name in NAMES else 'pairs'}")
+    print(f"{name:24s}{truth!s:26s}{far:30s}{'the judge' if name in NAMES else 'pairs'}")
 
 # %% [markdown]
-# **What you saw.** Those who are paid by the judge get furthest, of course: they ask it 384 times while they learn.
+# **What you saw.** Those who are paid by the judge get furthest, of course: they ask it 256 times while they learn.
 # From some 250 labels, wrong ones included, three roads lead to about 0.7: RL against a reward model held near the
-# base, best of $n$, and DPO, which needs neither reward model nor sampling, and varies least over seeds here. And one
+# base, best of $n$, and DPO, which needs neither reward model nor sampling. And one
 # leads to nearly 0. DPO is not safe from that either: with 20 epochs over the same pairs (`--dpo-epochs 20`) it ends
 # at 0.06 to 0.19, 35 to 44 nats from the base, in three seeds out of three. This is one task and a small model; which
 # road is best at scale is an open argument.
