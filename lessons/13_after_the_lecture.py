@@ -408,11 +408,10 @@ for axes, title, label in zip(panels, ("What it is paid", "What it is worth", "H
                               ("the model's reward", "true reward", "KL to the base, nats")):  # fmt: skip
     axes.set(title=title, xlabel="updates", ylabel=label)
 panels[1].set(ylim=(-0.05, 1.05)), panels[1].legend(fontsize=8), panels[0].legend(fontsize=8)
-ends = {beta: over_seeds([truth for truth, _ in table[f"reward model, β = {beta}"]]).mean for beta in chased}
-outcome = ", ".join(f"β = {beta} ends at {end:.2f}" for beta, end in ends.items())
-show(figure, alt="Three panels against updates, with and without KL penalty. The model's reward rises in both. The "
-     f"true reward begins at {start:.2f}; {outcome}. The KL grows without bound in the one and stays small in the "
-     "other.")  # fmt: skip
+ends = {beta: [over_seeds(x).mean for x in zip(*table[f"reward model, β = {beta}"])] for beta in chased}
+outcome = "; ".join(f"with β = {beta} it ends at {truth:.2f}, {kl:.0f} nats away" for beta, (truth, kl) in ends.items())
+show(figure, alt="Three panels against updates, with and without KL penalty: the model's reward, the true reward, and "
+     f"the KL. The true reward begins at {start:.2f}; {outcome}.")  # fmt: skip
 
 # %%
 for beta, runs in chased.items():
@@ -497,8 +496,8 @@ axes.set(title="What a nat buys", xlabel="KL to the base, nats per completion", 
          xscale="symlog", xlim=(-0.05, 200), ylim=(0, 1.02))  # fmt: skip
 axes.legend(fontsize=8, loc="lower left")
 last = over_seeds([curve[-1] for curve in model_picks]).mean
-show(figure, alt=f"True reward against KL: best of n rises to {last:.2f} within {steps[-1]:.1f} nats; RL with penalty "
-     "is about as high at somewhat more; RL without falls to 0 far to the right.")  # fmt: skip
+show(figure, alt=f"True reward against KL: best of n ends at {last:.2f} and {steps[-1]:.1f} nats. RL, a point for each "
+     f"update: {outcome}.")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** Picked by the judge, one of 16 is nearly always fine. Picked by the reward models, the curve rises
