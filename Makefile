@@ -8,7 +8,7 @@ run: $(READY)
 
 test: $(READY)
 	.venv/bin/ruff check .
-	.venv/bin/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile
 
 lab: $(READY)
 	.venv/bin/jupyter lab notebooks
