@@ -252,8 +252,8 @@ for name, each in kl_estimates(rollout.logprobs, before, rollout.mask).items():
 
 # %% [markdown]
 # The sum over the whole vocabulary has the least noise, and it is at hand wherever the logits of both models are. $k_2$
-# is twice the truth, for the policy is far from the reference already. $k_3$ is never negative for a single token, and
-# its noise is small where the ratio is near 1; here, farther away, it is noisier than $k_1$.
+# is more than twice the truth, for the policy is far from the reference already. $k_3$ is never negative for a single
+# token, and its noise is small where the ratio is near 1; here, farther away, it is noisier than $k_1$.
 #
 # Now the question that matters more: **where does the penalty go?** Some subtract it from the rewards, others add it to
 # the loss and differentiate it. In a toy world, where all texts can be listed as in lesson 12, every variant's expected
