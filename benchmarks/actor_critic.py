@@ -1,4 +1,4 @@
-"""Actor-critic of `ptlearn.training` beside Stable-Baselines3's A2C and PPO, on worlds that this project did not write.
+"""Actor-critic of `ptlearn.rl.training` beside Stable-Baselines3's A2C and PPO, on other people's worlds.
 
 A run is over when its policy, as it acts, earns the threshold. Where the world publishes its arrays that is the exact
 expected return within the time limit, for every contender, and the threshold is the best one less five percent of its
@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import gymnasium
 import torch
 
-from ptlearn import mdp as exact
-from ptlearn.collection import Bins, collect, collect_from, from_gymnasium
-from ptlearn.policies import FeatureCritic, FeaturePolicy, TabularCritic, TabularPolicy
+from ptlearn.grid import mdp as exact
+from ptlearn.grid.collection import Bins, collect, collect_from, from_gymnasium
 from ptlearn.policy_gradient import advantage
-from ptlearn.training import train_policy
+from ptlearn.rl.policies import FeatureCritic, FeaturePolicy, TabularCritic, TabularPolicy
+from ptlearn.rl.training import train_policy
 
 GAMMA, ENVIRONMENTS, JUDGED_EVERY = 0.99, 8, 1000  # of the peers: environments side by side, steps between judgements
 

@@ -1,4 +1,4 @@
-"""Environment steps per second of `ptlearn.collection.collect` beside `gymnasium.vector.SyncVectorEnv`, same dynamics.
+"""Environment steps per second of `ptlearn.grid.collection.collect` beside gymnasium's `SyncVectorEnv`, same dynamics.
 
 Both follow the uniform policy for at most 100 steps an episode: `collect` samples 4,096 episodes with their
 log-probabilities into one record; the 64 environments of the vector are given random actions drawn beforehand, and
@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from gymnasium.vector import SyncVectorEnv
 
-from ptlearn.collection import collect, from_gymnasium
-from ptlearn.gridworld import ID
-from ptlearn.policies import TabularPolicy
+from ptlearn.grid.collection import collect, from_gymnasium
+from ptlearn.grid.gridworld import ID
+from ptlearn.rl.policies import TabularPolicy
 
 EPISODES, HORIZON, ENVIRONMENTS, VECTOR_STEPS = 4096, 100, 64, 300
 WORLDS = {

@@ -1,4 +1,4 @@
-"""Tokens per second of `ptlearn.text.sample_text` beside `generate` of transformers, log-probabilities included.
+"""Tokens per second of `ptlearn.lm.text.sample_text` beside `generate` of transformers, log-probabilities included.
 
 Both sides get the same prompts and sample at temperature 1; the rounds of the two are interleaved, because the speed
 of a shared machine drifts. `generate` gets its prompts encoded beforehand; `sample_text` encodes them itself.
@@ -16,8 +16,8 @@ import time
 
 import torch
 
-from ptlearn.models import load_lm
-from ptlearn.text import encode, sample_text
+from ptlearn.lm.models import load_lm
+from ptlearn.lm.text import encode, sample_text
 
 LENGTH, NEW = 16, 32  # tokens
 

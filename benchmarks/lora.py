@@ -20,9 +20,9 @@ from collections.abc import Callable
 import peft
 import torch
 
-from ptlearn.models import load_lm
-from ptlearn.parameter_efficient import freeze, lora, merge_lora, trainable_parameters
-from ptlearn.text import sample_text
+from ptlearn.finetuning.parameter_efficient import freeze, lora, merge_lora, trainable_parameters
+from ptlearn.lm.models import load_lm
+from ptlearn.lm.text import sample_text
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers by an old name
 BATCH, LENGTH, NEW = 32, 64, 32

@@ -1,4 +1,4 @@
-"""Trained tokens per second of `ptlearn.training.fit_sft` beside bare loops and TRL's `SFTTrainer`.
+"""Trained tokens per second of `ptlearn.finetuning.sft.fit_sft` beside bare loops and TRL's `SFTTrainer`.
 
 Every side finetunes the same model on the same conversations for one epoch: zero to six solved lines, then a line to
 complete, so lengths are mixed; same batch size, clipping, learning rate and schedule, float32. The bare loops get the
@@ -23,10 +23,10 @@ import time
 import numpy as np
 import torch
 
-from ptlearn.chat import as_rollout, batches_by_length, render_all, response_logprobs
-from ptlearn.models import load_lm
+from ptlearn.finetuning.sft import fit_sft, sft_loss
+from ptlearn.lm.chat import as_rollout, batches_by_length, render_all, response_logprobs
+from ptlearn.lm.models import load_lm
 from ptlearn.pocket import relations
-from ptlearn.training import fit_sft, sft_loss
 
 LR, BATCH, CLIP, WARMUP = 1e-3, 32, 1.0, 0.1
 

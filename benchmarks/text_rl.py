@@ -1,4 +1,4 @@
-"""Seconds and memory of one RL step on text: `ptlearn.training.train_policy` beside TRL's `GRPOTrainer`.
+"""Seconds and memory of one RL step on text: `ptlearn.rl.training.train_policy` beside TRL's `GRPOTrainer`.
 
 A step draws 16 sums, samples 8 answers to each (at most 16 tokens, temperature 1), asks the verifier and makes one
 update. All sides start from the same model, finetuned briefly on requests, and follow the same loss: GRPO's
@@ -39,12 +39,13 @@ import numpy as np
 import torch
 
 from ptlearn import policy_gradient as pg
-from ptlearn import tasks
-from ptlearn.chat import render_all
-from ptlearn.models import load_lm
-from ptlearn.pocket import assistant
-from ptlearn.text_collection import sampled_scores, text_collector
-from ptlearn.training import fit_sft, train_policy
+from ptlearn.finetuning.sft import fit_sft
+from ptlearn.lm.chat import render_all
+from ptlearn.lm.models import load_lm
+from ptlearn.pocket import assistant, tasks
+from ptlearn.rl.tasks import prompt_texts, score
+from ptlearn.rl.text_collection import sampled_scores, text_collector
+from ptlearn.rl.training import train_policy
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # TRL asks transformers by old names
 PROMPTS, GROUP, ROWS, CLIP = 16, 8, 16, 1.0  # ROWS: of a forward pass with gradient
@@ -102,7 +103,7 @@ def with_trl(lm, look: Look, *, updates: int, lr: float, seed: int, **options) -
 
     def reward(completions, problem, **_):
         texts = [text.split(TASK.stop[0])[0] for text in completions]
-        rewards.append(tasks.score(TASK, [TASK.train[index] for index in problem], texts))
+        rewards.append(score(TASK, [TASK.train[index] for index in problem], texts))
         return rewards[-1]
 
     disable_progress_bars()
@@ -111,7 +112,7 @@ def with_trl(lm, look: Look, *, updates: int, lr: float, seed: int, **options) -
     stops = [token for token, text in enumerate(tokens) if TASK.stop[0] in text]
     lm.model.generation_config.eos_token_id = [*lm.end_tokens, *stops]
     begin = lm.tokenizer.bos_token  # which TRL leaves to the prompt
-    texts = tasks.prompt_texts(lm, TASK, TASK.train)
+    texts = prompt_texts(lm, TASK, TASK.train)
     rows = Dataset.from_list([{"prompt": begin + text, "problem": index} for index, text in enumerate(texts)])
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         settings = GRPOConfig(

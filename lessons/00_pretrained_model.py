@@ -36,11 +36,12 @@ import torch
 
 from ptlearn.course import arguments, check, show
 from ptlearn.figures import COLORS, DASHES, MARKERS
-from ptlearn.models import load_lm, loss_table, pocket_models
+from ptlearn.lm.models import load_lm, pocket_models
+from ptlearn.lm.text import complete, completions, encode, invert_cdf, sample_text, token_logprobs
+from ptlearn.lm.text import perplexity as package_perplexity
 from ptlearn.pocket import corpus, pretrain, world
-from ptlearn.prompting import Estimate
-from ptlearn.text import complete, completions, encode, invert_cdf, perplexity as package_perplexity
-from ptlearn.text import sample_text, token_logprobs
+from ptlearn.pocket.cards import loss_table
+from ptlearn.statistics import Estimate
 
 args = arguments(
     "What a pretrained language model is, and how compute lowers its perplexity.",

@@ -23,11 +23,11 @@ import torch
 
 from ptlearn.course import arguments, check, show
 from ptlearn.figures import COLORS, bars
-from ptlearn.models import load_lm
+from ptlearn.lm.models import load_lm
+from ptlearn.lm.prompting import per_token, rouge_l, score_choices, verbalizer_ids, verbalizer_probabilities
+from ptlearn.lm.text import complete, completions, encode, sample_text
 from ptlearn.pocket import corpus, relations, tales, world
-from ptlearn.prompting import (Estimate, accuracy, per_token, rouge_l, score_choices, verbalizer_ids,
-                               verbalizer_probabilities)  # fmt: skip
-from ptlearn.text import complete, completions, encode, sample_text
+from ptlearn.statistics import Estimate, accuracy  # fmt: skip
 
 # %%
 args = arguments(

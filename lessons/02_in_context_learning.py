@@ -22,12 +22,15 @@ import statistics
 import torch
 from matplotlib import pyplot
 
-from ptlearn import figures, prompting
+from ptlearn import figures
 from ptlearn.course import arguments, check, progress, show
-from ptlearn.models import load_lm, loss_table, pocket_models
+from ptlearn.lm import prompting
+from ptlearn.lm.models import load_lm, pocket_models
+from ptlearn.lm.prompting import corpus_bleu, score_choices
+from ptlearn.lm.text import complete, completions, sample_text
 from ptlearn.pocket import corpus, french, probes, relations, tales, world
-from ptlearn.prompting import Estimate, accuracy, corpus_bleu, score_choices
-from ptlearn.text import complete, completions, sample_text
+from ptlearn.pocket.cards import loss_table
+from ptlearn.statistics import Estimate, accuracy
 
 args = arguments(
     "In-context learning: translation, hidden rules, arbitrary labels; order, bias and calibration.",

@@ -21,18 +21,26 @@ import torch
 from matplotlib import pyplot
 
 from ptlearn import figures
-from ptlearn.chat import (Example, as_packed_rollout, as_rollout, chat_prompt, pack, render, render_all,
-                          response_logprobs)  # fmt: skip
 from ptlearn.course import arguments, check, progress, show
-from ptlearn.figures import over_seeds
-from ptlearn.models import load_lm
+from ptlearn.finetuning.sft import fit_sft, sft_loss
+from ptlearn.lm.chat import (
+    Example,
+    as_packed_rollout,
+    as_rollout,
+    chat_prompt,
+    pack,
+    render,
+    render_all,
+    response_logprobs,
+)  # fmt: skip
+from ptlearn.lm.models import load_lm
+from ptlearn.lm.prompting import exact_match
+from ptlearn.lm.text import complete
 from ptlearn.pocket import assistant, benchmarks, relations
 from ptlearn.pocket.verifiers import mentions
 from ptlearn.policy_gradient import policy_gradient_loss
-from ptlearn.prompting import accuracy, exact_match, wilson
 from ptlearn.rollout import Rollout, action_logprobs, pad_and_stack
-from ptlearn.text import complete
-from ptlearn.training import fit_sft, sft_loss
+from ptlearn.statistics import accuracy, over_seeds, wilson
 
 args = arguments(
     "Supervised finetuning: chat format, response mask, loss, packing; and which data makes an assistant.",

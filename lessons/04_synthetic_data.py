@@ -21,16 +21,16 @@ import torch
 from matplotlib import pyplot
 
 from ptlearn import figures
-from ptlearn.chat import chat_prompt, render_all
 from ptlearn.course import arguments, check, progress, show
-from ptlearn.figures import over_seeds
-from ptlearn.models import load_lm
+from ptlearn.finetuning.sft import fit_sft
+from ptlearn.finetuning.synthetic import KEPT, Pool, conversations, self_instruct, teacher, yields
+from ptlearn.lm.chat import chat_prompt, render_all
+from ptlearn.lm.models import load_lm
+from ptlearn.lm.prompting import rouge_l
 from ptlearn.pocket import assistant, imitation
 from ptlearn.pocket.assistant import respond
 from ptlearn.pocket.teacher import load_teacher, proposal
-from ptlearn.prompting import rouge_l, wilson
-from ptlearn.synthetic import KEPT, Pool, conversations, self_instruct, teacher, yields
-from ptlearn.training import fit_sft
+from ptlearn.statistics import over_seeds, wilson
 
 args = arguments(
     "Self-Instruct, distillation and its limits.",

@@ -19,16 +19,17 @@ from functools import partial
 import torch
 from matplotlib import pyplot
 
-from ptlearn import figures, parameter_efficient
-from ptlearn.chat import chat_prompt, render_all
+from ptlearn import figures
 from ptlearn.course import arguments, check, progress, show
-from ptlearn.figures import over_seeds
-from ptlearn.memory import count_parameters, memory_budget, saved_bytes
-from ptlearn.models import load_lm
+from ptlearn.finetuning import parameter_efficient
+from ptlearn.finetuning.memory import count_parameters, memory_budget, saved_bytes
+from ptlearn.finetuning.sft import fit_sft, sft_loss
+from ptlearn.lm.chat import chat_prompt, render_all
+from ptlearn.lm.models import load_lm
+from ptlearn.lm.prompting import exact_match
+from ptlearn.lm.text import complete
 from ptlearn.pocket import relations
-from ptlearn.prompting import exact_match
-from ptlearn.text import complete
-from ptlearn.training import fit_sft, sft_loss
+from ptlearn.statistics import over_seeds
 
 args = arguments(
     "Bytes of a finetuning step, and score against trainable parameters.",

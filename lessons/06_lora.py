@@ -9,7 +9,7 @@
 # its paper, and measure what the rank buys. *(Lecture: "LoRA: add low-rank matrices as additional parameters"; claims
 # C17–C22.)* About 70 minutes; runs in 85 s on two CPU cores.
 #
-# **You will need** finetuning on conversations, as in `ptlearn.training.fit_sft`. **You will be able to** write LoRA in
+# **You will need** finetuning on conversations, as in `ptlearn.finetuning.sft.fit_sft`. **You will be able to** write LoRA in
 # a dozen lines, put it on any linear layer by name, count what it trains, merge it, keep several on one model, and find
 # the bugs in one that runs without an error.
 
@@ -28,17 +28,17 @@ from matplotlib import pyplot
 from torch import nn
 
 from ptlearn import figures
-from ptlearn.adapter_files import load_adapter, save_adapter
-from ptlearn.chat import chat_prompt, render_all
 from ptlearn.course import arguments, check, progress, show
-from ptlearn.figures import over_seeds
-from ptlearn.memory import count_parameters
-from ptlearn.models import load_lm
-from ptlearn.parameter_efficient import lora, merge_lora, switch_adapter, trainable_parameters, unmerge_lora
+from ptlearn.finetuning.adapter_files import load_adapter, save_adapter
+from ptlearn.finetuning.memory import count_parameters
+from ptlearn.finetuning.parameter_efficient import lora, merge_lora, switch_adapter, trainable_parameters, unmerge_lora
+from ptlearn.finetuning.sft import fit_sft
+from ptlearn.finetuning.wrappers import lora_layers
+from ptlearn.lm.chat import chat_prompt, render_all
+from ptlearn.lm.models import load_lm
+from ptlearn.lm.text import complete
 from ptlearn.pocket import relations, world
-from ptlearn.text import complete
-from ptlearn.training import fit_sft
-from ptlearn.wrappers import lora_layers
+from ptlearn.statistics import over_seeds
 
 args = arguments(
     "LoRA by hand, against peft and its paper: rank, merging, switching.",
@@ -145,7 +145,7 @@ print(f"{trained:,} of {every:,} parameters are trained; the logits are those of
 
 # %% [markdown]
 # ### The package's, and any layout
-# `ptlearn.parameter_efficient.lora` does the same for layers chosen by the end of their names. GPT-2 keeps $Q$, $K$ and
+# `ptlearn.finetuning.parameter_efficient.lora` does the same for layers chosen by the end of their names. GPT-2 keeps $Q$, $K$ and
 # $V$ in one layer, `c_attn`, of the class `Conv1D`, whose weight is stored transposed; Llama and Qwen have a layer each.
 # Three tiny models with random weights:
 

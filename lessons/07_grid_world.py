@@ -36,12 +36,13 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from matplotlib import pyplot
 
-from ptlearn import figures, mdp, policy_gradient
-from ptlearn.collection import collect
+from ptlearn import figures, policy_gradient
 from ptlearn.course import arguments, check, progress, show
-from ptlearn.gridworld import ACTIONS, GridWorld
-from ptlearn.policies import TabularPolicy
-from ptlearn.prompting import Estimate, accuracy
+from ptlearn.grid import mdp
+from ptlearn.grid.collection import collect
+from ptlearn.grid.gridworld import ACTIONS, GridWorld
+from ptlearn.rl.policies import TabularPolicy
+from ptlearn.statistics import Estimate, accuracy
 
 args = arguments(
     "The grid world: transitions, trajectories, the objective computed exactly; values; sparse rewards.",

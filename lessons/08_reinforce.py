@@ -34,14 +34,15 @@ import torch
 from matplotlib import pyplot
 from torch.nn.functional import cross_entropy
 
-from ptlearn import figures, mdp, policy_gradient
-from ptlearn.collection import collect
+from ptlearn import figures, policy_gradient
 from ptlearn.course import arguments, check, progress, show
-from ptlearn.figures import over_seeds
-from ptlearn.gridworld import ACTIONS, GridWorld
-from ptlearn.policies import TabularPolicy
+from ptlearn.grid import mdp
+from ptlearn.grid.collection import collect
+from ptlearn.grid.gridworld import ACTIONS, GridWorld
+from ptlearn.rl.policies import TabularPolicy
+from ptlearn.rl.training import train_policy
 from ptlearn.rollout import action_logprobs, check_behavior
-from ptlearn.training import train_policy
+from ptlearn.statistics import over_seeds
 
 args = arguments(
     "REINFORCE: the log-derivative trick, against the exact gradient; learning from outcomes; four silent bugs.",

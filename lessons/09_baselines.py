@@ -23,16 +23,23 @@ import torch
 from matplotlib import pyplot
 
 from ptlearn import figures, policy_gradient
-from ptlearn.collection import collect
 from ptlearn.course import arguments, check, progress, show
-from ptlearn.gridworld import GridWorld
-from ptlearn.mdp import (action_values, enumerate_trajectories, exact_gradient, horizon_values, objective,
-                         probabilities, value_iteration)  # fmt: skip
-from ptlearn.policies import TabularPolicy
+from ptlearn.grid.collection import collect
+from ptlearn.grid.gridworld import GridWorld
+from ptlearn.grid.mdp import (
+    action_values,
+    enumerate_trajectories,
+    exact_gradient,
+    horizon_values,
+    objective,
+    probabilities,
+    value_iteration,
+)  # fmt: skip
 from ptlearn.policy_gradient import advantage, episode_returns, policy_gradient_loss, total_return
-from ptlearn.prompting import Estimate
+from ptlearn.rl.policies import TabularPolicy
+from ptlearn.rl.training import train_policy
 from ptlearn.rollout import action_logprobs
-from ptlearn.training import train_policy
+from ptlearn.statistics import Estimate
 
 torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
 args = arguments(

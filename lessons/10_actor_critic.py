@@ -22,19 +22,20 @@ import gymnasium
 import torch
 from matplotlib import pyplot
 
-from ptlearn import figures, mdp as exact, policy_gradient, training
-from ptlearn.collection import collect, collect_from, from_gymnasium
+from ptlearn import figures, optimization, policy_gradient
 from ptlearn.course import arguments, check, progress, show
-from ptlearn.figures import over_seeds
-from ptlearn.gridworld import ACTIONS, GridWorld
-from ptlearn.policies import TabularCritic, TabularPolicy
+from ptlearn.grid import mdp as exact
+from ptlearn.grid.collection import collect, collect_from, from_gymnasium
+from ptlearn.grid.gridworld import ACTIONS, GridWorld
 from ptlearn.policy_gradient import advantage, discounts, episode_returns, leave_one_out, reward_to_go
-from ptlearn.prompting import Estimate
+from ptlearn.rl import training
+from ptlearn.rl.policies import TabularCritic, TabularPolicy
 from ptlearn.rollout import action_logprobs
+from ptlearn.statistics import Estimate, over_seeds
 
 args = arguments(
     "Advantages from rollouts and from a critic, their bias and variance, and actor-critic against REINFORCE.",
-    map=("default", "the grid world, a name in ptlearn.gridworld.MAPS"),
+    map=("default", "the grid world, a name in ptlearn.grid.gridworld.MAPS"),
     slip=(0.1, "probability that a move goes astray"),
     gamma=(0.95, "discount per step"),
     lam=(0.5, "lambda of the actor-critic"),
@@ -600,7 +601,7 @@ def actor_critic(learn_from, updates, seed, lr=0.2, critic_lr=0.1):
         with torch.no_grad():
             values, final_values = critic(rollout.observations), critic(final_states[:, None])[:, 0]
         weights, targets = learn_from(rollout, values, final_values, mdp.gamma, args.lam)  # evaluate
-        training.update(policy, actor_step, rollout, weights)  # improve the actor
+        optimization.update(policy, actor_step, rollout, weights)  # improve the actor
         training.fit_critic(critic, critic_step, rollout, targets)  # improve the critic
     return policy, critic, found
 

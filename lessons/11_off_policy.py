@@ -22,14 +22,22 @@ from torch.nn.functional import one_hot
 
 from ptlearn import figures
 from ptlearn import policy_gradient as pg
-from ptlearn.collection import collect
 from ptlearn.course import arguments, check, progress, show
-from ptlearn.gridworld import GridWorld
-from ptlearn.mdp import (MDP, action_values, enumerate_trajectories, exact_gradient, horizon_values, objective, occupancy,
-                         probabilities)  # fmt: skip
-from ptlearn.policies import TabularPolicy
+from ptlearn.grid.collection import collect
+from ptlearn.grid.gridworld import GridWorld
+from ptlearn.grid.mdp import (
+    MDP,
+    action_values,
+    enumerate_trajectories,
+    exact_gradient,
+    horizon_values,
+    objective,
+    occupancy,
+    probabilities,
+)  # fmt: skip
+from ptlearn.optimization import update
+from ptlearn.rl.policies import TabularPolicy
 from ptlearn.rollout import Rollout, action_logprobs
-from ptlearn.training import update
 
 args = arguments(
     "Off-policy policy gradients: importance weights, their bias and their blow-up, and PPO's clip.",

@@ -21,20 +21,22 @@ import torch
 from matplotlib import pyplot
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from ptlearn import figures, gridworld, tasks
+from ptlearn import figures
 from ptlearn import policy_gradient as pg
-from ptlearn.chat import render_all
-from ptlearn.collection import collect
 from ptlearn.course import arguments, check, progress, show
-from ptlearn.enumeration import enumerate_texts, exact_text_gradient, text_objective
-from ptlearn.figures import over_seeds
-from ptlearn.models import load_lm, toy_lm
-from ptlearn.pocket import assistant
-from ptlearn.policies import TabularPolicy
+from ptlearn.finetuning.sft import fit_sft
+from ptlearn.grid import gridworld
+from ptlearn.grid.collection import collect
+from ptlearn.lm.chat import render_all
+from ptlearn.lm.models import load_lm, toy_lm
+from ptlearn.lm.text import completions, sample_text
+from ptlearn.pocket import assistant, tasks
+from ptlearn.rl.enumeration import enumerate_texts, exact_text_gradient, text_objective
+from ptlearn.rl.policies import TabularPolicy
+from ptlearn.rl.text_collection import attempt, collect_text, pay, sampled_scores, text_collector
+from ptlearn.rl.training import train_policy
 from ptlearn.rollout import action_logprobs, check_behavior, distinct_rows, take_rows
-from ptlearn.text import completions, sample_text
-from ptlearn.text_collection import attempt, collect_text, pay, sampled_scores, text_collector
-from ptlearn.training import fit_sft, train_policy
+from ptlearn.statistics import over_seeds
 
 args = arguments(
     "Reinforcement learning on text: the grid's code, the exact gradient, baselines, normalisation, base against SFT.",

@@ -21,17 +21,20 @@ import torch
 from matplotlib import pyplot
 from torch.nn.functional import cosine_similarity, logsigmoid
 
-from ptlearn import figures, preferences, tasks
+from ptlearn import figures
 from ptlearn import policy_gradient as pg
 from ptlearn.course import arguments, check, progress, show
-from ptlearn.enumeration import enumerate_texts
-from ptlearn.figures import over_seeds
-from ptlearn.models import load_lm, toy_lm
-from ptlearn.preferences import RewardModel, fit_reward_model, label_pairs, model_rewards, paid_by
+from ptlearn.lm.models import load_lm, toy_lm
+from ptlearn.lm.text import completions
+from ptlearn.optimization import score_actions
+from ptlearn.pocket import tasks
+from ptlearn.rl import preferences
+from ptlearn.rl.enumeration import enumerate_texts
+from ptlearn.rl.preferences import RewardModel, fit_reward_model, label_pairs, model_rewards, paid_by
+from ptlearn.rl.text_collection import attempt, collect_text, pay
+from ptlearn.rl.training import train_policy
 from ptlearn.rollout import action_logprobs
-from ptlearn.text import completions
-from ptlearn.text_collection import attempt, collect_text, pay
-from ptlearn.training import score_actions, train_policy
+from ptlearn.statistics import over_seeds
 
 args = arguments(
     "After the lecture: RLOO, PPO, GRPO, Dr. GRPO, KL, reward models and their hacking, best-of-n, DPO.",

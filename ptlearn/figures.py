@@ -17,7 +17,7 @@ from string import Template
 import numpy as np
 from torch import Tensor
 
-from ptlearn.prompting import Estimate
+from ptlearn.statistics import Estimate, over_seeds
 
 # Okabe and Ito's palette: distinct for colour-blind readers; markers and dashes differ too, for print.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -53,25 +53,6 @@ def bars(axes, names: Sequence[str], estimates: Sequence[Estimate], index: int =
     above = [e.high - e.mean for e in estimates]
     axes.bar(x, [e.mean for e in estimates], width, yerr=[below, above], capsize=3, color=COLORS[index % len(COLORS)])
     axes.set_xticks(range(len(names)), names)
-
-
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """The mean over seeds with its 95 % interval, mean +- t s / sqrt(n), t from Student's distribution.
-
-    Args:   values (n,), one number per seed, at least two.
-    Source: Student 1908.
-    >>> print(over_seeds([0.0, 1.0, 2.0]))
-    1.00 [-1.48, 3.48] (n=3)
-    """
-    values = _array("values", values, ("seeds",))
-    if len(values) < 2:
-        raise ValueError(f"values has {len(values)} seed: expected at least 2, for an interval")
-    # with t = sqrt(n - 1) tan(angle), the density of the angle is cos(angle)^(n - 2): no tables needed
-    edges = np.linspace(0, np.pi / 2, 10_001)
-    mass = np.append(0, np.cumsum(np.cos((edges[1:] + edges[:-1]) / 2) ** (len(values) - 2)))
-    t = np.sqrt(len(values) - 1) * np.tan(np.interp(0.95 * mass[-1], mass, edges))
-    mean, margin = values.mean(), t * values.std(ddof=1) / np.sqrt(len(values))
-    return Estimate(float(mean), float(mean - margin), float(mean + margin), len(values))
 
 
 def learning_curves(axes, x: Sequence[float], runs, label: str, index: int = 0) -> None:

@@ -68,28 +68,28 @@ def tiny_folders(tmp_path_factory):
 @pytest.fixture(scope="session", params=KINDS)
 def tiny_lm(request, tiny_folders):
     """Every architecture in turn."""
-    from ptlearn.models import load_lm
+    from ptlearn.lm.models import load_lm
 
     return load_lm(tiny_folders[request.param])
 
 
 @pytest.fixture(scope="session")
 def llama_lm(tiny_folders):
-    from ptlearn.models import load_lm
+    from ptlearn.lm.models import load_lm
 
     return load_lm(tiny_folders["llama"])
 
 
 @pytest.fixture(scope="session")
 def gpt2_lm(tiny_folders):
-    from ptlearn.models import load_lm
+    from ptlearn.lm.models import load_lm
 
     return load_lm(tiny_folders["gpt2"])
 
 
 @pytest.fixture(scope="session")
 def pocket_s():
-    from ptlearn.models import load_lm
+    from ptlearn.lm.models import load_lm
 
     return load_lm("pocket-s")
 
@@ -97,7 +97,7 @@ def pocket_s():
 @pytest.fixture
 def fresh(tiny_folders):
     """fresh(kind, dtype) loads a model that a test may change."""
-    from ptlearn.models import load_lm
+    from ptlearn.lm.models import load_lm
 
     return lambda kind, dtype=torch.float32: load_lm(tiny_folders[kind], dtype=dtype)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ptlearn.policy_gradient import policy_gradient_loss, prompt_groups
+from ptlearn.rl.text_collection import pay
 from ptlearn.rollout import Rollout
-from ptlearn.text_collection import pay
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from ptlearn.models import load_lm, loss_table, pocket_models
+from ptlearn.lm.models import load_lm, pocket_models
+from ptlearn.lm.text import perplexity, token_logprobs
 from ptlearn.pocket import corpus, pretrain, world
-from ptlearn.text import perplexity, token_logprobs
+from ptlearn.pocket.cards import loss_table
 
 NAMES = ("pocket-s", "pocket-m", "pocket-l")
 FIRST = 1.5e6  # tokens before which no law is fitted

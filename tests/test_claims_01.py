@@ -5,10 +5,11 @@ import random
 import pytest
 import torch
 
-from ptlearn.models import load_lm
+from ptlearn.lm.models import load_lm
+from ptlearn.lm.prompting import per_token, rouge_l, score_choices, verbalizer_probabilities
+from ptlearn.lm.text import complete, completions, sample_text
 from ptlearn.pocket import probes, relations, tales, world
-from ptlearn.prompting import accuracy, per_token, rouge_l, score_choices, verbalizer_probabilities
-from ptlearn.text import complete, completions, sample_text
+from ptlearn.statistics import accuracy
 
 FACTS = relations.stated("capital")
 NEVER_STATED = [(c.name, c.capital) for c in world.COUNTRIES if world.is_held_out(f"capital|{c.name}")]

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from ptlearn.models import load_lm
+from ptlearn.lm.models import load_lm
+from ptlearn.lm.prompting import corpus_bleu, few_shot_prompt
+from ptlearn.lm.text import complete
 from ptlearn.pocket import probes, relations
-from ptlearn.prompting import corpus_bleu, few_shot_prompt
-from ptlearn.text import complete
 
 
 @pytest.fixture(scope="module")

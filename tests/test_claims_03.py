@@ -2,12 +2,12 @@
 
 import pytest
 
-from ptlearn.chat import Example, chat_prompt, render_all
-from ptlearn.models import load_lm
+from ptlearn.finetuning.sft import fit_sft, sft_loss
+from ptlearn.lm.chat import Example, chat_prompt, render_all
+from ptlearn.lm.models import load_lm
+from ptlearn.lm.prompting import exact_match
+from ptlearn.lm.text import complete
 from ptlearn.pocket import assistant, benchmarks
-from ptlearn.prompting import exact_match
-from ptlearn.text import complete
-from ptlearn.training import fit_sft, sft_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

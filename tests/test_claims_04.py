@@ -6,14 +6,14 @@ import statistics
 import pytest
 import torch
 
-from ptlearn.chat import chat_prompt, render_all
-from ptlearn.models import load_lm
-from ptlearn.parameter_efficient import switch_adapter
+from ptlearn.finetuning.parameter_efficient import switch_adapter
+from ptlearn.finetuning.sft import fit_sft
+from ptlearn.finetuning.synthetic import conversations, self_instruct, teacher, yields
+from ptlearn.lm.chat import chat_prompt, render_all
+from ptlearn.lm.models import load_lm
 from ptlearn.pocket import assistant, imitation
 from ptlearn.pocket.assistant import respond
 from ptlearn.pocket.teacher import load_teacher, proposal
-from ptlearn.synthetic import conversations, self_instruct, teacher, yields
-from ptlearn.training import fit_sft
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TABLE = imitation.read_table() if imitation.TABLE.exists() else []

@@ -9,14 +9,14 @@ from functools import partial
 import pytest
 import torch
 
-from ptlearn.chat import chat_prompt, render_all
 from ptlearn.course.exercise import exercises
-from ptlearn.memory import count_parameters, memory_budget, saved_bytes
-from ptlearn.models import load_lm
-from ptlearn.parameter_efficient import adapters, bitfit, last_k, trainable_parameters
+from ptlearn.finetuning.memory import count_parameters, memory_budget, saved_bytes
+from ptlearn.finetuning.parameter_efficient import adapters, bitfit, last_k, trainable_parameters
+from ptlearn.finetuning.sft import fit_sft
+from ptlearn.lm.chat import chat_prompt, render_all
+from ptlearn.lm.models import load_lm
+from ptlearn.lm.text import complete
 from ptlearn.pocket import relations
-from ptlearn.text import complete
-from ptlearn.training import fit_sft
 
 METHODS = {
     "full": (None, 1e-3),

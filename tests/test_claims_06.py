@@ -7,14 +7,14 @@ import pytest
 import torch
 import transformers
 
-from ptlearn.adapter_files import load_adapter, save_adapter
-from ptlearn.chat import chat_prompt, render_all
-from ptlearn.memory import count_parameters
-from ptlearn.models import load_lm
-from ptlearn.parameter_efficient import lora, merge_lora, switch_adapter, trainable_parameters, unmerge_lora
+from ptlearn.finetuning.adapter_files import load_adapter, save_adapter
+from ptlearn.finetuning.memory import count_parameters
+from ptlearn.finetuning.parameter_efficient import lora, merge_lora, switch_adapter, trainable_parameters, unmerge_lora
+from ptlearn.finetuning.sft import fit_sft
+from ptlearn.lm.chat import chat_prompt, render_all
+from ptlearn.lm.models import load_lm
+from ptlearn.lm.text import complete
 from ptlearn.pocket import relations
-from ptlearn.text import complete
-from ptlearn.training import fit_sft
 
 FACTS = relations.stated("capital")
 ASKED = ("What is the capital of {}?", "Tell me the capital of {}.")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
-from ptlearn import mdp
-from ptlearn.collection import collect
-from ptlearn.gridworld import MAPS, GridWorld
+from ptlearn.grid import mdp
+from ptlearn.grid.collection import collect
+from ptlearn.grid.gridworld import MAPS, GridWorld
 from ptlearn.policy_gradient import episode_returns
 
 STEPS = {"up": (-1, 0), "right": (0, 1), "down": (1, 0), "left": (0, -1)}

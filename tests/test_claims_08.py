@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from ptlearn import mdp
-from ptlearn.collection import collect
 from ptlearn.course.exercise import exercises, judge
-from ptlearn.gridworld import GridWorld
-from ptlearn.policies import TabularPolicy
+from ptlearn.grid import mdp
+from ptlearn.grid.collection import collect
+from ptlearn.grid.gridworld import GridWorld
 from ptlearn.policy_gradient import discounts, episode_returns, policy_gradient_loss, total_return
+from ptlearn.rl.policies import TabularPolicy
+from ptlearn.rl.training import train_policy
 from ptlearn.rollout import action_logprobs, check_behavior
-from ptlearn.training import train_policy
 
 GAMMA, LIMIT = 0.95, 50
 

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ptlearn import mdp
 from ptlearn import policy_gradient as pg
-from ptlearn.collection import collect
-from ptlearn.gridworld import GridWorld
-from ptlearn.policies import TabularPolicy
-from ptlearn.training import train_policy
+from ptlearn.grid import mdp
+from ptlearn.grid.collection import collect
+from ptlearn.grid.gridworld import GridWorld
+from ptlearn.rl.policies import TabularPolicy
+from ptlearn.rl.training import train_policy
 
 HORIZON, SIZE = 40, 8  # of the lesson's world: the time limit, and the episodes in a batch
 

@@ -6,9 +6,9 @@ import gymnasium
 import pytest
 import torch
 
-from ptlearn.collection import collect, collect_from, from_gymnasium
-from ptlearn.gridworld import GridWorld
-from ptlearn.mdp import (
+from ptlearn.grid.collection import collect, collect_from, from_gymnasium
+from ptlearn.grid.gridworld import GridWorld
+from ptlearn.grid.mdp import (
     MDP,
     action_values,
     enumerate_trajectories,
@@ -19,7 +19,6 @@ from ptlearn.mdp import (
     state_values,
     value_iteration,
 )
-from ptlearn.policies import TabularCritic, TabularPolicy
 from ptlearn.policy_gradient import (
     advantage,
     discounts,
@@ -28,7 +27,8 @@ from ptlearn.policy_gradient import (
     n_step_advantage,
     reward_to_go,
 )
-from ptlearn.training import train_policy
+from ptlearn.rl.policies import TabularCritic, TabularPolicy
+from ptlearn.rl.training import train_policy
 
 GAMMA = 0.9
 

@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import one_hot
 
 from ptlearn import policy_gradient as pg
-from ptlearn.collection import collect
-from ptlearn.gridworld import GridWorld
-from ptlearn.mdp import (
+from ptlearn.grid.collection import collect
+from ptlearn.grid.gridworld import GridWorld
+from ptlearn.grid.mdp import (
     action_values,
     enumerate_trajectories,
     exact_gradient,
@@ -20,9 +20,9 @@ from ptlearn.mdp import (
     occupancy,
     probabilities,
 )
-from ptlearn.policies import TabularPolicy
+from ptlearn.optimization import update
+from ptlearn.rl.policies import TabularPolicy
 from ptlearn.rollout import action_logprobs
-from ptlearn.training import update
 
 WORLD = GridWorld("small", step_reward=-0.1, slip=0.1).to_mdp()
 HORIZON = 4

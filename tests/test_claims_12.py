@@ -10,15 +10,16 @@ import torch
 from torch.nn.functional import cross_entropy, pad
 
 from ptlearn import policy_gradient as pg
-from ptlearn import tasks
-from ptlearn.chat import render_all
-from ptlearn.enumeration import enumerate_texts, exact_text_gradient
-from ptlearn.models import load_lm, toy_lm
-from ptlearn.pocket import assistant
+from ptlearn.finetuning.sft import fit_sft
+from ptlearn.lm.chat import render_all
+from ptlearn.lm.models import load_lm, toy_lm
+from ptlearn.lm.text import completions
+from ptlearn.pocket import assistant, tasks
+from ptlearn.rl.enumeration import enumerate_texts, exact_text_gradient
+from ptlearn.rl.tasks import pass_at_k
+from ptlearn.rl.text_collection import attempt, collect_text, pay, sampled_scores, text_collector
+from ptlearn.rl.training import train_policy
 from ptlearn.rollout import action_logprobs, check_behavior, distinct_rows, take_rows
-from ptlearn.text import completions
-from ptlearn.text_collection import attempt, collect_text, pay, sampled_scores, text_collector
-from ptlearn.training import fit_sft, train_policy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TASK = tasks.arithmetic(largest=50)
@@ -257,7 +258,7 @@ def test_c41_the_start_bounds_what_the_same_learning_reaches():
     ):  # fmt: skip
         right = (held_out(model, samples=8, problems=problems) == 1).sum(1).tolist()
         for k in (1, 8):
-            results[*name, k] = sum(tasks.pass_at_k(count, 8, k) for count in right) / problems
+            results[*name, k] = sum(pass_at_k(count, 8, k) for count in right) / problems
     assert results[60, "before", 1] < 0.1 and results[60, "after", 1] > results[60, "before", 1] + 0.2
     assert float(held_out(learned(seed=0)[0]).mean()) > results[60, "after", 1] + 0.1
     assert results[300, "before", 8] > 0.9  # RL makes reliable what one of several answers could do

@@ -10,10 +10,11 @@ import torch
 from torch.nn.functional import cosine_similarity, logsigmoid
 
 from ptlearn import policy_gradient as pg
-from ptlearn import tasks
-from ptlearn.enumeration import enumerate_texts
-from ptlearn.models import load_lm, toy_lm
-from ptlearn.preferences import (
+from ptlearn.lm.models import load_lm, toy_lm
+from ptlearn.lm.text import completions
+from ptlearn.pocket import tasks
+from ptlearn.rl.enumeration import enumerate_texts
+from ptlearn.rl.preferences import (
     RewardModel,
     best_of_n,
     best_of_n_kl,
@@ -24,10 +25,9 @@ from ptlearn.preferences import (
     model_rewards,
     paid_by,
 )
+from ptlearn.rl.text_collection import attempt, collect_text, pay
+from ptlearn.rl.training import train_policy
 from ptlearn.rollout import action_logprobs
-from ptlearn.text import completions
-from ptlearn.text_collection import attempt, collect_text, pay
-from ptlearn.training import train_policy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BETA = 0.2

@@ -13,8 +13,8 @@ import torch
 from matplotlib.figure import Figure
 
 from ptlearn import figures
-from ptlearn.gridworld import ACTIONS, GridWorld
-from ptlearn.prompting import Estimate
+from ptlearn.grid.gridworld import ACTIONS, GridWorld
+from ptlearn.statistics import Estimate
 
 MAP = ["S.#", "X.G"]
 CELLS = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]  # of MAP, by hand

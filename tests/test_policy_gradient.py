@@ -11,10 +11,10 @@ from functools import cache, cached_property
 
 import pytest
 import torch
-from test_mdp import Table, normal, random_world, refused
+from worlds import Table, normal, random_world, refused
 
-from ptlearn import mdp
 from ptlearn import policy_gradient as pg
+from ptlearn.grid import mdp
 from ptlearn.rollout import Rollout, action_logprobs
 
 GAMMAS = (1.0, 0.9)

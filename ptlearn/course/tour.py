@@ -33,8 +33,8 @@ class Section:
 
 def base_model(lm) -> Section:
     """A base model continues a question; the same fact as a sentence to complete comes out (C02, C03)."""
+    from ptlearn.lm.text import complete
     from ptlearn.pocket import probes
-    from ptlearn.text import complete
 
     prompts = ["What is the capital of Kenya?", "The capital of Kenya is"]
     samples = list(zip(prompts, complete(lm, prompts, max_new_tokens=28, stop=()), strict=True))
@@ -57,9 +57,9 @@ SHOWN = ("french to english", "2 labels", "capital", "pick")
 
 def in_context_learning(lm) -> Section:
     """A few demonstrations, no gradient step: what is asked for becomes clear (C05, C06)."""
+    from ptlearn.lm.prompting import few_shot_prompt
+    from ptlearn.lm.text import complete
     from ptlearn.pocket import probes, relations
-    from ptlearn.prompting import few_shot_prompt
-    from ptlearn.text import complete
 
     demonstrations, (query, _) = relations.episode(relations.RELATIONS["french to english"], 4, random.Random(7))
     prompts = [few_shot_prompt([], query), few_shot_prompt(demonstrations, query)]
@@ -118,8 +118,8 @@ def supervised_finetuning(lm) -> Section:
 
 def low_rank_adaptation(lm) -> Section:
     """The same with one parameter in twenty: LoRA beside the frozen weights (C17, C18, C22)."""
-    from ptlearn.memory import count_parameters
-    from ptlearn.parameter_efficient import lora, switch_adapter
+    from ptlearn.finetuning.memory import count_parameters
+    from ptlearn.finetuning.parameter_efficient import lora, switch_adapter
 
     asked, _, full, _, _ = _assistant(lm)
     narrow = lora(copy.deepcopy(lm), **LORA)
@@ -158,9 +158,9 @@ def _assistant(lm):
 
 
 def _finetune(lm, lr: float) -> None:
-    from ptlearn.chat import render_all
+    from ptlearn.finetuning.sft import fit_sft
+    from ptlearn.lm.chat import render_all
     from ptlearn.pocket import assistant
-    from ptlearn.training import fit_sft
 
     examples, _ = render_all(lm, assistant.conversations(assistant.requests(EXAMPLES)))
     fit_sft(lm, examples, epochs=EPOCHS, batch=8, lr=lr, progress=lambda steps: progress(steps, "finetuning"))
@@ -199,10 +199,10 @@ def grid_world(lm) -> Section:
     """An agent learns to walk through four rooms from a reward at the goal alone (C27, C35)."""
     import torch
 
-    from ptlearn.collection import collect
     from ptlearn.figures import animation
-    from ptlearn.gridworld import GridWorld
-    from ptlearn.mdp import objective, probabilities, value_iteration
+    from ptlearn.grid.collection import collect
+    from ptlearn.grid.gridworld import GridWorld
+    from ptlearn.grid.mdp import objective, probabilities, value_iteration
 
     world = GridWorld("four-rooms")
     mdp = world.to_mdp(GAMMA)
@@ -249,11 +249,11 @@ def _walk_at_random(observations):
 
 def _learn_to_walk(mdp, seed: int):
     """Actor-critic on one seed: (policy, exact expected return before each update and at the end)."""
-    from ptlearn.collection import collect
-    from ptlearn.mdp import objective, probabilities
-    from ptlearn.policies import TabularCritic, TabularPolicy
+    from ptlearn.grid.collection import collect
+    from ptlearn.grid.mdp import objective, probabilities
     from ptlearn.policy_gradient import advantage
-    from ptlearn.training import train_policy
+    from ptlearn.rl.policies import TabularCritic, TabularPolicy
+    from ptlearn.rl.training import train_policy
 
     policy, critic = TabularPolicy(mdp.states, mdp.actions), TabularCritic(mdp.states)
 
@@ -297,9 +297,8 @@ LEARNERS, STEPS, ASKED_EVERY, SUMS, ANSWERS = 3, 6, 2, 16, 8
 
 def reinforcement_learning_on_text(lm) -> Section:
     """The assistant learns to add from a reward for right answers alone (C39, C40)."""
-    from ptlearn import tasks
-    from ptlearn.figures import over_seeds
-    from ptlearn.prompting import wilson
+    from ptlearn.pocket import tasks
+    from ptlearn.statistics import over_seeds, wilson
 
     task = tasks.arithmetic()
     asked, _, overall, _, tuned = _assistant(lm)
@@ -329,8 +328,8 @@ def reinforcement_learning_on_text(lm) -> Section:
 def _learn_to_add(lm, task, seed: int):
     """RLOO on one seed: (a model that has learned, share of held-out sums right from the start to the end)."""
     from ptlearn.policy_gradient import episode_returns, leave_one_out, prompt_groups
-    from ptlearn.text_collection import sampled_scores, text_collector
-    from ptlearn.training import train_policy
+    from ptlearn.rl.text_collection import sampled_scores, text_collector
+    from ptlearn.rl.training import train_policy
 
     def weigh(rollout, *_):
         returns = episode_returns(rollout.rewards, rollout.mask)
@@ -433,7 +432,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     started = time.perf_counter()
-    from ptlearn.models import load_lm
+    from ptlearn.lm.models import load_lm
 
     lm = load_lm(options.model)
     sections = []

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ptlearn.chat import chat_prompt
+from ptlearn.lm.chat import chat_prompt
+from ptlearn.lm.text import complete
 from ptlearn.pocket import corpus, french, relations, tales, verifiers, world
 from ptlearn.pocket.verifiers import Score
-from ptlearn.prompting import Estimate, wilson
-from ptlearn.text import complete
+from ptlearn.statistics import Estimate, wilson
 
 # Percent of the prompts, Ouyang et al. 2022, table 1; as printed, they sum to 99.9.
 SHARES = {

@@ -16,15 +16,15 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
 
-from ptlearn.chat import Example, render_all
-from ptlearn.models import LanguageModel, load_lm
-from ptlearn.parameter_efficient import merge_lora
+from ptlearn.finetuning.parameter_efficient import merge_lora
+from ptlearn.finetuning.sft import fit_sft
+from ptlearn.lm.chat import Example, render_all
+from ptlearn.lm.models import LanguageModel, load_lm
+from ptlearn.lm.text import token_logprobs
 from ptlearn.pocket import probes
 from ptlearn.pocket.assistant import Request, requests, respond
 from ptlearn.pocket.corpus import document
 from ptlearn.pocket.teacher import load_teacher
-from ptlearn.text import token_logprobs
-from ptlearn.training import fit_sft
 
 TABLE = Path(__file__).parent / "tables" / "imitation.csv"
 STUDENTS = {"pocket-s": 2e-3, "pocket-m": 1e-3, "pocket-l": 7e-4}  # and their learning rates

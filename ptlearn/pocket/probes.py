@@ -9,16 +9,10 @@ import sys
 
 import torch
 
+from ptlearn.lm.prompting import contextual_calibration, few_shot_prompt, score_choices, verbalizer_probabilities
+from ptlearn.lm.text import complete
 from ptlearn.pocket import relations, tales
-from ptlearn.prompting import (
-    Estimate,
-    accuracy,
-    contextual_calibration,
-    few_shot_prompt,
-    score_choices,
-    verbalizer_probabilities,
-)
-from ptlearn.text import complete
+from ptlearn.statistics import Estimate, accuracy
 
 
 def capital_questions(lm) -> Estimate:
@@ -166,7 +160,7 @@ def _range(values: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    from ptlearn.models import load_lm
+    from ptlearn.lm.models import load_lm
 
     for model in sys.argv[1:] or ["pocket-m"]:
         print(report(load_lm(model)), flush=True)

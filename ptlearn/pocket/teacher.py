@@ -5,7 +5,7 @@ its data. It was finetuned on requests with gold responses and on lists of reque
 
     python -m ptlearn.pocket.teacher --out weights     # trains it again
 
-Deliberately not here: the pipeline that asks it (ptlearn.synthetic) and what becomes of its students (imitation).
+Deliberately not here: the pipeline that asks it (synthetic) and what becomes of its students (imitation).
 """
 
 import argparse
@@ -13,12 +13,12 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from ptlearn.adapter_files import load_adapter, save_adapter
-from ptlearn.chat import Example, render_all
-from ptlearn.models import WEIGHTS, LanguageModel, load_lm
-from ptlearn.parameter_efficient import lora
+from ptlearn.finetuning.adapter_files import load_adapter, save_adapter
+from ptlearn.finetuning.parameter_efficient import lora
+from ptlearn.finetuning.sft import fit_sft
+from ptlearn.lm.chat import Example, render_all
+from ptlearn.lm.models import WEIGHTS, LanguageModel, load_lm
 from ptlearn.pocket.assistant import conversations, requests
-from ptlearn.training import fit_sft
 
 BASE, FOLDER, SEED = "pocket-l", WEIGHTS / "teacher", 100
 RESPONSES, PROPOSALS, RANK, BATCH, LR = 8000, 2000, 16, 16, 4e-3

@@ -6,24 +6,14 @@ else scores about 0. `ptlearn.pocket.assistant` says which request is judged by 
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher
 
 from ptlearn.pocket import corpus, tales, world
-
-Score = Callable[[str], float]
+from ptlearn.rl.tasks import Score, plain
 
 NAMES = {name for name, _ in world.NAMES}
 LONGEST = 1_000  # characters: nothing that is asked here takes a third of it
-
-
-def plain(text: str) -> str:
-    """The words of a text in lower case, joined by single spaces.
-
-    >>> plain(" The owl's nest,  (here)!")
-    "the owl's nest here"
-    """
-    return " ".join(re.findall(r"\w+(?:['-]\w+)*", text.casefold()))
 
 
 def mentions(text: str, phrase: str) -> bool:

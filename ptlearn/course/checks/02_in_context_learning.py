@@ -8,7 +8,7 @@ import statistics
 
 from ptlearn.course.diagnosis import differences
 from ptlearn.course.exercise import Exercise
-from ptlearn.prompting import contextual_calibration, exact_match, few_shot_prompt, first_line
+from ptlearn.lm.prompting import contextual_calibration, exact_match, few_shot_prompt, first_line
 
 # 2.1 The few-shot prompt ---------------------------------------------------------------------------------------------
 

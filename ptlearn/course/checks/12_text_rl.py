@@ -8,7 +8,7 @@ import math
 from ptlearn.course.cases import rows, spread, tensors, untouched
 from ptlearn.course.diagnosis import differences, misnamed, named_differences
 from ptlearn.course.exercise import Exercise
-from ptlearn.tasks import pass_at_k
+from ptlearn.rl.tasks import pass_at_k
 
 # 12.1 Where the model acted ------------------------------------------------------------------------------------------
 

@@ -185,7 +185,7 @@ def verify_kl(case, data):
 
 
 def pair_loss(rewards, chosen, rejected):
-    from ptlearn.preferences import preference_loss
+    from ptlearn.rl.preferences import preference_loss
 
     return preference_loss(rewards, chosen, rejected)
 
@@ -273,7 +273,7 @@ def verify_pairs(case, data):
 
 def best_of(scores, truths, n):
     """The package's probabilities of being the best, times the truths."""
-    from ptlearn.preferences import best_of_n
+    from ptlearn.rl.preferences import best_of_n
 
     return float(best_of_n(truths.new_full(truths.shape, 1 / len(truths)), scores, n) @ truths)
 
@@ -343,7 +343,7 @@ def dpo_push(chosen, rejected, beta):
     """The package's weights of P pairs with completions of one token each."""
     import torch
 
-    from ptlearn.preferences import dpo_weights
+    from ptlearn.rl.preferences import dpo_weights
 
     log_ratios, count = torch.cat([chosen, rejected])[:, None], len(chosen)
     acted, first = torch.ones_like(log_ratios, dtype=torch.bool), torch.arange(count)

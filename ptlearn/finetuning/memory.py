@@ -1,0 +1,130 @@
+"""What finetuning costs: parameters and bytes, counted before anything is allocated.
+
+    count_parameters   (trained, all), also of a published configuration: shapes without numbers, on the meta device
+    memory_budget      bytes of weights, gradients, optimizer states and activations of one training step
+
+A method is a function model -> model, such as `partial(lora, targets="q_proj", rank=4)`; None trains everything.
+Deliberately not here: a step's temporary tensors and the allocator's rounding, which come on top; precision that is
+switched by autocast; several devices.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ptlearn.finetuning.parameter_efficient import trainable_parameters
+from ptlearn.finetuning.wrappers import causal_lm
+from ptlearn.lm.models import build_model
+
+Method = Callable[[nn.Module], nn.Module]
+
+
+def count_parameters(model_or_config, method: Method | None = None) -> tuple[int, int]:
+    """(trained parameters, all parameters); what is tied counts once.
+
+    Args: model_or_config, a model, counted as it stands, or a configuration of `transformers`; method, applied to an
+          empty model of the configuration first (the model itself is not changed).
+    Source: claim C21.
+    >>> count_parameters(nn.Linear(2, 3))
+    (9, 9)
+    """
+    if method is None and isinstance(model_or_config, nn.Module):
+        model = model_or_config
+    else:
+        model = _empty(model_or_config, method, torch.float32)
+    return sum(p.numel() for p in trainable_parameters(model)), sum(p.numel() for p in model.parameters())
+
+
+@dataclass(frozen=True)
+class MemoryBudget:
+    """Bytes that one training step holds at its fullest, between forward and backward pass and after the first step."""
+
+    weights: int
+    gradients: int
+    optimizer_states: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer_states + self.activations
+
+
+def memory_budget(
+    model_or_config,
+    method: Method | None = None,
+    *,
+    batch: int,
+    length: int,
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.AdamW,
+    dtype: torch.dtype = torch.float32,
+) -> MemoryBudget:
+    """Bytes for finetuning a causal LM, from its configuration alone: nothing is allocated, nothing computed.
+
+        weights     every parameter                       gradients    one per trained parameter
+        optimizer   what it keeps after its first step    activations  what autograd saves from the forward pass
+
+    The forward pass runs on shapes, so that activations are those of this very architecture, with its attention kernel
+    for a CPU and a loss over all positions.
+
+    Args:   model_or_config, of which only the configuration is read; method, None for full finetuning; batch (B) and
+            length (T) of the tokens; optimizer, called with the trained parameters; dtype of the model.
+    Raises: ValueError if batch or length is below 1.
+    Source: claim C16.
+    """
+    for name, given in (("batch", batch), ("length", length)):
+        if given < 1:
+            raise ValueError(f"{name}={given}: expected at least 1")
+    model = _empty(model_or_config, method, dtype)
+    trained = trainable_parameters(model)
+    for parameter in trained:
+        parameter.grad = torch.empty_like(parameter)
+    stepper = optimizer(trained)
+    stepper.step()
+    states = [value for state in stepper.state.values() for value in state.values() if isinstance(value, Tensor)]
+    return MemoryBudget(
+        weights=sum(parameter.nbytes for parameter in model.parameters()),
+        gradients=sum(parameter.grad.nbytes for parameter in trained),
+        optimizer_states=sum(state.nbytes for state in states),
+        activations=_activations(model_or_config, method, dtype, batch, length),
+    )
+
+
+def saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> tuple[Tensor, int]:
+    """Run a forward pass; return its result and the bytes that autograd saved for the backward pass.
+
+    Each storage counts once and whole, however many views of it are saved; the model's own parameters and buffers do
+    not count. Measures a real step, and foretells one on tensors that are shapes alone.
+    """
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    saved: dict[int, Tensor] = {}  # tensors are kept, so that no storage's address is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.setdefault(tensor.untyped_storage()._cdata, tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = forward()
+    return result, sum(tensor.untyped_storage().nbytes() for address, tensor in saved.items() if address not in own)
+
+
+def _activations(model_or_config, method: Method | None, dtype: torch.dtype, batch: int, length: int) -> int:
+    # fake tensors, unlike those on the meta device, choose the kernels of a CPU, which save other things
+    with FakeTensorMode():
+        model = _build(model_or_config, method, dtype).train()
+        tokens = torch.zeros(batch, length, dtype=torch.long)
+        # with a cache the model does not ask whether positions are packed, which it could only see in their values
+        return saved_bytes(model, lambda: model(input_ids=tokens, labels=tokens, use_cache=True).loss)[1]
+
+
+def _empty(model_or_config, method: Method | None, dtype: torch.dtype) -> nn.Module:
+    with torch.device("meta"):
+        return _build(model_or_config, method, dtype)
+
+
+def _build(model_or_config, method: Method | None, dtype: torch.dtype) -> nn.Module:
+    is_model = isinstance(model_or_config, nn.Module)
+    model = build_model(causal_lm(model_or_config).config if is_model else model_or_config, dtype=dtype)
+    return model if method is None else method(model)

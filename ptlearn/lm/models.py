@@ -1,0 +1,270 @@
+"""Load a language model by name: a shipped pocket LM, a folder in the Hugging Face layout, or a hub id.
+
+Here: `load_lm`, what the shipped models say about themselves, and untrained models of a configuration. Deliberately
+not here: sampling and scoring (text.py) and how the pocket LMs were made (pocket/pretrain.py). Weights are safetensors
+only, and code that comes with weights is never run. `transformers` is imported when a model is loaded, not before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+WEIGHTS = Path(__file__).parents[1] / "pocket" / "weights"
+END_TOKEN = "<|endoftext|>"  # the pocket LMs' begin, end and padding token, id 0
+_SIZES = ("s", "m", "l")
+
+
+class LanguageModel(nn.Module):
+    """A causal language model and its tokenizer, callable as a policy: tokens (B, T) -> logits (B, T, V).
+
+    Holds: model, the causal LM of `transformers`; tokenizer; name; context, the longest sequence it takes, in tokens.
+    Right-padded batches need no attention mask: no token sees what stands behind it.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer, name: str):
+        super().__init__()
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.context: int = model.config.max_position_embeddings
+        self.eval()
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.model(input_ids=observations, use_cache=False).logits
+
+    def logits_at(self, observations: Tensor, mask: Tensor, **options) -> Tensor:
+        """The logits (n, V) of the positions where the mask (B, T) is True, row by row.
+
+        The rows of the vocabulary are the larger part of the work of a small model, and prompts and padding need none:
+        the output layer is given the hidden states of these positions alone. Further options go to the model.
+        """
+        head = self.model.get_output_embeddings()
+        hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][mask],))
+        try:
+            return self.model(input_ids=observations, use_cache=False, **options).logits
+        finally:
+            hook.remove()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Ids of the tokens that end a text, in ascending order (chat models have several)."""
+        configured = self.model.generation_config.eos_token_id
+        configured = configured if isinstance(configured, (list, tuple)) else [configured]
+        return tuple(sorted({token for token in (*configured, self.tokenizer.eos_token_id) if token is not None}))
+
+
+def load_lm(
+    name: str | os.PathLike = "pocket-m",
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+) -> LanguageModel:
+    """Load a language model by name, in evaluation mode.
+
+    Args:    name, a pocket LM ("pocket-s", "pocket-m", "pocket-l"), a local folder with config.json, *.safetensors
+             and a tokenizer, or a hub id ("Qwen/Qwen2.5-0.5B"); dtype of the weights in memory; device, CPU if None.
+    Returns: LanguageModel. It keeps its dropout off until you call `.train()`.
+    Raises:  ValueError for an unknown name and for weights that are damaged or do not fit their configuration;
+             FileNotFoundError for missing files and for a hub that cannot be reached.
+    """
+    name = os.fspath(name)
+    if name in pocket_models():
+        lm = _load_folder(WEIGHTS / name, dtype, _pocket_tokenizer())
+    elif Path(name).expanduser().is_dir():
+        lm = _load_folder(Path(name).expanduser(), dtype, None)
+    elif name.count("/") == 1 and name[0] not in "./~":
+        lm = _load_from_hub(name, dtype)
+    elif "/" in name or "\\" in name:
+        raise FileNotFoundError(
+            f"no folder {name!r}: expected a folder with config.json, *.safetensors and a tokenizer"
+        )
+    else:
+        raise ValueError(f"unknown model {name!r}: expected {_what_exists()}, a local folder, or a hub id owner/name")
+    lm.name = name
+    return lm.to(device or "cpu")
+
+
+def build_model(config, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """An untrained model of a `transformers` configuration; inside `torch.device("meta")` shapes without numbers.
+
+    Its class is the one the configuration names in `architectures`, else the causal LM of its kind.
+    """
+    import transformers
+
+    named = getattr(transformers, config.architectures[0], None) if config.architectures else None
+    with _quiet():
+        if named is not None:
+            return named._from_config(config, dtype=dtype)
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+
+
+def toy_lm(words: Sequence[str], *, width: int = 8, layers: int = 1, seed: int = 0) -> LanguageModel:
+    """An untrained model of the Llama layout over a handful of words, in float64: small enough to list all its texts.
+
+    Args:   words, one token each; the first one ends a text, and begins it. They must not contain white space.
+    >>> toy_lm(["end", "a", "b"])(torch.tensor([[0, 1, 2, 1]])).shape
+    torch.Size([1, 4, 3])
+    """
+    import tokenizers
+    from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+    vocabulary = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}))
+    vocabulary.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    specials = dict.fromkeys(("bos_token", "eos_token", "pad_token"), words[0])
+    config = LlamaConfig(
+        vocab_size=len(words), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+        num_attention_heads=2, max_position_embeddings=64, bos_token_id=0, eos_token_id=0, pad_token_id=None,
+        initializer_range=0.5, attention_bias=True, mlp_bias=True,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_model(config, dtype=torch.float64)
+    for name in [name for name, _ in model.named_modules()]:
+        if name.endswith("norm"):  # the library's own goes through float32
+            model.set_submodule(name, nn.RMSNorm(width, config.rms_norm_eps, dtype=torch.float64))
+    return LanguageModel(model, PreTrainedTokenizerFast(tokenizer_object=vocabulary, **specials), "toy")
+
+
+def pocket_models() -> list[str]:
+    """Names of the language models that are shipped with this installation, smallest first."""
+    return [f"pocket-{size}" for size in _SIZES if (WEIGHTS / f"pocket-{size}" / "config.json").is_file()]
+
+
+def pocket_folder(name: str) -> Path:
+    if name not in pocket_models():
+        raise ValueError(f"unknown pocket model {name!r}: expected {_what_exists()}")
+    return WEIGHTS / name
+
+
+def _what_exists() -> str:
+    return f"one of {', '.join(pocket_models())}" if pocket_models() else "a pocket model (none is installed)"
+
+
+def _pocket_tokenizer():
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary, template = WEIGHTS / "tokenizer.json", WEIGHTS / "chat_template.jinja"
+    for file in (vocabulary, template):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing: install ptlearn again")
+    specials = {"bos_token": END_TOKEN, "eos_token": END_TOKEN, "pad_token": END_TOKEN}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(vocabulary), **specials)
+    tokenizer.chat_template = template.read_text(encoding="utf-8")
+    return tokenizer
+
+
+def _load_folder(folder: Path, dtype: torch.dtype, tokenizer) -> LanguageModel:
+    missing = [pattern for pattern in ("config.json", "*.safetensors") if not any(folder.glob(pattern))]
+    if tokenizer is None and not any(folder.glob("tokenizer*.json")):
+        missing.append("tokenizer.json")
+    if missing:
+        raise FileNotFoundError(f"folder {str(folder)!r} has no {' and no '.join(missing)}")
+    _verify_checksums(folder)
+    _verify_safetensors(folder)
+    try:
+        with _quiet():
+            return _load(str(folder), dtype, tokenizer, local_files_only=True)
+    except OSError as error:
+        raise ValueError(f"cannot load {str(folder)!r}: {_first_line(error)}") from error
+
+
+def _load(source: str, dtype: torch.dtype, tokenizer, **options) -> LanguageModel:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options["trust_remote_code"] = False
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, **options) if tokenizer is None else tokenizer
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"cannot load {source!r}: {_first_line(error)}") from error
+    if absent := sorted(report["missing_keys"]):
+        # transformers would go on with random numbers in their place
+        raise ValueError(f"weights of {source!r} lack {len(absent)} tensors of the model, such as {absent[0]!r}")
+    return LanguageModel(model, tokenizer, source)
+
+
+def _load_from_hub(name: str, dtype: torch.dtype) -> LanguageModel:
+    reachable = _hub_is_reachable()
+    try:
+        return _load(name, dtype, None, local_files_only=not reachable)
+    except OSError as error:
+        if reachable:
+            raise FileNotFoundError(f"cannot load {name!r} from the hub: {_first_line(error)}") from error
+        raise FileNotFoundError(
+            f"cannot load {name!r}: no network (or HF_HUB_OFFLINE is set) and no copy in the local cache; "
+            f"these work offline: {', '.join(pocket_models()) or 'a local folder'}"
+        ) from error
+
+
+def _hub_is_reachable() -> bool:
+    """One quick question instead of the client's own half minute of retries."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:
+        return True  # it answered
+    except OSError:
+        return False
+    return True
+
+
+def _verify_checksums(folder: Path) -> None:
+    """Compare every file named in SHA256SUMS, if there is one, with its checksum."""
+    sums = folder / "SHA256SUMS"
+    for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []:
+        expected, _, file = line.partition(" ")
+        path = folder / file.strip().lstrip("*")
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing though SHA256SUMS names it: install it again")
+        with open(path, "rb") as stream:
+            actual = hashlib.file_digest(stream, "sha256").hexdigest()
+        if actual != expected:
+            raise ValueError(f"{path} is damaged: its SHA-256 is {actual}, expected {expected}: install it again")
+
+
+def _verify_safetensors(folder: Path) -> None:
+    """Open each weight file, which compares its length with its header: a truncated download is named here."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged or truncated: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what `transformers` writes to stderr: a progress bar for an instant, and a table of our own errors."""
+    from transformers.utils import logging
+
+    bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()

@@ -1,0 +1,145 @@
+"""Tasks: verifiers that know right from wrong, a split that holds, and rewards that are checked one by one."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ptlearn.pocket import tasks as pocket
+from ptlearn.rl import tasks
+from ptlearn.rl.tasks import Problem, Task, pass_at_k, prompt_texts, score
+
+
+def judged_by(verifier, low=0.0, high=1.0):
+    problem = Problem("2 + 2?", verifier)
+    return Task("sums", (problem,), (problem,), max_new_tokens=4, low=low, high=high)
+
+
+def test_prompts_are_chat_prompts_where_the_task_is_a_chat(llama_lm):
+    from ptlearn.lm.models import load_lm
+
+    lm = load_lm("pocket-s")
+    task = pocket.arithmetic(train=2, held_out=1)
+    assert prompt_texts(lm, task, task.train[:1]) == [f"User: {task.train[0].prompt}\nAssistant:"]
+    reviews = pocket.sentiment()
+    assert prompt_texts(llama_lm, reviews, reviews.train[:2]) == [problem.prompt for problem in reviews.train[:2]]
+    with pytest.raises(ValueError, match="has no chat template"):
+        prompt_texts(llama_lm, task, task.train)
+
+
+# ---------------------------------------------------------------- rewards
+
+
+def test_a_verifier_that_raises_is_named_with_prompt_and_completion():
+    task = judged_by(lambda text: 1 / 0)
+    with pytest.raises(ValueError) as error:
+        score(task, task.train, ["four\nor five"])
+    message = str(error.value)
+    assert message == (
+        "the verifier of task 'sums' raised ZeroDivisionError('division by zero'): "
+        "prompt '2 + 2?', completion 'four\\nor five'"
+    )
+    assert isinstance(error.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("reward", "shown"),
+    [
+        (float("nan"), "nan"), (float("inf"), "inf"), (torch.tensor(1.0), r"tensor\(1\.\)"), ("1", "'1'"),
+        (None, "None"), (1.5, r"1\.5"), (-0.1, r"-0\.1"), ([1.0], r"\[1\.0\]"), (np.ones(2), r"array\("),
+    ],
+)  # fmt: skip
+def test_a_reward_that_is_no_number_in_range_is_one_line(reward, shown):
+    task = judged_by(lambda text: reward)
+    with pytest.raises(ValueError, match=f"^the verifier of task 'sums' returned {shown}") as error:
+        score(task, task.train, ["four"])
+    assert "expected a number from 0 to 1: prompt '2 + 2?', completion 'four'" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_of_every_kind_within_the_declared_range():
+    for reward in (True, 1, 1.0, np.float32(1), np.int64(1)):
+        task = judged_by(lambda text, reward=reward: reward)
+        assert score(task, task.train, ["x"]) == [1.0]
+    wide = judged_by(lambda text: -3, low=-5, high=5)
+    assert score(wide, wide.train, ["x"]) == [-3.0]
+
+
+def test_no_problems_or_too_few_completions_are_one_line():
+    task = judged_by(len)
+    with pytest.raises(ValueError, match="^task 'sums' was given no problems: expected at least one$"):
+        score(task, [], [])
+    with pytest.raises(ValueError, match="^completions: 1 given for 2 problems, expected one for each$"):
+        score(task, task.train * 2, ["x"])
+
+
+# ---------------------------------------------------------------- pass@k
+
+
+@pytest.mark.parametrize("samples", [1, 4, 6])
+def test_pass_at_k_is_the_share_of_choices_with_a_success(samples):
+    for successes in range(samples + 1):
+        outcomes = [True] * successes + [False] * (samples - successes)
+        for k in range(1, samples + 1):
+            choices = list(itertools.combinations(outcomes, k))
+            assert pass_at_k(successes, samples, k) == pytest.approx(sum(map(any, choices)) / len(choices), abs=1e-15)
+
+
+def test_pass_at_k_is_unbiased_and_the_plug_in_is_not():
+    """Over all numbers of successes among n = 5 of a problem that is solved with probability p."""
+    p, n, k = 0.3, 5, 3
+    binomial = [len(list(itertools.combinations(range(n), c))) * p**c * (1 - p) ** (n - c) for c in range(n + 1)]
+    truth = 1 - (1 - p) ** k
+    assert sum(b * pass_at_k(c, n, k) for c, b in enumerate(binomial)) == pytest.approx(truth, abs=1e-14)
+    assert abs(sum(b * (1 - (1 - c / n) ** k) for c, b in enumerate(binomial)) - truth) > 0.02
+
+
+def test_pass_at_k_refuses_what_was_not_sampled():
+    for arguments, message in (((1, 4, 5), "^k=5: expected between 1 and samples=4$"), ((1, 4, 0), "^k=0"),
+                               ((5, 4, 1), "^successes=5: expected between 0 and samples=4$")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            pass_at_k(*arguments)
+
+
+# ---------------------------------------------------------------- GSM8K
+
+
+def line(question="How many?", answer="2+3=<<2+3=5>>5 apples.\n#### 5"):
+    return json.dumps({"question": question, "answer": answer})
+
+
+def test_gsm8k_reads_questions_and_verifies_final_numbers(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    path.write_text(line() + "\n\n" + line(answer="It is negative.\n#### -1,250"), encoding="utf-8")
+    first, second = tasks.read_gsm8k(path)
+    assert (first.prompt, first.response) == ("How many?", "2+3=5 apples.\n#### 5")
+    right = ("#### 5", "2 + 3 = 5", "There are 5.", "It costs $5.00", "First 7.\n#### 5")
+    wrong = ("#### 15", "5 - 1 = 4", "five", "", "The answer is 5\n#### 6", "0.5", "-5")
+    assert [first.score(text) for text in right] == [1.0] * 5
+    assert [first.score(text) for text in wrong] == [0.0] * 7
+    assert second.score("-1250") == 1 and second.score("#### -1,250.") == 1 and second.score("1250") == 0
+    task = tasks.gsm8k(path, path)
+    assert score(task, task.train, [problem.response for problem in task.train]) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (line() + "\n{", "line 2: not JSON"),
+        ('{"question": "Why?"}', "line 1: expected the strings question and answer"),
+        (line(answer="five"), "line 1: the answer ends with 'five', expected #### and a number"),
+        (line(answer="5\n#### none"), "line 1: the answer ends with .*expected #### and a number"),
+    ],
+)
+def test_what_is_not_gsm8k_is_one_line_with_its_number(tmp_path, text, message):
+    path = tmp_path / "problems.jsonl"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        tasks.read_gsm8k(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file .*nowhere"):
+        tasks.read_gsm8k(tmp_path / "nowhere.jsonl")
