@@ -1,11 +1,11 @@
 """One gradient step: in pieces that fit into memory, clipped, refused where it is not finite; and scores without one.
 
-Deliberately not here: the loss and its weights (policy_gradient), the loops (rl.training, finetuning.sft).
-Order: update, apply_gradient; score_actions; check_counts.
+Deliberately not here: the loss and its weights (policy_gradient), the loops (finetuning.sft, rl.training).
+Order: gradient_step; update, micro_batches; score_actions; check_counts.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 
 import torch
@@ -15,13 +15,35 @@ from ptlearn.policy_gradient import entropies, policy_gradient_loss
 from ptlearn.rollout import Rollout, action_logprobs, condense, distinct_rows, take_rows
 
 
+def gradient_step(
+    optimizer: torch.optim.Optimizer, losses: Iterable[Tensor], clip_norm: float = math.inf
+) -> tuple[float, float]:
+    """One step down the sum of some losses, each differentiated as it comes: one graph at a time is held.
+
+    Args:    losses, scalars with gradient; clip_norm, the largest norm of a step.
+    Returns: (the sum of the losses, the gradient's norm before clipping).
+    Raises:  ValueError if the norm is not finite; the parameters are then as before.
+    """
+    optimizer.zero_grad()
+    total = 0.0
+    for loss in losses:
+        loss.backward()
+        total += float(loss.detach())
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))
+    if not math.isfinite(norm):
+        raise ValueError(f"the gradient's norm is {norm}: expected a finite number (are rewards and weights finite?)")
+    optimizer.step()
+    return total, norm
+
+
 def update(
     policy: nn.Module,
     optimizer: torch.optim.Optimizer,
     rollout: Rollout,
     weights: Tensor,
     *,
-    normalizer: float | None = None,
+    normalizer: float | Tensor | None = None,
     micro_batch: int | None = None,
     clip_norm: float = math.inf,
 ) -> float:
@@ -29,22 +51,26 @@ def update(
 
     For a language model, equal rows and those without weight are left to `rollout.condense`: the gradient is the same.
 
-    Args:   policy (B, T) -> (B, T, A); weights (B, T) without gradient; normalizer as in the loss (default: episodes);
-            micro_batch, rows per forward pass: the gradient is the same, the memory less; clip_norm, the largest norm
-            of a step.
+    Args:   policy (B, T) -> (B, T, A); weights (B, T) without gradient; normalizer, what the sum over the batch is
+            divided by (default: the episodes), or (B, 1), what each row's sum is; micro_batch, rows per forward pass:
+            the gradient is the same, the memory less; clip_norm, the largest norm of a step.
     Raises: ValueError if the gradient is not finite; the parameters are then as before.
     """
     normalizer = len(weights) if normalizer is None else normalizer
+    if isinstance(normalizer, Tensor) and normalizer.dim():
+        weights, normalizer = weights / normalizer, 1.0
     if hasattr(policy, "logits_at"):
         rollout, weights = condense(rollout, weights)
-    optimizer.zero_grad()
-    for piece, rows in _pieces(rollout, micro_batch):
-        part = weights[rows, : piece.mask.shape[1]]
-        policy_gradient_loss(action_logprobs(policy, piece), part, piece.mask, normalizer).backward()
-    return apply_gradient(optimizer, clip_norm)
+
+    def losses() -> Iterator[Tensor]:
+        for piece, rows in micro_batches(rollout, micro_batch):
+            part = weights[rows, : piece.mask.shape[1]]
+            yield policy_gradient_loss(action_logprobs(policy, piece), part, piece.mask, normalizer)
+
+    return gradient_step(optimizer, losses(), clip_norm)[1]
 
 
-def _pieces(rollout: Rollout, size: int | None) -> Iterator[tuple[Rollout, Tensor]]:
+def micro_batches(rollout: Rollout, size: int | None) -> Iterator[tuple[Rollout, Tensor]]:
     """The rollout in pieces of at most `size` rows, of similar length (None: in one), and the numbers of these rows."""
     if size is None or size >= len(rollout.mask):
         yield rollout, torch.arange(len(rollout.mask), device=rollout.mask.device)
@@ -55,21 +81,8 @@ def _pieces(rollout: Rollout, size: int | None) -> Iterator[tuple[Rollout, Tenso
         yield take_rows(rollout, rows), rows
 
 
-def apply_gradient(optimizer: torch.optim.Optimizer, clip_norm: float) -> float:
-    """Clip and step; returns the gradient's norm before clipping.
-
-    Raises: ValueError, with the parameters as they were, if the norm is not finite.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))
-    if not math.isfinite(norm):
-        raise ValueError(f"the gradient's norm is {norm}: expected a finite number (are rewards and weights finite?)")
-    optimizer.step()
-    return norm
-
-
 @torch.no_grad()
-def score_actions(policy: nn.Module, rollout: Rollout, micro_batch: int | None) -> tuple[Tensor, Tensor]:
+def score_actions(policy: nn.Module, rollout: Rollout, micro_batch: int | None = None) -> tuple[Tensor, Tensor]:
     """The log-probability of each action and the entropy of each choice, nats (B, T), without gradient.
 
     Args: micro_batch, rows at a time for a language model, which reads equal rows once; all at once if None.
@@ -79,7 +92,7 @@ def score_actions(policy: nn.Module, rollout: Rollout, micro_batch: int | None) 
         return action_logprobs(lambda _: logits, rollout), entropies(logits)
     first, which = distinct_rows(rollout)
     scores = rollout.logprobs.new_zeros(2, len(first), rollout.mask.shape[1])
-    for piece, rows in _pieces(take_rows(rollout, first), micro_batch):
+    for piece, rows in micro_batches(take_rows(rollout, first), micro_batch):
         logits = policy.logits_at(piece.observations, piece.mask)
         logprobs = action_logprobs(SimpleNamespace(logits_at=lambda *_, known=logits: known), piece)
         choices = torch.zeros_like(logprobs).masked_scatter(piece.mask, entropies(logits).to(logprobs.dtype))

@@ -1,12 +1,18 @@
-"""A checkpoint: everything comes back to the bit, the frozen stay out, and a kill leaves the file before it whole."""
+"""A checkpoint: everything comes back to the bit, the frozen stay out, and a kill leaves the file before it whole.
+
+A run: it saves when it is due, goes on where it was, and refuses the file of another run by naming what differs.
+"""
+
+import threading
+from dataclasses import dataclass, field
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ptlearn import checkpoints
-from ptlearn.checkpoints import load_checkpoint, read_state, save_checkpoint
+from ptlearn.checkpoints import Run, fingerprint, load_checkpoint, read_state, save_checkpoint
 
 
 def made(seed):
@@ -64,3 +70,115 @@ def test_dying_while_writing_leaves_the_last_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path / "a", {"steps": 2}, *parts(*one))
     assert load_checkpoint(tmp_path / "a", *parts(*made(1))) == {"steps": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]  # and nothing half written
+
+
+def test_two_writers_at_once_leave_a_whole_file(tmp_path):
+    one, failures = made(0), []
+
+    def write(number):
+        try:
+            for _ in range(30):
+                save_checkpoint(tmp_path / "a", {"writer": number}, *parts(*one))
+        except OSError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures and load_checkpoint(tmp_path / "a", *parts(*made(1)))["writer"] in (0, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\x08" + b"\0" * 7 + b"notjson!", b"\xff" * 64])
+def test_what_is_no_checkpoint_is_one_line(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    for read in (read_state, lambda path: load_checkpoint(path, {}, {}, {})):
+        with pytest.raises(ValueError, match=r"^checkpoint .*a is damaged or none \(.+\): remove it") as error:
+            read(tmp_path / "a")
+        assert "\n" not in str(error.value)
+
+
+def test_weights_and_folders_are_no_checkpoints(tmp_path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "weights")
+    for path in (tmp_path / "weights", tmp_path):
+        with pytest.raises(ValueError, match="is damaged or none"):
+            read_state(path)
+
+
+# ---------------------------------------------------------------- a run
+
+
+@dataclass
+class Log:
+    losses: list = field(default_factory=list)
+
+
+def run_of(path, *, seed=0, every=2, frozen=0.0, dtype=torch.float32, **changes):
+    """A run of one module with a frozen bias; `changes` replaces settings or fixed data."""
+    module, optimizer, generator = made(seed)
+    with torch.no_grad():
+        module.bias.fill_(frozen)
+    given = {"settings": {"lr": 0.1}, "fixed": {"data": [1, 2]}} | changes
+    return Run(Log(), *parts(module.to(dtype), optimizer, generator), path=path, every=every, **given)
+
+
+def test_a_run_is_saved_when_it_is_due_and_at_the_end(tmp_path):
+    run = run_of(str(tmp_path / "new" / "run"), every=3)  # a path as text
+    saved = []
+    for steps in range(1, 6):
+        run.history.losses.append(steps)
+        run.save(steps, last=steps == 5)
+        saved.append(len(read_state(run.path)["history"]["losses"]) if run.path.exists() else 0)
+    assert saved == [0, 0, 3, 3, 5]
+    again = run_of(tmp_path / "new" / "run", seed=1, every=9)
+    again.resume()
+    assert again.history == run.history and torch.equal(again.modules["module"].weight, run.modules["module"].weight)
+
+
+OTHER_RUNS = {
+    "lr was 0.1, now 0.2": {"settings": {"lr": 0.2}},
+    "data was": {"fixed": {"data": [1, 3]}},
+    "frozen weights was": {"frozen": 1e-7},
+    "dtype was float32, now float64": {"dtype": torch.float64},
+}
+
+
+@pytest.mark.parametrize("message", OTHER_RUNS)
+def test_a_checkpoint_of_another_run_is_refused_by_what_differs(tmp_path, message):
+    run_of(tmp_path / "run").save(1, last=True)
+    other = run_of(tmp_path / "run", seed=1, **OTHER_RUNS[message])
+    before = other.modules["module"].weight.detach().clone()
+    with pytest.raises(ValueError, match=f"^checkpoint .*run is of another run: .*{message}"):
+        other.resume()
+    assert torch.equal(other.modules["module"].weight, before) and other.history == Log()
+
+
+def test_what_is_free_may_be_otherwise_and_without_a_path_nothing_is_written(tmp_path):
+    run_of(tmp_path / "run", free={"micro_batch": 1}).save(1, last=True)
+    run_of(tmp_path / "run", free={"micro_batch": 2}).resume()
+    none = run_of(None)
+    none.resume()
+    none.save(1, last=True)
+    with pytest.raises(ValueError, match="^checkpoint_every=0: expected at least 1$"):
+        run_of(tmp_path / "run", every=0)
+
+
+def test_errors_name_the_step_and_the_checkpoint_that_is_left(tmp_path):
+    run = run_of(tmp_path / "run")
+    with pytest.raises(ValueError, match="^step 3: odd$"), run.naming("step 3"):
+        raise ValueError("odd")
+    run.save(2)
+    with pytest.raises(ValueError, match="^step 3: odd; the last checkpoint is .*run$"), run.naming("step 3"):
+        raise ValueError("odd")
+
+
+def test_fingerprints_tell_contents_apart():
+    zeros = torch.zeros(2)
+    tensors = [zeros, zeros.bfloat16(), zeros[0], torch.tensor([0.0, -0.0]), torch.eye(3)[:, :2]]
+    assert all(fingerprint(tensor) == fingerprint(tensor.clone()) for tensor in tensors)
+    assert len({fingerprint(tensor) for tensor in tensors}) == 5
+    one, same, other = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+    same.load_state_dict(one.state_dict())
+    assert fingerprint(one) == fingerprint(same) != fingerprint(other)

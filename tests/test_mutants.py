@@ -37,7 +37,7 @@ NAN = float("nan")
 
 
 # what an argument may name, beside whatever the test file names
-FIXTURES = ("fresh", "gpt2_lm", "llama_lm", "pocket_s", "tiny_folders", "tmp_path")
+FIXTURES = ("monkeypatch", "fresh", "gpt2_lm", "llama_lm", "pocket_s", "tiny_folders", "tmp_path")
 
 
 def of(module, *rows, file=None):
@@ -269,20 +269,28 @@ FINETUNING = of(
     ("each micro-batch has its own normalizer",
      "normalizer=count)", "normalizer=int(rollout.mask.sum()))",
      "test_cutting_or_packing_a_batch_does_not_change_the_run", "tiny_folders", {"micro_batch": 3}),
-    ("gradients of micro-batches do not add up",
-     "            loss.backward()\n            total",
-     "            optimizer.zero_grad()\n            loss.backward()\n            total",
-     "test_cutting_or_packing_a_batch_does_not_change_the_run", "tiny_folders", {"micro_batch": 3}),
-    ("no clipping",
-     "apply_gradient(optimizer, clip_norm)\n    history", "apply_gradient(optimizer, math.inf)\n    history",
-     "test_a_step_follows_a_gradient_no_longer_than_the_clip_norm", "fresh"),
+    ("no clipping", "bf16), clip_norm)", "bf16))", "test_a_step_follows_a_gradient_no_longer_than_the_clip_norm",
+     "fresh"),
     ("early stopping leaves the last weights",
-     "    if best is not None and history.held_out_loss:\n        _copy(best, parameters)\n", "",
+     "    if history.held_out_loss:\n        _copy(best, parameters)\n", "",
      "test_it_stops_when_the_held_out_loss_no_longer_falls_and_keeps_the_best_weights", "fresh"),
     ("the best weights are not in the checkpoint",
-     '{"lm": lm} if best is None else {"lm": lm, "best": best}', '{"lm": lm}', "test_the_best_weights_survive_a_kill",
-     "tiny_folders", "tmp_path"),
+     '{"lm": lm, "best": best}', '{"lm": lm}', "test_the_best_weights_survive_a_kill", "tiny_folders", "tmp_path"),
+) + of(
+    "optimization",
+    ("gradients of micro-batches do not add up",
+     "        loss.backward()\n", "        optimizer.zero_grad()\n        loss.backward()\n",
+     "test_cutting_or_packing_a_batch_does_not_change_the_run", "tiny_folders", {"micro_batch": 3}),
     file="test_sft",
+) + of(
+    "checkpoints",
+    ("a run on another base goes on", "if not t.requires_grad)", "if False)",
+     "test_a_checkpoint_of_another_run_is_refused_by_what_differs", "tmp_path", "frozen weights was"),
+    ("other data goes on", "fingerprint(thing) for name, thing in", "0 for name, thing in",
+     "test_a_checkpoint_of_another_run_is_refused_by_what_differs", "tmp_path", "data was"),
+    ("half a file under the name itself",
+     "temporary = path.with_name(f\"{path.name}.{uuid4().hex}.tmp\")", "temporary = path",
+     "test_dying_while_writing_leaves_the_last_file", "tmp_path", "monkeypatch"),
 )
 
 DENSE = "test_logits_and_gradients_are_those_of_the_changed_weights"
@@ -435,20 +443,23 @@ TEXT = of(
     file="test_pocket_tasks",
 ) + of(
     "optimization",
-    ("each piece has its own number of episodes", "piece.mask, normalizer).backward()",
-     "piece.mask, len(part)).backward()", WHOLE, 3),
+    ("each piece has its own number of episodes", "piece.mask, normalizer)", "piece.mask, len(part))", WHOLE, 3),
+    ("a row's own normalizer divides the batch", "weights, normalizer = weights / normalizer, 1.0",
+     "normalizer = normalizer.double().mean()", "test_the_normalizer_says_what_a_token_counts", "sequence mean", None),
     file="test_text_rl",
 ) + of(
     "rl.training",
-    ("distance is rewarded", "rewards=rollout.rewards - beta", "rewards=rollout.rewards + beta",
+    ("distance is rewarded", "rewards=rollout.rewards - given", "rewards=rollout.rewards + given",
      "test_rewards_are_lowered_by_k1_before_they_are_weighed"),
     ("k3 for k1 in the rewards", "beta * kl.k1)", "beta * kl.k3)",
      "test_rewards_are_lowered_by_k1_before_they_are_weighed"),
     ("the adapter stays on for the reference", "with adapter_off(policy):", "if True:",
      "test_the_adapter_switched_off_is_the_reference_without_a_second_copy"),
-    ("later epochs go by the old log-probabilities",
-     "rollout.logprobs if epoch == 0 else", "rollout.logprobs if True else",
+    ("later epochs go by the old log-probabilities", "        if epoch:", "        if False:",
      "test_several_updates_per_rollout_begin_at_ratio_one"),
+    ("the sampler's log-probabilities for the policy's", "        weights = weigh(rollout, values, bootstrap, logprobs)\n",
+     "        weights = weigh(rollout, values, bootstrap, rollout.logprobs)\n",
+     "test_weigh_is_given_what_the_policy_says_now_and_not_what_the_sampler_said", None),
     file="test_text_rl",
 )
 PREFERENCES = of(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from ptlearn.lm.text import _evaluation, encode
+from ptlearn.lm.text import encode, evaluation
 
 
 class ChoiceScores(NamedTuple):
@@ -67,7 +67,7 @@ def score_choices(lm, prompts: Sequence[str], choices: Sequence[str], *, batch_s
         raise ValueError(f"choices: {blank[0]!r} is blank, expected some text to score")
     splits = [_split(lm, prompt, choices) for prompt in prompts]
     step = max(1, batch_size // len(choices))
-    with _evaluation(lm):
+    with evaluation(lm):
         logprobs = [_score_batch(lm, splits[start : start + step]) for start in range(0, len(splits), step)]
     lengths = torch.tensor([[len(tokens) for tokens in continuations] for _, continuations in splits])
     return ChoiceScores(torch.cat(logprobs), lengths)

@@ -74,9 +74,9 @@ def sample_text(
         choices = invert_cdf(logprobs, uniforms[rows, step])
         return choices, logprobs.gather(-1, choices[:, None])[:, 0]
 
-    with _evaluation(lm), torch.inference_mode():
+    with evaluation(lm), torch.inference_mode():
         sampled, logprobs, ended = _decode(lm, tokens, max_new_tokens, stop, draw)
-    return _record(lm, tokens, sampled, logprobs, ended)
+    return record(lm, tokens, sampled, logprobs, ended)
 
 
 def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str | Sequence[str] = ("\n",)) -> list[str]:
@@ -95,7 +95,7 @@ def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str 
     texts = [""] * len(tokens)
     # prompts of similar length share a batch: less padding to read
     order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
-    with _evaluation(lm), torch.inference_mode():
+    with evaluation(lm), torch.inference_mode():
         for first in range(0, len(order), _ROWS):
             rows = order[first : first + _ROWS]
             sampled, _, _ = _decode(lm, [tokens[row] for row in rows], max_new_tokens, stop, most_likely)
@@ -144,7 +144,7 @@ def token_logprobs(lm, texts: Sequence[str]) -> list[Tensor]:
     scores = [torch.zeros(0)] * len(tokens)
     scored = [row for row, ids in enumerate(tokens) if len(ids) > 1]
     cells = _LOGITS // lm.model.config.vocab_size
-    with _evaluation(lm), torch.no_grad():
+    with evaluation(lm), torch.no_grad():
         for batch in _batches([len(tokens[row]) for row in scored], cells):
             rows = [scored[position] for position in batch]
             padded = pad_and_stack([tokens[row] for row in rows])[0].to(lm.device)
@@ -230,7 +230,7 @@ def _stop_detector(lm, stop: Sequence[str]) -> Callable[[Tensor], Tensor]:
     return detect
 
 
-def _record(
+def record(
     lm, prompts: list[list[int]], sampled: list[list[int]], logprobs: list[Tensor], ended: list[bool]
 ) -> Rollout:
     """Lay prompts and samples out as one Rollout: the action at t is the token at t + 1."""
@@ -305,7 +305,7 @@ def _batches(lengths: Sequence[int], cells: int) -> Iterator[list[int]]:
 
 
 @contextmanager
-def _evaluation(lm) -> Iterator[None]:
+def evaluation(lm) -> Iterator[None]:
     """Dropout off inside, every module's own mode back afterwards."""
     training = [module for module in lm.modules() if module.training]
     lm.eval()

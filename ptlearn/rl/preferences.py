@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from ptlearn.optimization import apply_gradient, check_counts, score_actions
+from ptlearn.optimization import check_counts, gradient_step, score_actions
 from ptlearn.policy_gradient import policy_gradient_loss, prompt_groups
 from ptlearn.rl.policies import hidden_states, scalar_head
 from ptlearn.rl.text_collection import pay
@@ -349,14 +349,13 @@ def _batches(pairs: Pairs, size: int, generator: torch.Generator) -> Iterator[tu
 
 
 def _step(loss, rewards, pairs: Pairs, optimizer, clip_norm: float, history: PreferenceHistory) -> None:
-    optimizer.zero_grad()
-    loss.backward()
+    try:
+        norm = gradient_step(optimizer, [loss], clip_norm)[1]
+    except ValueError as error:
+        raise ValueError(f"step {len(history.loss)}: {error}") from error
+    history.gradient_norm.append(norm)
     history.loss.append(float(preference_loss(rewards.detach(), pairs.chosen, pairs.rejected)))
     history.accuracy.append(accuracy(rewards.detach(), pairs.chosen, pairs.rejected))
-    try:
-        history.gradient_norm.append(apply_gradient(optimizer, clip_norm))
-    except ValueError as error:
-        raise ValueError(f"step {len(history.loss) - 1}: {error}") from error
 
 
 def _rank(held_out: Pairs, rewards: Tensor, history: PreferenceHistory) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ptlearn.checkpoints import read_state
+from ptlearn.finetuning.parameter_efficient import lora
 from ptlearn.finetuning.sft import SFTHistory, fit_sft, sft_loss
 from ptlearn.lm.chat import Example, as_rollout, render_all, response_logprobs
 from ptlearn.lm.models import load_lm
@@ -147,7 +148,8 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_sft import made
 from ptlearn.lm.models import load_lm
-from ptlearn.rl.training import fit_sft
+from ptlearn.finetuning.parameter_efficient import lora
+from ptlearn.finetuning.sft import fit_sft
 
 def slowly(steps):
     for step in steps:
@@ -185,11 +187,52 @@ def test_a_checkpoint_of_another_run_is_refused(lm, tmp_path):
     ):
         with pytest.raises(ValueError, match=f"is of another run: {message}"):
             fit_sft(lm, made(8), checkpoint=tmp_path / "a", **options)
-    with pytest.raises(ValueError, match=r"is of another run: checksum was \d+, now \d+$"):  # as many, but others
+    with pytest.raises(ValueError, match=r"is of another run: examples was \w+, now \w+$"):  # as many, but others
         fit_sft(lm, made(8, seed=1), batch=8, checkpoint=tmp_path / "a")
     next(lm.parameters()).requires_grad = False
-    with pytest.raises(ValueError, match=r"is of another run: trained was \d+, now \d+$"):
+    with pytest.raises(ValueError, match=r"run: trained was {'lm': \d+}, now {'lm': \d+}; frozen weights was"):
         fit_sft(lm, made(8), batch=8, checkpoint=tmp_path / "a")
+
+
+def test_lora_does_not_go_on_on_another_base_nor_in_another_precision_or_packing(tiny_folders, tmp_path):
+    def run(changed=0.0, dtype=torch.float32, **options):
+        lm = load_lm(tiny_folders["llama"], dtype=dtype)
+        with torch.no_grad():
+            lm.model.get_input_embeddings().weight[3, 3] += changed
+        lora(lm, targets="q_proj", rank=2)
+        return fit_sft(lm, made(8), batch=8, checkpoint=str(tmp_path / "a"), **options)
+
+    whole = run(held_out=OTHERS)
+    assert run(held_out=OTHERS) == whole  # over already: nothing is trained again
+    for message, options in {
+        "frozen weights was": {"changed": 1e-3},
+        "dtype was float32, now bfloat16, float32": {"dtype": torch.bfloat16},
+        "bf16 was False, now True": {"bf16": True},
+        "packed was None, now 40": {"packed": 40},
+        "held_out was": {"held_out": OTHERS[1:]},
+    }.items():
+        with pytest.raises(ValueError, match=f"^checkpoint .* is of another run: .*{message}"):
+            run(**{"held_out": OTHERS} | options)
+
+
+def test_arguments_of_a_checkpoint(lm, tmp_path):
+    with pytest.raises(ValueError, match="^checkpoint_every=0: expected at least 1$"):
+        fit_sft(lm, made(8), checkpoint=tmp_path / "a", checkpoint_every=0)
+    (tmp_path / "empty").touch()
+    with pytest.raises(ValueError, match="^checkpoint .*empty is damaged or none"):
+        fit_sft(lm, made(8), checkpoint=tmp_path / "empty")
+
+
+def test_a_loss_that_is_interrupted_leaves_every_mode_as_it_was(lm, monkeypatch):
+    lm.train()
+    monkeypatch.setattr(lm, "logits_at", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sft_loss(lm, made(4))
+    assert lm.training and lm.model.training
+    lm.eval()
+    with pytest.raises(ZeroDivisionError):
+        fit_sft(lm, made(4))
+    assert not lm.training
 
 
 def test_what_is_not_finite_stops_with_the_step_and_the_checkpoint(lm, tmp_path):

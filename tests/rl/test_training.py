@@ -172,13 +172,16 @@ def test_a_checkpoint_of_another_run_is_refused_and_more_updates_go_on(tmp_path)
     for name, (was, now) in others.items():
         with pytest.raises(ValueError, match=f"^checkpoint .*run is of another run: {name} was {was}, now {now}$"):
             run(**{name: now})
-    with pytest.raises(ValueError, match="is of another run: beta was 0.0, now 0.5$"):
+    with pytest.raises(ValueError, match=r"is of another run: reference was \w+, now \w+; beta was 0.0, now 0.5$"):
         run(beta=0.5, reference=TabularPolicy(3, 2))
     for changed in ({"states": 4}, {"critic": False}):
         with pytest.raises(ValueError, match="run: trained was {'policy': 6, 'critic': 3}, now {'policy'"):
             run(**changed)
     save_checkpoint(path, {"returns": []}, {}, {}, {})
     with pytest.raises(ValueError, match="is of another run: trained was None"):
+        run()
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="^checkpoint .*run is damaged or none"):
         run()
     path.unlink()
     assert len(run(updates=1).returns) == 1 and run() == whole
