@@ -1,8 +1,12 @@
-"""The house rules, read from the imports: who may import whom, and which library lives in which room."""
+"""The house rules, read from the sources: who may import whom, which library lives in which room, how long things are.
+
+Every rule is a function from sources to what breaks it, and is tried on a planted breach too.
+"""
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,121 +15,203 @@ import ptlearn
 
 PACKAGE = Path(ptlearn.__file__).parent
 ROOT = PACKAGE.parent
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if "checks" not in path.relative_to(PACKAGE).parts[:-1])
-NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
-EVERY_FILE = pytest.mark.parametrize("name", NAMES)
-
-IDEAS = {
-    *(
-        "rollout",
-        "policy_gradient",
-        "mdp",
-        "gridworld",
-        "collection",
-        "policies",
-        "text",
-        "text_collection",
-        "enumeration",
-        "chat",
-        "decoding",
-        "prompting",
-        "tasks",
-        "synthetic",
-    ),
-    *("parameter_efficient", "wrappers", "adapter_files", "memory"),
-    *("preferences", "checkpoints", "training", "models", "figures"),
+GROUND = ("rollout", "policy_gradient", "optimization", "checkpoints", "statistics", "figures")
+WINGS = ("grid", "lm", "finetuning", "rl", "pocket", "course")  # from the ground up
+OWNERS = {  # where a library may be imported in the package; nowhere else
+    "gymnasium": ("grid/",),
+    "transformers": ("lm/", "pocket/pretrain"),
+    "rouge_score": ("lm/prompting", "finetuning/synthetic"),
+    **dict.fromkeys(("peft", "trl", "accelerate", "datasets", "pickle"), ()),
 }
-ROOMS = IDEAS | {"__init__", "__main__", "pocket", "course"}
-OWNERS = {  # the files that may import a library; no other file of the package does
-    "gymnasium": {"gridworld.py", "collection.py"},
-    "transformers": {"models.py", "decoding.py", "pocket/pretrain.py"},
-    "peft": set(),
-    "rouge_score": {"prompting.py", "synthetic.py"},
-    "accelerate": set(),
-    "datasets": set(),
-    "pickle": set(),
-}
+LONGEST, MOST_PARAMETERS = 40, 8
+Sources = dict[str, str]  # "grid/mdp": its text
 
 
-def imports(path: Path) -> set[str]:
+def read(*patterns: str, base: Path = PACKAGE) -> Sources:
+    paths = sorted(path for pattern in patterns for path in base.glob(pattern))
+    return {path.relative_to(base).with_suffix("").as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+
+HOUSE = read("**/*.py")
+OUTSIDE = read("lessons/*.py", "benchmarks/*.py", base=ROOT)
+
+
+def nodes(source: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(source)))
+
+
+def imports(source: str) -> set[str]:
     """The dotted names of everything a file imports, also inside its functions."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name}: a relative import hides where a name lives"
+            assert node.level == 0, "a relative import hides where a name lives"
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-def own(name: str) -> set[str]:
-    """The parts of this package that a file imports: module or wing names."""
-    return {
-        parts[1]
-        for parts in (found.split(".") for found in imports(PACKAGE / name))
-        if parts[:1] == ["ptlearn"] and parts[1:]
+def modules(source: str, sources: Sources) -> set[str]:
+    """The files of the house that a file imports."""
+    names = {name.removeprefix("ptlearn.").replace(".", "/") for name in imports(source) if name.startswith("ptlearn.")}
+    return names & set(sources)
+
+
+def storey(name: str) -> int:
+    """0 on the ground floor, and from 1 on for the wings."""
+    wing = name.partition("/")[0]
+    return WINGS.index(wing) + 1 if wing in WINGS else 0
+
+
+# ---------------------------------------------------------------- the rules
+
+
+def up(sources: Sources) -> list[str]:
+    """Imports of what is drawn above."""
+    return [
+        f"{name} imports {other}"
+        for name, source in sources.items()
+        for other in sorted(modules(source, sources))
+        if storey(other) > storey(name) and not name.startswith("__")
+    ]
+
+
+def circle(sources: Sources) -> list[str]:
+    """The first circle among the modules."""
+    try:
+        TopologicalSorter({name: modules(source, sources) - {name} for name, source in sources.items()}).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def private(sources: Sources) -> list[str]:
+    """Names with an underscore that belong to another module."""
+    found = []
+    for name, source in sources.items():
+        aliases = {
+            alias.asname or alias.name
+            for node in nodes(source)
+            if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "ptlearn"
+            for alias in node.names
+        }
+        looked_into = {
+            f"{node.value.id}.{node.attr}"
+            for node in nodes(source)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases
+        }
+        for other in sorted(looked_into | {known for known in imports(source) if known.startswith("ptlearn.")}):
+            last = other.rpartition(".")[2]
+            if last.startswith("_") and not last.startswith("__"):
+                found.append(f"{name} uses {other}")
+    return found
+
+
+def misplaced(sources: Sources) -> list[str]:
+    """Libraries out of their room."""
+    return [
+        f"{name} imports {library}"
+        for name, source in sources.items()
+        for library in sorted({found.partition(".")[0] for found in imports(source)} & set(OWNERS))
+        if not name.startswith(OWNERS[library] or ("nowhere",))
+    ]
+
+
+def too_large(sources: Sources) -> list[str]:
+    """Functions of more lines of code, or more parameters without a default, than can be read at once."""
+    found = []
+    for name, source in sources.items():
+        for node in nodes(source):
+            if isinstance(node, ast.FunctionDef):
+                given = node.args
+                defaults = len(given.defaults) + sum(default is not None for default in given.kw_defaults)
+                needed = len(given.posonlyargs + given.args + given.kwonlyargs) - defaults
+                lines = code_lines(source, node)
+                if lines > LONGEST or needed > MOST_PARAMETERS:
+                    found.append(f"{name}: {node.name} has {lines} lines, {needed} parameters without a default")
+    return found
+
+
+def code_lines(source: str, function: ast.FunctionDef) -> int:
+    """Lines that are neither blank nor comments nor docstrings."""
+    documented = {
+        line
+        for node in ast.walk(function)
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node)
+        for line in range(node.body[0].lineno, node.body[0].end_lineno + 1)
     }
+    lines = enumerate(source.splitlines()[function.lineno - 1 : function.end_lineno], function.lineno)
+    return sum(bool(text.strip()) and text.strip()[0] != "#" and number not in documented for number, text in lines)
+
+
+# ---------------------------------------------------------------- kept, and their breaches seen
+
+TALL = "def f():\n" + "    x = 1\n\n" * LONGEST
+RULES = {
+    up: (HOUSE, {"grid/mdp": "", "rl/tasks": "", "grid/new": "def f():\n    from ptlearn.rl.tasks import Task\n"}),
+    circle: (HOUSE, {"rollout": "from ptlearn import figures", "figures": "from ptlearn.rollout import Rollout"}),
+    private: (
+        HOUSE | OUTSIDE, {"rl/new": "from ptlearn.lm import text\ntext._find()"}, {"a": "from ptlearn.lm.text import _x"}
+    ),
+    misplaced: (HOUSE, {"rl/new": "import gymnasium"}, {"lm/new": "from peft import LoraConfig"}),
+    too_large: (
+        {name: text for name, text in HOUSE.items() if storey(name) <= WINGS.index("rl") + 1},
+        {"grid/new": TALL}, {"grid/new": f"def f(a, {', '.join(f'x{i}' for i in range(MOST_PARAMETERS))}, b=1): ..."},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_a_rule_is_kept_and_sees_its_breach(rule):
+    house, *breaches = RULES[rule]
+    assert rule(house) == []
+    assert all(rule(breach) for breach in breaches)
 
 
 def test_every_file_has_a_room():
-    assert {Path(name).parts[0].removesuffix(".py") for name in NAMES} <= ROOMS
+    tops = {name.partition("/")[0] for name in HOUSE}
+    assert tops == {*GROUND, *WINGS, "__init__", "__main__"}
+    assert {name for name in HOUSE if name.endswith("/__init__")} == {f"{wing}/__init__" for wing in WINGS} | {
+        "course/checks/__init__"
+    }
 
 
-@EVERY_FILE
-def test_a_library_is_imported_in_its_room_only(name):
-    used = {found.partition(".")[0] for found in imports(PACKAGE / name)}
-    assert {library for library in used & set(OWNERS) if name not in OWNERS[library]} == set()
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_has_a_map_of_its_rooms_and_re_exports_nothing(wing):
+    tree = ast.parse(HOUSE[f"{wing}/__init__"])
+    rooms = {name.partition("/")[2] for name in HOUSE if name.startswith(f"{wing}/") and name.count("/") == 1}
+    assert len(tree.body) == 1
+    assert [room for room in sorted(rooms - {"__init__"}) if room not in ast.get_docstring(tree)] == []
 
 
-@EVERY_FILE
-def test_ideas_know_neither_the_classroom_nor_a_test(name):
-    if Path(name).stem in IDEAS or name.startswith("pocket/"):
-        assert "course" not in own(name)
-    assert not any(found.partition(".")[0] in {"tests", "benchmarks", "lessons"} for found in imports(PACKAGE / name))
+def test_the_tests_mirror_the_wings():
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and any(path.glob("test_*.py"))}
+    assert folders == set(WINGS)
 
 
-def test_imports_run_one_way():
-    allowed = {"rollout.py": set(), "policy_gradient.py": {"rollout"}}
-    for name in set(NAMES) & set(allowed):
-        assert own(name) <= allowed[name]
-        assert {found.partition(".")[0] for found in imports(PACKAGE / name)} <= {
-            "torch",
-            "ptlearn",
-            *sys.stdlib_module_names,
-        }
-    worlds = IDEAS - {"training", "preferences", "figures"}
-    assert [name for name in NAMES if Path(name).stem in worlds and "training" in own(name)] == []
-
-
-def test_imports_of_ideas_have_no_circle():
-    graph = {name.removesuffix(".py"): own(name) & IDEAS for name in NAMES if name.removesuffix(".py") in IDEAS}
-    while graph:
-        free = [name for name, needs in graph.items() if not needs & set(graph)]
-        assert free, f"a circle among {sorted(graph)}"
-        for name in free:
-            del graph[name]
-
-
-def test_the_package_and_the_classroom_load_no_model_library():
+def test_the_ground_floor_and_the_grid_load_no_model_library():
     heavy = "{'torch', 'transformers', 'gymnasium', 'matplotlib', 'numpy', 'IPython'}"
-    for module in ("ptlearn", "ptlearn.course", "ptlearn.course.cli"):
+    for module, allowed in {
+        "ptlearn": set(),
+        "ptlearn.course": set(),
+        "ptlearn.course.cli": set(),
+        "ptlearn.rl.training": {"numpy", "torch"},
+    }.items():
         code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert run.stdout == "[]\n", module
+        assert set(ast.literal_eval(run.stdout)) <= allowed, module
 
 
-def test_lessons_run_without_a_notebook():
-    for path in sorted(Path(ROOT, "lessons").glob("*.py")):
-        assert not {found for found in imports(path) if found.partition(".")[0] in {"IPython", "ipywidgets", "tqdm"}}, (
-            path.name
-        )
+def test_the_house_knows_no_test_and_lessons_run_without_a_notebook():
+    for name, source in HOUSE.items():
+        assert not {found.partition(".")[0] for found in imports(source)} & {"tests", "benchmarks", "lessons"}, name
+    for name, source in OUTSIDE.items():
+        assert not {found.partition(".")[0] for found in imports(source)} & {"IPython", "ipywidgets", "tqdm"}, name
 
 
 def test_no_code_is_loaded_that_came_with_data():
-    for path in [*FILES, *Path(ROOT, "lessons").glob("*.py")]:
-        options = [
-            node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.keyword)
-        ]
+    for name, source in (HOUSE | OUTSIDE).items():
+        options = [node for node in nodes(source) if isinstance(node, ast.keyword)]
         trusting = [option for option in options if option.arg == "trust_remote_code"]
-        assert not any(getattr(option.value, "value", True) for option in trusting), path.name
+        assert not any(getattr(option.value, "value", True) for option in trusting), name

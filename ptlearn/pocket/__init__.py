@@ -1,0 +1,10 @@
+"""The pocket world: its facts, its documents, its requests, its tasks, and the language models that know nothing else.
+
+    world, relations, french, tales   facts, key-value lists, sentences with agreement, stories and reviews
+    corpus                            the documents that the models were pretrained on
+    assistant, verifiers, benchmarks  requests with verifiers by use case; data in the format of NLP benchmarks
+    tasks                             sums, translation, praise, lists, sorting, copying, to learn by reward
+    teacher, imitation                a finetuned teacher, and students of its answers
+    tokenizer, pretrain, probes       how the models were made, and what they can do
+    cards                             what the shipped models say about themselves
+"""
