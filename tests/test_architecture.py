@@ -152,7 +152,7 @@ RULES = {
     up: (HOUSE, {"grid/mdp": "", "rl/tasks": "", "grid/new": "def f():\n    from ptlearn.rl.tasks import Task\n"}),
     circle: (HOUSE, {"rollout": "from ptlearn import figures", "figures": "from ptlearn.rollout import Rollout"}),
     private: (
-        HOUSE | OUTSIDE, {"rl/new": "from ptlearn.lm import text\ntext._find()"}, {"a": "from ptlearn.lm.text import _x"}
+        HOUSE | OUTSIDE, {"a": "from ptlearn.lm import text\ntext._find()"}, {"a": "from ptlearn.lm.text import _x"}
     ),
     misplaced: (HOUSE, {"rl/new": "import gymnasium"}, {"lm/new": "from peft import LoraConfig"}),
     too_large: (
