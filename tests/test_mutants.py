@@ -41,7 +41,7 @@ FIXTURES = ("fresh", "gpt2_lm", "llama_lm", "pocket_s", "tiny_folders", "tmp_pat
 
 
 def of(module, *rows, file=None):
-    file = file or f"test_{module}"
+    file = file or f"test_{module.rpartition('.')[2]}"
     return [Mutant(mistake, module, old, new, file, test, tuple(rest)) for mistake, old, new, test, *rest in rows]
 
 
@@ -185,7 +185,7 @@ DIAGNOSTIC = of(
 )
 
 WORLD = of(
-    "mdp",
+    "grid.mdp",
     ("gamma missing in the values",
      "dtype=torch.float64) - mdp.gamma * inner, rewards", "dtype=torch.float64) - inner, rewards",
      "test_linear_solve_equals_bellman_iteration", 0.9),
@@ -243,7 +243,7 @@ RECORD = of(
 
 PACKED = "test_packed_and_padded_give_the_same_loss"
 CHAT = of(
-    "chat",
+    "lm.chat",
     ("the mask is not shifted with the actions",
      "zeros, said[:, 1:], done", "zeros, said[:, :-1], done", "test_the_loss_is_the_label_loss_of_transformers",
      "llama_lm"),
@@ -265,7 +265,7 @@ CHAT = of(
 )
 
 FINETUNING = of(
-    "training",
+    "finetuning.sft",
     ("each micro-batch has its own normalizer",
      "normalizer=count)", "normalizer=int(rollout.mask.sum()))",
      "test_cutting_or_packing_a_batch_does_not_change_the_run", "tiny_folders", {"micro_batch": 3}),
@@ -282,12 +282,12 @@ FINETUNING = of(
     ("the best weights are not in the checkpoint",
      '{"lm": lm} if best is None else {"lm": lm, "best": best}', '{"lm": lm}', "test_the_best_weights_survive_a_kill",
      "tiny_folders", "tmp_path"),
-    file="test_supervised",
+    file="test_sft",
 )
 
 DENSE = "test_logits_and_gradients_are_those_of_the_changed_weights"
 INSERTED = of(
-    "wrappers",
+    "finetuning.wrappers",
     ("alpha for alpha / r", "return self.alpha / len(self.A)", "return self.alpha", DENSE, "fresh", "llama"),
     ("merged without the scale",
      "delta = factors.scale * (", "delta = (", "test_merged_equals_unmerged_and_unmerging_returns_the_base", "fresh",
@@ -304,7 +304,7 @@ INSERTED = of(
      ("o_proj", "down_proj")),
     file="test_parameter_efficient",
 ) + of(
-    "parameter_efficient",
+    "finetuning.parameter_efficient",
     ("B does not start at zero",
      "zeros((out, rank), weight)", "uniform((out, rank), generator, weight)", "test_factors_start_as_the_paper_says",
      "fresh"),
@@ -318,7 +318,7 @@ INSERTED = of(
      "if \"Norm\" in type(child).__name__)", "if False)", "test_last_k_trains_whole_blocks_and_the_last_norm", "fresh",
      "llama", "layers.1", "norm"),
 ) + of(
-    "adapter_files",
+    "finetuning.adapter_files",
     ("A and B change their names",
      "(\".lora_A.weight\", \".lora_B.weight\")", "(\".lora_B.weight\", \".lora_A.weight\")",
      "test_files_go_to_peft_and_back", "fresh", "llama", "tmp_path"),
@@ -329,7 +329,7 @@ INSERTED = of(
 )
 
 BYTES = of(
-    "memory",
+    "finetuning.memory",
     ("the optimizer keeps one number a parameter",
      "for value in state.values() if", "for value in list(state.values())[:2] if", "test_bytes_in_closed_form"),
     ("frozen parameters have gradients too",
@@ -341,7 +341,7 @@ BYTES = of(
 
 RESUMED = "test_whatever_byte_it_was_cut_at_the_file_ends_up_the_same"
 INSTRUCTIONS = of(
-    "synthetic",
+    "finetuning.synthetic",
     ("keeps what is similar",
      "if pool.holds_similar(", "if not pool.holds_similar(",
      "test_each_filter_takes_what_it_is_for_and_the_table_adds_up", "tmp_path"),
@@ -410,30 +410,36 @@ TEXT = of(
     ("rows are equal whatever their mask",
      ", rollout.mask.to(rollout.actions.dtype)], 1)", "], 1)", "test_distinct_rows_differ_and_stand_for_all"),
 ) + of(
-    "enumeration",
+    "rl.enumeration",
     ("values forget how much room is left", "seen[acted, : step + 2]", "seen[acted, 1 : step + 2]", EXACT,
      "TD, exact V"),
 ) + of(
-    "text_collection",
+    "rl.text_collection",
     ("every token is paid", "torch.where(steps == last[:, None],", "torch.where(rollout.mask,",
      "test_paying_needs_no_more_than_the_mask"),
 ) + of(
-    "tasks",
+    "rl.tasks",
     ("a verifier that fails scores 0",
      'raise ValueError(f"the verifier of task {task.name!r} raised {error!r}: {where}") from error', "return 0.0",
      "test_a_verifier_that_raises_is_named_with_prompt_and_completion"),
     ("a reward that is not a number passes",
      "task.low <= reward <= task.high)", "not (reward < task.low or reward > task.high))",
      "test_a_reward_that_is_no_number_in_range_is_one_line", NAN, "nan"),
-    ("praise is paid as often as it is said", "said.count(sentence) == 1 for", "True for",
-     "test_praise_is_not_paid_again_nor_in_pieces"),
     ("pass@k of the plugged-in rate",
      "return 1 - math.comb(samples - successes, k) / math.comb(samples, k)",
      "return 1 - (1 - successes / samples) ** k", "test_pass_at_k_is_the_share_of_choices_with_a_success", 4),
 ) + of(
-    "training",
+    "pocket.tasks",
+    ("praise is paid as often as it is said", "said.count(sentence) == 1 for", "True for",
+     "test_praise_is_not_paid_again_nor_in_pieces"),
+    file="test_pocket_tasks",
+) + of(
+    "optimization",
     ("each piece has its own number of episodes", "piece.mask, normalizer).backward()",
      "piece.mask, len(part)).backward()", WHOLE, 3),
+    file="test_text_rl",
+) + of(
+    "rl.training",
     ("distance is rewarded", "rewards=rollout.rewards - beta", "rewards=rollout.rewards + beta",
      "test_rewards_are_lowered_by_k1_before_they_are_weighed"),
     ("k3 for k1 in the rewards", "beta * kl.k1)", "beta * kl.k3)",
@@ -446,7 +452,7 @@ TEXT = of(
     file="test_text_rl",
 )
 PREFERENCES = of(
-    "preferences",
+    "rl.preferences",
     ("labels are never wrong", ") ^ wrong", ")", "test_labels_are_wrong_as_often_as_stated_and_by_the_seed"),
     ("a tie is a pair", "rewards[first] != rewards[second]", "rewards[first] == rewards[first]",
      "test_all_pairs_of_a_prompt_are_labelled_by_the_verifier"),
