@@ -416,30 +416,80 @@ show(figure, alt=alt.format(biases[0][0], biases[0][-1], min(biases[1]), max(bia
 # ## Self-normalised weights
 # Sampled ratios do not average to 1, though they should. Dividing by their own average takes that fluctuation out:
 # $\bar\rho_i = \rho_i \,/\, \frac{1}{N} \sum_j \rho_j$. Now the sample stands above and below the fraction bar, so the
-# estimate is biased, by $O(1/N)$. Write it step by step: at step $t$, average over the episodes that still act there.
+# estimate is biased, by $O(1/N)$.
+#
+# Which $j$, at a step that some episodes do not reach? **All $N$.** Ratios average to 1 over the episodes of μ, all of
+# them; one that has ended decides nothing more and keeps the ratio of its last action. Which ones are still acting at
+# step $t$ depends on the policy, and the ratios of these average to
+# $\Pr_\pi(\text{still acting at } t) \,/\, \Pr_\mu(\text{still acting at } t)$. To divide by that is to take back a part of
+# the correction, and no $N$ repairs it.
+#
+# There are two ways to count everybody: step by step, where ended episodes keep their ratio; or once, dividing
+# everything by the mean of the ratios with which the episodes end. For $\rho(\tau)$, the same at every step, they are one.
 
-# %% ex="11.3" points=2 minutes=8 difficulty="medium"
+# %% ex="11.3" points=2 minutes=10 difficulty="medium"
 def self_normalized(ratios, mask):
-    """Ratios divided, at each step, by their mean over the episodes that act at that step.
+    """Ratios divided by their mean over all episodes, step by step or once: both pass.
 
-    ratios (B, T), with anything finite on padding; mask (B, T) bool -> (B, T), 0 where mask is False.
+    ratios (B, T), ρ(τ) or the prefix's ratio at each step, with anything finite on padding; mask (B, T) bool, True for
+    the first steps of a row, one at least -> (B, T), 0 where mask is False.
     """
     # BEGIN SOLUTION
-    mean = torch.where(mask, ratios, 0).sum(0) / mask.sum(0).clamp(min=1)
-    return torch.where(mask, ratios / mean, 0)
+    last = mask.sum(1, keepdim=True) - 1  # of each episode, (B, 1)
+    steps = torch.arange(mask.shape[1]).expand_as(mask)
+    carried = ratios.gather(1, torch.minimum(steps, last))  # an episode that has ended stays at its last action
+    return torch.where(mask, ratios / carried.mean(0), 0)
     # END SOLUTION
 
 # %% ex="11.3" role="check"
 self_normalized = check("11.3", self_normalized)
 
 # %% [markdown] ex="11.3" role="hints"
-# <details><summary>Hint 1</summary>Episodes are rows: the mean runs over dimension 0, and counts masked-in rows
-# only.</details>
-# <details><summary>Hint 2</summary>At a step where nobody acts, the mean is 0/0. `clamp(min=1)` on the count and
-# `torch.where(mask, ..., 0)` on the result keep that out.</details>
+# <details><summary>Hint 1</summary>Episodes are rows: the mean runs over dimension 0, and over all of them. What stands
+# on padding is no ratio: put there the last one of the row.</details>
+# <details><summary>Hint 2</summary>`last = mask.sum(1, keepdim=True) - 1` is the step of a row's last action, and
+# `ratios.gather(1, last)` its ratio; `torch.minimum(steps, last)` in the place of `last` goes along with the row and
+# then stays. Either of them has a mean over rows.</details>
 
 # %% [markdown]
-# Now $N$ episodes at a time, many times: draw from the list of all trajectories, and measure how much of the true
+# Does it approach the exact gradient? "Today's" π again, $\rho(\tau)$ times return, up to 400,000 episodes of two to four
+# steps; beside it the plain ratio, and the mean over the episodes that are still acting.
+
+# %%
+def over_those_acting(ratios, mask):
+    return torch.where(mask, ratios / pg.mean_baseline(ratios, mask), 0)
+
+
+def estimate(normalize, drawn):
+    """The gradient from a sample of trajectories, by number; equal ones are added up before."""
+    weights = torch.zeros_like(rho).index_add(0, drawn, normalize(rho[drawn], mask[drawn]))
+    return gradients(episodes, weights / len(drawn) * total).sum(0)
+
+
+pi = improved(10)
+true, (logprobs, rho) = exact_gradient(world, pi, HORIZON), log_pi_and_ratio(episodes)
+assert torch.allclose(self_normalized(rho, mask), pg.self_normalized(rho, mask))
+
+# %%
+generator = torch.Generator().manual_seed(args.seed)
+samples = [torch.multinomial(chance, N, replacement=True, generator=generator) for N in (400, 4_000, 40_000, 400_000)]
+DIVIDED = {"nothing": lambda ratios, mask: ratios, "the mean over all": self_normalized,
+           "the mean over those acting": over_those_acting}  # fmt: skip
+print("relative error, ratios divided by", *(f"{len(drawn):9,d}" for drawn in samples), "episodes")
+errors = {name: [compare(estimate(by, drawn))[0] for drawn in samples] for name, by in DIVIDED.items()}
+for name, found in errors.items():
+    print(f"{name:33s}", *(f"{error:9.3f}" for error in found))
+alive = (chance * rho[:, 0]) @ mask.double() / (chance @ mask.double())
+print("still acting at each step, π against μ:", *(f"{float(share):.2f}" for share in alive))
+assert errors["the mean over all"][-1] < 0.02 < 0.1 < errors["the mean over those acting"][-1]
+
+# %% [markdown]
+# **What you saw.** Divided by the mean over all, the error falls with $1/\sqrt N$ as the plain one does, and for few
+# episodes it is the smaller. Over those still acting it stops at about a third: π ends its episodes sooner than μ, so
+# later steps were divided by about a half. Lengths differ in every batch of responses; watch for this mean.
+
+# %% [markdown]
+# What is left is the $O(1/N)$. $N$ episodes at a time, many times: measure how much of the true
 # gradient's length arrives on average, $\mathbb{E}[\hat g] \cdot \nabla J / |\nabla J|^2$, and what is missing to 1. Take a π
 # that is nearer to μ, six steps up. To first order in $1/N$ theory expects a bias of
 # $-\frac1N \mathbb{E}_\mu[\rho^2 (f - 1)]$, with $f$ an episode's unweighted share of the gradient.
@@ -447,14 +497,13 @@ self_normalized = check("11.3", self_normalized)
 # %%
 pi = improved(6)
 true, (logprobs, rho) = exact_gradient(world, pi, HORIZON), log_pi_and_ratio(episodes)
-assert torch.allclose(self_normalized(rho, mask), pg.self_normalized(rho, mask))
 share = gradients(episodes, total) @ true / true.norm() ** 2  # f: (trajectories,)
 generator = torch.Generator().manual_seed(args.seed)
 print("   N   plain: bias          spread   self-normalised: bias     spread   N × bias")
 for N in (4, 8, 16, 32):
     drawn = torch.multinomial(chance, args.batches * N, replacement=True, generator=generator).view(N, -1)
-    weights = rho[drawn, 0]  # a row per episode, a column per batch: all episodes act at the first step
-    normalized = self_normalized(weights, torch.ones_like(weights).bool())
+    weights = rho[drawn, 0]  # a row per episode, a column per batch
+    normalized = weights / weights.mean(0)  # ρ(τ) is the same at every step: one mean per batch will do
     found = [(each * share[drawn]).mean(0) for each in (weights, normalized)]
     cells = [(float(x.mean() - 1), float(1.96 * x.std() / len(x) ** 0.5), float(x.std())) for x in found]
     print(f"{N:4d}" + "".join(f"   {bias:+.3f} ± {error:.3f} {spread:10.2f}    " for bias, error, spread in cells)
@@ -586,17 +635,19 @@ show(figure, alt="Left: the standard deviation of the log-ratio grows with the s
 #
 # Look where the dots leave the lines. When the blow-up is bad, the sampled ESS is **too optimistic**: the trajectories
 # that would carry almost all the weight are so rare under μ that none of the 1,000 is one. A small ESS is a reliable
-# alarm; a large one is no all-clear. KL, averaged over π's states, has no such blind spot.
+# alarm; a large one is no all-clear. The exact KL averages over π's states and has no such blind spot, nor has an
+# average over samples of π; estimated from the same weighted episodes of μ, it has the same one.
 #
-# For a language model a step is a token. Suppose π and μ differ by no more than KL = 0.01 nats per token:
+# For a language model a step is a token. Suppose π and μ differ by KL = 0.01 nats per token:
 
 # %%
 for tokens in (10, 100, 1000):
     print(f"{tokens:5d} tokens: of 10,000 responses at most {10_000 * torch.tensor(-0.01 * tokens).exp():,.1f} count")
 
 # %% [markdown]
-# This is why nobody multiplies ratios over a whole response, and why the usual form is the per-step one, bias and all:
-# its weights stay near 1 as long as π stays near μ *at each step*.
+# This is why hardly anybody multiplies ratios over a long response (GSPO, which weights whole responses, takes their
+# geometric mean), and why the usual form is the per-step one, bias and all: its weights stay near 1 as long as π stays
+# near μ *at each step*.
 #
 # ## The temptation: reuse
 # Collecting is expensive, gradient steps are cheap. So take several steps per rollout. From the second on, the rollout's
@@ -927,7 +978,8 @@ for name, bug in diagnosis.items():
 # - Episodes of μ in π's formula give the wrong gradient, however many they are. Far from μ it is mostly too long.
 # - Unbiased: $\rho(\tau)$ with Monte Carlo returns; each reward with its prefix; the prefix with TD residuals of the exact V.
 #   The per-step form is the gradient of a surrogate with μ's states and μ's future: exact for one step, or at π = μ.
-# - Self-normalised: bias $O(1/N)$, less spread. Cut off: bias for less noise.
+# - Self-normalised over all episodes: bias $O(1/N)$, less spread. Over those still acting: bias for good. Cut off: bias
+#   for less noise.
 # - Old data is worth at most $e^{-\mathrm{KL}}$ of new, and KL adds up over steps. A sampled ESS can miss it.
 # - Reuse pays if the policy is kept close. PPO's clip does that step by step, as a weight in the same loss.
 #
@@ -944,3 +996,4 @@ for name, bug in diagnosis.items():
 # - Degris, White & Sutton (2012), *Off-Policy Actor-Critic* (the per-step form, and what it is the gradient of).
 # - Schulman et al. (2015), *Trust Region Policy Optimization*; Schulman et al. (2017), *Proximal Policy Optimization
 #   Algorithms*.
+# - Zheng et al. (2025), *Group Sequence Policy Optimization* (GSPO).

@@ -7,8 +7,8 @@ an advantage: only the weights change, and they never carry a gradient. The valu
 returns, gradient norm, entropy and the effective sample size.
 
 Deliberately not here: where log-probabilities come from (rollout), and the loop that calls backward (training).
-Order: the loss; returns; the one backward recursion; baselines; importance ratios; clipping; distance to a reference;
-what to look at.
+Order: the loss; returns; the one backward recursion; several episodes in a row; baselines; importance ratios, also
+self-normalised; clipping; distance to a reference; what to look at.
 All tensors are (B, T), B episodes of T steps, unless a docstring says otherwise; mask is True where the policy acted.
 """
 
@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from ptlearn.rollout import upcast
 
 
 def policy_gradient_loss(
@@ -27,7 +29,7 @@ def policy_gradient_loss(
              is divided by: by default the number of episodes, which makes the estimate of grad J unbiased. Pass the
              whole batch's number when the batch is split.
     Returns: scalar, to be minimised.
-    Raises:  ValueError if weights require grad or shapes differ.
+    Raises:  ValueError if weights require grad, shapes differ, or logprobs or weights are not floating.
     Source:  Williams 1992; Schulman et al. 2016 (GAE), eq. 1, whose Psi_t are the weights. Claim C26.
     >>> logprobs = torch.tensor([[-1.0, -2.0]], requires_grad=True)
     >>> policy_gradient_loss(logprobs, torch.tensor([[3.0, 5.0]]), torch.tensor([[True, False]]))
@@ -87,15 +89,14 @@ def advantage(
     Args:    rewards, values (B, T), V at the observation before each action; mask (B, T) bool; bootstrap (B,), V after
              the last step: 0 where the episode terminated; gamma, lam in [0, 1].
     Returns: (B, T) without gradient, 0 where mask is False; nothing leaks from one row to another.
-    Raises:  ValueError on shapes that differ, or gamma or lam outside [0, 1].
+    Raises:  ValueError on shapes that differ, integer rewards or values, or gamma or lam outside [0, 1].
     Source:  Schulman et al. 2016, eq. 11 and 16. Claims C33, C34.
     >>> r, v, m = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]]), torch.tensor([[True, True]])
     >>> advantage(r, v, m, torch.zeros(1), gamma=1.0, lam=0.0)
     tensor([[0.0000, 0.5000]])
     """
     _check_shapes(rewards=rewards, values=values, mask=mask)
-    if bootstrap.shape != rewards.shape[:1]:
-        raise ValueError(f"bootstrap has shape {tuple(bootstrap.shape)}: expected {tuple(rewards.shape[:1])}")
+    _check_rows(rewards, bootstrap=bootstrap)
     for name, given in (("gamma", gamma), ("lam", lam)):
         if not 0 <= given <= 1:
             raise ValueError(f"{name}={given}: expected a number in [0, 1]")
@@ -151,6 +152,40 @@ def n_step_advantage(
     return torch.zeros_like(total).scatter(1, order, torch.where(valid, total, 0))
 
 
+class Episodes(NamedTuple):
+    """What `advantage` takes, one row per episode; see `split_episodes`."""
+
+    rewards: Tensor
+    values: Tensor
+    mask: Tensor
+    bootstrap: Tensor
+
+
+def split_episodes(rewards: Tensor, values: Tensor, done: Tensor, bootstrap: Tensor) -> Episodes:
+    """A row for each episode, out of a buffer whose rows hold several one after another: what `advantage` takes.
+
+    The way back into the buffer's shape is `found[episodes.mask].view_as(rewards)`.
+
+    Args:    rewards, values (N, T); done (N, T) bool, True at the last step of an episode (CleanRL notes it one step
+             later); bootstrap (N,), V after the buffer's last step, counted where that episode is not done. To an
+             episode that a time limit ended before, add gamma * V(final observation) to its last reward.
+    Returns: rewards, values, mask (B, longest), bootstrap (B,): the episodes of the first row, of the second, ...
+    >>> rewards, done = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[False, True, False]])
+    >>> episodes = split_episodes(rewards, torch.zeros(1, 3), done, torch.tensor([8.0]))
+    >>> advantage(*episodes)[episodes.mask].view_as(rewards)
+    tensor([[ 3.,  2., 12.]])
+    """
+    _check_shapes(rewards=rewards, values=values, done=done)
+    _check_rows(rewards, bootstrap=bootstrap)
+    last = done.clone()
+    last[:, -1] = True
+    ends = last.flatten().nonzero()[:, 0]
+    lengths = ends.diff(prepend=ends.new_tensor([-1]))
+    mask = torch.arange(int(lengths.max()), device=done.device) < lengths[:, None]
+    rows = [torch.zeros_like(mask, dtype=each.dtype).masked_scatter(mask, each) for each in (rewards, values)]
+    return Episodes(*rows, mask, torch.where(done, 0, bootstrap[:, None])[last])
+
+
 # ---------------------------------------------------------------- baselines
 
 
@@ -181,28 +216,28 @@ def leave_one_out(values: Tensor, mask: Tensor | None = None, groups: Tensor | N
     return torch.where(mask & (count > 1), (total - values) / (count - 1).clamp(min=1), 0)
 
 
-def standardized(values: Tensor, groups: Tensor | None = None) -> Tensor:
+def standardized(values: Tensor, groups: Tensor | None = None, *, eps: float = 1e-6) -> Tensor:
     """GRPO's advantage: how many standard deviations a value lies above the mean of its group.
 
-        (r - mean) / (std + 1e-6),  with the unbiased std
+        (r - mean) / (std + eps),  with the unbiased std
 
     The division makes every group count alike, however small its differences: a bias that Dr. GRPO, which subtracts
     the mean alone, does without.
 
-    Args:    values (B,); groups (B,) int (default one group).
+    Args:    values (B,); groups (B,) int (default one group); eps > 0, in the unit of the values (TRL: 1e-4).
     Returns: (B,), exactly 0 in a group of equal values.
     Source:  Shao et al. 2024 (GRPO), section 4.1; Liu et al. 2025 (Dr. GRPO).
     >>> standardized(torch.tensor([0.0, 1.0, 5.0, 5.0]), torch.tensor([0, 0, 1, 1]))
     tensor([-0.7071,  0.7071,  0.0000,  0.0000])
     """
-    groups = torch.zeros(len(values), dtype=torch.long, device=values.device) if groups is None else groups
-    _, group = groups.unique(return_inverse=True)
-    # counted from one of the group's own values: the deviations of equal ones are 0 then, and not rounding over 1e-6
+    _check_positive(eps=eps)
+    group = _numbered(values, groups)
+    # counted from one of the group's own values: the deviations of equal ones are 0 then, and not rounding over eps
     shifted = values - torch.empty_like(values).scatter(0, group, values)[group]
-    total, count, _ = _group_sums(shifted, None, groups)
+    total, count, _ = _group_sums(shifted, None, group)
     deviations = shifted - total / count
-    squares, _, _ = _group_sums(deviations**2, None, groups)
-    return deviations / ((squares / (count - 1).clamp(min=1)).sqrt() + 1e-6)
+    squares, _, _ = _group_sums(deviations**2, None, group)
+    return deviations / ((squares / (count - 1).clamp(min=1)).sqrt() + eps)
 
 
 def prompt_groups(observations: Tensor, mask: Tensor) -> Tensor:
@@ -267,31 +302,61 @@ def step_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Ten
 
 
 def self_normalized(ratios: Tensor, mask: Tensor) -> Tensor:
-    """Ratios divided by their mean over the rows that act, step by step: biased by O(1/N), far less variance.
+    """Ratios divided, step by step, by their mean over all episodes: biased by O(1/N), far less variance.
 
-    >>> self_normalized(torch.tensor([[1.0], [3.0]]), torch.tensor([[True], [True]]))
-    tensor([[0.5000],
-            [1.5000]])
+    An episode that is over keeps the ratio of its last action: with those still acting alone, the mean would estimate
+    P_pi(alive) / P_mu(alive) instead of 1, and no N would repair that. Before its first action a ratio is 1.
+
+    Args:    ratios (B, T), `trajectory_ratio` or `prefix_ratio`; mask (B, T) bool. Not `step_ratio`: its mean is 1 over
+             those that act, and an ended episode's last one says nothing: divide by `mean_baseline(ratios, mask)`.
+    Returns: (B, T), 0 where mask is False.
+    Source:  Precup et al. 2000 (weighted importance sampling). Claim C36.
+    >>> self_normalized(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[True, True], [True, False]]))
+    tensor([[0.5000, 0.8000],
+            [1.5000, 0.0000]])
     """
-    mean = torch.where(mask, ratios, 0).sum(0) / mask.sum(0).clamp(min=1)
-    return torch.where(mask, ratios / mean, 0)
+    _check_shapes(ratios=ratios, mask=mask)
+    latest = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), -1).cummax(1).values
+    carried = torch.where(latest < 0, 1, ratios.gather(1, latest.clamp(min=0)))
+    return torch.where(mask, ratios / carried.mean(0), 0)
 
 
-def clipped_weights(ratios: Tensor, advantages: Tensor, *, epsilon: float = 0.2) -> Tensor:
+def clipped_weights(
+    ratios: Tensor, advantages: Tensor, *, epsilon: float = 0.2, epsilon_high: float | None = None
+) -> Tensor:
     """PPO as weights: ratio times advantage, and 0 where the ratio has moved past 1 +- epsilon in its favour.
 
     The gradient of min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon) A) is exactly this times grad log pi.
 
-    Args:    ratios (B, T), `step_ratio` of the current policy; advantages (B, T); epsilon > 0.
+    Args:    ratios (B, T), `step_ratio` of the current policy; advantages (B, T); epsilon > 0; epsilon_high > 0, for
+             the side above 1 (default epsilon; a larger one, "clip-higher", leaves room to unlikely actions).
     Returns: (B, T) without gradient.
-    Source:  Schulman et al. 2017 (PPO), eq. 7. Claim C38.
+    Source:  Schulman et al. 2017 (PPO), eq. 7; Yu et al. 2025 (DAPO), section 3.1. Claim C38.
     >>> clipped_weights(torch.tensor([[1.5, 1.5, 1.1]]), torch.tensor([[1.0, -1.0, 1.0]]))
     tensor([[ 0.0000, -1.5000,  1.1000]])
     """
-    if not epsilon > 0:
-        raise ValueError(f"epsilon={epsilon}: expected a number above 0")
-    gone = torch.where(advantages > 0, ratios > 1 + epsilon, ratios < 1 - epsilon)
+    low, high = _clip_range(epsilon, epsilon_high)
+    gone = torch.where(advantages > 0, ratios > high, ratios < low)
     return torch.where(gone, 0, ratios * advantages).detach()
+
+
+def clipped_surrogate(
+    logprobs: Tensor, behavior_logprobs: Tensor, advantages: Tensor, mask: Tensor, *, epsilon: float = 0.2,
+    epsilon_high: float | None = None, normalizer: float | Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """PPO's loss as published, for who logs its value; its gradient is that of the one loss with `clipped_weights`.
+
+    Args:    logprobs, of the current policy, with gradient, behavior_logprobs and advantages (B, T); mask (B, T) bool;
+             epsilon, epsilon_high as in `clipped_weights`; normalizer as in `policy_gradient_loss`.
+    Returns: scalar, to be minimised: minus the sum of min(ratio A, clip(ratio) A) over the normalizer.
+    >>> p, m = torch.tensor([[0.75, 0.25]]).log(), torch.tensor([[True, True]])
+    >>> clipped_surrogate(p, torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[1.0, -1.0]]), m)
+    tensor(-0.4000)
+    """
+    _check_shapes(logprobs=logprobs, behavior_logprobs=behavior_logprobs, advantages=advantages, mask=mask)
+    ratios, advantages = torch.where(mask, upcast(logprobs) - behavior_logprobs, 0).exp(), advantages.detach()
+    gains = torch.minimum(ratios * advantages, ratios.clamp(*_clip_range(epsilon, epsilon_high)) * advantages)
+    return policy_gradient_loss(gains, torch.ones_like(gains), mask, normalizer)
 
 
 # ---------------------------------------------------------------- distance to a reference
@@ -331,7 +396,7 @@ def kl_divergence(logits: Tensor, reference_logits: Tensor) -> Tensor:
     >>> kl_divergence(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log())
     tensor(0.1438)
     """
-    logprobs, reference = logits.log_softmax(-1), reference_logits.log_softmax(-1)
+    logprobs, reference = (upcast(each).log_softmax(-1) for each in (logits, reference_logits))
     # an action that the policy never takes adds nothing, whatever the reference thinks of it
     return (logprobs.exp() * torch.where(logprobs.isneginf(), 0, logprobs - reference)).sum(-1)
 
@@ -352,7 +417,7 @@ def effective_sample_size(ratios: Tensor) -> Tensor:
 
 def entropies(logits: Tensor) -> Tensor:
     """-sum p log p over the actions of each choice, in nats: (..., A) -> (...)."""
-    logprobs = logits.log_softmax(-1)
+    logprobs = upcast(logits).log_softmax(-1)
     # an impossible action has p = 0 and log p = -inf: it adds nothing, and its gradient is not 0 * inf
     return -(logprobs.exp() * torch.where(logprobs.isinf(), 0, logprobs)).sum(-1)
 
@@ -371,20 +436,46 @@ def entropy(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def _check_shapes(**tensors: Tensor) -> None:
-    (first, expected), *others = ((name, tuple(tensor.shape)) for name, tensor in tensors.items())
+    """Raise ValueError unless all are (B, T), the last of them bool and the others floating."""
+    first, *_, last = tensors
+    expected = tuple(tensors[first].shape)
     if len(expected) != 2:
         raise ValueError(f"{first} has shape {expected}: expected (B, T)")
-    for name, given in others:
-        if given != expected:
-            raise ValueError(f"{name} has shape {given}: expected {expected}, as {first} has")
-    mask = tensors["mask"]
-    if mask.dtype != torch.bool:
-        raise ValueError(f"mask has dtype {mask.dtype}: expected bool")
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) != expected:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected {expected}, as {first} has")
+        if not (tensor.dtype == torch.bool if name == last else tensor.is_floating_point()):
+            raise ValueError(f"{name} has dtype {tensor.dtype}: expected {'bool' if name == last else 'float'}")
+
+
+def _check_rows(rows: Tensor, **tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if tensor.shape != rows.shape[:1]:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected {tuple(rows.shape[:1])}")
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, given in numbers.items():
+        if not given > 0:
+            raise ValueError(f"{name}={given}: expected a number above 0")
+
+
+def _clip_range(epsilon: float, epsilon_high: float | None) -> tuple[float, float]:
+    epsilon_high = epsilon if epsilon_high is None else epsilon_high
+    _check_positive(epsilon=epsilon, epsilon_high=epsilon_high)
+    return 1 - epsilon, 1 + epsilon_high
 
 
 def _log_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Tensor:
     _check_shapes(logprobs=logprobs, behavior_logprobs=behavior_logprobs, mask=mask)
-    return torch.where(mask, logprobs.detach() - behavior_logprobs, 0)
+    return torch.where(mask, upcast(logprobs.detach()) - behavior_logprobs, 0)
+
+
+def _numbered(values: Tensor, groups: Tensor | None) -> Tensor:
+    """The number of each row's group, counted from 0, (B,); one group if None."""
+    groups = torch.zeros(len(values), dtype=torch.long, device=values.device) if groups is None else groups
+    _check_rows(values, groups=groups)
+    return groups.unique(return_inverse=True)[1]
 
 
 def _group_sums(values: Tensor, mask: Tensor | None, groups: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -392,14 +483,10 @@ def _group_sums(values: Tensor, mask: Tensor | None, groups: Tensor | None) -> t
     mask = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
     if mask.shape != values.shape:
         raise ValueError(f"mask has shape {tuple(mask.shape)}: expected {tuple(values.shape)}, as values has")
-    if groups is None:
-        groups = torch.zeros(len(values), dtype=torch.long, device=values.device)
-    if groups.shape != values.shape[:1]:
-        raise ValueError(f"groups has shape {tuple(groups.shape)}: expected {tuple(values.shape[:1])}")
-    _, group, sizes = groups.unique(return_inverse=True, return_counts=True)
-    if 1 < len(values) == len(sizes):
-        raise ValueError(f"groups are {len(values)} of one row each: expected rows that share one, to be compared")
+    values, group = upcast(values), _numbered(values, groups)  # in bfloat16 a count would end at 256
     sums = values.new_zeros(int(group.max()) + 1 if len(group) else 0, *values.shape[1:])
+    if 1 < len(values) == len(sums):
+        raise ValueError(f"groups are {len(values)} of one row each: expected rows that share one, to be compared")
     total = sums.index_add(0, group, torch.where(mask, values, 0))[group]
     count = sums.index_add(0, group, mask.to(values.dtype))[group]
     return total, count, mask

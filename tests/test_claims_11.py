@@ -144,14 +144,41 @@ def test_c36_self_normalised_weights_are_biased_by_one_over_n():
     assert limit < -0.5
     assert 64 * bias[64] == pytest.approx(limit, rel=0.05)
     assert all(abs(bias[2 * N]) < 0.8 * abs(bias[N]) for N in (4, 8, 16, 32))
-    # and the package's function has that bias
+    # and the package's function has that bias: batches of 8 ragged episodes stand side by side as columns
     draws = torch.multinomial(p.chance, 8 * 40_000, replacement=True, generator=torch.Generator().manual_seed(0))
-    weights = p.rho[draws.view(8, -1), 0]
-    found = (pg.self_normalized(weights, torch.ones_like(weights).bool()) * share[draws.view(8, -1)]).mean(0)
-    plain = (weights * share[draws.view(8, -1)]).mean(0)
+    draws = draws.view(8, -1)
+    weights = pg.self_normalized(p.rho[draws].flatten(1), p.mask[draws].flatten(1)).view(8, -1, HORIZON)
+    steps = torch.arange(HORIZON)
+    of_steps = torch.stack([p.gradients(p.total * (steps == t)) @ p.true / p.true.norm() ** 2 for t in steps], 1)
+    torch.testing.assert_close(of_steps.sum(1), share)
+    found = (weights * of_steps[draws]).sum(2).mean(0)
+    plain = (p.rho[draws, 0] * share[draws]).mean(0)
     error = float(found.std()) / len(found) ** 0.5
     assert abs(float(found.mean()) - 1 - bias[8]) < 4 * error < abs(bias[8]) / 2
     assert found.std() < 0.75 * plain.std()
+
+
+def test_c36_self_normalised_over_all_episodes_it_approaches_the_gradient_and_over_those_acting_it_does_not(problem):
+    p, generator = problem, torch.Generator().manual_seed(3)
+    assert set(p.mask.sum(1).tolist()) == {2, 3, 4}
+    # the mean over those still acting tends to the quotient of the chances to be still acting
+    on_policy, off_policy = ((each @ p.mask.double()) for each in (p.chance * p.rho[:, 0], p.chance))
+    limit = (p.chance @ (p.rho * p.mask)) / off_policy
+    torch.testing.assert_close(limit, on_policy / off_policy, atol=1e-12, rtol=0)
+    assert limit[:2].sub(1).abs().max() < 1e-12 and 0.55 < limit[2] < 0.65 and limit[3] < 0.45
+
+    def error(weights, drawn):
+        counted = torch.zeros_like(p.rho).index_add(0, drawn, weights / len(drawn))
+        return float((p.gradients(counted * p.total).sum(0) - p.true).norm() / p.true.norm())
+
+    errors = []
+    for N in (4_000, 40_000, 400_000):
+        drawn = torch.multinomial(p.chance, N, replacement=True, generator=generator)
+        ratios, mask = p.rho[drawn], p.mask[drawn]
+        over_those_acting = torch.where(mask, ratios / pg.mean_baseline(ratios, mask), 0)
+        errors.append([error(each, drawn) for each in (ratios, pg.self_normalized(ratios, mask), over_those_acting)])
+    assert errors[2][0] < 0.02 and errors[2][1] < 0.02 and errors[0][1] > 3 * errors[2][1]
+    assert errors[2][2] > 0.25 and p.bias(p.rho / limit * p.total) == pytest.approx(errors[2][2], rel=0.1)
 
 
 def test_c36_cutting_the_ratio_trades_noise_for_bias(problem):

@@ -12,6 +12,7 @@ import types
 from typing import NamedTuple
 
 import pytest
+import torch
 
 
 class Mutant(NamedTuple):
@@ -31,9 +32,14 @@ EXACT, RATIOS, BASELINES = (
 )
 AVERAGED = "test_advantage_averages_the_n_step_advantages"
 GARBAGE = "test_what_stands_off_the_mask_never_counts"
+MEAN_ONE = "test_self_normalized_ratios_are_divided_by_the_mean_over_all_rows_the_ended_ones_too"
+POPULATION = "test_self_normalizing_all_episodes_there_are_changes_nothing"
+SURROGATE = "test_the_clipped_surrogate_has_the_gradient_of_the_clipped_weights"
+SPLIT = "test_split_episodes_have_the_advantages_of_the_loop_over_the_buffer"
+HALVES = "test_half_precision_is_summed_in_float32"
 CLIPPED = "test_clipped_weights_have_the_gradient_of_the_clipped_objective"
 TRUNCATED = "test_truncation_bootstraps_and_termination_does_not"
-NAN = float("nan")
+NAN, BFLOAT16 = float("nan"), torch.bfloat16
 
 
 # what an argument may name, beside whatever the test file names
@@ -106,6 +112,12 @@ RECURSION = of(
     ("one step too many", "range(min(n, packed", "range(min(n + 1, packed", "test_n_step_advantage", 2, 0.7),
     ("residuals are not discounted", "gamma**k * packed", "packed", "test_n_step_advantage", 2, 0.7),
     ("holes count as steps", "order = (~mask)", "order = (mask & False)", "test_n_step_advantage", 2, 0.7),
+    ("an episode that is done is bootstrapped", "torch.where(done, 0, bootstrap[:, None])",
+     "bootstrap[:, None].expand_as(done)", SPLIT, False, 0.8),
+    ("the rows of a buffer are one long row", "last[:, -1] = True", "last[-1, -1] = True", SPLIT, False, 0.8),
+    ("done is noted one step late", "last = done.clone()", "last = done.roll(1, 1)", SPLIT, False, 0.8),
+    ("integers pass", "else tensor.is_floating_point()", "else True", "test_integers_are_refused_and_not_truncated",
+     "rewards"),
 )
 
 BASELINE = of(
@@ -116,15 +128,15 @@ BASELINE = of(
      "(total - values) / (count - 1).clamp(min=1)", "(total - values) / count",
      "test_leaving_one_out_stretches_the_distance_from_the_mean"),
     ("groups are ignored",
-     "_, group, sizes = groups.unique(return_inverse=True, return_counts=True)",
-     "group, sizes = torch.zeros_like(groups), ()",
+     "return groups.unique(return_inverse=True)[1]", "return torch.zeros_like(groups)",
      "test_baselines_of_scattered_groups", "leave_one_out", False),
     ("groups are taken to lie side by side",
-     "_, group, sizes = groups.unique(return", "_, group, sizes = groups.unique_consecutive(return",
+     "return groups.unique(return", "return groups.unique_consecutive(return",
      "test_baselines_of_scattered_groups", "mean_baseline", True),
     ("rows that do not act are averaged in",
      "mask.to(values.dtype))[group]", "torch.ones_like(values))[group]", "test_baselines_of_scattered_groups",
      "mean_baseline", True),
+    ("counts in half precision", "values, group = upcast(values),", "values, group = values,", HALVES, BFLOAT16),
     ("the average return for the optimal constant",
      "(squared_norms * returns).sum() / squared_norms.sum()", "returns.mean()",
      "test_optimal_baseline_has_the_least_variance", 1.0),
@@ -133,9 +145,9 @@ BASELINE = of(
 RATIO = of(
     "policy_gradient",
     ("the ratio upside down",
-     "logprobs.detach() - behavior_logprobs, 0)", "behavior_logprobs - logprobs.detach(), 0)", RATIOS,
+     "upcast(logprobs.detach()) - behavior_logprobs, 0)", "behavior_logprobs - logprobs.detach(), 0)", RATIOS,
      "trajectory ratio, total return", 1.0),
-    ("the ratio carries a gradient", "logprobs.detach() -", "logprobs -", "test_ratios_carry_no_gradient"),
+    ("the ratio carries a gradient", "upcast(logprobs.detach()) -", "logprobs -", "test_ratios_carry_no_gradient"),
     ("the prefix leaves its own action out",
      "cumsum(1).exp()", "cumsum(1).roll(1, 1).index_fill(1, torch.tensor(0), 0).exp()", RATIOS,
      "prefix ratio, exact TD", 1.0),
@@ -147,23 +159,38 @@ RATIO = of(
      "mask).sum(1, keepdim=True).exp()", "mask).mean(1, keepdim=True).exp()", RATIOS, "trajectory ratio, total return",
      1.0),
     ("self-normalised to sum 1",
-     "mean = torch.where(mask, ratios, 0).sum(0) / mask.sum(0).clamp(min=1)",
-     "mean = torch.where(mask, ratios, 0).sum(0)", "test_self_normalized_ratios_average_to_one_over_the_rows_that_act"),
+     "ratios / carried.mean(0)", "ratios / carried.sum(0)", MEAN_ONE),
     ("self-normalised over steps, not episodes",
-     "mean = torch.where(mask, ratios, 0).sum(0) / mask.sum(0).clamp(min=1)",
-     "mean = torch.where(mask, ratios, 0).sum(1, True) / mask.sum(1, True).clamp(min=1)",
-     "test_self_normalized_ratios_average_to_one_over_the_rows_that_act"),
+     "ratios / carried.mean(0)", "ratios / carried.mean(1, True)", MEAN_ONE),
+    ("self-normalised by those still acting",
+     "ratios / carried.mean(0)", "ratios / mean_baseline(ratios, mask)", POPULATION, "trajectory_ratio", "padded"),
+    ("self-normalised by those still acting, and seen in samples",
+     "ratios / carried.mean(0)", "ratios / mean_baseline(ratios, mask)",
+     "test_self_normalized_estimates_approach_the_exact_gradient", "prefix_ratio"),
+    ("an ended episode has no ratio", "carried.mean(0)", "torch.where(mask, carried, 0).mean(0)", POPULATION,
+     "prefix_ratio", "padded"),
+    ("an ended episode's ratio is 1", "carried.mean(0)", "torch.where(mask, carried, 1).mean(0)", POPULATION,
+     "prefix_ratio", "holes"),
+    ("a ratio of 0 before the first action", "torch.where(latest < 0, 1,", "torch.where(latest < 0, 0,", POPULATION,
+     "prefix_ratio", "prompts of two lengths"),
     ("clips both sides whatever the sign",
-     "torch.where(advantages > 0, ratios > 1 + epsilon, ratios < 1 - epsilon)",
-     "(ratios > 1 + epsilon) | (ratios < 1 - epsilon)", CLIPPED, 0.2),
+     "torch.where(advantages > 0, ratios > high, ratios < low)", "(ratios > high) | (ratios < low)", CLIPPED, 0.2),
     ("clips on the wrong sides",
-     "torch.where(advantages > 0, ratios > 1 + epsilon, ratios < 1 - epsilon)",
-     "torch.where(advantages < 0, ratios > 1 + epsilon, ratios < 1 - epsilon)", CLIPPED, 0.2),
+     "torch.where(advantages > 0, ratios > high, ratios < low)",
+     "torch.where(advantages < 0, ratios > high, ratios < low)", CLIPPED, 0.2),
     ("the clipped ratio goes on weighing",
-     "torch.where(gone, 0, ratios * advantages)", "(ratios.clamp(1 - epsilon, 1 + epsilon) * advantages)", CLIPPED,
-     0.2),
+     "torch.where(gone, 0, ratios * advantages)", "(ratios.clamp(low, high) * advantages)", CLIPPED, 0.2),
     ("the ratio is forgotten",
      "torch.where(gone, 0, ratios * advantages)", "torch.where(gone, 0, advantages)", CLIPPED, 0.2),
+    ("clip-higher on both sides", "return 1 - epsilon, 1 + epsilon_high", "return 1 - epsilon_high, 1 + epsilon_high",
+     "test_clip_higher_leaves_the_lower_side_as_it_is"),
+    ("the larger of the two terms", "torch.minimum(ratios", "torch.maximum(ratios", SURROGATE, None, None),
+    ("the surrogate is maximised", "policy_gradient_loss(gains, torch", "policy_gradient_loss(-gains, torch", SURROGATE,
+     0.6, 7.0),
+    ("the surrogate has its own normalizer", "torch.ones_like(gains), mask, normalizer)",
+     "torch.ones_like(gains), mask)", SURROGATE, None, 7.0),
+    ("the advantages of a surrogate have a gradient", ".exp(), advantages.detach()", ".exp(), advantages",
+     "test_the_clipped_surrogate_leaves_the_critic_alone"),
 )
 
 DIAGNOSTIC = of(
@@ -174,6 +201,9 @@ DIAGNOSTIC = of(
     ("effective sample size upside down",
      "ratios.sum() ** 2 / (ratios**2).sum()", "(ratios**2).sum() / ratios.sum() ** 2 * len(ratios)",
      "test_effective_sample_size_lies_between_one_and_all"),
+    ("entropy in half precision", "upcast(logits).log_softmax", "logits.log_softmax", HALVES, BFLOAT16),
+    ("KL in half precision", "upcast(each).log_softmax", "each.log_softmax", HALVES, BFLOAT16),
+    ("ratios in half precision", "upcast(logprobs.detach()) -", "logprobs.detach() -", HALVES, BFLOAT16),
     ("entropy averages over padding",
      "/ mask.sum().clamp(min=1)\n\n\n# ----", "/ mask.numel()\n\n\n# ----", "test_entropy_of_known_distributions"),
     ("impossible actions make the entropy NaN",
@@ -231,6 +261,8 @@ RECORD = of(
      "test_action_logprobs_are_zero_off_the_mask_and_right_on_it"),
     ("the score is not normalised",
      "- logits.logsumexp(-1)", "", "test_action_logprobs_are_zero_off_the_mask_and_right_on_it"),
+    ("one tolerance for every precision", "[1e-3, *(128 *", "[1e-3, *(0 *",
+     "test_the_tolerance_follows_the_precision_of_the_policy"),
     ("padding found by its value",
      "(torch.arange(length) < lengths[:, None]).to(padded.device)", "padded != value",
      "test_padding_comes_from_lengths"),
@@ -238,7 +270,8 @@ RECORD = of(
      "ordered.cumsum(-1) - ordered >= top_p", "ordered.cumsum(-1) >= top_p",
      "test_sampling_distribution_equals_a_naive_one", 1.0, None, 0.6),
     ("multiplied by the temperature",
-     "logits / temperature", "logits * temperature", "test_sampling_distribution_equals_a_naive_one", 2.5, None, None),
+     "upcast(logits) / temperature", "upcast(logits) * temperature", "test_sampling_distribution_equals_a_naive_one",
+     2.5, None, None),
 )
 
 PACKED = "test_packed_and_padded_give_the_same_loss"
@@ -496,7 +529,6 @@ def run_with_copy(monkeypatch, request, mutant, *, edited):
     """Call the named test with a copy of the module in place of the original, wherever it has been imported."""
     original = importlib.import_module(f"ptlearn.{mutant.module}")
     source = inspect.getsource(original)
-    assert source.count(mutant.old) == 1, f"expected once in {mutant.module}.py: {mutant.old!r}"
     copy = types.ModuleType(original.__name__)
     exec(compile(source.replace(mutant.old, mutant.new) if edited else source, mutant.mistake, "exec"), vars(copy))
     tests = importlib.import_module(mutant.file)
@@ -520,6 +552,8 @@ def named(tests, request, argument):
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.mistake for mutant in MUTANTS])
 def test_a_mutant_turns_its_test_red(monkeypatch, request, mutant):
+    source = inspect.getsource(importlib.import_module(f"ptlearn.{mutant.module}"))
+    assert source.count(mutant.old) == 1, f"expected once in {mutant.module}.py: {mutant.old!r}"
     with pytest.raises((AssertionError, ValueError, pytest.fail.Exception)):
         run_with_copy(monkeypatch, request, mutant, edited=True)
 

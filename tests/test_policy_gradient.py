@@ -276,7 +276,10 @@ def whole_batch(p):
 
 
 def normalized_ratios(p):
-    """`self_normalized` batch by batch: it averages over rows, so batches stand side by side as columns."""
+    """`self_normalized` batch by batch: it averages over rows, so batches stand side by side as columns.
+
+    Every episode acts at its first step, so nothing is carried on from one batch into the next.
+    """
 
     def columns(tensor):
         return tensor.unflatten(0, (-1, p.size)).transpose(0, 1).flatten(1)
@@ -432,7 +435,7 @@ def test_sampling_rejects_biased_ratios(name):
 # ---------------------------------------------------------------- the variance, by full enumeration
 
 
-def walk(gamma, *, length=4, slip=0.1):
+def walk(gamma, *, length=4, slip=0.1, policy=None, behavior=None):
     """Left or right at the price of 1 a step, and free into the goal at the right end."""
     P = torch.zeros(length, 2, length)
     for state, (action, move) in itertools.product(range(length - 1), enumerate((-1, 1))):
@@ -442,8 +445,8 @@ def walk(gamma, *, length=4, slip=0.1):
     R = -torch.ones(length, 2, length)
     R[:, :, -1] = 0
     world = mdp.MDP(P, R, [1 / (length - 1)] * (length - 1) + [0.0], gamma)
-    policy = Table(normal(length, 2, seed=40) * 0.7)
-    return Problem(world, policy, 5, *mdp.enumerate_trajectories(world, policy, 5))
+    policy = policy or Table(normal(length, 2, seed=40) * 0.7)
+    return Problem(world, policy, 5, *mdp.enumerate_trajectories(world, behavior or policy, 5))
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
@@ -495,13 +498,74 @@ def test_a_ratio_beyond_the_largest_number_stays_within_the_mask():
         assert ratio(logprobs, logprobs - 500, mask).tolist() == [[math.inf, math.inf, 0.0]]
 
 
-def test_self_normalized_ratios_average_to_one_over_the_rows_that_act():
+def test_self_normalized_ratios_are_divided_by_the_mean_over_all_rows_the_ended_ones_too():
     ratios, mask = normal(7, 6, seed=73).exp(), holey_record()[2]
     mask[:, 2] = False
-    found = pg.self_normalized(ratios, mask)
-    torch.testing.assert_close(found.sum(0), mask.sum(0).double(), atol=1e-12, rtol=0)
-    assert found[~mask].abs().max() == 0
-    torch.testing.assert_close(found[mask], pg.self_normalized(7 * ratios, mask)[mask], atol=1e-12, rtol=0)
+    expected, latest = torch.zeros_like(ratios), [1.0] * 7
+    for step in range(6):
+        latest = [float(ratios[row, step]) if mask[row, step] else latest[row] for row in range(7)]
+        expected[:, step] = torch.tensor([r * 7 / sum(latest) for r in latest]).where(mask[:, step], 0)
+    torch.testing.assert_close(pg.self_normalized(ratios, mask), expected, atol=1e-6, rtol=0)
+    assert latest[-1] == 1 and not mask[:, 0].all()  # a row that never acts, and rows that begin later
+
+
+def only_those_still_acting(ratios, mask):
+    return torch.where(mask, ratios / pg.mean_baseline(ratios, mask), 0)
+
+
+def all_tosses(layout):
+    """Log-probabilities under pi and mu, and the mask, of every sequence of four tosses of a fair coin: each is as
+    likely as any other, tails ends an episode, and pi's coin changes from toss to toss."""
+    tosses = torch.tensor(list(itertools.product((0, 1), repeat=4)))
+    mask, tails = tosses.cumsum(1) - tosses == 0, torch.tensor([0.2, 0.7, 0.4, 0.9], dtype=torch.float64)
+    logprobs = torch.where(tosses == 1, tails, 1 - tails).log()
+    if layout == "holes":
+        mask = torch.stack([mask, torch.zeros_like(mask)], 2).flatten(1)
+        logprobs = logprobs.repeat_interleave(2, 1)
+    if layout == "prompts of two lengths":
+        blank = torch.zeros(16, 2)
+        mask = torch.cat([torch.cat([mask, blank.bool()], 1), torch.cat([blank.bool(), mask], 1)])
+        logprobs = torch.cat([torch.cat([logprobs, blank], 1), torch.cat([blank, logprobs], 1)])
+    return logprobs, torch.full_like(logprobs, math.log(0.5)), mask
+
+
+@pytest.mark.parametrize("layout", ["padded", "holes", "prompts of two lengths"])
+@pytest.mark.parametrize("name", ["trajectory_ratio", "prefix_ratio"])
+def test_self_normalizing_all_episodes_there_are_changes_nothing(name, layout):
+    """Where the sample is the population, ratios average to 1 already: this is the limit of many episodes."""
+    tosses = all_tosses(layout)
+    ratios, mask = getattr(pg, name)(*tosses), tosses[-1]
+    torch.testing.assert_close(pg.self_normalized(ratios, mask), ratios, atol=1e-12, rtol=0)
+    assert float((only_those_still_acting(ratios, mask) - ratios).abs().max()) > 0.3
+    # for the ratio of a step it is the other way round
+    step = pg.step_ratio(*tosses)
+    torch.testing.assert_close(only_those_still_acting(step, mask), step, atol=1e-12, rtol=0)
+    assert float((pg.self_normalized(step, mask) - step).abs().max()) > 0.1
+
+
+CONSISTENT = {
+    "trajectory_ratio": returns_of,
+    "prefix_ratio": lambda p: generalized(p, p.values, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", CONSISTENT)
+def test_self_normalized_estimates_approach_the_exact_gradient(name):
+    """With episodes of one to five steps, up to 400,000 of them; the error falls as one over the root of N."""
+    to_the_right = Table(torch.tensor([[0.0, 1.5]] * 4, dtype=torch.float64))
+    p, sizes = walk(0.9, policy=to_the_right, behavior=Table(torch.zeros(4, 2).double())), (4_000, 40_000, 400_000)
+    generator = torch.Generator().manual_seed(12)
+    assert set(p.rollout.mask.sum(1).tolist()) == {1, 2, 3, 4, 5}
+    ratios, weights = ratio_of(p, getattr(pg, name)), CONSISTENT[name](p)
+
+    def error(normalize, rows):
+        counted = torch.zeros_like(weights).index_add(0, rows, normalize(ratios[rows], p.rollout.mask[rows]))
+        return relative_error((p.scores * (counted * weights)[..., None]).sum((0, 1)) / len(rows), p.gradient)
+
+    draws = [torch.multinomial(p.share, size, replacement=True, generator=generator) for size in sizes]
+    errors = [error(pg.self_normalized, rows) for rows in draws]
+    assert errors[-1] < 0.02 and errors[0] > 3 * errors[-1], errors
+    assert error(only_those_still_acting, draws[-1]) > 0.1
 
 
 def clipped_objective(logprobs, behavior_logprobs, advantages, mask, epsilon):
@@ -527,6 +591,42 @@ def test_clipped_weights_have_the_gradient_of_the_clipped_objective(epsilon):
     weights = pg.clipped_weights(ratios, advantages, epsilon=epsilon)
     (found,) = torch.autograd.grad(-pg.policy_gradient_loss(logprobs, weights, mask), policy.logits)
     assert relative_error(found, expected) <= 1e-12
+
+
+@pytest.mark.parametrize("normalizer", [None, 7.0])
+@pytest.mark.parametrize("epsilon_high", [None, 0.6])
+def test_the_clipped_surrogate_has_the_gradient_of_the_clipped_weights(epsilon_high, normalizer):
+    logprobs, behavior = (-normal(40, 5, seed=seed).abs() for seed in (66, 67))
+    advantages, mask = normal(40, 5, seed=68), normal(40, 5, seed=69) > -1
+    logprobs.requires_grad_()
+    clip = {"epsilon": 0.2, "epsilon_high": epsilon_high}
+    value = pg.clipped_surrogate(logprobs, behavior, advantages, mask, **clip, normalizer=normalizer)
+    weights = pg.clipped_weights(pg.step_ratio(logprobs, behavior, mask), advantages, **clip)
+    loss = pg.policy_gradient_loss(logprobs, weights, mask, normalizer)
+    (found,), (expected,) = (torch.autograd.grad(each, logprobs) for each in (value, loss))
+    assert float((found - expected).abs().max()) <= 1e-12 < 1e-3 < float(expected.abs().max())
+    by_hand = 0.0
+    for row, step in mask.nonzero().tolist():
+        ratio, gain = math.exp(logprobs[row, step].detach() - behavior[row, step]), float(advantages[row, step])
+        by_hand += min(ratio * gain, min(max(ratio, 0.8), 1 + (epsilon_high or 0.2)) * gain)
+    assert float(value.detach()) == pytest.approx(-by_hand / (normalizer or 40), abs=1e-12)
+
+
+def test_the_clipped_surrogate_leaves_the_critic_alone():
+    logprobs, behavior, advantages = (-normal(4, 5, seed=seed).abs() for seed in (66, 67, 68))
+    advantages.requires_grad_()
+    value = pg.clipped_surrogate(logprobs.requires_grad_(), behavior, advantages, torch.ones(4, 5).bool())
+    assert torch.autograd.grad(value, (logprobs, advantages), allow_unused=True)[1] is None
+
+
+def test_clip_higher_leaves_the_lower_side_as_it_is():
+    ratios, advantages = (
+        torch.tensor([1.25, 1.35, 1.25, 0.75, 0.75, 0.5]),
+        torch.tensor([1.0, 1.0, -1.0, -1.0, 1.0, -1.0]),
+    )
+    found = pg.clipped_weights(ratios, advantages, epsilon=0.2, epsilon_high=0.3)
+    assert found.tolist() == [1.25, 0.0, -1.25, 0.0, 0.75, 0.0]
+    assert pg.clipped_weights(ratios, advantages, epsilon=0.2).tolist() == [0.0, 0.0, -1.25, 0.0, 0.75, 0.0]
 
 
 def test_clipped_weights_of_fresh_data_are_the_advantages():
@@ -640,6 +740,66 @@ def test_a_critic_gets_no_gradient_through_advantages():
     assert not pg.n_step_advantage(rewards, values, mask, bootstrap, n=2).requires_grad
 
 
+# ---------------------------------------------------------------- several episodes in a row
+
+
+def buffer(seed=100):
+    """Three rows of nine steps: several episodes, one that ends with the buffer, and none that ends."""
+    done = torch.zeros(3, 9).bool()
+    done[0, [0, 3, 4]] = done[1, [5, 8]] = True
+    return normal(3, 9, seed=seed), normal(3, 9, seed=seed + 1), done, normal(3, seed=seed + 2)
+
+
+def generalized_by_cleanrl(rewards, values, dones, next_value, next_done, gamma, lam):
+    """The loop of CleanRL's ppo.py over a buffer (T, N), where a flag stands at the first step of an episode."""
+    advantages, last = torch.zeros_like(rewards), 0
+    for t in reversed(range(len(rewards))):
+        going_on = 1.0 - (next_done if t == len(rewards) - 1 else dones[t + 1]).double()
+        following = next_value if t == len(rewards) - 1 else values[t + 1]
+        delta = rewards[t] + gamma * following * going_on - values[t]
+        advantages[t] = last = delta + gamma * lam * going_on * last
+    return advantages
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.8, 1.0])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_split_episodes_have_the_advantages_of_the_loop_over_the_buffer(transposed, lam):
+    rewards, values, done, bootstrap = buffer()
+    if transposed:  # a buffer (T, N), turned around: rows do not lie side by side in memory
+        rewards, values, done = (each.T.contiguous().T for each in (rewards, values, done))
+    begins = torch.cat([torch.zeros(3, 1).bool(), done[:, :-1]], 1)
+    expected = generalized_by_cleanrl(rewards.T, values.T, begins.T, bootstrap, done[:, -1], 0.9, lam).T
+    episodes = pg.split_episodes(rewards, values, done, bootstrap)
+    found = pg.advantage(*episodes, gamma=0.9, lam=lam)[episodes.mask].view_as(rewards)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+def test_split_episodes_stand_in_the_order_of_the_buffer():
+    rewards, values, done, bootstrap = buffer()
+    found = pg.split_episodes(rewards, values, done, bootstrap)
+    pieces = [(0, 0, 1), (0, 1, 4), (0, 4, 5), (0, 5, 9), (1, 0, 6), (1, 6, 9), (2, 0, 9)]
+    assert found.mask.sum(1).tolist() == [stop - start for _, start, stop in pieces] and found.mask.shape[1] == 9
+    for name, whole in (("rewards", rewards), ("values", values)):
+        rows = getattr(found, name)
+        for row, (n, start, stop) in enumerate(pieces):
+            assert torch.equal(rows[row, : stop - start], whole[n, start:stop]) and not rows[row, stop - start :].any()
+        assert torch.equal(rows[found.mask].view_as(whole), whole)
+    assert found.bootstrap.tolist() == [0, 0, 0, float(bootstrap[0]), 0, 0, float(bootstrap[2])]
+    assert torch.equal(done, buffer()[2])
+
+
+def test_a_time_limit_inside_a_buffer_is_bootstrapped_by_the_last_reward():
+    rewards, values, done, bootstrap = buffer()
+    expected = pg.split_episodes(rewards, values, done, bootstrap)
+    after = expected.bootstrap.clone()
+    after[1] = 3.0  # V where the time limit cut off the second episode of the first row
+    paid = rewards.clone()
+    paid[0, 3] += 0.9 * 3.0
+    found = pg.advantage(*pg.split_episodes(paid, values, done, bootstrap), gamma=0.9, lam=0.7)
+    same(found, pg.advantage(*expected._replace(bootstrap=after), gamma=0.9, lam=0.7))
+    assert float((found - pg.advantage(*expected, gamma=0.9, lam=0.7)).abs().max()) > 1
+
+
 # ---------------------------------------------------------------- baselines
 
 
@@ -692,6 +852,7 @@ def test_standardized_groups_have_mean_zero_and_the_unbiased_standard_deviation(
         assert abs(float(found[rows].sum())) <= 1e-12
         assert float(found[rows].std()) == pytest.approx(1, abs=1e-5)
     same(pg.standardized(values), (values - values.mean()) / (values.std() + 1e-6))
+    same(pg.standardized(values, eps=0.5), (values - values.mean()) / (values.std() + 0.5))
 
 
 FLOAT = torch.float32
@@ -786,6 +947,7 @@ GARBAGE = {
     "step_ratio": lambda junk, mask: pg.step_ratio(junk, 3 * junk, mask),
     "self_normalized": lambda junk, mask: pg.self_normalized(junk, mask),
     "policy_gradient_loss": lambda junk, mask: pg.policy_gradient_loss(junk, 2 * junk, mask),
+    "clipped_surrogate": lambda junk, mask: pg.clipped_surrogate(junk, 3 * junk, junk, mask),
     "entropy": lambda junk, mask: pg.entropy(torch.stack([junk, junk * junk], -1), mask),
 }
 
@@ -806,6 +968,9 @@ def test_garbage_off_the_mask_does_not_reach_the_gradient(garbage):
     _, logprobs, weights, mask = some_logprobs()
     leaf = logprobs.detach().where(mask, garbage).requires_grad_()
     pg.policy_gradient_loss(leaf, weights.where(mask, garbage), mask).backward()
+    same(leaf.grad, -weights.where(mask, 0) / 7)
+    leaf.grad = None
+    pg.clipped_surrogate(leaf, leaf.detach(), weights.where(mask, garbage), mask).backward()
     same(leaf.grad, -weights.where(mask, 0) / 7)
 
 
@@ -866,6 +1031,24 @@ def test_entropy_has_a_gradient_beside_impossible_actions():
     assert logits.grad[0, 0, 2] == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_float32(dtype):
+    """What is given is coarse; nothing that follows from it is."""
+    logits, reference = (normal(3, 4, 4000, seed=seed).to(dtype) for seed in (94, 95))
+    for function in (pg.entropies, lambda x: pg.kl_divergence(x, reference), lambda x: pg.kl_divergence(reference, x)):
+        found = function(logits)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), function(logits.double()), atol=1e-5, rtol=0)
+    assert float(pg.kl_divergence(logits, logits.float()).abs().max()) <= 1e-6
+    logprobs, old = (-normal(300, 5, seed=seed).abs().to(dtype) for seed in (96, 97))
+    mask = torch.ones(300, 5).bool()
+    for ratio in (pg.trajectory_ratio, pg.prefix_ratio, lambda *given: pg.kl_estimates(*given).k3):
+        found, exactly = ratio(logprobs, old, mask), ratio(logprobs.double(), old.double(), mask)
+        torch.testing.assert_close(found.double(), exactly, atol=1e-6, rtol=1e-5)
+    mean = pg.mean_baseline(logprobs[:, 0])  # over more rows than bfloat16 can count
+    torch.testing.assert_close(mean.double(), logprobs[:, 0].double().mean().expand(300), atol=1e-6, rtol=1e-5)
+
+
 def test_effective_sample_size_lies_between_one_and_all():
     ratios = normal(20, seed=90).exp()
     size = float(pg.effective_sample_size(ratios))
@@ -921,13 +1104,59 @@ WRONG = {
         lambda: pg.leave_one_out(B_T, YES, torch.zeros(3).long()),
         r"groups has shape \(3,\): expected \(2,\)",
     ),
+    "groups of a standard deviation": (
+        lambda: pg.standardized(B_T[:, 0], torch.zeros(3).long()),
+        r"groups has shape \(3,\): expected \(2,\)",
+    ),
     "behavior_logprobs": (
         lambda: pg.step_ratio(B_T, torch.zeros(2), YES),
         r"behavior_logprobs has shape \(2,\): expected \(2, 3\), as logprobs has",
     ),
     "epsilon": (lambda: pg.clipped_weights(B_T, B_T, epsilon=0.0), "epsilon=0.0: expected a number above 0"),
+    "epsilon_high": (
+        lambda: pg.clipped_surrogate(B_T, B_T, B_T, YES, epsilon_high=-0.1),
+        "epsilon_high=-0.1: expected a number above 0",
+    ),
+    "eps": (lambda: pg.standardized(torch.rand(3), eps=0.0), "eps=0.0: expected a number above 0"),
+    "ratios of other shape": (
+        lambda: pg.self_normalized(torch.zeros(2, 1), YES),
+        r"mask has shape \(2, 3\): expected \(2, 1\), as ratios has",
+    ),
+    "float done": (
+        lambda: pg.split_episodes(B_T, B_T, B_T, torch.zeros(2)),
+        "done has dtype torch.float32: expected bool",
+    ),
+    "bootstrap of a buffer": (
+        lambda: pg.split_episodes(B_T, B_T, YES, B_T),
+        r"bootstrap has shape \(2, 3\): expected \(2,\)",
+    ),
     "NaN epsilon": (lambda: pg.clipped_weights(B_T, B_T, epsilon=math.nan), "epsilon=nan: expected a number above 0"),
 }
+
+
+NONE = torch.zeros(2)
+INTEGERS = {
+    "rewards": (
+        lambda whole: pg.reward_to_go(whole, YES, gamma=0.9),
+        lambda whole: pg.total_return(whole, YES),
+        lambda whole: pg.episode_returns(whole, YES, gamma=0.9),
+        lambda whole: pg.advantage(whole, B_T, YES, NONE),
+        lambda whole: pg.n_step_advantage(whole, B_T, YES, NONE, n=2),
+        lambda whole: pg.split_episodes(whole, B_T, YES, NONE),
+    ),
+    "values": (
+        lambda whole: pg.advantage(B_T, whole, YES, NONE),
+        lambda whole: pg.n_step_advantage(B_T, whole, YES, NONE, n=2),
+        lambda whole: pg.split_episodes(B_T, whole, YES, NONE),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integers_are_refused_and_not_truncated(name):
+    for function in INTEGERS[name]:
+        for dtype in (torch.int64, torch.uint8, torch.bool):
+            refused(f"{name} has dtype {dtype}: expected float", function, torch.ones(2, 3).to(dtype))
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -10,7 +10,9 @@ from ptlearn.policy_gradient import policy_gradient_loss
 from ptlearn.rollout import (
     Rollout,
     action_logprobs,
+    behavior_tolerance,
     check_behavior,
+    check_logprobs,
     condense,
     distinct_rows,
     pad_and_stack,
@@ -65,6 +67,10 @@ def test_a_wrong_field_is_named(field):
 def test_wrong_kinds_of_fields_are_named():
     with pytest.raises(ValueError, match="mask is a list: expected a bool tensor"):
         rollout(mask=[[True]])
+    with pytest.raises(ValueError, match="observations is a list: expected a int tensor"):
+        rollout(observations=[[1]])
+    with pytest.raises(ValueError, match="logprobs has dtype torch.complex64: expected float"):
+        rollout(logprobs=torch.zeros(3, 4, dtype=torch.complex64))
     with pytest.raises(ValueError, match=r"observations has shape \(3,\): expected \(B, T\)"):
         rollout(observations=torch.zeros(3).long())
 
@@ -191,6 +197,34 @@ def test_check_behavior_says_where():
     wrong[2, 2] -= 9.0  # not a taken action
     with pytest.raises(ValueError, match="up to 0.5 nats, .* at row 1, step 1 recorded"):
         check_behavior(table_policy, dataclasses.replace(record, logprobs=wrong))
+
+
+class Halved(torch.nn.Module):
+    """The table policy with its logits off by half a nat, held in some precision."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.table = torch.nn.Parameter(TABLE.index_add(1, torch.tensor([0]), torch.full((STATES, 1), 0.5)).to(dtype))
+        self.small = torch.nn.Parameter(torch.zeros(1))  # such as LoRA's factors, in float32
+        self.count = torch.nn.Parameter(torch.zeros(1, dtype=torch.long), requires_grad=False)
+
+    def forward(self, observations):
+        return self.table[observations]
+
+
+def test_the_tolerance_follows_the_precision_of_the_policy():
+    """bfloat16 has 7 bits after the first, float16 has 10: with 128 = 2^7 roundings 1 nat, and 1/8."""
+    tolerances = {torch.bfloat16: 1.0, torch.float16: 0.125, torch.float32: 1e-3, torch.float64: 1e-3}
+    assert {dtype: behavior_tolerance(Halved(dtype)) for dtype in tolerances} == tolerances
+    assert behavior_tolerance(table_policy) == behavior_tolerance(torch.nn.Module()) == 1e-3
+    assert 0.1 < check_behavior(Halved(torch.bfloat16), rollout()) < 1
+    for dtype, atol in ((torch.bfloat16, 0.1), (torch.float16, None), (torch.float32, None)):
+        with pytest.raises(ValueError, match="expected at most atol=0.1|0.125|0.001.*an atol below its precision"):
+            check_behavior(Halved(dtype), rollout(), atol=atol)
+    with pytest.raises(ValueError, match="logprobs are off"):  # in bfloat16 too, a shift is seen
+        check_behavior(Halved(torch.bfloat16), shifted(rollout()))
+    recomputed = action_logprobs(Halved(torch.bfloat16), rollout())
+    assert check_logprobs(recomputed, rollout(), 1.0) == check_behavior(Halved(torch.bfloat16), rollout())
 
 
 # ---------------------------------------------------------------- fewer rows

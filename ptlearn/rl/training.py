@@ -25,7 +25,7 @@ from ptlearn.checkpoints import Run
 from ptlearn.finetuning.parameter_efficient import adapter_off
 from ptlearn.optimization import check_counts, gradient_step, score_actions, update
 from ptlearn.policy_gradient import advantage, effective_sample_size, episode_returns, kl_estimates
-from ptlearn.rollout import Rollout, check_logprobs
+from ptlearn.rollout import Rollout, behavior_tolerance, check_logprobs
 
 Collect = Callable[[nn.Module, torch.Generator], tuple[Rollout, Tensor]]
 Weigh = Callable[[Rollout, Tensor, Tensor, Tensor], Tensor]
@@ -63,7 +63,7 @@ def train_policy(
     policy: nn.Module, collect: Collect, weigh: Weigh, *, updates: int, lr: float = 0.1,
     critic: nn.Module | None = None, critic_lr: float = 0.1, gamma: float = 1.0, lam: float = 1.0,
     epochs: int = 1, normalizer: Normalize | None = None, micro_batch: int | None = None, clip_norm: float = math.inf,
-    reference: nn.Module | None = None, beta: float = 0.0, atol: float = 1e-3, seed: int = 0,
+    reference: nn.Module | None = None, beta: float = 0.0, atol: float | None = None, seed: int = 0,
     evaluate: Callable[[nn.Module], float] | None = None, evaluate_every: int = 10,
     checkpoint: str | os.PathLike | None = None, checkpoint_every: int = 50,
     until: Callable[[nn.Module, History], bool] | None = None,
@@ -120,7 +120,7 @@ def learn(run: Run, weigh: Weigh, rollout: Rollout, final: Tensor) -> None:
     given, mask = SimpleNamespace(**run.settings, **run.free), rollout.mask
     returns = _mean_return(rollout, given.gamma)
     logprobs, choices = score_actions(policy, rollout, given.micro_batch)
-    check_logprobs(logprobs, rollout, given.atol)
+    check_logprobs(logprobs, rollout, behavior_tolerance(policy) if given.atol is None else given.atol)
     seen = {"returns": returns, "entropy": torch.where(mask, choices, 0).sum() / mask.sum().clamp(min=1)}
     if reference is not None:
         kl = kl_estimates(logprobs, ask_reference(policy, reference, rollout, given.micro_batch), mask)

@@ -6,7 +6,7 @@ GAE any more, since its PPO trainer is gone: ours is held against returns and TD
 
 Differences of convention, ours first:
     log-probabilities  0 where the mask is False | of every position, masked by the loss
-    GRPO's advantage   std + 1e-6, exactly 0 for equal rewards | std + 1e-4
+    GRPO's advantage   std + eps of 1e-6, exactly 0 for equal rewards | std + 1e-4
     RLOO's advantage   the same
     clipped loss       divided by the number of episodes, or a normalizer | by loss_type: mean of the means of rows
                        (grpo), of tokens (bnpo, dapo), rows times the longest allowed (dr_grpo); RLOO clips the ratio of
@@ -126,6 +126,7 @@ def test_group_advantages():
     # TRL adds 1e-4 to the standard deviation, we add 1e-6
     std = rewards.view(6, 5).std(1).repeat_interleave(5)
     theirs = their_advantages(trl.GRPOTrainer, rewards, 5, scale_rewards="group")
+    assert same(pg.standardized(rewards, groups, eps=1e-4), theirs)
     assert same(pg.standardized(rewards, groups), theirs * (std + 1e-4) / (std + 1e-6))
     assert not same(pg.standardized(rewards, groups), theirs, 1e-5)
     rloo = rewards - pg.leave_one_out(rewards, groups=groups)
@@ -156,20 +157,27 @@ def gradient_of(loss, logprobs):
 def moved():
     """Log-probabilities after some updates, those of the sampler, and an advantage for each row."""
     old = -normal(6, 5, seed=3).abs()
-    return (old + 0.3 * normal(6, 5, seed=4)).requires_grad_(), old, normal(6, seed=5)
+    return (old + 0.3 * normal(6, 5, seed=4)).requires_grad_(), old, -normal(6, seed=5)
 
 
+@pytest.mark.parametrize("epsilon_high", [0.2, 0.4])
 @pytest.mark.parametrize(
     ("loss_type", "normalizer"),  # what the rows, of these lengths, are divided by
     [("grpo", 6 * LENGTHS[:, None]), ("bnpo", LENGTHS.sum()), ("dapo", LENGTHS.sum()), ("dr_grpo", 6 * 7)],
 )
-def test_clipped_loss(moved, loss_type, normalizer):
+def test_clipped_loss(moved, loss_type, normalizer, epsilon_high):
     logprobs, old, advantages = moved
     ratios = pg.step_ratio(logprobs, old, MASK)
-    weights = pg.clipped_weights(ratios, advantages[:, None].expand_as(ratios), epsilon=0.2)
+    spread = advantages[:, None].expand_as(ratios)
+    clip = {"epsilon": 0.2, "epsilon_high": epsilon_high}
+    weights = pg.clipped_weights(ratios, spread, **clip)
     assert bool(((weights == 0) & MASK).any()) and bool(((weights != 0) & MASK).any())
+    assert same(weights, pg.clipped_weights(ratios, spread)) == (epsilon_high == 0.2)
     ours = gradient_of(pg.policy_gradient_loss(logprobs, weights / normalizer, MASK, normalizer=1), logprobs)
-    theirs = their_clipped_loss(trl.GRPOTrainer, logprobs, old, advantages, loss_type=loss_type)
+    settings = {"epsilon_high": epsilon_high, "loss_type": loss_type}
+    theirs = their_clipped_loss(trl.GRPOTrainer, logprobs, old, advantages, **settings)
+    value = pg.clipped_surrogate(logprobs, old, spread / normalizer, MASK, **clip, normalizer=1)
+    assert same(value, theirs) and float(theirs.detach().abs()) > 1e-3
     assert same(ours, gradient_of(theirs, logprobs)) and float(ours.abs().max()) > 1e-3
 
 

@@ -154,16 +154,54 @@ def masked(values, mask):
     return torch.where(mask, values, 0)
 
 
-def by_the_sum(ratios, mask):
-    return masked(ratios / masked(ratios, mask).sum(0).clamp(min=1e-300), mask)
+def last_ratios(ratios, mask):
+    """Of each row, (B, 1)."""
+    return ratios.gather(1, mask.sum(1, keepdim=True) - 1)
 
 
-def by_all_rows(ratios, mask):
+def carried_on(ratios, mask):
+    return torch.where(mask, ratios, last_ratios(ratios, mask))
+
+
+def still_acting(ratios, mask):
+    return masked(ratios / (masked(ratios, mask).sum(0) / mask.sum(0).clamp(min=1)), mask)
+
+
+def still_acting_by_rows(ratios, mask):
+    result = torch.zeros_like(ratios)
+    for t in range(mask.shape[1]):
+        acted = mask[:, t]
+        if acted.any():
+            result[acted, t] = ratios[acted, t] / ratios[acted, t].mean()
+    return result
+
+
+def ended_is_zero(ratios, mask):
     return masked(ratios / masked(ratios, mask).mean(0).clamp(min=1e-300), mask)
 
 
-def padded_rows_summed(ratios, mask):
+def ended_is_one(ratios, mask):
+    return masked(ratios / torch.where(mask, ratios, 1).mean(0), mask)
+
+
+def padding_averaged(ratios, mask):
     return masked(ratios / ratios.mean(0), mask)
+
+
+def last_column(ratios, mask):
+    return masked(ratios / ratios[:, -1].mean(), mask)
+
+
+def by_the_sums(ratios, mask):
+    return masked(ratios / carried_on(ratios, mask).sum(0), mask)
+
+
+def by_the_sum(ratios, mask):
+    return masked(ratios / last_ratios(ratios, mask).sum(), mask)
+
+
+def by_the_sum_of_those_acting(ratios, mask):
+    return masked(ratios / masked(ratios, mask).sum(0).clamp(min=1e-300), mask)
 
 
 def along_time(ratios, mask):
@@ -178,29 +216,44 @@ def one_mean(ratios, mask):
     return masked(ratios / ratios[mask].mean(), mask)
 
 
+def first_step(ratios, mask):
+    return masked(ratios / ratios[:, 0].mean(), mask)
+
+
 def never_masked(ratios, mask):
-    return ratios / (masked(ratios, mask).sum(0) / mask.sum(0).clamp(min=1)).where(mask.any(0), torch.ones(()).double())
+    return ratios / carried_on(ratios, mask).mean(0)
 
 
-def zero_by_zero(ratios, mask):
-    return ratios * mask / ((ratios * mask).sum(0) / mask.sum(0))
+def never_masked_once(ratios, mask):
+    return ratios / last_ratios(ratios, mask).mean()
+
+
+def carried_everywhere(ratios, mask):
+    return carried_on(ratios, mask) / carried_on(ratios, mask).mean(0)
 
 
 def by_the_largest(ratios, mask):
-    return masked(ratios / masked(ratios, mask).max(0).values.clamp(min=1e-300), mask)
+    return masked(ratios / carried_on(ratios, mask).max(0).values, mask)
 
 
 def shifted(ratios, mask):
-    return masked(ratios - masked(ratios, mask).sum(0) / mask.sum(0).clamp(min=1), mask)
+    return masked(ratios - carried_on(ratios, mask).mean(0), mask)
+
+
+def once_per_episode(ratios, mask):
+    return masked(ratios / last_ratios(ratios, mask).mean(), mask)
 
 
 def step_after_step(ratios, mask):
-    result = torch.zeros_like(ratios)
+    result, now = torch.zeros_like(ratios), torch.ones_like(ratios[:, 0])
     for t in range(mask.shape[1]):
-        acted = mask[:, t]
-        if acted.any():
-            result[acted, t] = ratios[acted, t] / ratios[acted, t].mean()
+        now = torch.where(mask[:, t], ratios[:, t], now)
+        result[:, t] = mask[:, t] * now / now.mean()
     return result
+
+
+def divided_by_all(ratios, mask):
+    return masked(ratios / carried_on(ratios, mask).mean(0), mask)
 
 
 # 11.4 -----------------------------------------------------------------------------------------------------------------
@@ -349,14 +402,22 @@ WRONG = {
         (without_ratios, "no ratio in it"),
     ],
     "11.3": [
+        (still_acting, "rows still acting: under π"),
+        (still_acting_by_rows, "rows still acting: under π"),
+        (ended_is_zero, "counts as 0"),
+        (ended_is_one, "counts as 1"),
+        (padding_averaged, "padding is averaged in"),
+        (last_column, "mean of the last column"),
+        (by_the_sums, "divided by the sum: they then"),
         (by_the_sum, "divided by the sum"),
-        (by_all_rows, "counts padded rows"),
-        (padded_rows_summed, "padded rows are summed"),
+        (by_the_sum_of_those_acting, "divided by the sum over the rows still acting"),
         (along_time, "along time"),
         (row_sums, "each row is divided by its sum"),
-        (one_mean, "one mean for all steps"),
+        (one_mean, "one mean over all steps"),
+        (first_step, "mean of the first step"),
         (never_masked, "padding is filled"),
-        (zero_by_zero, "0 / 0"),
+        (never_masked_once, "padding is filled"),
+        (carried_everywhere, "with the ratios carried on"),
         (by_the_largest, "divided by the largest"),
         (shifted, "mean is subtracted"),
         (lambda ratios, mask: masked(ratios, mask), "come back as they were"),
@@ -397,7 +458,7 @@ WRONG = {
 RIGHT = {
     "11.1": [row_by_row],
     "11.2": [backwards, forwards],
-    "11.3": [step_after_step],
+    "11.3": [once_per_episode, step_after_step, divided_by_all],
     "11.4": [right_by_shares, right_by_logarithms],
     "11.5": [by_autograd, by_comparison],
     "11.6": [{"D": "recomputed", "C": "sign", "B": "inverted", "A": "padding"}],

@@ -170,10 +170,14 @@ def verify_decision(case, data):
 
 
 def normalizing_cases(rng):
-    """Ragged episodes, with numbers on padding; in the last case nobody acts at the last step."""
-    return [
-        {"ratios": rows(rng, (4, 4), 0.2, 3.0), "mask": masks(lengths, 4)} for lengths in ([4, 3, 2, 4], [3, 2, 3, 1])
-    ]
+    """ρ(τ), then prefixes; ragged episodes, with numbers on padding; in the last case nobody acts at the last step."""
+    cases = []
+    for whole, lengths in ((True, [4, 3, 2, 4]), (False, [2, 4, 3, 1]), (False, [3, 2, 3, 1])):
+        ratios, mask = rows(rng, (4, 4), 0.2, 3.0), masks(lengths, 4)
+        if whole:
+            ratios = [[row[0] if m else x for x, m in zip(row, kept)] for row, kept in zip(ratios, mask)]
+        cases.append({"ratios": ratios, "mask": mask})
+    return cases
 
 
 def drive_normalizing(answer, case):
@@ -181,45 +185,74 @@ def drive_normalizing(answer, case):
 
 
 def verify_normalizing(case, data):
+    """Two answers are consistent: step by step with ended episodes' ratios carried on, and once for all steps."""
     ratios, mask, steps = case["ratios"], case["mask"], range(4)
-    columns = [[row[t] for row, kept in zip(ratios, mask) if kept[t]] for t in steps]
-    everything = [x for column in columns for x in column]
+    acted = [[x for x, m in zip(row, kept) if m] for row, kept in zip(ratios, mask)]
+    carried = [[row[min(t, len(row) - 1)] for t in steps] for row in acted]
+    alive = [[row[t] for row in acted if t < len(row)] for t in steps]
+    ends = [row[-1] for row in acted]
 
-    def by(divisors, fill=0.0):
-        return [[x / d if m else fill for x, m, d in zip(row, kept, divisors)] for row, kept in zip(ratios, mask)]
+    def mean(values):
+        return sum(values) / len(values) if values else 1.0
 
-    def within_rows(divisor):
-        kept_rows = [[x for x, m in zip(row, kept) if m] for row, kept in zip(ratios, mask)]
+    def by(divisors, numbers=ratios, everywhere=False):
         return [
-            [x / divisor(kept) if m else 0.0 for x, m in zip(row, flags)]
-            for row, flags, kept in zip(ratios, mask, kept_rows)
+            [x / d if m or everywhere else 0.0 for x, m, d in zip(row, kept, divisors)]
+            for row, kept in zip(numbers, mask)
         ]
 
-    means = [sum(column) / len(column) if column else 1.0 for column in columns]
-    expected = by(means)
-    undefined = [[NAN if not columns[t] else x for t, x in enumerate(row)] for row in expected]
+    def column(t, ended=None):
+        """The ratios at step t: of an episode that has ended the number `ended`, or what stands on padding."""
+        return [row[t] if kept[t] or ended is None else ended for row, kept in zip(ratios, mask)]
+
+    def within_rows(divisor):
+        return [[x / divisor(own) if m else 0.0 for x, m in zip(*pair)] for *pair, own in zip(ratios, mask, acted)]
+
+    means, once = [mean([row[t] for row in carried]) for t in steps], [mean(ends)] * 4
     mistakes = {
+        "divides by the mean over the rows still acting: under π others still act than under μ, so their ratios do not "
+        "average to 1, however many they are; an episode that has ended keeps its last ratio": (
+            by([mean(row) for row in alive])
+        ),
+        "an ended episode counts as 0 in the mean: it keeps the ratio of its last action": (
+            by([mean(column(t, 0.0)) or 1.0 for t in steps])
+        ),
+        "an ended episode counts as 1 in the mean: it keeps the ratio of its last action": (
+            by([mean(column(t, 1.0)) for t in steps])
+        ),
+        "what stands on padding is averaged in: an ended episode keeps the ratio of its last action": (
+            by([mean(column(t)) for t in steps])
+        ),
+        "divided by the mean of the last column: what has ended before has nothing but padding there": (
+            by([mean(column(3))] * 4)
+        ),
         "divided by the sum: they then sum to 1 instead of averaging to 1, and shrink with the batch": (
-            by([sum(column) or 1.0 for column in columns])
+            by([4 * d for d in means])
         ),
-        "the mean counts padded rows: divide the sum by the number of rows that act at that step": (
-            by([sum(column) / len(ratios) or 1.0 for column in columns])
+        "divided by the sum of the last ratios: divide by their mean, or the weights shrink with the batch": (
+            by([4 * d for d in once])
         ),
-        "padded rows are summed: the mean runs over the rows where mask is True": (
-            by([sum(row[t] for row in ratios) / len(ratios) for t in steps])
+        "divided by the sum over the rows still acting: divide by a mean, and over all rows": (
+            by([sum(row) or 1.0 for row in alive])
         ),
-        "normalised along time: average over episodes (rows), step by step": within_rows(lambda k: sum(k) / len(k)),
-        "each row is divided by its sum: average over episodes, step by step": within_rows(sum),
-        "one mean for all steps: each step has its own": by([sum(everything) / len(everything)] * 4),
-        "padding is filled: 0 where mask is False": [[x / d for x, d in zip(row, means)] for row in ratios],
-        "0 / 0 at a step where nobody acts: it must give 0": undefined,
-        "divided by the largest: the mean is what must become 1": by([max(column, default=1.0) for column in columns]),
+        "normalised along time: average over episodes, which are rows": within_rows(mean),
+        "each row is divided by its sum: average over episodes, which are rows": within_rows(sum),
+        "one mean over all steps of all episodes: long ones count more often in it, and each must count once": (
+            by([mean(sum(acted, []))] * 4)
+        ),
+        "divided by the mean of the first step at every step: that takes out nothing of what comes later": (
+            by([mean(column(0))] * 4)
+        ),
+        "padding is filled: 0 where mask is False": by(means, everywhere=True),
+        "padding is filled, after the division: 0 where mask is False": by(once, everywhere=True),
+        "padding is filled, with the ratios carried on: 0 where mask is False": by(means, carried, everywhere=True),
+        "divided by the largest: the mean is what must become 1": by([max(row) for row in zip(*carried)]),
         "the ratios come back as they were": by([1.0] * 4),
         "the mean is subtracted: divide, so that the weights stay positive": (
             [[x - d if m else 0.0 for x, m, d in zip(row, kept, means)] for row, kept in zip(ratios, mask)]
         ),
     }
-    return differences(data, expected, mistakes)
+    return differences(data, by(once)) and differences(data, by(means), mistakes)
 
 
 # 11.4 The effective sample size ---------------------------------------------------------------------------------------
