@@ -354,9 +354,11 @@ INSTRUCTIONS = of(
     ("a continued run repeats the items it has",
      "made[len(items) - start : count - start]", "made[: count - start]", RESUMED, "tmp_path"),
     ("a continued run has an empty pool",
-     "        pool.add(instruction)\n    with", "        pass\n    with", RESUMED, "tmp_path"),
+     "for instruction, _ in seeds), *machine]", "for instruction, _ in seeds)]", RESUMED, "tmp_path"),
     ("a continued run draws anew",
      'random.Random(f"{seed}:{number}")', "random.Random()", RESUMED, "tmp_path"),
+    ("nothing keeps a second run away", 'lock.execute("BEGIN EXCLUSIVE")', "pass",
+     "test_a_second_run_on_a_file_in_use_is_one_line_and_leaves_it_alone", "tmp_path"),
     ("a broken line is left in the file", "            file.truncate(len(whole))\n", "            pass\n", RESUMED,
      "tmp_path"),
 )

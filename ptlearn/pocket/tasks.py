@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 
 from ptlearn.pocket import french, relations, tales, verifiers, world
-from ptlearn.rl.tasks import Problem, Score, Task, ends_on, in_place, matches
+from ptlearn.rl.tasks import Problem, Score, Task, ends_on, in_place, matches, typewritten
 
 
 def praises(about: str, least: int = 2) -> Score:
@@ -39,7 +39,7 @@ def is_a_list_of(count: int) -> Score:
     """
 
     def score(text: str) -> float:
-        listed, stop, rest = text.strip().partition(".")
+        listed, stop, rest = typewritten(text).strip().partition(".")
         items = [item.strip() for item in listed.split(",")]
         return (bool(listed) * (len(items) == count) + (len(set(items)) == len(items) > 1) + (stop + rest == ".")) / 3
 
