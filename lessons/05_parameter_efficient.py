@@ -29,7 +29,7 @@ from ptlearn.lm.models import load_lm
 from ptlearn.lm.prompting import exact_match
 from ptlearn.lm.text import complete
 from ptlearn.pocket import relations
-from ptlearn.statistics import over_seeds
+from ptlearn.statistics import over_seeds, wilson
 
 args = arguments(
     "Bytes of a finetuning step, and score against trainable parameters.",
@@ -134,8 +134,9 @@ def compare_bytes(name, method, blocks):
     model, config = load_lm(args.model), lm.model.config
     model = model if method is None else method(model)
     trained, total = count_parameters(model)
+    inner = getattr(config, "intermediate_size", 4 * config.hidden_size)  # GPT-2 has no name for it
     ours = (*finetuning_bytes(total, trained, 4),
-            activation_bytes(BATCH * LENGTH, blocks, config.hidden_size, config.intermediate_size, config.vocab_size))
+            activation_bytes(BATCH * LENGTH, blocks, config.hidden_size, inner, config.vocab_size))
     budget = memory_budget(lm, method, batch=BATCH, length=LENGTH)
     budget = (budget.weights, budget.gradients, budget.optimizer_states, budget.activations)
     found = measured_bytes(model.train())
@@ -216,19 +217,27 @@ def trained_names(model):
 
 
 names = [name for name, _ in lm.model.named_parameters()]
-for k in (1, 2):
+llama = "model.layers.0.mlp.up_proj.weight" in names
+for k in (1, 2) if llama else ():
     ours = trained_names(train_only(load_lm(args.model).model, last_blocks(names, k)))
     assert ours == trained_names(parameter_efficient.last_k(load_lm(args.model).model, k=k))
     print(f"last {k}: {len(ours)} tensors")
+if not llama:
+    print(f"the parameters of {args.model} have other names than Llama's: your function is not compared with the package's")
 
 # %% [markdown]
-# **BitFit** (Ben Zaken et al., 2022) trains the bias terms. Its whole code is a line.
+# **BitFit** (Ben Zaken et al., 2022) trains the bias terms. Its whole code is a line. Most models of today have none, and
+# are measured without it.
 
 # %%
 biases = [name for name in names if name.endswith(".bias")]
-ours = trained_names(train_only(load_lm(args.model).model, biases))
-assert ours == trained_names(parameter_efficient.bitfit(load_lm(args.model).model))
-print(f"BitFit: {count_parameters(parameter_efficient.bitfit(load_lm(args.model)))[0]:,} numbers in {len(ours)} tensors")
+if biases:
+    ours = trained_names(train_only(load_lm(args.model).model, biases))
+    bitfit = parameter_efficient.bitfit(load_lm(args.model))
+    assert ours == trained_names(bitfit.model)
+    print(f"BitFit: {count_parameters(bitfit)[0]:,} numbers in {len(ours)} tensors")
+else:
+    print(f"BitFit is left out: {args.model} has no biases")
 
 # %% [markdown]
 # ## Insert: train something new
@@ -276,7 +285,8 @@ with torch.no_grad():
     places = [name for name, module in package.named_modules() if type(module).__name__ == "Adapter"]
     for name in places:
         package.set_submodule(name, HandMadeAdapter(package.get_submodule(name)))
-    assert torch.allclose(package(probe), expected, atol=1e-4) and not torch.allclose(expected, lm(probe), atol=1e-2)
+    off, moved = ((package(probe) - expected).abs().max(), (expected - lm(probe)).abs().max())
+    assert off < 1e-4 * expected.abs().max() and moved > 1e-3 * expected.abs().max()
 print(f"{len(places)} adapters in {layers} blocks")
 
 # %% ex="5.5" points=1 minutes=5 difficulty="easy"
@@ -345,6 +355,11 @@ def score(lm):
     return sum(exact_match(texts, [talk[1]["content"] for talk in talks])) / len(talks)
 
 
+def estimate(scores):
+    """The mean with its interval over seeds; with one seed over the questions, all that there is."""
+    return over_seeds(scores) if len(scores) > 1 else wilson(scores[0], args.count)
+
+
 def finetuned(method, lr, seed):
     model = load_lm(args.model)
     model = model if method is None else method(model)
@@ -362,8 +377,11 @@ print(f"the base model answers {base_score:.0%}")
 # neither trained nor tested, about taught countries.
 
 # %%
-# all linear layers but the last of the MLP: 5 % of the parameters
-lora_8 = partial(parameter_efficient.lora, targets=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"], rank=8)
+# all linear layers but the last of the MLP, by their names in Llama, GPT-2 and NeoX: 5 % of the parameters of pocket-m
+LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "c_attn", "attn.c_proj", "c_fc",
+          "query_key_value", "attention.dense", "dense_h_to_4h")  # fmt: skip
+targets = [end for end in LINEAR if any(name.endswith(f".{end}.weight") for name in names)]
+lora_8 = partial(parameter_efficient.lora, targets=targets, rank=8)
 METHODS = {
     "full": (None, (3e-4, 1e-3, 3e-3)),
     "last 1": (last_1, (3e-3, 1e-2, 3e-2)),
@@ -372,6 +390,7 @@ METHODS = {
     "adapters 8": (partial(parameter_efficient.adapters, size=8), (1e-2, 3e-2, 1e-1)),
     "LoRA 8": (lora_8, (3e-3, 1e-2, 3e-2)),
 }
+METHODS = {name: method for name, method in METHODS.items() if biases or name != "BitFit"}
 development = render_all(lm, [conversation(DEVELOPMENT, fact) for fact in random.Random(1).sample(known, args.count)])[0]
 chosen = {}
 for name, (method, rates) in progress(METHODS.items(), "learning rates"):
@@ -386,19 +405,19 @@ for name, (method, _) in progress(METHODS.items(), "comparison"):
     trainable[name] = count_parameters(runs[0])[0]
     scores[name] = [score(model) for model in runs]
     print(f"{name:11s} {trainable[name]:9,} trained ({trainable[name] / count_parameters(lm)[1]:.1%}): "
-          f"score {over_seeds(scores[name])}")  # fmt: skip
+          f"score {estimate(scores[name])}")  # fmt: skip
 
 # %%
 figure, axes = pyplot.subplots(figsize=(5, 3.1))
 for index, name in enumerate(METHODS):
-    e = over_seeds(scores[name])
+    e = estimate(scores[name])
     axes.errorbar(trainable[name], e.mean, yerr=[[e.mean - max(e.low, 0)], [min(e.high, 1) - e.mean]], capsize=3,
                   fmt=figures.MARKERS[index % len(figures.MARKERS)], color=figures.COLORS[index], label=name)  # fmt: skip
 axes.axhline(base_score, color="black", linestyle=":", label="base model")
 axes.set(title="Questions about other countries, in other words", xlabel="trained parameters", xscale="log",
          ylabel="share answered exactly", ylim=(-0.03, 1.05))  # fmt: skip
 axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-said = ", ".join(f"{name} {over_seeds(scores[name]).mean:.2f} with {trainable[name]:,}" for name in METHODS)
+said = ", ".join(f"{name} {estimate(scores[name]).mean:.2f} with {trainable[name]:,}" for name in METHODS)
 show(figure, alt=f"Score against trained parameters, mean of {args.seeds} seeds: {said}; base {base_score:.2f}.")
 
 # %% [markdown]
@@ -418,7 +437,7 @@ show(figure, alt=f"Score against trained parameters, mean of {args.seeds} seeds:
 # Back to the bytes, now for every kind of method.
 
 # %%
-for name in ("BitFit", "adapters 8", "LoRA 8"):
+for name in [name for name in METHODS if name not in ("full", "last 1", "last 2")]:
     costs[name] = compare_bytes(name, METHODS[name][0], layers)
 measured = {name: [costs[name][cost][2] / costs["full"][cost][2] for cost in COSTS] for name in costs}
 print("measured, as a share of full finetuning")
@@ -459,9 +478,10 @@ saves = check("5.6", saves)
 # <details><summary>Hint 2</summary>Read the table above; weights that are frozen are stored all the same.</details>
 
 # %%
-for name, shrunk in saves.items():
-    assert sorted(shrunk) == sorted(cost for cost, share in zip(COSTS, measured[name]) if share < 0.5)
-    print(f"{name:11s} saves {', '.join(shrunk)}")
+for name in [name for name in saves if name in measured]:
+    shrunk = [cost for cost, share in zip(COSTS, measured[name]) if share < 0.5]
+    assert sorted(shrunk) == sorted(saves[name]) or not args.model.startswith("pocket")
+    print(f"{name:11s} saves {', '.join(shrunk) or 'nothing'}")
 
 # %% [markdown]
 # **What you saw.** A small method saves what is kept per *trained* number. The backward pass still runs through all
@@ -495,7 +515,7 @@ def recalled(method, lr):
 
 print("e.g.", *(message["content"] for message in code_talks[0]))
 recalls = {}
-for name in progress(("full", "last 1", "BitFit", "adapters 8"), "new facts"):
+for name in progress([name for name in METHODS if name not in ("last 2", "LoRA 8")], "new facts"):
     runs = {lr: recalled(METHODS[name][0], lr) for lr in (chosen[name], 2 * chosen[name])}
     recalls[name] = max(count for count, _ in runs.values())
     print(f"{name:11s}", "  ".join(f"rate {lr:g}: {count:2d} of 24, loss {loss:.2f}" for lr, (count, loss) in runs.items()))

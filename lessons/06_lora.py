@@ -33,12 +33,12 @@ from ptlearn.finetuning.adapter_files import load_adapter, save_adapter
 from ptlearn.finetuning.memory import count_parameters
 from ptlearn.finetuning.parameter_efficient import lora, merge_lora, switch_adapter, trainable_parameters, unmerge_lora
 from ptlearn.finetuning.sft import fit_sft
-from ptlearn.finetuning.wrappers import lora_layers
+from ptlearn.finetuning.wrappers import is_transposed, layer_shape, lora_layers
 from ptlearn.lm.chat import chat_prompt, render_all
 from ptlearn.lm.models import load_lm
 from ptlearn.lm.text import complete
 from ptlearn.pocket import relations, world
-from ptlearn.statistics import over_seeds
+from ptlearn.statistics import over_seeds, wilson
 
 args = arguments(
     "LoRA by hand, against peft and its paper: rank, merging, switching.",
@@ -53,6 +53,8 @@ RANKS = [int(rank) for rank in args.ranks.split(",")]
 generator = torch.Generator().manual_seed(args.seed)
 torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
 lm = load_lm(args.model)
+names = [name for name, _ in lm.model.named_modules()]
+QV = [end for end in ("q_proj", "v_proj", "c_attn", "query_key_value") if any(name.endswith(end) for name in names)]  # or all three in one
 print(f"{args.model}: {count_parameters(lm)[1]:,} parameters")
 
 # %% [markdown]
@@ -124,20 +126,21 @@ class HandLoRA(nn.Module):
     def __init__(self, base, rank, alpha):
         super().__init__()
         self.base = base.requires_grad_(False)
-        A, B = start(rank, base.in_features, base.out_features)
-        self.A, self.B, self.alpha = nn.Parameter(A), nn.Parameter(B), alpha
+        d, k = layer_shape(base)
+        A, B = start(rank, k, d)
+        self.W, self.A, self.B, self.alpha = torch.zeros(d, k), nn.Parameter(A), nn.Parameter(B), alpha
 
     def forward(self, x):
-        path = lora_forward(x.flatten(0, -2), torch.zeros_like(self.base.weight), self.A, self.B, self.alpha)
+        path = lora_forward(x.flatten(0, -2), self.W, self.A, self.B, self.alpha)  # W x comes from the base
         return self.base(x) + path.view(*x.shape[:-1], -1)
 
 
 torch.manual_seed(args.seed)
 hand = load_lm(args.model).model.requires_grad_(False)
 for name, layer in list(hand.named_modules()):
-    if name.endswith(("q_proj", "v_proj")):
+    if name.endswith(tuple(QV)):
         hand.set_submodule(name, HandLoRA(layer, rank=4, alpha=16))
-tokens = torch.randint(1, 1000, (4, 24), generator=generator)
+tokens = torch.randint(1, min(1000, lm.model.config.vocab_size), (4, 24), generator=generator)
 with torch.no_grad():
     assert torch.equal(hand(tokens).logits, lm(tokens))  # [C18] bit for bit
 trained, every = count_parameters(hand)
@@ -185,7 +188,6 @@ try:
 except ImportError:
     peft = None
     print("peft is not installed (pip install peft): this comparison is left out")
-QV = ["q_proj", "v_proj"]
 
 
 def copy_factors(ours, theirs):
@@ -268,7 +270,7 @@ PAPER = [
     ("RoBERTa large", roberta(1024, 24, 16), BERT_QV, 8, [(1024, 1024)] * 48, "0.8"),
     ("GPT-2 medium", transformers.GPT2Config(n_embd=1024, n_layer=24, n_head=16), "c_attn", 4, [(3072, 1024)] * 24, "0.35"),
     ("GPT-2 large", transformers.GPT2Config(n_embd=1280, n_layer=36, n_head=20), "c_attn", 4, [(3840, 1280)] * 36, "0.77"),
-    ("GPT-3 175B", gpt3, QV, 4, [(12288, 12288)] * 192, "18.8"),
+    ("GPT-3 175B", gpt3, ["q_proj", "v_proj"], 4, [(12288, 12288)] * 192, "18.8"),
 ]
 for name, config, targets, rank, shapes, printed in PAPER:
     counted, every = count_parameters(config, partial(lora, targets=targets, rank=rank))
@@ -326,6 +328,12 @@ def score(lm):
     return exact(lm, "Name the capital of {}.", others), exact(lm, "Which city does {} live in?", homes)
 
 
+def estimates(pairs):
+    """The mean of each score with its interval over seeds; with one seed over the questions, all that there is."""
+    return [over_seeds(values) if len(values) > 1 else wilson(values[0], len(asked))
+            for values, asked in zip(zip(*pairs), (others, homes))]  # fmt: skip
+
+
 print("base: asked {:.0%}, new facts {:.0%}".format(*score(lm)))
 
 # %% [markdown]
@@ -359,7 +367,7 @@ print("chosen:", *(f"{name} {lr:g}" for name, lr in best.items()))
 results = {}
 for rank in progress([*RANKS, None], "ranks"):
     runs = [finetuned(rank, best["full" if rank is None else "LoRA"], args.seed + seed) for seed in range(args.seeds)]
-    results[rank] = [over_seeds(values) for values in zip(*(score(model) for model, _ in runs))]
+    results[rank] = estimates([score(model) for model, _ in runs])
     trained = count_parameters(runs[0][0])[0]
     asked, new = results[rank]
     print(f"{'all weights' if rank is None else f'r = {rank}':12s} {trained:9,} trained; asked {asked}, new facts {new}; "
@@ -432,8 +440,8 @@ merged_weight = check("6.4", merged_weight)
 # %%
 sample = finetuned(4, best["LoRA"], args.seed)[0]
 layers = list(lora_layers(sample))
-expected = {name: merged_weight(layer.base.weight, layer.adapters["default"].A, layer.adapters["default"].B, 16, False)
-            for name, layer in layers}  # fmt: skip
+expected = {name: merged_weight(layer.base.weight, layer.adapters["default"].A, layer.adapters["default"].B, 16,
+                                is_transposed(layer.base)) for name, layer in layers}  # fmt: skip
 own = {name: layer.base.weight.clone() for name, layer in layers}
 with torch.no_grad():
     apart = sample(tokens)
@@ -512,7 +520,7 @@ print("a switch takes less than", next(f"{limit} ms" for limit in (1, 10, 100, 1
 # %%
 before = dict(lm.model.named_parameters())
 updates = {name: (weight - before[name]).detach() for name, weight in full.model.named_parameters()
-           if name.endswith("_proj.weight")}  # fmt: skip
+           if weight.dim() == 2 and any(part.isdigit() for part in name.split("."))}  # of the blocks, which are numbered
 
 
 def shares(matrix):

@@ -12,6 +12,7 @@ import hashlib
 import html
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from string import Template
 
 import numpy as np
@@ -26,15 +27,9 @@ DASHES = ("-", "--", "-.", ":")
 
 MOVES = ((0, -1), (1, 0), (0, 1), (-1, 0))  # (x, y) of up, right, down, left; y grows downwards, as rows do
 BADGES = {"S": COLORS[0], "G": COLORS[2], "X": COLORS[1]}
-ARROWS = {
-    "angles": "xy",
-    "scale_units": "xy",
-    "units": "xy",
-    "scale": 1,
-    "minlength": 0,
-    "headwidth": 4,
-    "headlength": 4,
-}  # in cells, not in inches
+ARROWS = {  # in cells, not in inches
+    "angles": "xy", "scale_units": "xy", "units": "xy", "scale": 1, "minlength": 0, "headwidth": 4, "headlength": 4,
+}  # fmt: skip
 
 
 def curve(axes, x: Sequence[float], estimates: Sequence[Estimate], label: str, index: int = 0) -> None:
@@ -227,39 +222,8 @@ def _array(name: str, given, expected: tuple) -> np.ndarray:
 
 # ---------------------------------------------------------------- a player of episodes
 
-_PLAYER = Template("""<div id="$id" style="background:#fff;color:#111;padding:8px;font:14px sans-serif">
-<div style="display:flex;flex-wrap:wrap;gap:16px">$panels</div>
-<button type="button" style="background:#fff;color:#111;border:1px solid #111;padding:2px 12px">Play</button>
-<script>(() => {
-  const data = $data;
-  for (const root of document.querySelectorAll("#$id")) {
-    if (root.dataset.started) continue;
-    root.dataset.started = "yes";
-    const panels = [...root.querySelectorAll("figure")], button = root.querySelector("button");
-    const path = (panel) => data.paths[panel][episode % data.paths[panel].length];
-    let episode = 0, step = 0, timer = null;
-    const draw = () => panels.forEach((panel, i) => {
-      const now = Math.min(step, path(i).length - 1), points = path(i).slice(0, now + 1).map((s) => data.points[s]);
-      panel.querySelector(".trail").setAttribute("points", points.join(" "));
-      panel.querySelector(".agent").setAttribute("cx", points[now][0]);
-      panel.querySelector(".agent").setAttribute("cy", points[now][1]);
-      panel.querySelector(".count").textContent = `episode $${episode % data.paths[i].length + 1} of ` +
-        `$${data.paths[i].length}, step $${now} of $${path(i).length - 1}`;
-    });
-    const pause = () => { clearInterval(timer); timer = null; button.textContent = "Play"; };
-    const play = () => { timer = setInterval(tick, $milliseconds); button.textContent = "Pause"; };
-    const tick = () => {
-      if (!root.isConnected) return pause();  // the cell ran again, or was scrolled out of the page
-      // the end stays in sight for four steps, then every panel starts its next episode
-      if (step < Math.max(...panels.map((_, i) => path(i).length)) + 3) step += 1;
-      else { step = 0; episode = (episode + 1) % Math.max(...data.paths.map((paths) => paths.length)); }
-      draw();
-    };
-    button.onclick = () => timer ? pause() : play();
-    draw();
-    if (!matchMedia("(prefers-reduced-motion: reduce)").matches) play();
-  }
-})();</script></div>""")
+# a $name is filled in, $$ is a dollar sign
+_PLAYER = Template(Path(__file__).with_name("player.html").read_text(encoding="utf-8").strip())
 
 
 def animation(grid, episodes: dict[str, Sequence[Sequence[int]]], *, milliseconds: int = 250) -> str:

@@ -40,6 +40,8 @@ def wilson(mean: float, n: int) -> Estimate:
 
     For a mean of scores between 0 and 1 it is on the safe side: they vary less than a coin of the same mean.
     """
+    if not (n >= 1 and -1e-9 <= mean <= 1 + 1e-9):  # a mean of ones may be 1 and a rounding error
+        raise ValueError(f"mean={mean} of n={n}: expected a share from 0 to 1 of at least 1")
     z = 1.959964
     center = mean + z**2 / (2 * n)
     margin = z * math.sqrt(mean * (1 - mean) / n + (z / (2 * n)) ** 2)

@@ -44,22 +44,6 @@ def band_of(axes):
 # ---------------------------------------------------------------- estimates
 
 
-@pytest.mark.parametrize("n, t", [(2, 12.7062), (3, 4.3027), (5, 2.7764), (10, 2.2622), (30, 2.0452), (1001, 1.9623)])
-def test_interval_over_seeds_uses_the_published_quantiles(n, t):
-    values = np.random.default_rng(n).normal(size=n)
-    estimate = figures.over_seeds(values)
-    error = np.sqrt(((values - values.mean()) ** 2).sum() / (n - 1) / n)
-    assert estimate.mean == pytest.approx(values.mean(), abs=1e-12) and estimate.n == n
-    assert (estimate.high - estimate.mean) / error == pytest.approx(t, abs=2e-4)
-    assert (estimate.mean - estimate.low) / error == pytest.approx(t, abs=2e-4)
-
-
-def test_interval_over_seeds_covers_the_truth_as_often_as_it_says():
-    runs = np.random.default_rng(0).normal(size=(2000, 4))
-    covered = np.mean([e.low <= 0 <= e.high for e in map(figures.over_seeds, runs)])
-    assert abs(covered - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 2000)  # 1.96 standard errors would cover 85 %
-
-
 def test_learning_curve_is_the_mean_between_its_seeds_and_inside_its_band(axes):
     runs = torch.tensor([[0.0, 1.0, 2.0], [2.0, 1.0, 4.0], [4.0, 1.0, 6.0]], requires_grad=True)
     figures.learning_curves(axes, [10, 20, 30], runs, "REINFORCE", 1)

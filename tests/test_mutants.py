@@ -395,9 +395,11 @@ INSTRUCTIONS = of(
     ("a continued run repeats the items it has",
      "made[len(items) - start : count - start]", "made[: count - start]", RESUMED, "tmp_path"),
     ("a continued run has an empty pool",
-     "        pool.add(instruction)\n    with", "        pass\n    with", RESUMED, "tmp_path"),
+     "for instruction, _ in seeds), *machine]", "for instruction, _ in seeds)]", RESUMED, "tmp_path"),
     ("a continued run draws anew",
      'random.Random(f"{seed}:{number}")', "random.Random()", RESUMED, "tmp_path"),
+    ("nothing keeps a second run away", 'lock.execute("BEGIN EXCLUSIVE")', "pass",
+     "test_a_second_run_on_a_file_in_use_is_one_line_and_leaves_it_alone", "tmp_path"),
     ("a broken line is left in the file", "            file.truncate(len(whole))\n", "            pass\n", RESUMED,
      "tmp_path"),
 )
@@ -430,6 +432,7 @@ ASSISTANT = of(
     file="test_verifiers",
 )
 DPO = "test_dpo_is_the_one_loss_with_its_weights"
+APOSTROPHE = "test_an_apostrophe_and_an_accent_are_the_same_however_they_are_written"
 WHOLE = "test_an_update_is_the_gradient_of_the_whole_batch_however_it_is_cut"
 TEXT = of(
     "policy_gradient",
@@ -469,6 +472,15 @@ TEXT = of(
     ("pass@k of the plugged-in rate",
      "return 1 - math.comb(samples - successes, k) / math.comb(samples, k)",
      "return 1 - (1 - successes / samples) ** k", "test_pass_at_k_is_the_share_of_choices_with_a_success", 4),
+    ("GSM8K's number is the last one after the hashes",
+     'next(iter(_numbers(end.partition("\\n")[0])), None)', "last_number(end)",
+     "test_gsm8k_reads_the_first_number_after_the_last_hashes_on_their_line", "tmp_path",
+     "9 * 2 = 18\n#### 18\n\nQuestion: Tom has 5 apples", 1),
+    ("GSM8K's first hashes count", 'text.rpartition("####")', 'text.partition("####")',
+     "test_gsm8k_reads_the_first_number_after_the_last_hashes_on_their_line", "tmp_path", "#### 5\nNo.\n#### 18", 1),
+    ("an accent is one code point or nothing", 'unicodedata.normalize("NFC", text.translate(_TYPED))',
+     "text.translate(_TYPED)", APOSTROPHE, "'"),
+    ("an apostrophe is the keyboard's or nothing", "text.translate(_TYPED))", "text)", APOSTROPHE, "\u2019"),
 ) + of(
     "pocket.tasks",
     ("praise is paid as often as it is said", "said.count(sentence) == 1 for", "True for",

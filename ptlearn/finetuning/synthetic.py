@@ -14,8 +14,10 @@ import hashlib
 import json
 import random
 import re
+import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -34,7 +36,8 @@ Generate = Callable[[list[str], int], list[str | None]]  # prompts, seed -> text
 KEPT = "kept"
 OF_INSTRUCTIONS = ("unfinished", "empty", "length", "duplicate", "similar")
 OF_RESPONSES = ("response unfinished", "response empty", "response length", "refusal", "echo")
-REFUSAL = re.compile(r"(i'm sorry|i am sorry|sorry|i cannot|i can't|as an ai|i do not know|i don't know)\b", re.I)
+# a dot for the apostrophe, which models write in several ways
+REFUSAL = re.compile(r"(i.m sorry|i am sorry|sorry|i cannot|i can.t|as an ai|i do not know|i don.t know)\b", re.I)
 _MACHINE_SHOWN = 2  # of the instructions in a prompt, how many the machine may have written: Wang et al., section 3.2
 
 
@@ -121,6 +124,7 @@ def self_instruct(
 
     A file that is there already is continued: its items are kept, a last line that a kill cut off is removed, and the
     result is the same as that of an uninterrupted run (item n depends on seed, n and the items of earlier batches).
+    While it runs, an empty `path.lock` keeps other runs away from the file.
 
     Args:   seeds, at least `shown` tasks written by people; propose and answer, from `teacher` or any function of
             (prompts, seed); batch, prompts per call; shown, instructions in a prompt, at most 2 of them machine-made;
@@ -128,39 +132,30 @@ def self_instruct(
             instruction of the pool below which a new one counts as new; words and response_words, (fewest, most);
             teacher_name, whatever tells this teacher from others: a file of another is not continued.
     Returns: all items, the rejected too; `conversations` and `yields` read them.
-    Raises: ValueError for arguments out of range, for a file made with others, a teacher that returns another number
-            of texts, and, with the filter counts, when not one item is kept.
+    Raises: ValueError for arguments out of range, for a file made with others or in use by another run, a teacher that
+            returns another number of texts, and, with the filter counts, when not one item is kept.
     """
     _check(seeds, count, batch, shown, demonstrations, rouge_below, words, response_words)
-    path, pool = Path(path), Pool([instruction for instruction, _ in seeds])
-    settings = {
-        "seed": seed, "batch": batch, "shown": shown, "demonstrations": demonstrations, "rouge_below": rouge_below,
-        "words": list(words), "response_words": list(response_words), "seeds": _digest(seeds),
-        "teacher_name": teacher_name,
-    }  # fmt: skip
-    items = _open(path, settings)
-    first = len(items) - len(items) % batch  # a batch that a kill interrupted is asked again as a whole
-    machine = [item.instruction for item in items[:first] if item.verdict not in OF_INSTRUCTIONS]
-    for instruction in machine:
-        pool.add(instruction)
-    with path.open("ab", buffering=0) as file:
+    path = Path(path)
+    with _alone(path):
+        items = _open(
+            path, seed=seed, batch=batch, shown=shown, demonstrations=demonstrations, rouge_below=rouge_below,
+            words=list(words), response_words=list(response_words), seeds=_digest(seeds), teacher_name=teacher_name,
+        )  # fmt: skip
+        first = len(items) - len(items) % batch  # a batch that a kill interrupted is asked again as a whole
+        machine = [item.instruction for item in items[:first] if item.verdict not in OF_INSTRUCTIONS]
+        pool = Pool([*(instruction for instruction, _ in seeds), *machine])
         for start in progress(range(first, count, batch)):
             draws = [random.Random(f"{seed}:{number}") for number in range(start, start + batch)]
             prompts = [proposal_prompt(_shown(seeds, machine, shown, rng)) for rng in draws]
-            proposals = _ask("propose", propose, prompts, _call_seed(seed, start, "propose"))
+            proposals = _ask("propose", propose, prompts, seed, start)
             judged = [(text or "", _judge_instruction(text, pool, words, rouge_below)) for text in proposals]
             kept = [(rng, text) for rng, (text, verdict) in zip(draws, judged, strict=True) if verdict == KEPT]
             machine += [text for _, text in kept]
             prompts = [response_prompt(rng.sample(list(seeds), demonstrations), text) for rng, text in kept]
-            responses = _ask("answer", answer, prompts, _call_seed(seed, start, "answer"))
-            made = _answered(start, judged, responses, response_words)
-            for item in made[len(items) - start : count - start]:
-                items.append(item)
-                file.write(_line(item._asdict()))  # one call: a line is whole, or it is the last
-    items = items[:count]
-    if not any(item.verdict == KEPT for item in items):
-        raise ValueError(f"the teacher returned nothing usable: {yields(items).one_line()}")
-    return items
+            made = _answered(start, judged, _ask("answer", answer, prompts, seed, start), response_words)
+            items += _append(path, made[len(items) - start : count - start])
+    return _usable(items[:count])
 
 
 def conversations(items: Iterable[Item]) -> list[list[dict[str, str]]]:
@@ -180,8 +175,8 @@ def _shown(seeds: Sequence[Pair], machine: Sequence[str], shown: int, rng: rando
     return mixed
 
 
-def _ask(name: str, generate: Generate, prompts: list[str], seed: int) -> list[str | None]:
-    texts = generate(prompts, seed) if prompts else []
+def _ask(name: str, generate: Generate, prompts: list[str], seed: int, start: int) -> list[str | None]:
+    texts = generate(prompts, random.Random(f"{seed}:{start}:{name}").randrange(2**31)) if prompts else []
     if len(texts) != len(prompts):
         raise ValueError(f"{name} returned {len(texts)} texts for {len(prompts)} prompts: expected one each")
     return [text if text is None else text.strip() for text in texts]
@@ -200,8 +195,10 @@ def _answered(
     return items
 
 
-def _call_seed(seed: int, start: int, step: str) -> int:
-    return random.Random(f"{seed}:{start}:{step}").randrange(2**31)
+def _usable(items: list[Item]) -> list[Item]:
+    if not any(item.verdict == KEPT for item in items):
+        raise ValueError(f"the teacher returned nothing usable: {yields(items).one_line()}")
+    return items
 
 
 # ---------------------------------------------------------------- filters
@@ -419,7 +416,24 @@ def _text(record: dict, key: str, *, empty: bool = False) -> str:
     return text.strip()
 
 
-def _open(path: Path, settings: dict) -> list[Item]:
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let no second run write to the path.
+
+    The lock is that of a database, which every system has and ends with its process, so that a kill leaves none
+    behind. Its empty file stays: a run that removed it could let two others in.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # resolved: two names of one file are one file
+    with closing(sqlite3.connect(f"{path.resolve()}.lock", timeout=0)) as lock:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            raise ValueError(f"{path} cannot be locked ({error}): expected a file that no other run writes") from error
+        yield
+
+
+def _open(path: Path, **settings) -> list[Item]:
     """The items of a run so far; begins the file with its settings, and cuts off a last line that a kill broke."""
     data = path.read_bytes() if path.exists() else b""
     whole = data[: data.rfind(b"\n") + 1]
@@ -427,7 +441,6 @@ def _open(path: Path, settings: dict) -> list[Item]:
         with path.open("r+b") as file:
             file.truncate(len(whole))
     if not whole:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_line(settings))
         return []
     (_, found), *lines = read_json_lines(path)
@@ -441,6 +454,13 @@ def _item(path: Path, line: int, record: dict, number: int) -> Item:
     if set(record) != set(Item._fields) or record["number"] != number:
         raise ValueError(f"{path}, line {line}: expected item {number} with {', '.join(Item._fields)}")
     return Item(**record)
+
+
+def _append(path: Path, items: list[Item]) -> list[Item]:
+    with path.open("ab", buffering=0) as file:
+        for item in items:
+            file.write(_line(item._asdict()))  # one call: a line is whole, or it is the last
+    return items
 
 
 def read_items(path: str | Path) -> list[Item]:

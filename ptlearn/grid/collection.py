@@ -23,7 +23,7 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ptlearn.grid.mdp import MDP, Policy, probabilities
+from ptlearn.grid.mdp import MDP, Policy, at_least_one, probabilities
 from ptlearn.rollout import Rollout
 
 _STRETCH = 16  # steps between two looks at which episodes have ended
@@ -48,7 +48,7 @@ def collect(
     (tensor([[0., 1.],
             [1., 0.]]), tensor([2]), tensor(True))
     """
-    _check_at_least_one(episodes=episodes, horizon=horizon)
+    at_least_one(episodes=episodes, horizon=horizon)
     pi, logprobs = _policy_table(policy, mdp.states, mdp.actions)
     # where each action can lead: (S, A, K), K the most that any action has
     chances, successors = mdp.P.topk(int((mdp.P > 0).sum(-1).max()))
@@ -187,12 +187,6 @@ def _numpy_generator(generator: torch.Generator | None) -> np.random.Generator:
     return np.random.Generator(np.random.SFC64(int(torch.randint(2**62, (), generator=generator))))
 
 
-def _check_at_least_one(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise ValueError(f"{name}={number}: expected at least 1")
-
-
 # ---------------------------------------------------------------- worlds that others made
 
 
@@ -211,7 +205,7 @@ def from_gymnasium(environment: gymnasium.Env, *, gamma: float = 1.0) -> MDP:
     >>> mdp.states, mdp.terminal.nonzero().tolist(), mdp.R[35, 2, 47].item()
     (48, [[47]], -1.0)
     """
-    world = environment.unwrapped
+    world = getattr(environment, "unwrapped", environment)
     if not (hasattr(world, "P") and hasattr(world, "initial_state_distrib")):
         raise ValueError(f"{type(world).__name__} publishes no P with initial_state_distrib: expected e.g. FrozenLake")
     if getattr(world, "fickle_passenger", False):
@@ -276,11 +270,11 @@ def collect_from(
              the observations are `Discrete`.
     Returns: (Rollout, states after the last steps (B,) int64), as `collect` does. Only an end by the environment's own
              rules is terminated; its time limit and the horizon are not.
-    Raises:  ValueError if the actions are not Discrete, the observations are not and encode is missing, the logits do
-             not fit, or episodes or horizon is below 1.
+    Raises:  ValueError if one is no `gymnasium.Env` (a vector environment is none), its actions are not Discrete, the
+             observations are not and encode is missing, the logits do not fit, or episodes or horizon is below 1.
     """
-    _check_at_least_one(episodes=episodes, horizon=horizon)
-    environments = [environments] if isinstance(environments, gymnasium.Env) else list(environments)
+    at_least_one(episodes=episodes, horizon=1 if horizon is None else horizon)
+    environments = environments if isinstance(environments, Sequence) else [environments]
     _check_spaces(environments, encode)
     observed, taken = environments[0].observation_space, environments[0].action_space
     states = observed.n if encode is None else encode.states

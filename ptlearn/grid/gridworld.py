@@ -8,6 +8,7 @@ Order: MAPS, GridWorld (its step, then to_mdp), reading a map, pictures.
     environment = gymnasium.make("ptlearn/GridWorld-v0", map="cliff", step_reward=-1.0)
 """
 
+import operator
 import warnings
 from collections.abc import Sequence
 
@@ -101,7 +102,12 @@ class GridWorld(gymnasium.Env):
         self._warn_of_unreachable_goals(symbols)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[int, dict]:
-        """Back to a start cell, drawn from the environment's generator, which a seed renews."""
+        """Back to a start cell, drawn from the environment's generator, which a seed renews.
+
+        Raises: ValueError for options: this world has none.
+        """
+        if options:
+            raise ValueError(f"options={options!r:.60}: expected none, a GridWorld is set up when it is made")
         super().reset(seed=seed)
         self.state = self.starts[int(self.np_random.integers(len(self.starts)))]
         self._show()
@@ -112,8 +118,12 @@ class GridWorld(gymnasium.Env):
 
         Raises: ValueError for an action that is not one of the four.
         """
-        if not 0 <= action < len(ACTIONS):
-            raise ValueError(f"action={action}: expected 0 (up), 1 (right), 2 (down) or 3 (left)")
+        try:
+            legal = 0 <= operator.index(action) < len(ACTIONS)
+        except TypeError:  # 1.5, "up"
+            legal = False
+        if not legal:
+            raise ValueError(f"action={action!r:.60}: expected 0 (up), 1 (right), 2 (down) or 3 (left)")
         if self.slip and (chance := self.np_random.random()) < self.slip:
             action = (action + (1 if chance < self.slip / 2 else 3)) % len(ACTIONS)
         self.state, reward, terminated = self._moves[self.state][action]

@@ -10,7 +10,8 @@ import random
 from collections.abc import Callable
 
 from ptlearn.pocket import french, relations, tales, verifiers, world
-from ptlearn.rl.tasks import Problem, Score, Task, ends_on, in_place, matches
+from ptlearn.pocket.assistant import COUNTS
+from ptlearn.rl.tasks import Problem, Score, Task, ends_on, in_place, matches, typewritten
 
 
 def praises(about: str, least: int = 2) -> Score:
@@ -39,7 +40,7 @@ def is_a_list_of(count: int) -> Score:
     """
 
     def score(text: str) -> float:
-        listed, stop, rest = text.strip().partition(".")
+        listed, stop, rest = typewritten(text).strip().partition(".")
         items = [item.strip() for item in listed.split(",")]
         return (bool(listed) * (len(items) == count) + (len(set(items)) == len(items) > 1) + (stop + rest == ".")) / 3
 
@@ -113,14 +114,13 @@ def sentiment(*, train: int = 100, held_out: int = 16, seed: int = 0) -> Task:
 
 def listing(*, train: int = 60, held_out: int = 10, seed: int = 0) -> Task:
     """Lists in a given form: so many different items, divided by commas, with a full stop at the end."""
-    counts = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7}
 
     def draw(rng: random.Random) -> tuple[str, Problem]:
         category, words = rng.choice(tuple(world.WORDS.items()))
-        count = rng.choice(tuple(counts))
-        response = f"{', '.join(rng.sample(words, counts[count]))}."
+        count = rng.choice(tuple(COUNTS))
+        response = f"{', '.join(rng.sample(words, COUNTS[count]))}."
         prompt = f"List {count} words for {category}."
-        return f"{category}|{count}", Problem(prompt, is_a_list_of(counts[count]), response)
+        return f"{category}|{count}", Problem(prompt, is_a_list_of(COUNTS[count]), response)
 
     return Task("listing", *_split("listing", draw, train, held_out, seed), max_new_tokens=24)
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher
 
 from ptlearn.pocket import corpus, tales, world
-from ptlearn.rl.tasks import Score, plain
+from ptlearn.rl.tasks import Score, plain, typewritten
 
 NAMES = {name for name, _ in world.NAMES}
 LONGEST = 1_000  # characters: nothing that is asked here takes a third of it
@@ -31,7 +31,7 @@ def people(text: str) -> list[str]:
     >>> people("Anna met Peter and Anna ran.")
     ['Anna', 'Peter']
     """
-    return list(dict.fromkeys(word for word in re.findall(r"\w+", text) if word in NAMES))
+    return list(dict.fromkeys(word for word in re.findall(r"\w+", typewritten(text)) if word in NAMES))
 
 
 def bounded(score: Score) -> Score:
@@ -113,7 +113,7 @@ def replies(templates: Iterable[str], **slots: str) -> Score:
     patterns = [_pattern(template, named=True) for template in templates]
 
     def score(text: str) -> float:
-        found = (pattern.fullmatch(text.strip()) for pattern in patterns)
+        found = (pattern.fullmatch(typewritten(text).strip()) for pattern in patterns)
         filled = [{slot: plain(words) for slot, words in match.groupdict().items()} for match in found if match]
         return max((_share(given.get(slot) == plain(slots[slot]) for slot in slots) for given in filled), default=0.0)
 
@@ -131,8 +131,8 @@ def _share(truths: Iterable[bool]) -> float:
 
 
 def sentences(text: str) -> list[str]:
-    """Cut a text after its full stops, exclamation and question marks."""
-    return [sentence for sentence in re.split(r"(?<=[.!?])\s+", text.strip()) if sentence]
+    """Cut a text after its full stops, exclamation and question marks; in the signs of a keyboard."""
+    return [sentence for sentence in re.split(r"(?<=[.!?])\s+", typewritten(text).strip()) if sentence]
 
 
 BEATS = [_pattern(beat, named=False) for beats, _ in tales.PLOTS for beat in (*beats, *tales.WEATHER)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -112,8 +113,23 @@ def pass_at_k(successes: int, samples: int, k: int) -> float:
 
 # ---------------------------------------------------------------- verifiers
 
-# a minus between two numbers subtracts, elsewhere it is a sign; commas group digits by three
-_NUMBER = re.compile(r"(?:(?<!\d)-)?\d+(?:,\d{3})*(?:\.\d+)?")
+# each minus, hyphen and short dash; each apostrophe; and what takes no room: soft hyphens, joiners, byte order marks
+_TYPED = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-")
+    | dict.fromkeys("\u2018\u2019\u201b\u02bc\u2032\u00b4`\uff07", "'")
+    | dict.fromkeys("\u00ad\u200b\u2060\ufeff")
+)
+# a minus between two numbers subtracts, elsewhere it is a sign; commas and no-break spaces group digits by three
+_NUMBER = re.compile(r"((?<!\d)-)?\$?(\d+(?:[,\u00a0\u2009\u202f\uff0c]\d{3})*(?:\.\d+)?)")
+
+
+def typewritten(text: str) -> str:
+    """The text in the signs of a keyboard: one minus, one apostrophe, one code point for a letter and its accent.
+
+    >>> typewritten("l\u2019e\u0301te\u0301, \u22123 or \u20133")
+    "l'\xe9t\xe9, -3 or -3"
+    """
+    return unicodedata.normalize("NFC", text.translate(_TYPED))
 
 
 def last_number(text: str) -> Decimal | None:
@@ -122,8 +138,11 @@ def last_number(text: str) -> Decimal | None:
     >>> last_number("17 + 5 = 10 + 12 = 22."), last_number("48-50 is -2"), last_number("$1,200 in all"), last_number("")
     (Decimal('22'), Decimal('-2'), Decimal('1200'), None)
     """
-    numbers = _NUMBER.findall(text)
-    return Decimal(numbers[-1].replace(",", "")) if numbers else None
+    return next(reversed(_numbers(text)), None)
+
+
+def _numbers(text: str) -> list[Decimal]:
+    return [Decimal(sign + re.sub(r"[^\d.]", "", digits)) for sign, digits in _NUMBER.findall(typewritten(text))]
 
 
 def plain(text: str) -> str:
@@ -132,7 +151,7 @@ def plain(text: str) -> str:
     >>> plain(" The owl's nest,  (here)!")
     "the owl's nest here"
     """
-    return " ".join(re.findall(r"\w+(?:['-]\w+)*", text.casefold()))
+    return " ".join(re.findall(r"\w+(?:['-]\w+)*", typewritten(text).casefold()))
 
 
 def ends_on(number: int | Decimal) -> Score:
@@ -142,7 +161,8 @@ def ends_on(number: int | Decimal) -> Score:
 
 def matches(gold: str) -> Score:
     """1 for a text with the words of the gold, in the same order; case and punctuation are free."""
-    return lambda text: float(plain(text) == plain(gold))
+    wanted = plain(gold)
+    return lambda text: float(plain(text) == wanted)
 
 
 def bleu(gold: str) -> Score:
@@ -154,7 +174,8 @@ def bleu(gold: str) -> Score:
     """
     import sacrebleu
 
-    return lambda text: min(1.0, sacrebleu.sentence_bleu(text.strip(), [gold]).score / 100)
+    wanted = [typewritten(gold)]
+    return lambda text: min(1.0, sacrebleu.sentence_bleu(typewritten(text).strip(), wanted).score / 100)
 
 
 def in_place(gold: str) -> Score:
@@ -163,10 +184,10 @@ def in_place(gold: str) -> Score:
     >>> in_place("3 5 9")("3 9 5"), in_place("3 5 9")("3 5 9 9")
     (0.3333333333333333, 0.75)
     """
-    wanted = gold.split()
+    wanted = typewritten(gold).split()
 
     def score(text: str) -> float:
-        words = text.split()
+        words = typewritten(text).split()
         return sum(map(str.__eq__, words, wanted)) / max(len(words), len(wanted))
 
     return score
@@ -178,8 +199,8 @@ def in_place(gold: str) -> Score:
 def read_gsm8k(path: str | Path) -> list[Problem]:
     """Grade-school problems, one JSON object a line with `question` and `answer`, whose end is `#### number`.
 
-    A completion is right if the number after its last `####` is, or its last number where it has no `####`. Responses
-    come without the calculator notes `<<48/2=24>>` of the file.
+    A completion is right if the first number after its last `####`, on the same line, is; where it has no `####`, its
+    last number. Responses come without the calculator notes `<<48/2=24>>` of the file.
 
     Raises: FileNotFoundError; ValueError with the line number for what is not such an object.
     Source: Cobbe et al. 2021.
@@ -192,21 +213,25 @@ def read_gsm8k(path: str | Path) -> list[Problem]:
         question, answer = record.get("question"), record.get("answer")
         if not (isinstance(question, str) and isinstance(answer, str)):
             raise ValueError(f"{path}, line {number}: expected the strings question and answer")
-        steps, marker, end = answer.rpartition("####")
-        if not marker or last_number(end) is None:
-            raise ValueError(
-                f"{path}, line {number}: the answer ends with {answer[-20:]!r}, expected #### and a number"
-            )
-        response = re.sub(r"<<[^>]*>>", "", answer)
-        problems.append(Problem(question, _ends_on_after_hashes(last_number(end)), response))
+        gold = _final_number(answer)
+        if "####" not in answer or gold is None:
+            end = f"the answer ends with {answer[-20:]!r}"
+            raise ValueError(f"{path}, line {number}: {end}, expected #### and a number")
+        problems.append(Problem(question, _ends_finally_on(gold), re.sub(r"<<[^>]*>>", "", answer)))
     return problems
 
 
-def _ends_on_after_hashes(number: Decimal) -> Score:
-    return lambda text: float(last_number(text.rpartition("####")[2]) == number)
+def _final_number(text: str) -> Decimal | None:
+    _, marker, end = text.rpartition("####")
+    # a model that goes on writes its next numbers on lines of their own
+    return next(iter(_numbers(end.partition("\n")[0])), None) if marker else last_number(text)
+
+
+def _ends_finally_on(number: Decimal) -> Score:
+    return lambda text: float(_final_number(text) == number)
 
 
 def gsm8k(train: str | Path, held_out: str | Path, *, max_new_tokens: int = 256) -> Task:
-    """GSM8K from the paths of its two files."""
+    """GSM8K from the paths of its two files. A completion is over where the model puts a question of its own."""
     sides = (tuple(read_gsm8k(path)) for path in (train, held_out))
-    return Task("gsm8k", *sides, max_new_tokens=max_new_tokens, stop=())
+    return Task("gsm8k", *sides, max_new_tokens=max_new_tokens, stop=("Question:", "User:"))

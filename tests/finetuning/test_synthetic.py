@@ -232,6 +232,50 @@ def test_a_killed_process_resumes_to_the_same_file(tmp_path):
     assert path.read_bytes() == (tmp_path / "whole").read_bytes()
 
 
+def test_a_second_run_on_a_file_in_use_is_one_line_and_leaves_it_alone(tmp_path):
+    """Whatever the file is called, and while the first run goes on, which ends as if it had been alone."""
+    path = tmp_path / "a"
+    (tmp_path / "same").symlink_to(path)
+    refused = []
+
+    def interrupted(prompts, seed):
+        for name in ("a", "same", "../" + tmp_path.name + "/a"):
+            before = path.read_bytes()
+            with pytest.raises(ValueError, match=r"^\S* cannot be locked \(.*\): expected a file that no other run"):
+                run(tmp_path / name)
+            assert path.read_bytes() == before
+            refused.append(name)
+        return propose(prompts, seed)
+
+    self_instruct(path, SEEDS, interrupted, answer, count=8, **SMALL)
+    assert len(refused) == 6
+    self_instruct(tmp_path / "b", SEEDS, propose, answer, count=8, **SMALL)
+    assert path.read_bytes() == (tmp_path / "b").read_bytes()
+    assert run(path.with_name("other"), count=4)  # another file is another matter
+
+
+def test_a_killed_run_is_refused_company_while_it_lives_and_leaves_no_lock(tmp_path):
+    path = tmp_path / "killed"
+    code = RUN.format(tests=str(Path(__file__).parent), path=str(path)).replace("time.sleep(0.02)", "sys.stdin.read()")
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    while process.poll() is None and not path.exists():
+        time.sleep(0.005)
+    with pytest.raises(ValueError, match="cannot be locked"):
+        run(path, count=120)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert len(run(path, count=120)) == 120
+
+
+@pytest.mark.parametrize("quote", ["'", "\u2019", "\u02bc", "\u2018"])
+def test_a_refusal_is_one_with_any_apostrophe(tmp_path, quote):
+    refusals = [f"I{quote}m sorry, no.", f"I can{quote}t do that.", f"I don{quote}t know."]
+    proposals = ["list seven rivers", "who is Ada", "what means abacus", "why does rain fall"]
+    answers = scripted(*refusals, "It cant.")
+    items = self_instruct(tmp_path / "a", SEEDS, scripted(*proposals), answers, count=4, **SMALL)
+    assert [item.verdict for item in items] == ["refusal"] * 3 + ["kept"]
+
+
 # A language model as the teacher -------------------------------------------------------------------------------------
 
 

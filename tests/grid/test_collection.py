@@ -208,6 +208,8 @@ def test_inversion_is_counting_the_entries_that_are_not_above():
     [
         ({"episodes": 0}, "episodes=0: expected at least 1"),
         ({"horizon": 0}, "horizon=0: expected at least 1"),
+        ({"episodes": 2.5}, "episodes=2.5: expected a whole number"),
+        ({"horizon": None}, "horizon=None: expected a whole number"),
         (
             {"policy": random_policy(6, 5)},
             "policy returned logits of shape (6, 5) for all states: expected (6, 4), one per action",
@@ -380,6 +382,16 @@ class Shifted(gymnasium.Env):
         return np.int64(self.state), np.float32(action), np.bool_(self.state == 7), False, {}
 
 
+def vector_of(count):
+    return gymnasium.make_vec("FrozenLake-v1", num_envs=count, vectorization_mode="sync")
+
+
+def test_only_an_environment_becomes_an_mdp():
+    for given, name in ((vector_of(1), "SyncVectorEnv"), ("FrozenLake-v1", "str"), (None, "NoneType")):
+        with pytest.raises(ValueError, match=f"^{name} publishes no P with initial_state_distrib: expected"):
+            from_gymnasium(given)
+
+
 def test_spaces_that_do_not_start_at_zero_become_states_and_actions_that_do():
     rollout, final_states = collect_from(Shifted(), random_policy(3, 2), 100, horizon=30, generator=seeded())
     after = follow(rollout, final_states)
@@ -452,6 +464,12 @@ class Wide(Shifted):
         ),
         ([], {}, "environments is empty: expected at least one"),
         (["FrozenLake-v1"], {}, "environments[0] is a str: expected a gymnasium.Env"),
+        ("FrozenLake-v1", {}, "environments[0] is a str: expected a gymnasium.Env"),
+        (None, {}, "environments[0] is a NoneType: expected a gymnasium.Env"),
+        (GridWorld, {}, "environments[0] is a type: expected a gymnasium.Env"),
+        (vector_of(2), {}, "environments[0] is a SyncVectorEnv: expected a gymnasium.Env"),
+        ([Shifted(), vector_of(1)], {}, "environments[1] is a SyncVectorEnv: expected a gymnasium.Env"),
+        ((Shifted(), vector_of(1)), {}, "environments[1] is a SyncVectorEnv: expected a gymnasium.Env"),
         ([Shifted(), GridWorld()], {}, "environments[1] has other spaces than environments[0]: expected the same"),
         (
             Wide(),
@@ -459,6 +477,8 @@ class Wide(Shifted):
             "encode has no attribute states: expected the number of states it can return, as Bins has",
         ),
         (Shifted(), {"horizon": 0}, "horizon=0: expected at least 1"),
+        (Shifted(), {"horizon": 2.0}, "horizon=2.0: expected a whole number"),
+        (Shifted(), {"episodes": "3"}, "episodes='3': expected a whole number"),
         (Shifted(), {"episodes": -2}, "episodes=-2: expected at least 1"),
         (
             Shifted(),

@@ -264,13 +264,30 @@ def test_bad_input_is_one_line(options, message):
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize("action", [-1, 4])
+@pytest.mark.parametrize("action", [-1, 4, 1.5, 1.0, float("nan"), "up", None, [1], np.array([1]), np.array([1, 2])])
 def test_an_unknown_action_is_refused(action):
     world = GridWorld()
     world.reset(seed=0)
     with pytest.raises(ValueError) as error:
         world.step(action)
-    assert str(error.value) == f"action={action}: expected 0 (up), 1 (right), 2 (down) or 3 (left)"
+    assert str(error.value) == f"action={action!r}: expected 0 (up), 1 (right), 2 (down) or 3 (left)"
+
+
+@pytest.mark.parametrize("one", [1, True, np.int64(1), np.uint8(1), np.array(1), torch.tensor(1)])
+@pytest.mark.parametrize("slip", [0.0, 0.9])
+def test_an_action_is_any_whole_number(one, slip):
+    worlds = GridWorld(slip=slip), GridWorld(slip=slip)
+    for world in worlds:
+        world.reset(seed=3)
+    assert [worlds[0].step(one) for _ in range(9)] == [worlds[1].step(1) for _ in range(9)]
+
+
+def test_options_are_refused_where_there_are_none():
+    world = GridWorld()
+    assert world.reset(seed=0, options={}) == world.reset(seed=0, options=None) == (0, {})
+    for made in (world, gymnasium.make(ID)):
+        with pytest.raises(ValueError, match=r"^options=\{'start': 3\}: expected none"):
+            made.reset(seed=0, options={"start": 3})
 
 
 def test_goals_out_of_reach_are_named():

@@ -2,6 +2,7 @@
 
 import random
 import string
+import unicodedata
 
 import pytest
 
@@ -111,6 +112,30 @@ def test_describes_by_hand():
     assert score(" ".join([*true, "The language of Kenya is French."])) == pytest.approx(3 / 4)
     assert score(" ".join(true[1:2] * 3)) == pytest.approx(1 / 3)
     assert verifiers.describes("Uganda")(" ".join(true[:2])) == 0
+
+
+# every verifier that compares texts, and a right text with an apostrophe or an accent in it
+SIGNED = {
+    "answers": (verifiers.answers("Côte d'Ivoire", ["Mali"]), "Côte d'Ivoire"),
+    "approaches": (verifiers.approaches("l'été est long", "the summer"), "l'été est long"),
+    "lists": (verifiers.lists(["d'Artagnan", "Zoé"], 2), "d'Artagnan, Zoé"),
+    "replies": (verifiers.replies(["It's {thing}, isn't it?"], thing="l'été"), "It's l'été, isn't it?"),
+    "describes": (verifiers.describes("Grenada"), "The capital of Grenada is Saint George's."),
+}
+
+
+@pytest.mark.parametrize("name", SIGNED)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_typographic_signs_cost_nothing(name, form):
+    score, text = SIGNED[name]
+    assert score(unicodedata.normalize(form, text.replace("'", "\u2019"))) == score(text) > 0
+    assert score(text.replace("i", "o").replace("é", "e")) < score(text)
+
+
+def test_sentences_and_names_are_read_in_the_signs_of_a_keyboard(monkeypatch):
+    assert verifiers.sentences("I don\u2019t. E\u0301te\u0301!") == ["I don't.", "Été!"]
+    monkeypatch.setattr(verifiers, "NAMES", {"Zoé"})
+    assert verifiers.people("Zoe\u0301 met Zoe.") == ["Zoé"]
 
 
 def test_people_and_sentences():

@@ -125,6 +125,76 @@ def test_gsm8k_reads_questions_and_verifies_final_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("completion", "reward"),
+    [
+        ("9 * 2 = 18\n#### 18\n\nQuestion: Tom has 5 apples", 1),
+        ("#### 7\n\nQuestion: Ann has 18 pens", 0),
+        ("#### 18\nAnn has 5.\n#### 5", 0),  # the last #### counts
+        ("#### 5\nNo.\n#### 18", 1),
+        ("#### $18 for 2 days", 1),
+        ("#### 18\r\nAnn has 5.", 1),
+        ("18\n####", 0),
+        ("18\n#### none", 0),
+        ("####\nAnn has 18 pens", 0),
+        ("so 18", 1),
+    ],
+)
+def test_gsm8k_reads_the_first_number_after_the_last_hashes_on_their_line(tmp_path, completion, reward):
+    path = tmp_path / "problems.jsonl"
+    path.write_text(line(answer="9 * 2 = 18\n#### 18"), encoding="utf-8")
+    assert tasks.read_gsm8k(path)[0].score(completion) == reward
+
+
+def test_gsm8k_stops_where_a_model_asks_a_question_of_its_own(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    path.write_text(line(), encoding="utf-8")
+    task = tasks.gsm8k(path, path)
+    for runs_on in ("#### 5\n\nQuestion: Tom", "#### 5\nUser: Why?"):
+        assert any(string in runs_on for string in task.stop)
+    assert not any(string in task.train[0].response for string in task.stop)
+
+
+# ---------------------------------------------------------------- signs
+
+
+# minus sign, hyphens, figure and en dash, small and full-width hyphen
+@pytest.mark.parametrize("minus", "-\u2212\u2010\u2011\u2012\u2013\ufe63\uff0d")
+def test_a_minus_is_one_however_it_is_written(minus):
+    score = tasks.ends_on(-2)
+    for text in ("It is -2", "It is -2.", "3 - 5 = -2", "-$2"):
+        assert score(text.replace("-", minus)) == 1, text
+    for text in ("48-2", "1990-2", "- 2", "2"):
+        assert score(text.replace("-", minus)) == 0 and tasks.ends_on(2)(text.replace("-", minus)) == 1, text
+    assert tasks.ends_on(18)("The answer\u201418") == 1  # a long dash divides
+
+
+@pytest.mark.parametrize("mark", ",\u00a0\u2009\u202f\uff0c")
+def test_digits_are_grouped_by_commas_and_spaces_that_do_not_break(mark):
+    assert tasks.ends_on(1_234_567)(f"1{mark}234{mark}567 in all") == 1
+    assert tasks.ends_on(7)(f"1{mark} 7") == 1
+
+
+def test_digits_of_other_scripts_are_digits():
+    assert tasks.ends_on(18)("\uff11\uff18") == tasks.ends_on(18)("\u0661\u0668") == 1
+    assert tasks.ends_on(5)("5 m\u00b2") == 1  # a raised two is none
+
+
+# right and left quotes, high-reversed, modifier letter, prime, acute, grave, full-width
+@pytest.mark.parametrize("quote", "'\u2019\u2018\u201b\u02bc\u2032\u00b4`\uff07")
+def test_an_apostrophe_and_an_accent_are_the_same_however_they_are_written(quote):
+    written = f"L{quote}eau du cafe\u0301."
+    for gold in ("l'eau du caf\u00e9", "l\u2019eau du cafe\u0301"):
+        assert tasks.matches(gold)(written) == 1 and tasks.matches(gold)("l'eau du cafe") == 0
+    assert tasks.bleu("L'eau du caf\u00e9.")(written) == 1
+    assert tasks.in_place("l'eau du caf\u00e9.")(written.lower()) == 1
+    assert tasks.matches("l'eau")(f"{quote}l'eau{quote}") == 1  # quotation marks are punctuation
+
+
+def test_what_takes_no_room_does_not_count():
+    assert tasks.matches("co-operate now")("\ufeffco\u2011oper\u00adate\u200b now") == 1
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (line() + "\n{", "line 2: not JSON"),
