@@ -1,7 +1,7 @@
 """Learning from examples.
 
     sft                  supervised finetuning: the one loss with weights 1
-    synthetic            Self-Instruct: a model writes the examples; filters, yields, costs
+    synthetic            Self-Instruct: a model writes the examples; filters, yields
     parameter_efficient  last_k, bitfit, adapters, lora; merge and switch
     wrappers             the layers that these insert
     adapter_files        LoRA adapters in peft's format, both directions

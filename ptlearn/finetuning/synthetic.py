@@ -2,9 +2,9 @@
 
     seed tasks -> new instructions -> filter -> responses -> filter -> conversations
 
-Here: the loop, which resumes after a kill; its filters; how much survives each; what it costs; the seed tasks' file.
+Here: the loop, which resumes after a kill; its filters; how much survives each; the seed tasks' file.
 Deliberately not here: training the student (training.fit_sft) and the tasks of the pocket world (pocket.assistant).
-Order: Item, self_instruct, the prompts, teacher; the filters and Pool; Yields; costs; read_seed_tasks.
+Order: Item, self_instruct, the prompts, teacher; the filters and Pool; Yields; read_seed_tasks.
 Source: Wang et al. 2023, section 3; claims C11, C12.
 """
 
@@ -322,54 +322,6 @@ def yields(items: Iterable[Item]) -> Yields:
     rejected = {verdict: counts[verdict] for verdict in (*OF_INSTRUCTIONS, *OF_RESPONSES)}
     proposed = sum(counts.values())
     return Yields(proposed, proposed - sum(counts[v] for v in OF_INSTRUCTIONS), counts[KEPT], rejected)
-
-
-# ---------------------------------------------------------------- costs
-
-
-def token_cost(tokens: float, price: float) -> float:
-    """Dollars for tokens at a price per million.
-
-    Alpaca's teacher took $20 per million, so 52,000 examples stay under $500 up to 480 tokens each, prompt included:
-
-    >>> token_cost(52_000 * 480, 20.0)
-    499.2
-    """
-    return tokens * price / 1e6
-
-
-def teacher_cost(
-    examples: float, prompt_tokens: float, response_tokens: float, *, prompt_price: float, response_price: float,
-    kept: float = 1.0,
-) -> float:  # fmt: skip
-    """Dollars for `examples` kept, of which each call reads and writes so many tokens; prices per million.
-
-    Args:   kept, the share of calls whose result passes the filters: rejected ones are paid for too.
-    Raises: ValueError if kept is not in (0, 1].
-
-    >>> round(teacher_cost(52_000, 100, 200, prompt_price=20.0, response_price=20.0, kept=0.8), 2)
-    390.0
-    """
-    if not 0 < kept <= 1:
-        raise ValueError(f"kept={kept}: expected a share in (0, 1]")
-    calls = examples / kept
-    return token_cost(calls * prompt_tokens, prompt_price) + token_cost(calls * response_tokens, response_price)
-
-
-def student_cost(examples: float, tokens: float, epochs: float, *, price: float) -> float:
-    """Dollars for finetuning on `examples` of so many tokens, `epochs` times, at a price per million trained tokens."""
-    return token_cost(examples * tokens * epochs, price)
-
-
-def price_per_million(hourly: float, tokens_per_second: float) -> float:
-    """What a million tokens cost on rented hardware: dollars per hour, over tokens per hour.
-
-    >>> price_per_million(3.6, 1000.0)
-    1.0
-    """
-    if tokens_per_second <= 0:
-        raise ValueError(f"tokens_per_second={tokens_per_second}: expected more than 0")
-    return hourly / 3600 / tokens_per_second * 1e6
 
 
 # ---------------------------------------------------------------- files

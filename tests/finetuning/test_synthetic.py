@@ -16,14 +16,10 @@ from ptlearn.finetuning import synthetic
 from ptlearn.finetuning.synthetic import (
     Pool,
     conversations,
-    price_per_million,
     read_items,
     read_seed_tasks,
     self_instruct,
-    student_cost,
     teacher,
-    teacher_cost,
-    token_cost,
     yields,
 )
 from ptlearn.lm.chat import read_conversations
@@ -341,20 +337,6 @@ def test_a_teacher_must_return_a_text_for_each_prompt(tmp_path):
 
 
 # Costs ---------------------------------------------------------------------------------------------------------------
-
-
-def test_costs_are_tokens_times_prices():
-    assert token_cost(3_000_000, 2.5) == 7.5
-    # 100 examples of half the calls: 200 calls of 10 + 20 tokens
-    assert teacher_cost(100, 10, 20, prompt_price=1e6, response_price=2e6, kept=0.5) == 200 * (10 + 40)
-    assert student_cost(52_000, 100, 3, price=4.0) == pytest.approx(62.4, rel=1e-12)
-    # 24 hours at $4 are $96, whatever the speed: the price of a million tokens times the millions made in that time
-    for speed in (10.0, 5000.0):
-        assert token_cost(24 * 3600 * speed, price_per_million(4.0, speed)) == pytest.approx(96.0, rel=1e-12)
-    with pytest.raises(ValueError, match=r"kept=0: expected a share in \(0, 1\]"):
-        teacher_cost(1, 1, 1, prompt_price=1, response_price=1, kept=0)
-    with pytest.raises(ValueError, match="tokens_per_second=0: expected more than 0"):
-        price_per_million(1.0, 0)
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
