@@ -26,6 +26,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ptlearn.rollout import check_counts
+
 
 @dataclass
 class Run:
@@ -50,8 +52,7 @@ class Run:
     every: int = 100
 
     def __post_init__(self):
-        if self.every < 1:
-            raise ValueError(f"checkpoint_every={self.every}: expected at least 1")
+        check_counts(checkpoint_every=self.every)
         if self.path is not None:
             self.path, self._identity = Path(self.path), self._identify()
 

@@ -1,7 +1,7 @@
 """One gradient step: in pieces that fit into memory, clipped, refused where it is not finite; and scores without one.
 
 Deliberately not here: the loss and its weights (policy_gradient), the loops (finetuning.sft, rl.training).
-Order: gradient_step; update, micro_batches; score_actions; check_counts.
+Order: gradient_step; update, micro_batches; score_actions.
 """
 
 import math
@@ -98,10 +98,3 @@ def score_actions(policy: nn.Module, rollout: Rollout, micro_batch: int | None =
         choices = torch.zeros_like(logprobs).masked_scatter(piece.mask, entropies(logits).to(logprobs.dtype))
         scores[:, rows, : piece.mask.shape[1]] = torch.stack((logprobs, choices)).to(scores)
     return tuple(scores[:, which])
-
-
-def check_counts(**counts: int | None) -> None:
-    """Raise ValueError naming the first count below 1; None is one that was not given."""
-    for name, given in counts.items():
-        if given is not None and given < 1:
-            raise ValueError(f"{name}={given}: expected at least 1")

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ptlearn.rollout import upcast
+from ptlearn.rollout import check_counts, upcast
 
 
 def policy_gradient_loss(
@@ -138,8 +138,7 @@ def n_step_advantage(
     >>> n_step_advantage(r, v, m, torch.zeros(1), n=2)
     tensor([[2., 2., 1.]])
     """
-    if n < 1:
-        raise ValueError(f"n={n}: expected at least 1")
+    check_counts(n=n)
     acted = mask.sum(1)
     residuals = advantage(rewards, values, mask, bootstrap, gamma=gamma, lam=0.0)
     # residuals of the k-th action of each row, side by side, so that holes in the mask do not count as steps

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -92,6 +93,17 @@ def pad_and_stack(
     for row, target in zip(rows, padded, strict=True):
         target[: len(row)] = row
     return padded, (torch.arange(length) < lengths[:, None]).to(padded.device)
+
+
+def check_counts(*, none: bool = False, **counts: int | None) -> None:
+    """Raise ValueError naming the first that counts nothing: below 1, or not whole. None may pass if `none` says so."""
+    for name, given in counts.items():
+        if none and given is None:
+            continue
+        if not isinstance(given, Integral):
+            raise ValueError(f"{name}={given!r:.60}: expected a whole number")
+        if given < 1:
+            raise ValueError(f"{name}={given}: expected at least 1")
 
 
 def check_sampling(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> None:

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ptlearn.finetuning.parameter_efficient import trainable_parameters
 from ptlearn.finetuning.wrappers import causal_lm
 from ptlearn.lm.models import build_model
+from ptlearn.rollout import check_counts
 
 Method = Callable[[nn.Module], nn.Module]
 
@@ -74,9 +75,7 @@ def memory_budget(
     Raises: ValueError if batch or length is below 1.
     Source: claim C16.
     """
-    for name, given in (("batch", batch), ("length", length)):
-        if given < 1:
-            raise ValueError(f"{name}={given}: expected at least 1")
+    check_counts(batch=batch, length=length)
     model = _empty(model_or_config, method, dtype)
     trained = trainable_parameters(model)
     for parameter in trained:

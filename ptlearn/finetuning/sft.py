@@ -22,9 +22,9 @@ from ptlearn.checkpoints import Run
 from ptlearn.finetuning.parameter_efficient import trainable_parameters
 from ptlearn.lm.chat import Example, as_packed_rollout, as_rollout, batches_by_length, pack, response_logprobs
 from ptlearn.lm.text import evaluation
-from ptlearn.optimization import check_counts, gradient_step
+from ptlearn.optimization import gradient_step
 from ptlearn.policy_gradient import policy_gradient_loss
-from ptlearn.rollout import Rollout
+from ptlearn.rollout import Rollout, check_counts
 
 
 @dataclass
@@ -77,7 +77,8 @@ def fit_sft(
     """
     _check_examples(lm, "examples", examples)
     _check_examples(lm, "held_out", held_out, at_least=0)
-    check_counts(epochs=epochs, batch=batch, micro_batch=micro_batch, evaluate_every=evaluate_every, patience=patience)
+    check_counts(epochs=epochs, batch=batch)
+    check_counts(none=True, micro_batch=micro_batch, evaluate_every=evaluate_every, patience=patience)
     plan, parameters = _plan(examples, epochs, batch, seed), _parameters(lm)
     period = evaluate_every or -(-len(plan) // epochs)
     best = nn.ParameterList([] if patience is None else [p.detach().clone() for p in parameters])

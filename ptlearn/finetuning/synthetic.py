@@ -29,6 +29,7 @@ from rouge_score.tokenizers import DefaultTokenizer
 from ptlearn.lm.chat import read_json_lines
 from ptlearn.lm.prompting import few_shot_prompt
 from ptlearn.lm.text import completions, encode, sample_text
+from ptlearn.rollout import check_counts
 
 Pair = tuple[str, str]  # an instruction and its response
 Generate = Callable[[list[str], int], list[str | None]]  # prompts, seed -> texts; None: broken off
@@ -436,9 +437,7 @@ def _check(
     seeds: Sequence[Pair], count: int, batch: int, shown: int, demonstrations: int, rouge_below: float,
     words: tuple[int, int], response_words: tuple[int, int],
 ) -> None:  # fmt: skip
-    for name, value in (("count", count), ("batch", batch), ("shown", shown)):
-        if value < 1:
-            raise ValueError(f"{name}={value}: expected at least 1")
+    check_counts(count=count, batch=batch, shown=shown)
     if demonstrations < 0:
         raise ValueError(f"demonstrations={demonstrations}: expected at least 0")
     if len(seeds) < max(shown, demonstrations):

@@ -23,8 +23,8 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ptlearn.grid.mdp import MDP, Policy, at_least_one, probabilities
-from ptlearn.rollout import Rollout
+from ptlearn.grid.mdp import MDP, Policy, probabilities
+from ptlearn.rollout import Rollout, check_counts
 
 _STRETCH = 16  # steps between two looks at which episodes have ended
 
@@ -48,7 +48,7 @@ def collect(
     (tensor([[0., 1.],
             [1., 0.]]), tensor([2]), tensor(True))
     """
-    at_least_one(episodes=episodes, horizon=horizon)
+    check_counts(episodes=episodes, horizon=horizon)
     pi, logprobs = _policy_table(policy, mdp.states, mdp.actions)
     # where each action can lead: (S, A, K), K the most that any action has
     chances, successors = mdp.P.topk(int((mdp.P > 0).sum(-1).max()))
@@ -273,7 +273,8 @@ def collect_from(
     Raises:  ValueError if one is no `gymnasium.Env` (a vector environment is none), its actions are not Discrete, the
              observations are not and encode is missing, the logits do not fit, or episodes or horizon is below 1.
     """
-    at_least_one(episodes=episodes, horizon=1 if horizon is None else horizon)
+    check_counts(episodes=episodes)
+    check_counts(none=True, horizon=horizon)
     environments = environments if isinstance(environments, Sequence) else [environments]
     _check_spaces(environments, encode)
     observed, taken = environments[0].observation_space, environments[0].action_space

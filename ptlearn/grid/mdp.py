@@ -10,12 +10,11 @@ Everything is float64. Probabilities pi (S, A) may carry a gradient, which passe
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import Tensor
 
-from ptlearn.rollout import Rollout
+from ptlearn.rollout import Rollout, check_counts
 
 Policy = Callable[[Tensor], Tensor]
 
@@ -122,7 +121,7 @@ def horizon_values(mdp: MDP, pi: Tensor, horizon: int) -> Tensor:
     Returns: (horizon + 1, S); the last row is 0.
     Raises:  ValueError if horizon is below 1.
     """
-    at_least_one(horizon=horizon)
+    check_counts(horizon=horizon)
     transitions, rewards = _under(mdp, pi)
     values = [torch.zeros(mdp.states, dtype=torch.float64)]
     for _ in range(horizon):
@@ -247,7 +246,7 @@ def enumerate_trajectories(mdp: MDP, policy: Policy, horizon: int, *, limit: int
     Returns: (Rollout of N episodes, final states (N,) int, probabilities (N,) float64 that sum to 1).
     Raises:  ValueError if there are more than `limit`, or if horizon is below 1.
     """
-    at_least_one(horizon=horizon)
+    check_counts(horizon=horizon)
     with torch.no_grad():
         pi = probabilities(mdp, policy)
     step = (pi[:, :, None] * mdp.P).where(~mdp.terminal[:, None, None], torch.zeros(()).double())  # (S, A, S)
@@ -287,15 +286,6 @@ def _as_rollout(mdp: MDP, pi: Tensor, paths: list) -> tuple[Rollout, Tensor, Ten
 
 
 # ---------------------------------------------------------------- inside
-
-
-def at_least_one(**numbers: int) -> None:
-    """Raise ValueError with the name of a number that does not count anything: below 1, or not whole."""
-    for name, number in numbers.items():
-        if not isinstance(number, Integral):
-            raise ValueError(f"{name}={number!r:.60}: expected a whole number")
-        if number < 1:
-            raise ValueError(f"{name}={number}: expected at least 1")
 
 
 def _under(mdp: MDP, pi: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from ptlearn.optimization import check_counts, gradient_step, score_actions
+from ptlearn.optimization import gradient_step, score_actions
 from ptlearn.policy_gradient import policy_gradient_loss, prompt_groups
 from ptlearn.rl.policies import hidden_states, scalar_head
 from ptlearn.rl.text_collection import pay
 from ptlearn.rl.training import Collect, ask_reference, check_reference
-from ptlearn.rollout import Rollout, action_logprobs, distinct_rows, take_rows
+from ptlearn.rollout import Rollout, action_logprobs, check_counts, distinct_rows, take_rows
 
 _ROWS = 256  # completions that are scored at a time
 
@@ -310,8 +310,7 @@ def best_of_n(probabilities: Tensor, rewards: Tensor, n: int) -> Tensor:
     >>> best_of_n(torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.0, 1.0, 1.0]), n=2)
     tensor([0.2500, 0.3750, 0.3750])
     """
-    if n < 1:
-        raise ValueError(f"n={n}: expected at least 1")
+    check_counts(n=n)
     if probabilities.shape != rewards.shape or not abs(float(probabilities.sum()) - 1) < 1e-4:
         raise ValueError(f"probabilities have shape {tuple(probabilities.shape)} and sum to "
                          f"{float(probabilities.sum()):.4f}: expected {tuple(rewards.shape)} and 1")  # fmt: skip

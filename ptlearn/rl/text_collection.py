@@ -19,7 +19,7 @@ from torch import Tensor
 from ptlearn.lm.text import completions, sample_text
 from ptlearn.policy_gradient import prompt_groups
 from ptlearn.rl.tasks import Problem, Task, prompt_texts, score
-from ptlearn.rollout import Rollout
+from ptlearn.rollout import Rollout, check_counts
 
 _ROWS = 512  # completions that are sampled at a time in an evaluation
 _WINDOW = 20  # collections that are looked back on
@@ -69,9 +69,7 @@ def collect_text(
     Returns: (Rollout of prompts * group rows, the token of each one's last step, (B,) int).
     Raises:  ValueError if prompts or group is below 1, if the task has fewer problems, or as `attempt`.
     """
-    for name, given in (("prompts", prompts), ("group", group)):
-        if given < 1:
-            raise ValueError(f"{name}={given}: expected at least 1")
+    check_counts(prompts=prompts, group=group)
     if prompts > len(task.train):
         raise ValueError(f"prompts={prompts}: expected at most {len(task.train)}, the training problems of task "
                          f"{task.name!r}")  # fmt: skip

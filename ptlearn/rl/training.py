@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from ptlearn.checkpoints import Run
 from ptlearn.finetuning.parameter_efficient import adapter_off
-from ptlearn.optimization import check_counts, gradient_step, score_actions, update
+from ptlearn.optimization import gradient_step, score_actions, update
 from ptlearn.policy_gradient import advantage, effective_sample_size, episode_returns, kl_estimates
-from ptlearn.rollout import Rollout, behavior_tolerance, check_logprobs
+from ptlearn.rollout import Rollout, behavior_tolerance, check_counts, check_logprobs
 
 Collect = Callable[[nn.Module, torch.Generator], tuple[Rollout, Tensor]]
 Weigh = Callable[[Rollout, Tensor, Tensor, Tensor], Tensor]
@@ -86,7 +86,8 @@ def train_policy(
             checkpoint is of another run (other parameters, models or settings; more updates are the same run).
     """
     check_reference(policy, reference, beta)
-    check_counts(epochs=epochs, micro_batch=micro_batch, evaluate_every=evaluate_every)
+    check_counts(epochs=epochs, evaluate_every=evaluate_every)
+    check_counts(none=True, micro_batch=micro_batch)
     modules, rates = {"policy": policy}, {"policy": lr, "critic": critic_lr}
     if critic is not None:
         modules["critic"] = critic
