@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ptlearn.lm.text import _record, encode
+from ptlearn.lm.text import encode, record
 from ptlearn.policy_gradient import episode_returns, prompt_groups, reward_to_go
 from ptlearn.rollout import Rollout, action_logprobs
 
@@ -42,10 +42,10 @@ def enumerate_texts(lm, prompts: Sequence[str], *, max_new_tokens: int, limit: i
     texts = ended + going
     starts = [start for start in encode(lm, prompts) for _ in texts]
     silent = [torch.zeros(len(ids)) for ids in texts] * len(prompts)
-    record = _record(lm, starts, texts * len(prompts), silent, [True] * len(starts))
+    rollout = record(lm, starts, texts * len(prompts), silent, [True] * len(starts))
     with torch.no_grad():
-        logprobs = action_logprobs(lm, record)
-    rollout = replace(record, logprobs=logprobs, rewards=record.rewards.to(logprobs.dtype))
+        logprobs = action_logprobs(lm, rollout)
+    rollout = replace(rollout, logprobs=logprobs, rewards=rollout.rewards.to(logprobs.dtype))
     return rollout, logprobs.sum(1).exp() / len(prompts)
 
 
