@@ -151,7 +151,7 @@ def build_model(config, *, dtype: torch.dtype = torch.float32) -> nn.Module:
     import transformers
 
     named = getattr(transformers, config.architectures[0], None) if config.architectures else None
-    with _quiet():
+    with quiet():
         if named is not None:
             return named._from_config(config, dtype=dtype)
         return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -221,7 +221,7 @@ def _load_folder(folder: Path, dtype: torch.dtype, tokenizer) -> LanguageModel:
     _verify_checksums(folder)
     _verify_safetensors(folder)
     try:
-        with _quiet():
+        with quiet():
             return _load(str(folder), dtype, tokenizer, local_files_only=True)
     except OSError as error:
         raise ValueError(f"cannot load {str(folder)!r}: {_first_line(error)}") from error
@@ -305,7 +305,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what `transformers` writes to stderr: a progress bar for an instant, and a table of our own errors."""
     from transformers.utils import logging
 
