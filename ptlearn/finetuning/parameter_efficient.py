@@ -31,12 +31,8 @@ from ptlearn.finetuning.wrappers import (
     zeros,
 )
 
-# where a block adds attention and MLP to its residual stream, in Llama, Qwen, GPT-2, -Neo, -J and -NeoX, Falcon, Phi,
-# OPT and BERT layouts
-_SUBLAYERS = (
-    r"(self_attn|attn|self_attention|attention)\.(o_proj|c_proj|out_proj|dense)"
-    r"|mlp\.(down_proj|c_proj|fc_out|dense_4h_to_h)|fc2|output\.dense"
-)
+# where a block adds attention and MLP to its residual stream, in Llama, Qwen, Phi, OPT, BERT layouts and all of GPT's
+_SUBLAYERS = r".*(attn|attention)\.(o_proj|c_proj|out_proj|dense)|mlp\.(down_proj|c_proj|fc_out|dense_4h_to_h)|fc2|output\.dense"
 
 
 # ---------------------------------------------------------------- what is trained
