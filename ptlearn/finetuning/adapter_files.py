@@ -85,9 +85,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, *, name: str = "de
     layers = dict.fromkeys(key.removeprefix(_PREFIX).removesuffix(_ENDS[0]).removesuffix(_ENDS[1]) for key in tensors)
     wanted = {_PREFIX + layer + end for layer in layers for end in _ENDS}
     if odd := sorted(wanted ^ set(tensors)):
-        raise ValueError(
-            f"{folder}: {odd[0]!r} is one half of a pair: expected '{_PREFIX}<layer>' with {listed(_ENDS)}"
-        )
+        raise ValueError(f"{folder}: {odd[0]!r} is one half of a pair: expected {listed(_ENDS)} of each layer")
     factors = {}
     for layer in layers:
         A, B = (tensors[_PREFIX + layer + end] for end in _ENDS)
@@ -142,18 +140,13 @@ def _config(model: nn.Module, factors: dict[str, Factors]) -> dict:
     ends = sorted({layer.rpartition(".")[2] for layer in factors})
     whole = set(matching_layers(model, ends)) == set(factors)
     return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM" if hasattr(bare, "lm_head") else None,
+        "peft_type": "LORA", "task_type": "CAUSAL_LM" if hasattr(bare, "lm_head") else None,
         "base_model_name_or_path": model.name if isinstance(model, LanguageModel) else bare.config.name_or_path or None,
-        "r": len(first.A),
+        "r": len(first.A), "bias": "none", "lora_dropout": 0.0, "inference_mode": True, "init_lora_weights": True,
         "lora_alpha": int(first.alpha) if float(first.alpha).is_integer() else first.alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
         "target_modules": ends if whole else sorted(factors),
         "fan_in_fan_out": any(is_transposed(base) for base in layers.values()),
-        "inference_mode": True,
-        "init_lora_weights": True,
-    }
+    }  # fmt: skip
 
 
 def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
@@ -197,8 +190,6 @@ def _checked_weight(model: nn.Module, folder, layer: str, A: Tensor, B: Tensor) 
         raise ValueError(f"adapter in {str(folder)!r} is for another base: the model has no linear layer {layer!r}")
     given, expected = (B.shape[0], A.shape[1]), layer_shape(present[layer])
     if given != expected or len(A) != B.shape[1]:
-        shapes = f"A {tuple(A.shape)}, B {tuple(B.shape)}"
-        raise ValueError(
-            f"adapter in {str(folder)!r} is for another base: {layer!r} has {shapes} for a weight {tuple(expected)}"
-        )
+        shapes = f"A {tuple(A.shape)}, B {tuple(B.shape)} for a weight {tuple(expected)}"
+        raise ValueError(f"adapter in {str(folder)!r} is for another base: {layer!r} has {shapes}")
     return linear_layer(present[layer]).weight

@@ -13,7 +13,8 @@ import codecs
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,11 +47,8 @@ def render(lm, conversation: Conversation) -> Example:
             user, or has a control token in its text, if the tokenizer has no chat template or that refuses the
             conversation, or if the template ends a response without one of the model's end tokens.
     """
-    _check_conversation(conversation)
-    _check_text(lm, conversation)
-    tokens: list[int] = []
-    mask: list[bool] = []
-    written = ""
+    _check_conversation(conversation, lm.control_tokens)
+    tokens, mask, written = [], [], ""
     for index, message in enumerate(conversation):
         if message["role"] != "assistant":
             continue
@@ -101,8 +99,7 @@ def chat_prompt(lm, conversation: Conversation | str) -> str:
     'User: What is the capital of Kenya?\\nAssistant:'
     """
     messages = [{"role": "user", "content": conversation}] if isinstance(conversation, str) else conversation
-    _check_messages(messages)
-    _check_text(lm, messages)
+    _check_messages(messages, lm.control_tokens)
     if messages[-1]["role"] == "assistant":
         raise ValueError("the conversation ends with the assistant: expected a message to respond to at the end")
     text = _apply(lm, messages, add_generation_prompt=True)
@@ -139,15 +136,13 @@ def _until_end(lm, text: str) -> str:
     ends = [token for token in map(lm.tokenizer.convert_ids_to_tokens, lm.end_tokens) if token in text]
     if not ends:
         known = ", ".join(map(repr, lm.tokenizer.convert_ids_to_tokens(list(lm.end_tokens))))
-        raise ValueError(
-            f"the chat template of {lm.name!r} ends a response with {text[-12:]!r}: expected an end token, {known}, "
-            "or one more in lm.model.generation_config.eos_token_id"
-        )
+        raise ValueError(f"the chat template of {lm.name!r} ends a response with {text[-12:]!r}: expected an end "
+                         f"token, {known}, or one more in lm.model.generation_config.eos_token_id")  # fmt: skip
     return text[: max(text.rindex(token) + len(token) for token in ends)]
 
 
-def _check_conversation(conversation: Conversation) -> None:
-    _check_messages(conversation)
+def _check_conversation(conversation: Conversation, controls: Iterable[str] = ()) -> None:
+    _check_messages(conversation, controls)
     if conversation[0]["role"] == "assistant":
         raise ValueError("the conversation begins with the assistant: expected a message to respond to before it")
     if conversation[-1]["role"] != "assistant":
@@ -157,15 +152,8 @@ def _check_conversation(conversation: Conversation) -> None:
             raise ValueError(f"message {index} is an empty response: expected text")
 
 
-def _check_text(lm, messages: Conversation) -> None:
-    """Text that a tokenizer would read as the end of a turn must not come from inside of one."""
-    special = lm.control_tokens
-    for index, message in enumerate(messages):
-        if found := [token for token in special if token in message["content"]]:
-            raise ValueError(f"message {index} contains {found[0]!r}: expected text without special tokens")
-
-
-def _check_messages(messages: Conversation) -> None:
+def _check_messages(messages: Conversation, controls: Iterable[str] = ()) -> None:
+    """What a tokenizer would read as the end of a turn, one of `controls`, must not come from inside of one."""
     if not messages:
         raise ValueError("the conversation has no message: expected at least one")
     for index, message in enumerate(messages):
@@ -176,6 +164,8 @@ def _check_messages(messages: Conversation) -> None:
         if not isinstance(message["content"], str):
             raise ValueError(f"message {index} has content {message['content']!r:.40}: expected a string")
         check_utf8(f"message {index}", message["content"])
+        if found := [token for token in controls if token in message["content"]]:
+            raise ValueError(f"message {index} contains {found[0]!r}: expected text without special tokens")
 
 
 # ---------------------------------------------------------------- batches
@@ -207,8 +197,7 @@ def pack(examples: Sequence[Example], length: int) -> list[list[int]]:
     >>> pack([Example([0] * n, [True] * n) for n in (3, 5, 2)], length=6)
     [[1], [0, 2]]
     """
-    rows: list[list[int]] = []
-    room: list[int] = []
+    rows, room = [], []
     for index in sorted(range(len(examples)), key=lambda i: -len(examples[i].tokens)):
         size = len(examples[index].tokens)
         if size > length:
@@ -228,12 +217,10 @@ def as_packed_rollout(rows: Sequence[Sequence[Example]], *, padding: int = 0) ->
     Segments count from 0 in each row; padding has -1. The step from the last token of an example to the first of the
     next is in nobody's mask.
     """
-    joined = [
-        Example([t for e in row for t in e.tokens], [m and i > 0 for e in row for i, m in enumerate(e.mask)])
-        for row in rows
-    ]
+    tokens = [[t for e in row for t in e.tokens] for row in rows]
+    masks = [[m and i > 0 for e in row for i, m in enumerate(e.mask)] for row in rows]
     numbers = [[number for number, e in enumerate(row) for _ in e.tokens] for row in rows]
-    return as_rollout(joined, padding=padding), pad_and_stack(numbers, value=-1)[0][:, :-1]
+    return as_rollout(list(map(Example, tokens, masks)), padding=padding), pad_and_stack(numbers, value=-1)[0][:, :-1]
 
 
 def batches_by_length(lengths: Sequence[int], size: int, generator: random.Random, window: int = 16) -> list[list[int]]:
@@ -333,8 +320,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
             number, column = first + line.count(b"\n", 0, error.start), error.start - line.rfind(b"\n", 0, error.start)
             raise ValueError(f"{path}, line {number}: byte {column - 1} is not UTF-8") from error
         except json.JSONDecodeError as error:
-            number = first + error.lineno - 1
-            raise ValueError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from error
+            where = f"{path}, line {first + error.lineno - 1}"
+            raise ValueError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
         for number, record in records:
             if not isinstance(record, dict):
                 raise ValueError(f"{path}, line {number}: a {type(record).__name__}, expected a JSON object")
@@ -343,14 +330,12 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
 
 def _items(array: str) -> list[tuple[int, object]]:
     """(number of the line it begins in, item) for all of a JSON array."""
-    found, read, end = [], json.JSONDecoder().raw_decode, array.index("[") + 1
-    number = 1 + array.count("\n", 0, end)
+    breaks = [match.start() for match in re.finditer("\n", array)]
+    found, end = [], array.index("[") + 1
     for item in json.loads(array):  # all of it first: strict about what stands between the items
         begin = re.compile(r"[\s,]*").match(array, end).end()
-        number += array.count("\n", end, begin)
-        found.append((number, item))
-        end = read(array, begin)[1]
-        number += array.count("\n", begin, end)
+        found.append((bisect(breaks, begin) + 1, item))
+        end = json.JSONDecoder().raw_decode(array, begin)[1]
     return found
 
 

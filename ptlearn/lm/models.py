@@ -42,8 +42,8 @@ class LanguageModel(nn.Module):
         self.model, self.tokenizer, self.name = model, tokenizer, name
         context, rows = getattr(model.config, "max_position_embeddings", None), len(model.get_input_embeddings().weight)
         if not context:
-            kind = type(model).__name__
-            raise ValueError(f"{name!r} is a {kind} without max_position_embeddings: expected a model with a context")
+            raise ValueError(f"{name!r} is a {type(model).__name__} without max_position_embeddings: expected a model "
+                             "with a longest text")  # fmt: skip
         if len(tokenizer) > rows:
             raise ValueError(f"the tokenizer of {name!r} has {len(tokenizer)} tokens, the embedding {rows} rows: "
                              "expected as many, as after model.resize_token_embeddings")  # fmt: skip
@@ -113,15 +113,12 @@ class LanguageModel(nn.Module):
 
 
 def load_lm(
-    name: str | os.PathLike = "pocket-m",
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: str | torch.device | None = None,
+    name: str | os.PathLike = "pocket-m", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> LanguageModel:
     """Load a language model by name, in evaluation mode.
 
     Args:    name, a pocket LM ("pocket-s", "pocket-m", "pocket-l"), a local folder with config.json, *.safetensors
-             and a tokenizer, or a hub id ("Qwen/Qwen2.5-0.5B"); dtype of the weights in memory; device, CPU if None.
+             and a tokenizer, or a hub id ("Qwen/Qwen2.5-0.5B"); dtype of the weights in memory; device.
     Returns: LanguageModel. It keeps its dropout off until you call `.train()`.
     Raises:  ValueError for an unknown name and for weights that are damaged or do not fit their configuration;
              FileNotFoundError for missing files and for a hub that cannot be reached.
@@ -134,13 +131,11 @@ def load_lm(
     elif name.count("/") == 1 and name[0] not in "./~":
         lm = _load_from_hub(name, dtype)
     elif "/" in name or "\\" in name:
-        raise FileNotFoundError(
-            f"no folder {name!r}: expected a folder with config.json, *.safetensors and a tokenizer"
-        )
+        raise FileNotFoundError(f"no folder {name!r}: expected one with config.json, *.safetensors and a tokenizer")
     else:
         raise ValueError(f"unknown model {name!r}: expected {_what_exists()}, a local folder, or a hub id owner/name")
     lm.name = name
-    return lm.to(device or "cpu")
+    return lm.to(device)
 
 
 def build_model(config, *, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -232,9 +227,8 @@ def _load(source: str, dtype: torch.dtype, tokenizer, **options) -> LanguageMode
 
     options["trust_remote_code"] = False
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-        )
+        read = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+        model, report = AutoModelForCausalLM.from_pretrained(source, **read, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options) if tokenizer is None else tokenizer
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(f"cannot load {source!r}: {_first_line(error)}") from error
@@ -267,10 +261,8 @@ def _hub_is_reachable() -> bool:
         return False
     try:
         urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=5).close()
-    except urllib.error.HTTPError:
-        return True  # it answered
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, urllib.error.HTTPError)  # it answered
     return True
 
 

@@ -20,9 +20,10 @@ class ChoiceScores(NamedTuple):
     lengths: torch.Tensor  # (B, C) in tokens
 
 
-def few_shot_prompt(
-    demonstrations: Sequence[tuple[str, str]], query: str, *, template="{input} = {output}", separator="\n"
-) -> str:
+Pairs = Sequence[tuple[str, str]]  # inputs and outputs
+
+
+def few_shot_prompt(demonstrations: Pairs, query: str, *, template="{input} = {output}", separator="\n") -> str:
     """Write demonstrations by the template, then the query up to where its output would start.
 
     Raises: ValueError when the template lacks {input}, or {output} as its last field.
@@ -39,15 +40,13 @@ def few_shot_prompt(
     return separator.join([*shown, stem.replace("{input}", query).rstrip(" ")])
 
 
-def sample_demonstrations(
-    pool: Sequence[tuple[str, str]], k: int, rng: random.Random, *, exclude: str | Iterable[str] | None = None
-) -> list[tuple[str, str]]:
+def sample_demonstrations(pool: Pairs, k: int, rng: random.Random, *, exclude: str | Iterable[str] = ()) -> Pairs:
     """Draw k demonstrations without replacement, in random order, leaving out the inputs named in `exclude`.
 
     >>> sample_demonstrations([("a", "b"), ("c", "d")], 1, random.Random(0), exclude="a")
     [('c', 'd')]
     """
-    excluded = {exclude} if isinstance(exclude, str) else set(exclude or ())
+    excluded = {exclude} if isinstance(exclude, str) else set(exclude)
     remaining = [pair for pair in pool if pair[0] not in excluded]
     if not 0 <= k <= len(remaining):
         raise ValueError(f"k={k} demonstrations cannot be drawn from the {len(remaining)} in the pool")

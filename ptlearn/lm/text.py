@@ -43,16 +43,9 @@ def encode(lm, texts: Sequence[str], *, bos: bool = True) -> list[list[int]]:
 
 
 def sample_text(
-    lm,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int = 32,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    stop: str | Sequence[str] = (),
-    seed: int = 0,
-) -> Rollout:
+    lm, prompts: Sequence[str], *, max_new_tokens: int = 32, temperature: float = 1.0, top_k: int | None = None,
+    top_p: float | None = None, stop: str | Sequence[str] = (), seed: int = 0,
+) -> Rollout:  # fmt: skip
     """Sample one continuation per prompt and write down what was drawn and how likely it was.
 
     Args:    prompts, B strings, one row each (repeat a prompt to sample it several times: what such rows
@@ -111,9 +104,8 @@ def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str 
 def completions(lm, rollout: Rollout, stop: str | Sequence[str] = ()) -> list[str]:
     """The text of each row's sampled tokens, before the first stop string and without the end token."""
     stop = _check_stop(lm, stop)
-    return [
-        _text(lm, actions[mask].tolist(), stop) for actions, mask in zip(rollout.actions, rollout.mask, strict=True)
-    ]
+    rows = zip(rollout.actions, rollout.mask, strict=True)
+    return [_text(lm, actions[mask].tolist(), stop) for actions, mask in rows]
 
 
 def invert_cdf(logprobs: Tensor, uniforms: Tensor) -> Tensor:
@@ -237,10 +229,11 @@ def _stop_detector(lm, stop: Sequence[str]) -> Callable[[Tensor], Tensor]:
     return detect
 
 
-def record(
-    lm, prompts: list[list[int]], sampled: list[list[int]], logprobs: list[Tensor], ended: list[bool]
-) -> Rollout:
-    """Lay prompts and samples, lists of ids, out as one Rollout: the action at t is the token at t + 1."""
+def record(lm, prompts: list[list[int]], sampled: list[list[int]], logprobs: list[Tensor], ended) -> Rollout:
+    """Lay prompts and samples out as one Rollout: the action at t is the token at t + 1.
+
+    Args: prompts and sampled, B lists of ids; logprobs, B tensors, one number per sampled id; ended, B booleans.
+    """
     padding = lm.tokenizer.pad_token_id or 0
     tokens, _ = pad_and_stack([prompt + ids for prompt, ids in zip(prompts, sampled, strict=True)], value=padding)
     first = torch.tensor([len(prompt) - 1 for prompt in prompts])[:, None]
@@ -275,10 +268,8 @@ def _encode_prompts(lm, prompts: Sequence[str], max_new_tokens: int) -> list[lis
         if not ids:
             raise ValueError(f"prompts[{index}] is empty: this tokenizer has no beginning-of-text token to start from")
         if len(ids) + max_new_tokens > lm.context:
-            raise ValueError(
-                f"prompts[{index}] has {len(ids)} tokens, with max_new_tokens={max_new_tokens} more than the "
-                f"context: expected at most {lm.context} together"
-            )
+            raise ValueError(f"prompts[{index}] has {len(ids)} tokens, with max_new_tokens={max_new_tokens} more than "
+                             f"the context: expected at most {lm.context} together")  # fmt: skip
     return tokens
 
 
@@ -296,8 +287,8 @@ def check_utf8(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        half = text[error.start]
-        raise ValueError(f"{name} has a lone surrogate, {half!r}: expected text that UTF-8 can write") from error
+        half = repr(text[error.start])
+        raise ValueError(f"{name} has a lone surrogate, {half}: expected text that UTF-8 can write") from error
 
 
 def check_finite(lm, *logprobs: Tensor) -> None:
