@@ -514,6 +514,7 @@ def rewrite(folder, change_config=None, change_tensors=None):
 
 LAYER = "base_model.model.model.layers.0.self_attn.k_proj"
 ENDS = (".lora_A.weight", ".lora_B.weight")
+OTHER_RANK = {"change_config": lambda config: config.update(r=4)}
 
 
 @pytest.mark.parametrize(
@@ -533,7 +534,7 @@ ENDS = (".lora_A.weight", ".lora_B.weight")
         ({"change_config": lambda c: c.update(lora_alpha=None)}, "has lora_alpha=None: expected"),
         ({"change_config": lambda c: c.update(lora_alpha=-1)}, "has lora_alpha=-1: expected"),
         ({"change_config": lambda c: c.update(lora_alpha=float("nan"))}, "has lora_alpha=nan: expected"),
-        ({"change_config": lambda c: c.update(r=4)}, "has r=4: expected 8, the rank of 'model.layers.0"),
+        (OTHER_RANK, "has r=4: expected 8, the rank of 'model.layers.0"),
         (
             {"change_tensors": lambda t: t.update({"base_model.model.lm_head.weight": torch.zeros(300, 32)})},
             "holds 'lm_head.weight', not as in this base: expected LoRA alone",
@@ -637,7 +638,7 @@ def plainly(folder):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("state", ["plain", "unmerged", "merged", "off", "one of two", "head", "merged head"])
-def test_an_exported_model_is_the_model_for_transformers_alone(fresh, kind, state, tmp_path, capfd):
+def test_an_exported_model_is_the_model_for_transformers_alone(fresh, kind, state, tmp_path):
     lm = fresh(kind)
     tied = lm.model.config.tie_word_embeddings
     if state != "plain":
