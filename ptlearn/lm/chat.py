@@ -10,6 +10,7 @@ Order: render, chat_prompt; batches and packing; response_logprobs; files.
 from __future__ import annotations
 
 import codecs
+import functools
 import json
 import random
 import re
@@ -48,7 +49,7 @@ def render(lm, conversation: Conversation) -> Example:
             conversation, or if the template ends a response without one of the model's end tokens.
     """
     _check_conversation(conversation, lm.control_tokens)
-    tokens, mask, written = [], [], ""
+    tokens, mask, written, whole = [], [], "", []
     for index, message in enumerate(conversation):
         if message["role"] != "assistant":
             continue
@@ -58,10 +59,11 @@ def render(lm, conversation: Conversation) -> Example:
             raise ValueError(f"the chat template of {lm.name!r} rewrites earlier turns: expected it to append only")
         response = _until_end(lm, answered[len(prompt) :])
         for text, said in ((prompt[len(written) :], False), (response, True)):
-            ids = _continued(lm, written, text)
+            written, head = written + text, whole
+            whole = encode(lm, [written])[0]
+            ids = whole[len(head) :] if whole[: len(head)] == head else _inside(lm, text)  # no token straddles
             tokens += ids
             mask += [said] * len(ids)
-            written += text
     return Example(tokens, mask)
 
 
@@ -102,10 +104,15 @@ def chat_prompt(lm, conversation: Conversation | str) -> str:
     _check_messages(messages, lm.control_tokens)
     if messages[-1]["role"] == "assistant":
         raise ValueError("the conversation ends with the assistant: expected a message to respond to at the end")
-    text = _apply(lm, messages, add_generation_prompt=True)
-    bare = text if lm.document_start is None else text.removeprefix(lm.tokenizer.decode([lm.document_start]))
-    whole, begun = encode(lm, [text, bare])
-    return bare if begun == whole else text  # some tokenizers put a space where a text begins, but not behind a token
+    return _apply(lm, messages, add_generation_prompt=True).removeprefix(_start(lm.tokenizer, lm.document_start))
+
+
+@functools.lru_cache(maxsize=8)
+def _start(tokenizer, token: int | None) -> str:
+    """How the document start is written, or "" where a text behind it would lack the space of one that begins."""
+    written = "" if token is None else tokenizer.decode([token])
+    behind, begun = tokenizer([written + "a", "a"], add_special_tokens=False)["input_ids"]
+    return written if behind[1:] == begun else ""
 
 
 def _apply(lm, messages: Conversation, *, add_generation_prompt: bool = False) -> str:
@@ -119,12 +126,9 @@ def _apply(lm, messages: Conversation, *, add_generation_prompt: bool = False) -
         raise ValueError(f"the chat template of {lm.name!r} refuses the conversation: {said}") from error
 
 
-def _continued(lm, written: str, text: str) -> list[int]:
-    """The tokens of a text behind what is written: alone, some tokenizers would put one more space before it."""
-    if not written:
-        return encode(lm, [text])[0]
-    # where a token would straddle the border, behind a line break, which joins with no word
-    for before in (written, "\n", ""):
+def _inside(lm, text: str) -> list[int]:
+    """The tokens of a text behind a line break, which joins no word: where a text begins there may be a space more."""
+    for before in ("\n", ""):
         head, whole = encode(lm, [before, before + text], bos=False)
         if whole[: len(head)] == head:
             break
