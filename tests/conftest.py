@@ -4,7 +4,9 @@ import pytest
 import torch
 
 KINDS = ("llama", "qwen2", "qwen3", "gpt2")
+WINDOWED = ("mistral", "qwen2-window", "gemma2", "gemma3", "gpt-neo")  # some or all layers look back WINDOW tokens only
 CONTEXT = 64
+WINDOW = 8
 TEXTS = [
     "The capital of Kenya is Nairobi.\n",
     "The film was great fun. Verdict: great\n",
@@ -14,8 +16,11 @@ TEXTS = [
 ]
 
 
-def tiny_tokenizer():
-    """A byte-level BPE of 300 tokens; <|endoftext|> is token 0 and begins, ends and pads."""
+def tiny_tokenizer(*controls, **names):
+    """A byte-level BPE of 300 tokens; <|endoftext|> is token 0 and begins, ends and pads, unless `names` say otherwise.
+
+    More control tokens have the ids 1, 2, ...
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -23,10 +28,11 @@ def tiny_tokenizer():
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    options = {"vocab_size": 300, "special_tokens": [end], "initial_alphabet": alphabet, "show_progress": False}
-    tokenizer.train_from_iterator(TEXTS * 20, trainers.BpeTrainer(**options))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, pad_token=end)
+    options = {"vocab_size": 300, "special_tokens": [end, *controls], "show_progress": False}
+    trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **options)
+    tokenizer.train_from_iterator(TEXTS * 20, trainer)
+    names = {"bos_token": end, "eos_token": end, "pad_token": end} | names
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
 def tiny_model(kind):
@@ -45,6 +51,24 @@ def tiny_model(kind):
         model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**common, **sizes, **heads, **rope))
     elif kind == "qwen3":
         model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**common, **sizes, **heads, head_dim=16))
+    elif kind == "mistral":
+        model = transformers.MistralForCausalLM(
+            transformers.MistralConfig(**common, **sizes, **heads, sliding_window=WINDOW)
+        )
+    elif kind == "qwen2-window":
+        window = {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1}
+        model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**common, **sizes, **heads, **window))
+    elif kind in ("gemma2", "gemma3"):
+        family = {"gemma2": "Gemma2", "gemma3": "Gemma3"}[kind]
+        config = getattr(transformers, family + ("TextConfig" if kind == "gemma3" else "Config"))
+        layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": WINDOW, "head_dim": 8}
+        model = getattr(transformers, family + "ForCausalLM")(config(**common, **sizes, **heads, **layers))
+    elif kind == "gpt-neo":
+        small = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_position_embeddings": CONTEXT}
+        types = {"attention_types": [[["global", "local"], 1]], "window_size": WINDOW}
+        model = transformers.GPTNeoForCausalLM(transformers.GPTNeoConfig(**common, **small, **types))
+    elif kind == "gpt-neox":
+        model = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**common, **sizes, num_attention_heads=4))
     else:
         small = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT}
         model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**common, **small))
@@ -71,6 +95,14 @@ def tiny_lm(request, tiny_folders):
     from ptlearn.lm.models import load_lm
 
     return load_lm(tiny_folders[request.param])
+
+
+@pytest.fixture(scope="session", params=WINDOWED)
+def windowed_lm(request):
+    """Every kind of sliding window in turn; a text of more than WINDOW tokens is seen in part."""
+    from ptlearn.lm.models import LanguageModel
+
+    return LanguageModel(tiny_model(request.param), tiny_tokenizer(), request.param)
 
 
 @pytest.fixture(scope="session")

@@ -295,6 +295,36 @@ CHAT = of(
      "llama_lm"),
     ("a row of packed examples is too long", "if left >= size)", "if left > 0)",
      "test_packing_loses_nothing_and_fits"),
+    ("a response is encoded alone: one space more",
+     'whole[len(head) :] if whole[: len(head)] == head else', 'encode(lm, [text], bos=not head)[0] if True else',
+     "test_a_response_has_the_spaces_of_the_template_and_no_more", "normalizer", "LLAMA"),
+    ("tokens that have a role are the only control tokens",
+     "_check_conversation(conversation, lm.control_tokens)",
+     "_check_conversation(conversation, lm.tokenizer.all_special_tokens)",
+     "test_a_control_token_is_refused_in_any_message_whether_or_not_it_has_a_role", "<tool>", 0),
+) + of(
+    "lm.text",
+    ("a text that begins with the beginning gets a second one",
+     "begun = ([start], [lm.tokenizer.bos_token_id])", "begun = ()", "test_no_text_gets_a_second_beginning", "llama_lm",
+     "pocket_s"),
+    ("greedy decoding of NaN is the empty text",
+     "0 * logits.gather(-1, choices[:, None])[:, 0]", "logits.new_zeros(len(logits))",
+     "test_logits_that_are_not_finite_are_an_error", "llama", NAN, slice(None)),
+    file="test_text",
+) + of(
+    "lm.models",
+    ("documents begin with the token of the chat template",
+     "self.control_tokens.get(END_TOKEN, start) if in_template else start", "start",
+     "test_the_document_start_is_not_the_first_token_of_the_chat_template"),
+    file="test_text",
+) + of(
+    "lm.models",
+    ("tensors without a place are dropped", "if extra := sorted(", "if extra := False and sorted(",
+     "test_biases_that_the_configuration_switches_off_are_refused", "tmp_path", "tiny_folders"),
+    ("the generation configuration alone says what ends a text",
+     "named = [*configured, self.tokenizer.eos_token_id, self.control_tokens.get(END_TOKEN)]", "named = configured[:1]",
+     "test_end_tokens_are_all_that_anything_names", None, [7], "<|endoftext|>", (0, 7)),
+    file="test_models",
 )
 
 FINETUNING = of(
@@ -334,10 +364,11 @@ INSERTED = of(
      "delta = factors.scale * (", "delta = (", "test_merged_equals_unmerged_and_unmerging_returns_the_base", "fresh",
      "llama"),
     ("merged into the embedding that the head is tied to",
-     "self.base.weight = nn.Parameter((weight.detach() + delta).to(weight.dtype), requires_grad=False)",
-     "weight.data += delta", "test_merging_a_tied_head_leaves_the_embedding_alone", "fresh"),
+     "merged, self._own_weight = nn.Parameter(self.merged_weight(), requires_grad=False), [self.base.weight]\n",
+     "merged, self._own_weight = self.base.weight, [self.base.weight]\n        merged.data = self.merged_weight()\n",
+     "test_merging_a_tied_head_leaves_the_embedding_alone", "fresh"),
     ("the path goes on beside the merged weight",
-     "        self.forward = self.base.forward\n", "        self.forward = type(self).forward.__get__(self)\n",
+     "= merged, self.base.forward\n", "= merged, type(self).forward.__get__(self)\n",
      "test_merged_equals_unmerged_and_unmerging_returns_the_base", "fresh", "llama"),
     ("an adapter without its residual path",
      "return y + nn.functional.linear(hidden", "return nn.functional.linear(hidden",
@@ -366,6 +397,15 @@ INSERTED = of(
     ("alpha / r is written for alpha",
      '"lora_alpha": int(first.alpha) if float(first.alpha).is_integer() else first.alpha', '"lora_alpha": first.scale',
      "test_files_go_to_peft_and_back", "fresh", "llama", "tmp_path"),
+    ("an adapter of a changed base is accepted",
+     '_STARTS if key == "init_lora_weights" else _OFF', '[config[key]] if key == "init_lora_weights" else _OFF',
+     "test_an_adapter_that_belongs_to_a_changed_base_is_refused", "fresh", "pissa", "tmp_path"),
+    ("the rank of the configuration is not looked at", "if len(A) != rank:", "if False:",
+     "test_a_file_that_does_not_fit_says_why", "fresh", "tmp_path", "OTHER_RANK", "has r=4"),
+    ("a merged head is written as tied to the embedding", "config.tie_word_embeddings = False", "pass",
+     "test_an_exported_model_is_the_model_for_transformers_alone", "fresh", "llama", "head", "tmp_path"),
+    ("an export without the adapter", "state[name + \".weight\"] = layer.merged_weight()", "pass",
+     "test_an_exported_model_is_the_model_for_transformers_alone", "fresh", "gpt2", "unmerged", "tmp_path"),
     file="test_parameter_efficient",
 )
 
@@ -542,6 +582,7 @@ def run_with_copy(monkeypatch, request, mutant, *, edited):
     original = importlib.import_module(f"ptlearn.{mutant.module}")
     source = inspect.getsource(original)
     copy = types.ModuleType(original.__name__)
+    copy.__file__ = original.__file__
     exec(compile(source.replace(mutant.old, mutant.new) if edited else source, mutant.mistake, "exec"), vars(copy))
     tests = importlib.import_module(mutant.file)
     ours = [module for name, module in sys.modules.items() if name.startswith("ptlearn.") and module is not original]

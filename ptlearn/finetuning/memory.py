@@ -54,14 +54,10 @@ class MemoryBudget:
 
 
 def memory_budget(
-    model_or_config,
-    method: Method | None = None,
-    *,
-    batch: int,
-    length: int,
+    model_or_config, method: Method | None = None, *, batch: int, length: int,
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.AdamW,
     dtype: torch.dtype = torch.float32,
-) -> MemoryBudget:
+) -> MemoryBudget:  # fmt: skip
     """Bytes for finetuning a causal LM, from its configuration alone: nothing is allocated, nothing computed.
 
         weights     every parameter                       gradients    one per trained parameter

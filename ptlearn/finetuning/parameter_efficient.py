@@ -31,8 +31,9 @@ from ptlearn.finetuning.wrappers import (
     zeros,
 )
 
-# where a block adds attention and MLP to its residual stream, in Llama, Qwen, GPT-2, OPT and BERT layouts
-_SUBLAYERS = r"self_attn\.o_proj|mlp\.down_proj|attn\.c_proj|mlp\.c_proj|self_attn\.out_proj|fc2|output\.dense"
+# where a block adds attention and MLP to its residual stream, in Llama, Qwen, Phi, OPT, BERT layouts and all of GPT's
+_SUBLAYERS = (r".*(attn|attention)\.(o_proj|c_proj|out_proj|dense)"
+              r"|mlp\.(down_proj|c_proj|fc_out|dense_4h_to_h)|fc2|output\.dense")  # fmt: skip
 
 
 # ---------------------------------------------------------------- what is trained
@@ -124,14 +125,9 @@ def adapters(model: nn.Module, *, size: int, seed: int = 0) -> nn.Module:
 
 
 def lora(
-    model: nn.Module,
-    *,
-    targets: str | Sequence[str],
-    rank: int = 8,
-    alpha: float = 16.0,
-    name: str = "default",
+    model: nn.Module, *, targets: str | Sequence[str], rank: int = 8, alpha: float = 16.0, name: str = "default",
     seed: int = 0,
-) -> nn.Module:
+) -> nn.Module:  # fmt: skip
     """Train a low-rank path beside the chosen linear layers; everything else is frozen.
 
         h = W x + alpha / r * B A x,    A (r, in) uniform in +-1 / sqrt(in), B (out, r) = 0

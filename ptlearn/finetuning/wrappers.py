@@ -75,16 +75,17 @@ class LoRA(nn.Module):
         low = A @ states.reshape(-1, states.shape[-1]).T
         return torch.addmm(y.reshape(-1, len(B)), low.T, B.T.contiguous(), alpha=factors.scale).view_as(y)
 
+    def merged_weight(self) -> Tensor:
+        """W + alpha / r * B A, a new tensor in the layout and precision of the base's own weight."""
+        factors, weight = self.adapters[self.active], self.base.weight.detach()
+        delta = factors.scale * (factors.B.detach() @ factors.A.detach())
+        return (weight + (delta.T if is_transposed(self.base) else delta)).to(weight.dtype)
+
     def merge(self) -> None:
         """Let the base hold W + alpha / r * B A, and be called directly: one product, as before there was a path."""
-        factors, weight = self.adapters[self.active], self.base.weight
-        delta = factors.scale * (factors.B.detach() @ factors.A.detach())
-        if is_transposed(self.base):
-            delta = delta.T
-        self._own_weight = [weight]
         # a parameter of its own: the weight of a head may be the embedding's too, which must not change
-        self.base.weight = nn.Parameter((weight.detach() + delta).to(weight.dtype), requires_grad=False)
-        self.forward = self.base.forward
+        merged, self._own_weight = nn.Parameter(self.merged_weight(), requires_grad=False), [self.base.weight]
+        self.base.weight, self.forward = merged, self.base.forward
 
     def unmerge(self) -> None:
         """Give the base its own weight back, the very same parameter."""
@@ -116,7 +117,8 @@ def matching_layers(model: nn.Module, targets: str | Sequence[str]) -> dict[str,
     idle = [target for target in targets if not matched[target]]
     if idle or not targets:
         ends = sorted({name.rpartition(".")[2] for name in present})
-        raise ValueError(f"targets {listed(idle)} match no linear layer: expected ends of names, as {listed(ends)}")
+        raise ValueError(f"targets {listed(idle)} match no linear layer: expected ends of names, as {listed(ends)}, "
+                         "or a pattern for several, such as '.*_proj'")  # fmt: skip
     return {name: layer for name, layer in present.items() if any(name in names for names in matched.values())}
 
 

@@ -9,9 +9,13 @@ Order: render, chat_prompt; batches and packing; response_logprobs; files.
 
 from __future__ import annotations
 
+import codecs
+import functools
 import json
 import random
-from collections.abc import Iterator, Sequence
+import re
+from bisect import bisect
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ptlearn.lm.text import encode
+from ptlearn.lm.text import check_utf8, encode
 from ptlearn.rollout import Rollout, pad_and_stack
 
 Conversation = Sequence[dict[str, str]]
@@ -38,17 +42,14 @@ def render(lm, conversation: Conversation) -> Example:
 
     The text is encoded piece by piece, a turn of the assistant at a time, so that no token straddles the border between
     a prompt and its response: what is trained on is what sampling after `chat_prompt` can produce. So it also starts
-    with the beginning-of-text token, if there is one, where the template leaves that out.
+    with the document start, if there is one, where the template leaves that out.
 
-    Raises: ValueError if the conversation is malformed, empty of responses, ends with the user, or has a special token
-            in its text, if the tokenizer has no chat template, or if the template ends a response without one of the
-            model's end tokens.
+    Raises: ValueError if the conversation is malformed, empty of responses, begins with the assistant, ends with the
+            user, or has a control token in its text, if the tokenizer has no chat template or that refuses the
+            conversation, or if the template ends a response without one of the model's end tokens.
     """
-    _check_conversation(conversation)
-    _check_text(lm, conversation)
-    tokens: list[int] = []
-    mask: list[bool] = []
-    written = ""
+    _check_conversation(conversation, lm.control_tokens)
+    tokens, mask, written, whole = [], [], "", []
     for index, message in enumerate(conversation):
         if message["role"] != "assistant":
             continue
@@ -58,10 +59,11 @@ def render(lm, conversation: Conversation) -> Example:
             raise ValueError(f"the chat template of {lm.name!r} rewrites earlier turns: expected it to append only")
         response = _until_end(lm, answered[len(prompt) :])
         for text, said in ((prompt[len(written) :], False), (response, True)):
-            ids = encode(lm, [text], bos=False)[0]
+            written, head = written + text, whole
+            whole = encode(lm, [written])[0]
+            ids = whole[len(head) :] if whole[: len(head)] == head else _inside(lm, text)  # no token straddles
             tokens += ids
             mask += [said] * len(ids)
-        written = prompt + response
     return Example(tokens, mask)
 
 
@@ -90,7 +92,7 @@ def render_all(lm, conversations: Sequence[Conversation], length: int | None = N
 def chat_prompt(lm, conversation: Conversation | str) -> str:
     """The text after which the assistant speaks, for `sample_text` and `complete`; a string counts as one user message.
 
-    Without the beginning-of-text token, which `text.encode` puts there itself.
+    Without the document start, which `text.encode` puts there itself.
 
     Raises: ValueError as `render`, but for a conversation that ends with the assistant instead of one that does not.
 
@@ -99,19 +101,38 @@ def chat_prompt(lm, conversation: Conversation | str) -> str:
     'User: What is the capital of Kenya?\\nAssistant:'
     """
     messages = [{"role": "user", "content": conversation}] if isinstance(conversation, str) else conversation
-    _check_messages(messages)
-    _check_text(lm, messages)
+    _check_messages(messages, lm.control_tokens)
     if messages[-1]["role"] == "assistant":
         raise ValueError("the conversation ends with the assistant: expected a message to respond to at the end")
-    return _apply(lm, messages, add_generation_prompt=True).removeprefix(lm.tokenizer.bos_token or "")
+    return _apply(lm, messages, add_generation_prompt=True).removeprefix(_start(lm.tokenizer, lm.document_start))
+
+
+@functools.lru_cache(maxsize=8)
+def _start(tokenizer, token: int | None) -> str:
+    """How the document start is written, or "" where a text behind it would lack the space of one that begins."""
+    written = "" if token is None else tokenizer.decode([token])
+    behind, begun = tokenizer([written + "a", "a"], add_special_tokens=False)["input_ids"]
+    return written if behind[1:] == begun else ""
 
 
 def _apply(lm, messages: Conversation, *, add_generation_prompt: bool = False) -> str:
     if not getattr(lm.tokenizer, "chat_template", None):
         raise ValueError(f"the tokenizer of {lm.name!r} has no chat template: expected one, as chat models have")
-    text = lm.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
-    begin = lm.tokenizer.bos_token or ""
-    return text if text.startswith(begin) else begin + text  # every prompt that is sampled from starts with it
+    options = {"tokenize": False, "add_generation_prompt": add_generation_prompt}
+    try:
+        return lm.tokenizer.apply_chat_template(list(messages), **options)
+    except Exception as error:  # a template is a program of the model's, and may raise anything
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"the chat template of {lm.name!r} refuses the conversation: {said}") from error
+
+
+def _inside(lm, text: str) -> list[int]:
+    """The tokens of a text behind a line break, which joins no word: where a text begins there may be a space more."""
+    for before in ("\n", ""):
+        head, whole = encode(lm, [before, before + text], bos=False)
+        if whole[: len(head)] == head:
+            break
+    return whole[len(head) :]
 
 
 def _until_end(lm, text: str) -> str:
@@ -119,15 +140,15 @@ def _until_end(lm, text: str) -> str:
     ends = [token for token in map(lm.tokenizer.convert_ids_to_tokens, lm.end_tokens) if token in text]
     if not ends:
         known = ", ".join(map(repr, lm.tokenizer.convert_ids_to_tokens(list(lm.end_tokens))))
-        raise ValueError(
-            f"the chat template of {lm.name!r} ends a response with {text[-12:]!r}: expected an end token, {known}, "
-            "or one more in lm.model.generation_config.eos_token_id"
-        )
+        raise ValueError(f"the chat template of {lm.name!r} ends a response with {text[-12:]!r}: expected an end "
+                         f"token, {known}, or one more in lm.model.generation_config.eos_token_id")  # fmt: skip
     return text[: max(text.rindex(token) + len(token) for token in ends)]
 
 
-def _check_conversation(conversation: Conversation) -> None:
-    _check_messages(conversation)
+def _check_conversation(conversation: Conversation, controls: Iterable[str] = ()) -> None:
+    _check_messages(conversation, controls)
+    if conversation[0]["role"] == "assistant":
+        raise ValueError("the conversation begins with the assistant: expected a message to respond to before it")
     if conversation[-1]["role"] != "assistant":
         raise ValueError(f"the conversation ends with the {conversation[-1]['role']}: expected a response at the end")
     for index, message in enumerate(conversation):
@@ -135,15 +156,8 @@ def _check_conversation(conversation: Conversation) -> None:
             raise ValueError(f"message {index} is an empty response: expected text")
 
 
-def _check_text(lm, messages: Conversation) -> None:
-    """Text that a tokenizer would read as the end of a turn must not come from inside of one."""
-    special = set(lm.tokenizer.all_special_tokens)
-    for index, message in enumerate(messages):
-        if found := [token for token in special if token in message["content"]]:
-            raise ValueError(f"message {index} contains {found[0]!r}: expected text without special tokens")
-
-
-def _check_messages(messages: Conversation) -> None:
+def _check_messages(messages: Conversation, controls: Iterable[str] = ()) -> None:
+    """What a tokenizer would read as the end of a turn, one of `controls`, must not come from inside of one."""
     if not messages:
         raise ValueError("the conversation has no message: expected at least one")
     for index, message in enumerate(messages):
@@ -153,6 +167,9 @@ def _check_messages(messages: Conversation) -> None:
             raise ValueError(f"message {index} has role {message['role']!r}: expected one of {', '.join(ROLES)}")
         if not isinstance(message["content"], str):
             raise ValueError(f"message {index} has content {message['content']!r:.40}: expected a string")
+        check_utf8(f"message {index}", message["content"])
+        if found := [token for token in controls if token in message["content"]]:
+            raise ValueError(f"message {index} contains {found[0]!r}: expected text without special tokens")
 
 
 # ---------------------------------------------------------------- batches
@@ -184,8 +201,7 @@ def pack(examples: Sequence[Example], length: int) -> list[list[int]]:
     >>> pack([Example([0] * n, [True] * n) for n in (3, 5, 2)], length=6)
     [[1], [0, 2]]
     """
-    rows: list[list[int]] = []
-    room: list[int] = []
+    rows, room = [], []
     for index in sorted(range(len(examples)), key=lambda i: -len(examples[i].tokens)):
         size = len(examples[index].tokens)
         if size > length:
@@ -205,12 +221,10 @@ def as_packed_rollout(rows: Sequence[Sequence[Example]], *, padding: int = 0) ->
     Segments count from 0 in each row; padding has -1. The step from the last token of an example to the first of the
     next is in nobody's mask.
     """
-    joined = [
-        Example([t for e in row for t in e.tokens], [m and i > 0 for e in row for i, m in enumerate(e.mask)])
-        for row in rows
-    ]
+    tokens = [[t for e in row for t in e.tokens] for row in rows]
+    masks = [[m and i > 0 for e in row for i, m in enumerate(e.mask)] for row in rows]
     numbers = [[number for number, e in enumerate(row) for _ in e.tokens] for row in rows]
-    return as_rollout(joined, padding=padding), pad_and_stack(numbers, value=-1)[0][:, :-1]
+    return as_rollout(list(map(Example, tokens, masks)), padding=padding), pad_and_stack(numbers, value=-1)[0][:, :-1]
 
 
 def batches_by_length(lengths: Sequence[int], size: int, generator: random.Random, window: int = 16) -> list[list[int]]:
@@ -240,32 +254,40 @@ def response_logprobs(lm, rollout: Rollout, segments: Tensor | None = None) -> T
     Args:    rollout; segments, from `as_packed_rollout`: examples in one row then do not see each other, and each
              counts its positions from 0.
     Returns: (B, T) nats with gradient, 0 where mask is False.
+    Raises:  ValueError for segments longer than the window of a model that does not look back on all it has read.
     """
     mask = rollout.mask
-    options = {} if segments is None else _apart(segments, lm.model.dtype)
+    options = {} if segments is None else _apart(lm, segments, mask)
     logits = lm.logits_at(rollout.observations, mask, **options)
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     chosen = -F.cross_entropy(logits, rollout.actions[mask].long(), reduction="none")
     return torch.zeros(mask.shape, dtype=chosen.dtype, device=chosen.device).masked_scatter(mask, chosen)
 
 
-def _apart(segments: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+def _apart(lm, segments: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Attention within segments only, and positions that begin anew in each: arguments of a transformers model."""
+    dtype = lm.model.dtype
     steps = torch.arange(segments.shape[1], device=segments.device)
     same = (segments[:, :, None] == segments[:, None, :]) & (steps[:, None] >= steps)
     # padding forms a segment of its own, so that no row of the mask is empty
     begins = torch.where(segments != segments.roll(1, 1), steps, 0)
     begins[:, 0] = 0
     blocked = torch.zeros(same.shape, dtype=dtype, device=segments.device).masked_fill(~same, torch.finfo(dtype).min)
-    return {"attention_mask": blocked[:, None], "position_ids": steps - begins.cummax(1).values}
+    positions = steps - begins.cummax(1).values
+    # this mask takes the place of the model's own, which would hide what is further back than a window
+    if lm.window is not None and (longest := int(positions[mask].max()) + 1) > lm.window:
+        raise ValueError(f"an example reads {longest} tokens beside others in its row: expected at most {lm.window}, "
+                         f"the window of {lm.name!r}, or one example a row")  # fmt: skip
+    return {"attention_mask": blocked[:, None], "position_ids": positions}
 
 
 # ---------------------------------------------------------------- files
 
 
 def read_conversations(path: str | Path) -> list[list[dict[str, str]]]:
-    """Instruction data, one JSON object a line: chat `messages`, Alpaca's `instruction`, `input` and `output`, or a
-    seed task of Self-Instruct, whose `instances` hold inputs and outputs. An input stands in the line below.
+    """Instruction data, JSON objects one a line or in an array: chat `messages`, Alpaca's `instruction`, `input` and
+    `output`, or a seed task of Self-Instruct, whose `instances` hold inputs and outputs. An input stands in the line
+    below the instruction.
 
     Raises: FileNotFoundError; ValueError with the line number for text that is not UTF-8, JSON that is broken off, keys
             that are missing, and conversations that `render` would refuse.
@@ -286,22 +308,39 @@ def read_conversations(path: str | Path) -> list[list[dict[str, str]]]:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
-    """(line number, object) of every line that is not blank.
+    """(line number, object) of every line that is not blank, or of every item of one array over any number of lines.
 
-    Raises: ValueError with the line number for text that is not UTF-8, or a line that is not one JSON object.
+    Raises: ValueError with the line number for text that is not UTF-8, or what is not one JSON object.
     """
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+    data = path.read_bytes()
+    is_array = data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+    for first, line in [(1, data)] if is_array else enumerate(data.split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line.decode("utf-8-sig"))
+            text = line.decode("utf-8-sig")
+            records = _items(text) if is_array else [(first, json.loads(text))]
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}, line {number}: byte {error.start} is not UTF-8") from error
+            number, column = first + line.count(b"\n", 0, error.start), error.start - line.rfind(b"\n", 0, error.start)
+            raise ValueError(f"{path}, line {number}: byte {column - 1} is not UTF-8") from error
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno})") from error
-        if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number}: a {type(record).__name__}, expected a JSON object")
-        yield number, record
+            where = f"{path}, line {first + error.lineno - 1}"
+            raise ValueError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+        for number, record in records:
+            if not isinstance(record, dict):
+                raise ValueError(f"{path}, line {number}: a {type(record).__name__}, expected a JSON object")
+            yield number, record
+
+
+def _items(array: str) -> list[tuple[int, object]]:
+    """(number of the line it begins in, item) for all of a JSON array."""
+    breaks = [match.start() for match in re.finditer("\n", array)]
+    found, end = [], array.index("[") + 1
+    for item in json.loads(array):  # all of it first: strict about what stands between the items
+        begin = re.compile(r"[\s,]*").match(array, end).end()
+        found.append((bisect(breaks, begin) + 1, item))
+        end = json.JSONDecoder().raw_decode(array, begin)[1]
+    return found
 
 
 def _conversations(record: dict) -> list[list[dict[str, str]]]:

@@ -33,14 +33,10 @@ def start(model: nn.Module, prompts: Sequence[Sequence[int]], *, max_new_tokens:
     tokens = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     hidden = longest - lengths
     columns = torch.arange(longest, device=device)
-    output = model(
-        input_ids=tokens,
-        # without padding the mask says nothing, and attention is faster without one
-        attention_mask=(columns >= hidden[:, None]).long() if bool(hidden.any()) else None,
-        position_ids=(columns - hidden[:, None]).clamp(min=0),
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    # without padding the mask says nothing, and attention is faster without one
+    visible = (columns >= hidden[:, None]).long() if bool(hidden.any()) else None
+    positions = (columns - hidden[:, None]).clamp(min=0)
+    output = model(tokens, attention_mask=visible, position_ids=positions, use_cache=True, logits_to_keep=1)
     decoder = LlamaDecoder if has_llama_layout(model) else CacheDecoder
     return decoder(model, output.past_key_values, hidden, max_new_tokens), output.logits[:, -1]
 
@@ -71,13 +67,8 @@ class CacheDecoder:
         """Append one token (n,) to every row; return the logits (n, V) for the next."""
         columns = torch.arange(self.used + 1, device=tokens.device)
         visible = (columns >= self.hidden[:, None]).long() if bool(self.hidden.any()) else None
-        output = self.model(
-            input_ids=tokens[:, None],
-            attention_mask=visible,
-            position_ids=(self.used - self.hidden)[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        )
+        state = {"position_ids": (self.used - self.hidden)[:, None], "past_key_values": self.cache, "use_cache": True}
+        output = self.model(tokens[:, None], attention_mask=visible, **state)
         self.used += 1
         return output.logits[:, -1]
 

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 WEIGHTS = Path(__file__).parents[1] / "pocket" / "weights"
-END_TOKEN = "<|endoftext|>"  # the pocket LMs' begin, end and padding token, id 0
+END_TOKEN = "<|endoftext|>"  # between documents, in many vocabularies; the pocket LMs' begin, end and padding token
 _SIZES = ("s", "m", "l")
+# buffers that older files hold though they follow from the configuration: causal masks, rotary frequencies
+_BUFFERS = re.compile(r"((attn|attention)\.(bias|masked_bias|causal_mask)|inv_freq|position_ids)$")
 
 
 class LanguageModel(nn.Module):
@@ -28,12 +32,22 @@ class LanguageModel(nn.Module):
 
     Holds: model, the causal LM of `transformers`; tokenizer; name; context, the longest sequence it takes, in tokens.
     Right-padded batches need no attention mask: no token sees what stands behind it.
+
+    Raises: ValueError for a model whose configuration names no longest sequence (Bloom, Mamba), and for a tokenizer
+            with more tokens than the model's embedding.
     """
 
     def __init__(self, model: nn.Module, tokenizer, name: str):
         super().__init__()
         self.model, self.tokenizer, self.name = model, tokenizer, name
-        self.context: int = model.config.max_position_embeddings
+        context, rows = getattr(model.config, "max_position_embeddings", None), len(model.get_input_embeddings().weight)
+        if not context:
+            raise ValueError(f"{name!r} is a {type(model).__name__} without max_position_embeddings: expected a model "
+                             "with a longest text")  # fmt: skip
+        if len(tokenizer) > rows:
+            raise ValueError(f"the tokenizer of {name!r} has {len(tokenizer)} tokens, the embedding {rows} rows: "
+                             "expected as many, as after model.resize_token_embeddings")  # fmt: skip
+        self.context: int = context
         self.eval()
 
     def forward(self, observations: Tensor) -> Tensor:
@@ -58,22 +72,53 @@ class LanguageModel(nn.Module):
 
     @property
     def end_tokens(self) -> tuple[int, ...]:
-        """Ids of the tokens that end a text, in ascending order (chat models have several)."""
-        configured = self.model.generation_config.eos_token_id
-        configured = configured if isinstance(configured, (list, tuple)) else [configured]
-        return tuple(sorted({token for token in (*configured, self.tokenizer.eos_token_id) if token is not None}))
+        """Ids of all tokens that end a text, in ascending order: those that the generation configuration, the
+        configuration and the tokenizer name, and <|endoftext|> where the vocabulary has it."""
+        configured = (self.model.generation_config.eos_token_id, self.model.config.eos_token_id)
+        named = [*configured, self.tokenizer.eos_token_id, self.control_tokens.get(END_TOKEN)]
+        ids = {token for ids in named for token in (ids if isinstance(ids, (list, tuple)) else [ids])}
+        return tuple(sorted(token for token in ids - {None} if token < len(self.tokenizer)))
+
+    @property
+    def control_tokens(self) -> dict[str, int]:
+        """{how it is written: id} of every token that is no text, whether or not the tokenizer has a role for it."""
+        return {token.content: id for id, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+
+    @cached_property
+    def document_start(self) -> int | None:
+        """Id of the token that stood before every document of pretraining; assign another where a model needs it.
+
+        It is what the tokenizer itself puts before a text (Llama); else its bos_token (GPT-2, the pocket LMs), or
+        <|endoftext|> where the bos_token is one that the chat template writes (SmolLM2); None without either (Qwen).
+        """
+        begun, bare = (self.tokenizer("a", add_special_tokens=special)["input_ids"][:1] for special in (True, False))
+        if begun != bare:
+            return begun[0]
+        start = self.tokenizer.bos_token_id
+        in_template = start is not None and self.tokenizer.bos_token in str(self.tokenizer.chat_template)
+        return self.control_tokens.get(END_TOKEN, start) if in_template else start
+
+    @cached_property
+    def window(self) -> int | None:
+        """How many tokens all layers look back on, where some look back on fewer than the context: the narrowest
+        sliding window, or 0 beside a layer that keeps a running state. None where all see everything."""
+        from transformers import DynamicCache
+
+        config = self.model.config
+        layers = [layer for layer in DynamicCache(config=config).layers if type(layer).__name__ != "DynamicLayer"]
+        widths = [getattr(layer, "sliding_window", 0) for layer in layers]
+        if "local" in getattr(config, "attention_layers", ()):
+            widths.append(config.window_size)  # GPT-Neo, whose cache is whole
+        return min(widths, default=None)
 
 
 def load_lm(
-    name: str | os.PathLike = "pocket-m",
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: str | torch.device | None = None,
+    name: str | os.PathLike = "pocket-m", *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> LanguageModel:
     """Load a language model by name, in evaluation mode.
 
     Args:    name, a pocket LM ("pocket-s", "pocket-m", "pocket-l"), a local folder with config.json, *.safetensors
-             and a tokenizer, or a hub id ("Qwen/Qwen2.5-0.5B"); dtype of the weights in memory; device, CPU if None.
+             and a tokenizer, or a hub id ("Qwen/Qwen2.5-0.5B"); dtype of the weights in memory; device.
     Returns: LanguageModel. It keeps its dropout off until you call `.train()`.
     Raises:  ValueError for an unknown name and for weights that are damaged or do not fit their configuration;
              FileNotFoundError for missing files and for a hub that cannot be reached.
@@ -86,13 +131,11 @@ def load_lm(
     elif name.count("/") == 1 and name[0] not in "./~":
         lm = _load_from_hub(name, dtype)
     elif "/" in name or "\\" in name:
-        raise FileNotFoundError(
-            f"no folder {name!r}: expected a folder with config.json, *.safetensors and a tokenizer"
-        )
+        raise FileNotFoundError(f"no folder {name!r}: expected one with config.json, *.safetensors and a tokenizer")
     else:
         raise ValueError(f"unknown model {name!r}: expected {_what_exists()}, a local folder, or a hub id owner/name")
     lm.name = name
-    return lm.to(device or "cpu")
+    return lm.to(device)
 
 
 def build_model(config, *, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -103,7 +146,7 @@ def build_model(config, *, dtype: torch.dtype = torch.float32) -> nn.Module:
     import transformers
 
     named = getattr(transformers, config.architectures[0], None) if config.architectures else None
-    with _quiet():
+    with quiet():
         if named is not None:
             return named._from_config(config, dtype=dtype)
         return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -173,7 +216,7 @@ def _load_folder(folder: Path, dtype: torch.dtype, tokenizer) -> LanguageModel:
     _verify_checksums(folder)
     _verify_safetensors(folder)
     try:
-        with _quiet():
+        with quiet():
             return _load(str(folder), dtype, tokenizer, local_files_only=True)
     except OSError as error:
         raise ValueError(f"cannot load {str(folder)!r}: {_first_line(error)}") from error
@@ -184,15 +227,16 @@ def _load(source: str, dtype: torch.dtype, tokenizer, **options) -> LanguageMode
 
     options["trust_remote_code"] = False
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-        )
+        read = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+        model, report = AutoModelForCausalLM.from_pretrained(source, **read, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options) if tokenizer is None else tokenizer
     except (RuntimeError, ValueError, KeyError) as error:
         raise ValueError(f"cannot load {source!r}: {_first_line(error)}") from error
+    # transformers would go on, with random numbers in place of the first, without the second
     if absent := sorted(report["missing_keys"]):
-        # transformers would go on with random numbers in their place
         raise ValueError(f"weights of {source!r} lack {len(absent)} tensors of the model, such as {absent[0]!r}")
+    if extra := sorted(key for key in report["unexpected_keys"] if not _BUFFERS.search(key)):
+        raise ValueError(f"weights of {source!r} hold {len(extra)} tensors that the model lacks, such as {extra[0]!r}")
     return LanguageModel(model, tokenizer, source)
 
 
@@ -217,10 +261,8 @@ def _hub_is_reachable() -> bool:
         return False
     try:
         urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=5).close()
-    except urllib.error.HTTPError:
-        return True  # it answered
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, urllib.error.HTTPError)  # it answered
     return True
 
 
@@ -255,7 +297,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what `transformers` writes to stderr: a progress bar for an instant, and a table of our own errors."""
     from transformers.utils import logging
 

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from ptlearn.lm.text import encode, evaluation
+from ptlearn.lm.chat import Example, as_rollout, response_logprobs
+from ptlearn.lm.text import check_finite, encode, evaluation
+from ptlearn.rollout import Rollout, pad_and_stack
 
 
 class ChoiceScores(NamedTuple):
@@ -18,9 +20,10 @@ class ChoiceScores(NamedTuple):
     lengths: torch.Tensor  # (B, C) in tokens
 
 
-def few_shot_prompt(
-    demonstrations: Sequence[tuple[str, str]], query: str, *, template="{input} = {output}", separator="\n"
-) -> str:
+Pairs = Sequence[tuple[str, str]]  # inputs and outputs
+
+
+def few_shot_prompt(demonstrations: Pairs, query: str, *, template="{input} = {output}", separator="\n") -> str:
     """Write demonstrations by the template, then the query up to where its output would start.
 
     Raises: ValueError when the template lacks {input}, or {output} as its last field.
@@ -37,15 +40,13 @@ def few_shot_prompt(
     return separator.join([*shown, stem.replace("{input}", query).rstrip(" ")])
 
 
-def sample_demonstrations(
-    pool: Sequence[tuple[str, str]], k: int, rng: random.Random, *, exclude: str | Iterable[str] | None = None
-) -> list[tuple[str, str]]:
+def sample_demonstrations(pool: Pairs, k: int, rng: random.Random, *, exclude: str | Iterable[str] = ()) -> Pairs:
     """Draw k demonstrations without replacement, in random order, leaving out the inputs named in `exclude`.
 
     >>> sample_demonstrations([("a", "b"), ("c", "d")], 1, random.Random(0), exclude="a")
     [('c', 'd')]
     """
-    excluded = {exclude} if isinstance(exclude, str) else set(exclude or ())
+    excluded = {exclude} if isinstance(exclude, str) else set(exclude)
     remaining = [pair for pair in pool if pair[0] not in excluded]
     if not 0 <= k <= len(remaining):
         raise ValueError(f"k={k} demonstrations cannot be drawn from the {len(remaining)} in the pool")
@@ -59,7 +60,8 @@ def score_choices(lm, prompts: Sequence[str], choices: Sequence[str], *, batch_s
     The joint text is tokenised; a token across the boundary counts to the choice, for all choices of the prompt alike.
 
     Args: batch_size: rows (prompt, choice) held in memory at once.
-    Raises: ValueError for no prompts, no choices, a blank choice, or a prompt that does not fit the context.
+    Raises: ValueError for no prompts, no choices, a blank choice, a prompt that does not fit the context, or logits
+            that are not finite.
     Source: Brown et al. 2020, section 2.4; claims C03, C06.
     """
     _require_texts(prompts=prompts, choices=choices)
@@ -67,10 +69,12 @@ def score_choices(lm, prompts: Sequence[str], choices: Sequence[str], *, batch_s
         raise ValueError(f"choices: {blank[0]!r} is blank, expected some text to score")
     splits = [_split(lm, prompt, choices) for prompt in prompts]
     step = max(1, batch_size // len(choices))
-    with evaluation(lm):
-        logprobs = [_score_batch(lm, splits[start : start + step]) for start in range(0, len(splits), step)]
-    lengths = torch.tensor([[len(tokens) for tokens in continuations] for _, continuations in splits])
-    return ChoiceScores(torch.cat(logprobs), lengths)
+    read = max(len(prefix) for prefix, _ in splits) + max(len(tokens) for _, pieces in splits for tokens in pieces) - 1
+    score = _score_batch if lm.window is None or read <= lm.window else _score_whole
+    with evaluation(lm), torch.inference_mode():
+        logprobs = torch.cat([score(lm, splits[start : start + step]) for start in range(0, len(splits), step)])
+    check_finite(lm, logprobs)
+    return ChoiceScores(logprobs, torch.tensor([[len(tokens) for tokens in pieces] for _, pieces in splits]))
 
 
 def per_token(scores: ChoiceScores) -> torch.Tensor:
@@ -84,7 +88,7 @@ def verbalizer_ids(lm, words: Sequence[str]) -> list[int]:
     Source: Schick and Schütze 2021; claim C03.
     """
     _require_texts(words=words)
-    tokens = [lm.tokenizer.encode(" " + word.strip(), add_special_tokens=False) for word in words]
+    tokens = encode(lm, [" " + word.strip() for word in words], bos=False)
     for word, ids in zip(words, tokens, strict=True):
         if not word.strip() or len(ids) != 1:
             raise ValueError(f"words: {word!r} is {len(ids)} tokens of the vocabulary, expected exactly one")
@@ -165,12 +169,10 @@ def _split(lm, prompt: str, choices: Sequence[str]) -> tuple[list[int], list[lis
 
 def _right_pad(lm, sequences: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Stack sequences to (B, T), padded on the right, and their lengths (B,), on the model's device."""
-    longest = max(map(len, sequences))
-    ids = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in sequences])
-    return ids.to(lm.device), torch.tensor([len(tokens) for tokens in sequences]).to(lm.device)
+    ids, mask = pad_and_stack(sequences)
+    return ids.to(lm.device), mask.sum(1).to(lm.device)
 
 
-@torch.inference_mode()
 def _score_batch(lm, splits: Sequence[tuple[list[int], list[list[int]]]]) -> torch.Tensor:
     """Read every prompt once, then all its choices from the cached keys and values: (B, C)."""
     count = len(splits[0][1])
@@ -192,7 +194,16 @@ def _score_batch(lm, splits: Sequence[tuple[list[int], list[list[int]]]]) -> tor
         rest = lm.model(targets[:, :-1], past_key_values=cache, attention_mask=mask, position_ids=positions)
         logits = torch.cat([logits, rest.logits], 1)
     logprobs = logits.float().log_softmax(-1).gather(-1, targets[..., None])[..., 0]
-    return (logprobs * (steps < target_lengths[:, None])).sum(-1).view(-1, count).cpu()
+    # where, not a product: padding may be impossible, and 0 * -inf is no number
+    return torch.where(steps < target_lengths[:, None], logprobs, 0).sum(-1).view(-1, count).cpu()
+
+
+def _score_whole(lm, splits: Sequence[tuple[list[int], list[list[int]]]]) -> torch.Tensor:
+    """Read the prompt anew with each of its choices, under the masks of the model's own, such as windows: (B, C)."""
+    pairs = [(prefix, tokens) for prefix, continuations in splits for tokens in continuations]
+    examples = [Example(prefix + tokens, [False] * len(prefix) + [True] * len(tokens)) for prefix, tokens in pairs]
+    joint = Rollout(*(field.to(lm.device) for field in vars(as_rollout(examples)).values()))
+    return response_logprobs(lm, joint).sum(-1).view(len(splits), -1).cpu()
 
 
 def _require_texts(**arguments: Sequence[str]) -> None:

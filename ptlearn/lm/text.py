@@ -27,29 +27,25 @@ _LOGITS = 2**25  # numbers, padding included, that one batch of scoring holds: 1
 def encode(lm, texts: Sequence[str], *, bos: bool = True) -> list[list[int]]:
     """Turn texts into lists of token ids.
 
-    Args:    texts; bos, whether to start each with the tokenizer's beginning-of-text token, if it has one. The
-             pocket LMs saw <|endoftext|> before every document, so their prompts start with it; GPT-2 and Llama
-             tokenizers have such a token too, Qwen's do not and their prompts start bare.
+    Args:    texts; bos, whether to start each with `lm.document_start`, if there is one. The pocket LMs saw
+             <|endoftext|> before every document, so their prompts start with it, as those of GPT-2; Llama's start with
+             a token of their own, Qwen's start bare. A text that begins with that token, or with the tokenizer's
+             bos_token as some chat templates do, is given no second one.
     Returns: one list of ids per text.
-    Raises:  ValueError if there are no texts or one is not a string.
+    Raises:  ValueError if one of the texts is not a string, or not one that UTF-8 can write.
     """
     _check_texts("texts", texts)
-    start = [lm.tokenizer.bos_token_id] if bos and lm.tokenizer.bos_token_id is not None else []
     # special tokens by hand: tokenizers differ in which of them they add on their own
-    return [start + ids for ids in lm.tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    tokens = lm.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    start = lm.document_start if bos else None
+    begun = ([start], [lm.tokenizer.bos_token_id])
+    return [ids if start is None or ids[:1] in begun else [start, *ids] for ids in tokens]
 
 
 def sample_text(
-    lm,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int = 32,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    stop: str | Sequence[str] = (),
-    seed: int = 0,
-) -> Rollout:
+    lm, prompts: Sequence[str], *, max_new_tokens: int = 32, temperature: float = 1.0, top_k: int | None = None,
+    top_p: float | None = None, stop: str | Sequence[str] = (), seed: int = 0,
+) -> Rollout:  # fmt: skip
     """Sample one continuation per prompt and write down what was drawn and how likely it was.
 
     Args:    prompts, B strings, one row each (repeat a prompt to sample it several times: what such rows
@@ -61,7 +57,7 @@ def sample_text(
              is True where the end token or a stop string (both sampled, so in the record) ended the row.
     Raises:  ValueError naming the argument: no prompts, a prompt that is no string or too long for the context,
              max_new_tokens, temperature, top_k, top_p out of range, a stop string that is empty or that the tokenizer
-             cannot produce.
+             cannot produce; or if the model's logits are not finite.
     """
     check_sampling(temperature, top_k, top_p)
     stop = _check_stop(lm, stop)
@@ -90,7 +86,8 @@ def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str 
     tokens = _encode_prompts(lm, prompts, max_new_tokens)
 
     def most_likely(logits: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        return logits.argmax(-1), logits.new_zeros(len(logits))
+        choices = logits.argmax(-1)
+        return choices, 0 * logits.gather(-1, choices[:, None])[:, 0]  # NaN unless the logit is finite
 
     texts = [""] * len(tokens)
     # prompts of similar length share a batch: less padding to read
@@ -107,9 +104,8 @@ def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str 
 def completions(lm, rollout: Rollout, stop: str | Sequence[str] = ()) -> list[str]:
     """The text of each row's sampled tokens, before the first stop string and without the end token."""
     stop = _check_stop(lm, stop)
-    return [
-        _text(lm, actions[mask].tolist(), stop) for actions, mask in zip(rollout.actions, rollout.mask, strict=True)
-    ]
+    rows = zip(rollout.actions, rollout.mask, strict=True)
+    return [_text(lm, actions[mask].tolist(), stop) for actions, mask in rows]
 
 
 def invert_cdf(logprobs: Tensor, uniforms: Tensor) -> Tensor:
@@ -126,16 +122,17 @@ def invert_cdf(logprobs: Tensor, uniforms: Tensor) -> Tensor:
     sums = logprobs.exp().cumsum_(-1)
     # rounding leaves the last sum a little off 1: scale, so that no draw falls behind it
     targets = uniforms[:, None].to(sums) * sums[:, -1:]
-    return torch.searchsorted(sums, targets, right=True)[:, 0]
+    # sums that are NaN are all passed: the last index, whose NaN shows, and none behind it
+    return torch.searchsorted(sums, targets, right=True)[:, 0].clamp_(max=sums.shape[-1] - 1)
 
 
 def token_logprobs(lm, texts: Sequence[str]) -> list[Tensor]:
     """Log-probability of each token of each text, given the text before it.
 
-    Args:    texts. With a beginning-of-text token in the tokenizer every token counts; without one the first token
-             has nothing before it and is left out.
+    Args:    texts. With a document start (`encode`) every token of the text counts; without one the first token has
+             nothing before it and is left out.
     Returns: one (length,) float32 tensor per text, nats, on the CPU.
-    Raises:  ValueError if a text is no string or too long for the context.
+    Raises:  ValueError if a text is no string or too long for the context, or logits are not finite.
     """
     tokens = encode(lm, texts)
     for index, ids in enumerate(tokens):
@@ -151,6 +148,7 @@ def token_logprobs(lm, texts: Sequence[str]) -> list[Tensor]:
             logprobs = sampling_logprobs(lm(padded[:, :-1])).gather(-1, padded[:, 1:, None])[..., 0].float().cpu()
             for row, values in zip(rows, logprobs, strict=True):
                 scores[row] = values[: len(tokens[row]) - 1]
+    check_finite(lm, *scores)
     return scores
 
 
@@ -194,6 +192,7 @@ def _decode(
         if len(rows) == 0 or step + 1 == max_new_tokens:
             break
         logits, states = _advance(decoder, len(logits), states, latest)
+    check_finite(lm, logprobs)
     counts = lengths.tolist()
     sampled = [row[:count] for row, count in zip(tokens.tolist(), counts, strict=True)]
     return sampled, [row[:count] for row, count in zip(logprobs, counts, strict=True)], ended.tolist()
@@ -230,10 +229,11 @@ def _stop_detector(lm, stop: Sequence[str]) -> Callable[[Tensor], Tensor]:
     return detect
 
 
-def record(
-    lm, prompts: list[list[int]], sampled: list[list[int]], logprobs: list[Tensor], ended: list[bool]
-) -> Rollout:
-    """Lay prompts and samples out as one Rollout: the action at t is the token at t + 1."""
+def record(lm, prompts: list[list[int]], sampled: list[list[int]], logprobs: list[Tensor], ended) -> Rollout:
+    """Lay prompts and samples out as one Rollout: the action at t is the token at t + 1.
+
+    Args: prompts and sampled, B lists of ids; logprobs, B tensors, one number per sampled id; ended, B booleans.
+    """
     padding = lm.tokenizer.pad_token_id or 0
     tokens, _ = pad_and_stack([prompt + ids for prompt, ids in zip(prompts, sampled, strict=True)], value=padding)
     first = torch.tensor([len(prompt) - 1 for prompt in prompts])[:, None]
@@ -268,10 +268,8 @@ def _encode_prompts(lm, prompts: Sequence[str], max_new_tokens: int) -> list[lis
         if not ids:
             raise ValueError(f"prompts[{index}] is empty: this tokenizer has no beginning-of-text token to start from")
         if len(ids) + max_new_tokens > lm.context:
-            raise ValueError(
-                f"prompts[{index}] has {len(ids)} tokens, with max_new_tokens={max_new_tokens} more than the "
-                f"context: expected at most {lm.context} together"
-            )
+            raise ValueError(f"prompts[{index}] has {len(ids)} tokens, with max_new_tokens={max_new_tokens} more than "
+                             f"the context: expected at most {lm.context} together")  # fmt: skip
     return tokens
 
 
@@ -281,6 +279,22 @@ def _check_texts(name: str, texts: Sequence[str]) -> None:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"{name}[{index}] is {text!r:.60}: expected a string")
+        check_utf8(f"{name}[{index}]", text)
+
+
+def check_utf8(name: str, text: str) -> None:
+    """Raise ValueError for half of a surrogate pair, as broken JSON leaves it: no tokenizer takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = repr(text[error.start])
+        raise ValueError(f"{name} has a lone surrogate, {half}: expected text that UTF-8 can write") from error
+
+
+def check_finite(lm, *logprobs: Tensor) -> None:
+    """Raise ValueError if log-probabilities are NaN, which they are where logits are not finite."""
+    if any(bool(values.isnan().any()) for values in logprobs):
+        raise ValueError(f"the logits of {lm.name!r} are not finite: expected a model that has not diverged")
 
 
 def _check_stop(lm, stop: str | Sequence[str]) -> tuple[str, ...]:
@@ -288,7 +302,7 @@ def _check_stop(lm, stop: str | Sequence[str]) -> tuple[str, ...]:
     if not all(isinstance(string, str) and string for string in stop):
         raise ValueError(f"stop={stop!r}: expected strings with at least one character")
     for string in stop:
-        written = _decode_ids(lm, lm.tokenizer(string, add_special_tokens=False)["input_ids"])
+        written = _decode_ids(lm, encode(lm, [string], bos=False)[0])
         if string not in written:
             raise ValueError(f"stop={string!r} would never be met: the tokenizer of {lm.name!r} writes {written!r}, "
                              "expected a string that it can produce")  # fmt: skip

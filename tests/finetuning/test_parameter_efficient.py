@@ -9,11 +9,12 @@ from functools import partial
 
 import pytest
 import torch
+import transformers
 from conftest import KINDS
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ptlearn.finetuning.adapter_files import load_adapter, save_adapter
+from ptlearn.finetuning.adapter_files import export_merged, load_adapter, save_adapter
 from ptlearn.finetuning.parameter_efficient import (
     adapter_names,
     adapters,
@@ -29,6 +30,7 @@ from ptlearn.finetuning.parameter_efficient import (
 )
 from ptlearn.finetuning.wrappers import LoRA, lora_layers
 from ptlearn.lm import decoding
+from ptlearn.lm.models import load_lm
 from ptlearn.lm.text import sample_text
 from ptlearn.rollout import check_behavior
 
@@ -144,6 +146,31 @@ def test_bitfit_trains_every_bias_and_says_when_there_is_none(fresh):
 # ---------------------------------------------------------------- adapters
 
 
+PLACES = {
+    "GPTNeoX": ("attention.dense", "dense_4h_to_h", {}),
+    "GPTNeo": ("out_proj", "c_proj", {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]}),
+    "GPTJ": ("out_proj", "fc_out", {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}),
+    "Phi": ("dense", "fc2", {}),
+    "OPT": ("out_proj", "fc2", {"ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "Starcoder2": ("o_proj", "c_proj", {}),
+}
+
+
+@pytest.mark.parametrize("family", PLACES)
+def test_adapters_know_the_places_of_other_families(family):
+    """Where each family's block adds to its stream: two places in a block, and at the start the base alone."""
+    attention, mlp, sizes = PLACES[family]
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2} | sizes
+    config = getattr(transformers, family + "Config")(vocab_size=300, **sizes)
+    model = getattr(transformers, family + "ForCausalLM")(config).eval()
+    with torch.no_grad():
+        base = model(TOKENS).logits
+        disturbed = disturb(adapters(model, size=3))
+        names = [name for name, module in model.named_modules() if type(module).__name__ == "Adapter"]
+        assert [name.endswith((attention, mlp)[i % 2]) for i, name in enumerate(names)] == [True] * 4
+        assert (disturbed(TOKENS).logits - base).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("kind, ends", [("llama", ("o_proj", "down_proj")), ("gpt2", ("attn.c_proj", "mlp.c_proj"))])
 def test_an_adapter_stands_behind_attention_and_mlp_and_computes_its_equation(fresh, kind, ends):
     lm = disturb(adapters(fresh(kind, torch.float64), size=5))
@@ -246,6 +273,7 @@ def test_targets_are_ends_of_names_or_patterns(fresh, targets, expected):
             "targets 'query' match no linear layer: .*'down_proj', 'gate_proj', 'k_proj'",
         ),
         ({"targets": "proj"}, "targets 'proj' match no"),
+        ({"targets": "all-linear"}, r"'all-linear' match no linear layer: .* or a pattern .* such as '\.\*_proj'"),
         ({"targets": "embed_tokens"}, "targets 'embed_tokens' match no linear layer"),
         ({"targets": []}, "match no linear layer"),
         ({"targets": "(q_proj"}, r"targets: '\(q_proj' is no regular expression"),
@@ -486,6 +514,7 @@ def rewrite(folder, change_config=None, change_tensors=None):
 
 LAYER = "base_model.model.model.layers.0.self_attn.k_proj"
 ENDS = (".lora_A.weight", ".lora_B.weight")
+OTHER_RANK = {"change_config": lambda config: config.update(r=4)}
 
 
 @pytest.mark.parametrize(
@@ -494,6 +523,30 @@ ENDS = (".lora_A.weight", ".lora_B.weight")
         ({"change_config": lambda c: c.update(use_dora=True)}, "has use_dora=True: expected plain LoRA without"),
         ({"change_config": lambda c: c.update(bias="all")}, "has bias='all'"),
         ({"change_config": lambda c: c.update(alpha_pattern={"q_proj": 3})}, "has alpha_pattern="),
+        ({"change_config": lambda c: c.update(init_lora_weights="pissa")}, "has init_lora_weights='pissa': expected"),
+        ({"change_config": lambda c: c.update(init_lora_weights="olora")}, "has init_lora_weights='olora'"),
+        ({"change_config": lambda c: c.update(init_lora_weights="loftq")}, "has init_lora_weights='loftq'"),
+        ({"change_config": lambda c: c.update(alora_invocation_tokens=[5])}, r"has alora_invocation_tokens=\[5\]"),
+        ({"change_config": lambda c: c.update(layer_replication=[[0, 2]])}, r"has layer_replication=\[\[0, 2\]\]"),
+        ({"change_config": lambda c: c.update(use_of_next_year=1.5)}, "has use_of_next_year=1.5: expected plain LoRA"),
+        ({"change_config": lambda c: c.update(lora_alpha="16")}, "has lora_alpha='16': expected a finite number"),
+        ({"change_config": lambda c: c.update(lora_alpha=True)}, "has lora_alpha=True: expected"),
+        ({"change_config": lambda c: c.update(lora_alpha=None)}, "has lora_alpha=None: expected"),
+        ({"change_config": lambda c: c.update(lora_alpha=-1)}, "has lora_alpha=-1: expected"),
+        ({"change_config": lambda c: c.update(lora_alpha=float("nan"))}, "has lora_alpha=nan: expected"),
+        (OTHER_RANK, "has r=4: expected 8, the rank of 'model.layers.0"),
+        (
+            {"change_tensors": lambda t: t.update({"base_model.model.lm_head.weight": torch.zeros(300, 32)})},
+            "holds 'lm_head.weight', not as in this base: expected LoRA alone",
+        ),
+        (
+            {"change_tensors": lambda t: t.update({"base_model.model.model.embed_tokens.weight": torch.ones(301, 32)})},
+            "holds 'model.embed_tokens.weight', not as in this base",
+        ),
+        (
+            {"change_tensors": lambda t: t.update({LAYER + ".lora_magnitude_vector.default": torch.ones(16)})},
+            "holds 'model.layers.0.self_attn.k_proj.lora_magnitude_vector.default', not as in this base",
+        ),
         ({"change_config": lambda c: c.update(peft_type="IA3")}, "peft_type 'IA3': expected 'LORA'"),
         ({"change_tensors": lambda t: t.pop(LAYER + ".lora_B.weight")}, "k_proj.lora_B.weight' is one half of a pair"),
         (
@@ -521,6 +574,125 @@ def test_a_file_that_does_not_fit_says_why(fresh, tmp_path, change, message):
     with pytest.raises(ValueError, match=message) as caught:
         load_adapter(lm, tmp_path)
     assert "\n" not in str(caught.value) and not any(isinstance(module, LoRA) for module in lm.modules())
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.parametrize("targets", ["lm_head", "q_proj|lm_head"])
+def test_an_adapter_of_the_head_comes_back_from_peft(fresh, kind, targets, tmp_path):
+    """peft writes the head's own weight beside it, tied (llama) or not: the base's own changes nothing."""
+    import peft
+
+    own = disturb(lora(fresh(kind), targets=targets, rank=2))
+    save_adapter(own, tmp_path / "own")
+    peft.PeftModel.from_pretrained(fresh(kind).model, tmp_path / "own").save_pretrained(tmp_path / "theirs")
+    assert any(
+        key.endswith("base_layer.weight") for key in load_file(tmp_path / "theirs" / "adapter_model.safetensors")
+    )
+    assert torch.equal(logits(load_adapter(fresh(kind), tmp_path / "theirs")), logits(own))
+    second = load_adapter(lora(fresh(kind), targets="lm_head", name="first"), tmp_path / "theirs", name="second")
+    assert torch.equal(logits(second), logits(own))
+    other = fresh(kind)
+    other.model.get_output_embeddings().weight.data[7] += 1
+    with pytest.raises(ValueError, match="holds 'lm_head.weight', not as in this base"):
+        load_adapter(other, tmp_path / "theirs")
+
+
+HARMLESS = {
+    "init_lora_weights": ["gaussian", "orthogonal", True, False],
+    "lora_dropout": [0.1],
+    "layers_to_transform": [[0]],
+    "exclude_modules": [["lm_head"]],
+}
+
+
+@pytest.mark.parametrize("key, value", [(key, value) for key, values in HARMLESS.items() for value in values])
+def test_what_peft_says_of_training_alone_is_accepted(fresh, key, value, tmp_path):
+    peer = peft_model("llama", fresh, torch.float32, r=4, lora_alpha=6, **{key: value})
+    with torch.no_grad():
+        for name, parameter in peer.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+        expected = peer.eval()(input_ids=TOKENS).logits
+    peer.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(load_adapter(fresh("llama"), tmp_path)), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_an_adapter_that_belongs_to_a_changed_base_is_refused(fresh, start, tmp_path):
+    peft_model("llama", fresh, torch.float32, r=4, init_lora_weights=start).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"has init_lora_weights='{start}': expected plain LoRA without"):
+        load_adapter(fresh("llama"), tmp_path)
+
+
+# ---------------------------------------------------------------- an ordinary folder
+
+
+def plainly(folder):
+    """Logits of the folder's model as `transformers` loads it, and the model."""
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values())
+    with torch.no_grad():
+        return model(TOKENS).logits, model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("state", ["plain", "unmerged", "merged", "off", "one of two", "head", "merged head"])
+def test_an_exported_model_is_the_model_for_transformers_alone(fresh, kind, state, tmp_path):
+    lm = fresh(kind)
+    tied = lm.model.config.tie_word_embeddings
+    if state != "plain":
+        disturb(lora(lm, targets="lm_head" if "head" in state else EVERY[kind], rank=3))
+    if state == "one of two":
+        switch_adapter(disturb(lora(lm, targets=EVERY[kind], rank=2, name="second"), 1), "default")
+    if "merged" in state.split():
+        merge_lora(lm)
+    if state == "off":
+        switch_adapter(lm, None)
+    before, names = logits(lm), [name for name, _ in lm.named_parameters()]
+    assert export_merged(lm, tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
+    found, model = plainly(tmp_path / "new" / "folder")
+    torch.testing.assert_close(found, before, rtol=0, atol=1e-4)
+    assert model.config.tie_word_embeddings == (tied and "head" not in state)
+    back = load_lm(tmp_path / "new" / "folder")
+    torch.testing.assert_close(logits(back), before, rtol=0, atol=1e-4)
+    assert back.tokenizer("a café")["input_ids"] == lm.tokenizer("a café")["input_ids"]
+    # and the model goes on as it was
+    assert torch.equal(logits(lm), before) and [name for name, _ in lm.named_parameters()] == names
+    assert lm.model.config.tie_word_embeddings == tied
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["folder"]
+
+
+def test_an_export_keeps_precision_template_and_end_tokens(fresh, tmp_path):
+    lm = disturb(lora(fresh("qwen2", torch.bfloat16), targets="q_proj"))
+    lm.tokenizer.chat_template, lm.model.generation_config.eos_token_id = "{{ messages[0].content }}", [0, 7]
+    export_merged(lm, tmp_path)  # an empty folder will do
+    back = load_lm(tmp_path, dtype=torch.bfloat16)
+    assert torch.equal(logits(back), logits(merge_lora(lm))) and back.end_tokens == (0, 7)
+    assert back.tokenizer.chat_template == "{{ messages[0].content }}"
+    saved = load_file(tmp_path / "model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
+
+
+def test_an_export_writes_all_or_nothing(fresh, tmp_path, monkeypatch):
+    lm = fresh("llama")
+    export_merged(lm, tmp_path / "model")
+    before = {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    (tmp_path / "file").write_text("")
+    for taken in ("model", "file"):
+        with pytest.raises(ValueError, match=f"{taken}' holds something: expected a new or an empty one"):
+            export_merged(lm, tmp_path / taken)
+    with pytest.raises(ValueError, match="model has Adapter at 'model.layers.0.self_attn.o_proj', which cannot be"):
+        export_merged(adapters(fresh("llama"), size=2), tmp_path / "adapters")
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(lm.tokenizer), "save_pretrained", full)
+    with pytest.raises(OSError):
+        export_merged(lm, tmp_path / "half")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "model"]
+    assert before == {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
 
 
 def test_missing_and_damaged_files(fresh, tmp_path):

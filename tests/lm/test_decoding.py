@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import WINDOW
 from torch import nn
 
 from ptlearn.lm import decoding
@@ -46,6 +47,16 @@ def test_prompts_of_one_length_need_no_mask(tiny_lm):
 def test_the_general_decoder_agrees_on_every_architecture(tiny_lm, monkeypatch):
     monkeypatch.setattr(decoding, "has_llama_layout", lambda model: False)
     assert follow(tiny_lm, PROMPTS, 6, drop=2, cls=decoding.CacheDecoder) < 1e-4
+
+
+def test_windows_slide_as_in_the_plain_forward_pass(windowed_lm):
+    assert follow(windowed_lm, PROMPTS, 3 * WINDOW, drop=WINDOW, cls=decoding.CacheDecoder) < 1e-4
+    tokens = torch.tensor([PROMPTS[0] + list(range(20, 20 + 3 * WINDOW))])
+    changed = tokens.index_fill(1, torch.tensor([1]), 99)
+    before, after = (windowed_lm(read)[0].detach() for read in (tokens, changed))
+    # through two layers a token reaches twice as far as one of them looks back, unless one sees everything
+    far = float((before - after)[2 * WINDOW :].abs().max())
+    assert (far == 0) == (windowed_lm.name == "mistral") and (before - after)[1:WINDOW].abs().max() > 1e-2
 
 
 def test_buffers_grow(llama_lm, monkeypatch):

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 import torch
+import transformers
+from conftest import WINDOW, tiny_model, tiny_tokenizer
 from safetensors.torch import load_file, save_file
 
 from ptlearn.lm import models
@@ -150,3 +152,138 @@ def test_an_unreachable_hub_counts_as_no_network(pocket, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     refuses(FileNotFoundError, "no network", "Qwen/none-such")
+
+
+# ---------------------------------------------------------------- what fits together
+
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+TURNS = ("<|im_start|>", "<|im_end|>")
+
+
+def change_weights(folder, change):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("extra", ["score.weight", "{block}.mlp.router.weight", "lm_head.adapters.default.A"])
+def test_weights_without_a_place_are_refused_by_name(tmp_path, tiny_folders, kind, extra, capfd):
+    extra = extra.format(block={"llama": "model.layers.0", "gpt2": "transformer.h.0"}[kind])
+    folder = shutil.copytree(tiny_folders[kind], tmp_path / "copy")
+    change_weights(folder, lambda tensors: tensors.update({extra: torch.zeros(2, 32)}))
+    refuses(ValueError, f"hold 1 tensors that the model lacks, such as '{extra}'", folder)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_biases_that_the_configuration_switches_off_are_refused(tmp_path, tiny_folders):
+    folder = shutil.copytree(tiny_folders["llama"], tmp_path / "copy")
+    config = (folder / "config.json").read_text().replace('"attention_bias": true', '"attention_bias": false')
+    (folder / "config.json").write_text(config)
+    refuses(ValueError, "hold 8 tensors that the model lacks, such as 'model.layers.0.self_attn.k_proj.bias'", folder)
+
+
+@pytest.mark.parametrize("kind, names", [
+    ("llama", ["model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"]),
+    ("gpt2", ["transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias"]),
+    ("gpt-neo", ["transformer.h.0.attn.attention.bias", "transformer.h.0.attn.attention.masked_bias"]),
+    ("gpt-neox", ["gpt_neox.layers.0.attention.bias", "gpt_neox.layers.0.attention.rotary_emb.inv_freq"]),
+])  # fmt: skip
+def test_buffers_of_older_files_change_nothing(tmp_path, kind, names):
+    model = tiny_model(kind)
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    change_weights(tmp_path, lambda tensors: tensors.update({name: torch.ones(1, 1, 4, 4) for name in names}))
+    tokens = torch.tensor([[0, 5, 9]])
+    assert torch.equal(load_lm(tmp_path)(tokens), model(tokens).logits)
+
+
+@pytest.mark.parametrize("family, sizes", [
+    ("Bloom", {"hidden_size": 32, "n_layer": 1, "n_head": 2}),
+    ("Mamba", {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4}),
+])  # fmt: skip
+def test_a_model_without_a_longest_text_is_refused(tmp_path, family, sizes):
+    config = getattr(transformers, family + "Config")(vocab_size=300, **sizes)
+    getattr(transformers, family + "ForCausalLM")(config).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    refuses(ValueError, f"is a {family}ForCausalLM without max_position_embeddings: expected a model with", tmp_path)
+
+
+def test_a_tokenizer_that_outgrew_the_embedding_is_refused(tmp_path, tiny_folders):
+    folder = shutil.copytree(tiny_folders["gpt2"], tmp_path / "grown")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<tool>"])
+    tokenizer.save_pretrained(folder)
+    refuses(ValueError, "has 301 tokens, the embedding 300 rows: expected as many", folder)
+    model = tiny_model("gpt2")
+    model.resize_token_embeddings(301)
+    assert LanguageModel(model, tokenizer, "resized")(torch.tensor([[300]])).shape == (1, 1, 301)
+    assert LanguageModel(model, tiny_tokenizer(), "rows to spare").end_tokens == (0,)
+
+
+@pytest.mark.parametrize("generation, config, named, ends", [
+    (None, None, "<|im_end|>", (0, 2)),
+    ([1, 2], 0, "<|endoftext|>", (0, 1, 2)),
+    (None, [7], "<|endoftext|>", (0, 7)),
+    (2, 50256, None, (0, 2)),  # 50256 is the default of GPT-2's configuration, beyond this vocabulary
+])  # fmt: skip
+def test_end_tokens_are_all_that_anything_names(generation, config, named, ends):
+    model = tiny_model("llama")
+    model.generation_config.eos_token_id, model.config.eos_token_id = generation, config
+    assert LanguageModel(model, tiny_tokenizer(*TURNS, eos_token=named), "tiny").end_tokens == ends
+
+
+def test_a_token_that_only_begins_texts_ends_none():
+    model = tiny_model("llama")
+    model.generation_config.eos_token_id = model.config.eos_token_id = None
+    vocabulary = tiny_tokenizer("<s>", "</s>", bos_token="<s>", eos_token="</s>")
+    vocabulary._tokenizer.post_processor = begins_with("<s>", 1)
+    lm = LanguageModel(model, vocabulary, "tiny")
+    assert lm.document_start == 1 and 1 not in lm.end_tokens
+
+
+def begins_with(token, number):
+    """What makes a tokenizer put a token before every text by itself, as Llama's does."""
+    from tokenizers.processors import TemplateProcessing
+
+    return TemplateProcessing(single=f"{token} $A", special_tokens=[(token, number)])
+
+
+def ends_with(token, number):
+    from tokenizers.processors import TemplateProcessing
+
+    return TemplateProcessing(single=f"$A {token}", special_tokens=[(token, number)])
+
+
+@pytest.mark.parametrize("names, processor, template, start", [
+    ({}, None, None, 0),  # GPT-2, Pythia
+    ({}, None, CHATML.replace("<|im_end|>", "{{ eos_token }}"), 0),  # the pocket LMs
+    ({"bos_token": None}, None, CHATML, None),  # Qwen
+    ({"bos_token": None}, ends_with("<|im_end|>", 2), None, None),
+    ({"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}, None, CHATML, 0),  # SmolLM2
+    ({"bos_token": "<|im_start|>"}, None, None, 1),  # nothing says that it begins turns
+    ({"bos_token": "<|im_start|>"}, begins_with("<|im_start|>", 1), CHATML, 1),  # Llama: the tokenizer says it itself
+    ({"bos_token": None}, begins_with("<|im_start|>", 1), None, 1),
+])  # fmt: skip
+def test_what_stands_before_a_document(names, processor, template, start):
+    vocabulary = tiny_tokenizer(*TURNS, **names)
+    vocabulary.chat_template = template
+    if processor is not None:
+        vocabulary._tokenizer.post_processor = processor
+    lm = LanguageModel(tiny_model("llama"), vocabulary, "tiny")
+    assert lm.document_start == start
+    lm.document_start = 2
+    assert lm.document_start == 2
+
+
+def test_the_window_is_the_narrowest_and_none_where_all_is_seen(windowed_lm, tiny_lm):
+    assert (windowed_lm.window, tiny_lm.window) == (WINDOW, None)
+
+
+def test_a_running_state_has_no_window_that_could_be_masked():
+    model = transformers.Lfm2ForCausalLM(transformers.Lfm2Config(
+        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"], max_position_embeddings=64,
+    ))  # fmt: skip
+    assert LanguageModel(model, tiny_tokenizer(), "running state").window == 0

@@ -2,8 +2,10 @@
 
 import random
 
+import conftest
 import pytest
 import torch
+from conftest import WINDOW, tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -242,6 +244,41 @@ def test_a_prompt_may_be_empty_only_where_a_first_token_stands_for_it(lm):
     bare.bos_token = None  # as in Qwen's tokenizers
     with pytest.raises(ValueError, match="prompts: '' leaves no token"):
         score_choices(LanguageModel(lm.model, bare, "bare"), ["fun", ""], CHOICES)
+
+
+def test_choices_behind_a_window_score_as_the_plain_forward_pass(windowed_lm):
+    """Texts within the window, at its edge and beyond, alone and beside a longer one."""
+    prompts = ["3 +", "3 + 4 =", "The film was great", "The film was great fun. The capital of Kenya is Nairobi.\n3"]
+    choices = ["7", "4 = 7", "Nairobi Nairobi Nairobi Nairobi"]
+    lengths = [len(ids) for ids in encode(windowed_lm, prompts)]
+    assert min(lengths) < WINDOW - 2 and max(lengths) > 2 * WINDOW
+    expected = expected_scores(windowed_lm, prompts, choices)
+    for subset in ([0], [1], [2], [3], [0, 1], [0, 1, 2, 3]):
+        for size in (1, 64):
+            scored = score_choices(windowed_lm, [prompts[i] for i in subset], choices, batch_size=size).logprobs
+            torch.testing.assert_close(scored, expected[subset], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+def test_scores_of_a_diverged_model_are_refused_and_a_token_that_is_ruled_out_is_not(kind):
+    lm = LanguageModel(tiny_model(kind), conftest.tiny_tokenizer(), "tiny")
+    prompts, choices = ["The film was great fun. Verdict:"], ["great", "awful film"]
+    head = lm.model.get_output_embeddings()
+    padding = torch.tensor([0])
+    ruled_out = head.register_forward_hook(lambda head, inputs, logits: logits.index_fill(-1, padding, -torch.inf))
+    scored = score_choices(lm, prompts, choices).logprobs  # padding counts nothing
+    assert scored.isfinite().all()
+    torch.testing.assert_close(scored, expected_scores(lm, prompts, choices), atol=1e-4, rtol=0)
+    ruled_out.remove()
+    head.weight.data[7] = float("nan")
+    with pytest.raises(ValueError, match="the logits of 'tiny' are not finite: expected a model that has not diverged"):
+        score_choices(lm, prompts, choices)
+
+
+def test_words_that_utf8_cannot_write_are_named(lm):
+    for call in (verbalizer_ids, lambda lm, words: score_choices(lm, ["a"], words)):
+        with pytest.raises(ValueError, match="has a lone surrogate, '.ud83d'"):
+            call(lm, ["good", "\ud83d"])
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,19 @@
 """Sampling and scoring against exact distributions, the plain forward pass and the label loss of `transformers`."""
 
 import math
+import re
+from functools import partial
 
 import pytest
 import torch
+from conftest import WINDOW, tiny_model, tiny_tokenizer
 
 from ptlearn.lm import decoding, text
+from ptlearn.lm.models import LanguageModel
 from ptlearn.lm.text import complete, completions, encode, invert_cdf, perplexity, sample_text, token_logprobs
 from ptlearn.rollout import check_behavior, sampling_logprobs
 
+NAN = float("nan")
 PROMPTS = ["The capital of Kenya is", "", "3 + 4 =", "The capital of Kenya is", "A dull film. Verdict:"]
 
 
@@ -30,8 +35,6 @@ class Scripted(torch.nn.Module):
 
 
 def scripted(lm, logits):
-    from ptlearn.lm.models import LanguageModel
-
     return LanguageModel(Scripted(lm, logits), lm.tokenizer, "scripted")
 
 
@@ -57,6 +60,75 @@ def test_a_tokenizer_without_beginning_gives_bare_prompts(tiny_folders):
         sample_text(lm, ["a", ""])
     with pytest.raises(ValueError, match="no token to score"):
         perplexity(lm, [""])
+
+
+def test_no_text_gets_a_second_beginning(llama_lm, pocket_s):
+    assert encode(llama_lm, ["<|endoftext|>a coffee"]) == encode(llama_lm, ["a coffee"])
+    assert encode(llama_lm, ["<|endoftext|><|endoftext|>a"])[0][:3] == [0, 0, *encode(llama_lm, ["a"], bos=False)[0]]
+    rendered = pocket_s.tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    assert encode(pocket_s, [rendered, "User: Hi\n"]) == [[0, *encode(pocket_s, ["User: Hi\n"], bos=False)[0]]] * 2
+
+
+def test_the_document_start_is_not_the_first_token_of_the_chat_template():
+    """As in SmolLM2, whose bos_token begins turns: a document starts with another, a rendered turn with its own."""
+    vocabulary = tiny_tokenizer("<|im_start|>", "<|im_end|>", bos_token="<|im_start|>", eos_token="<|im_end|>")
+    vocabulary.chat_template = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+    lm = LanguageModel(tiny_model("llama"), vocabulary, "tiny")
+    document, turn = encode(lm, ["a coffee", "<|im_start|>a coffee"])
+    assert document == [0, *turn[1:]] and turn[0] == 1
+    lm.document_start = None
+    assert encode(lm, ["a coffee", "<|im_start|>a coffee"]) == [document[1:], turn]
+
+
+NOT_FINITE = "the logits of 'tiny' are not finite: expected a model that has not diverged"
+
+
+@pytest.mark.parametrize("value", [NAN, math.inf, -math.inf])
+@pytest.mark.parametrize("entries", [slice(None), slice(7, 8)])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_logits_that_are_not_finite_are_an_error(kind, value, entries):
+    lm = LanguageModel(tiny_model(kind), tiny_tokenizer(), "tiny")
+
+    def spoil(head, inputs, logits):
+        logits[..., entries] = value
+
+    lm.model.get_output_embeddings().register_forward_hook(spoil)
+    calls = [complete, sample_text, partial(sample_text, top_k=5), partial(sample_text, top_p=0.9)]
+    for call in [*calls, lambda lm, texts, max_new_tokens: perplexity(lm, texts)]:
+        if value == -math.inf and entries == slice(7, 8):
+            call(lm, ["one", "two"], max_new_tokens=2)  # a token that is ruled out: the others can be drawn
+            continue
+        with pytest.raises(ValueError) as error:
+            call(lm, ["one", "two"], max_new_tokens=2)
+        assert str(error.value) == NOT_FINITE
+    lm.model.get_output_embeddings()._forward_hooks.clear()
+    assert len(complete(lm, ["one", "two"], max_new_tokens=2)) == 2
+
+
+def test_a_model_that_diverges_in_one_row_or_late_is_found(llama_lm):
+    class Late(Scripted):
+        def forward(self, input_ids, position_ids=None, **options):
+            output = self.base(input_ids, position_ids=position_ids, **options)
+            output.logits[position_ids[:, -1] > 8] = NAN
+            return output
+
+    lm = LanguageModel(Late(llama_lm, None), llama_lm.tokenizer, "tiny")
+    for call in (complete, sample_text):
+        call(lm, ["3 +", ""], max_new_tokens=3)
+        for prompts, count in ((["", "A dull film. Verdict: awful"], 1), (["3 +"], 12)):
+            with pytest.raises(ValueError) as error:
+                call(lm, prompts, max_new_tokens=count, stop=())
+            assert str(error.value) == NOT_FINITE
+
+
+@pytest.mark.parametrize("half", ["\ud83d", "\udc00"])
+def test_half_a_surrogate_pair_is_named(llama_lm, half):
+    message = re.escape(f"[1] has a lone surrogate, {half!r}: expected text that UTF-8 can write")
+    for call in (encode, complete, sample_text, token_logprobs):
+        with pytest.raises(ValueError, match=message):
+            call(llama_lm, ["a \U0001f600", "a " + half])
+    with pytest.raises(ValueError, match="lone surrogate"):
+        complete(llama_lm, ["a"], stop=half)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +260,6 @@ def test_stop_strings_span_tokens(llama_lm, stop):
             output.logits = torch.zeros_like(output.logits).scatter(-1, ahead[..., None], 100.0)
             return output
 
-    from ptlearn.lm.models import LanguageModel
-
     lm = LanguageModel(Spelling(llama_lm, None), llama_lm.tokenizer, "spelling")
     rollout = sample_text(lm, ["", ""], max_new_tokens=15, stop=("never", stop))
     assert rollout.mask.sum(1).tolist() == [longest] * 2 and rollout.terminated.all()
@@ -273,6 +343,15 @@ BAD_SAMPLING = [
     ({"top_p": 0.0}, "top_p=0.0: expected"),
     ({"top_p": 1.1}, "top_p=1.1: expected"),
 ]
+
+
+def test_beyond_the_window_sampling_and_scoring_are_the_plain_forward_pass(windowed_lm):
+    rollout = sample_text(windowed_lm, PROMPTS, max_new_tokens=3 * WINDOW, seed=1)
+    assert int(rollout.mask.sum(1).max()) > 2 * WINDOW
+    check_behavior(windowed_lm, rollout, atol=1e-4)
+    for ids, values in zip(encode(windowed_lm, PROMPTS), token_logprobs(windowed_lm, PROMPTS), strict=True):
+        alone = windowed_lm(torch.tensor([ids])).log_softmax(-1)[0, :-1]
+        torch.testing.assert_close(values, alone[range(len(values)), ids[1:]], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("bad", "message"), BAD + BAD_SAMPLING)
