@@ -26,7 +26,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.scoring import fmeasure
 from rouge_score.tokenizers import DefaultTokenizer
 
-from ptlearn.lm.chat import read_json_lines
+from ptlearn.lm.chat import read_conversations, read_json_objects
 from ptlearn.lm.prompting import few_shot_prompt
 from ptlearn.lm.text import completions, encode, sample_text
 from ptlearn.rollout import check_counts
@@ -329,44 +329,15 @@ def yields(items: Iterable[Item]) -> Yields:
 
 
 def read_seed_tasks(path: str | Path) -> list[Pair]:
-    """The seed tasks of Self-Instruct, JSON lines of `instruction` and `instances` (`input`, `output`).
+    """The seed tasks of Self-Instruct, JSON objects with `instruction` and `instances` (`input`, `output`).
 
     Returns: one (instruction, response) per instance; an input stands on a line of its own after the instruction.
-    Raises:  FileNotFoundError; ValueError with the line number for what is broken or missing.
+    Raises:  FileNotFoundError; ValueError with the line for what is broken or missing, as `chat.read_conversations`.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}: expected JSON lines of seed tasks")
-    pairs = []
-    for number, record in read_json_lines(path):
-        try:
-            pairs += _pairs(record)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
+    pairs = [tuple(message["content"].strip() for message in turns[-2:]) for turns in read_conversations(path)]
     if not pairs:
         raise ValueError(f"{path} holds no seed task: expected at least one")
     return pairs
-
-
-def _pairs(record: dict) -> list[Pair]:
-    instruction = _text(record, "instruction")
-    instances = record.get("instances")
-    if not isinstance(instances, list) or not instances:
-        raise ValueError(f"instances is {instances!r:.40}: expected a list of at least one {{input, output}}")
-    pairs = []
-    for instance in instances:
-        if not isinstance(instance, dict):
-            raise ValueError(f"an instance is {instance!r:.40}: expected {{input, output}}")
-        given = _text(instance, "input", empty=True)
-        pairs.append((f"{instruction}\n{given}" if given else instruction, _text(instance, "output")))
-    return pairs
-
-
-def _text(record: dict, key: str, *, empty: bool = False) -> str:
-    text = record.get(key, "" if empty else None)
-    if not isinstance(text, str) or not (empty or text.strip()):
-        raise ValueError(f"{key} is {text!r:.40}: expected {'a string' if empty else 'some text'}")
-    return text.strip()
 
 
 @contextmanager
@@ -396,16 +367,16 @@ def _open(path: Path, **settings) -> list[Item]:
     if not whole:
         path.write_bytes(_line(settings))
         return []
-    (_, found), *lines = read_json_lines(path)
+    (_, found), *lines = read_json_objects(path)
     changed = [key for key, value in settings.items() if found.get(key) != value]
     if changed:
         raise ValueError(f"{path} was made with another {', '.join(changed)}: expected the same, or another file")
-    return [_item(path, line, record, number) for number, (line, record) in enumerate(lines)]
+    return [_item(number, *line) for number, line in enumerate(lines)]
 
 
-def _item(path: Path, line: int, record: dict, number: int) -> Item:
+def _item(number: int, where: str, record: dict) -> Item:
     if set(record) != set(Item._fields) or record["number"] != number:
-        raise ValueError(f"{path}, line {line}: expected item {number} with {', '.join(Item._fields)}")
+        raise ValueError(f"{where}: expected item {number} with {', '.join(Item._fields)}")
     return Item(**record)
 
 
@@ -418,11 +389,8 @@ def _append(path: Path, items: list[Item]) -> list[Item]:
 
 def read_items(path: str | Path) -> list[Item]:
     """The items of a file that `self_instruct` wrote, finished or not; the file stays as it is."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}: expected one that self_instruct wrote")
-    _, *lines = read_json_lines(path)
-    return [_item(path, line, record, number) for number, (line, record) in enumerate(lines)]
+    _, *lines = read_json_objects(path)
+    return [_item(number, *line) for number, line in enumerate(lines)]
 
 
 def _line(record: dict) -> bytes:

@@ -13,8 +13,6 @@ import codecs
 import functools
 import json
 import random
-import re
-from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -289,58 +287,49 @@ def read_conversations(path: str | Path) -> list[list[dict[str, str]]]:
     `output`, or a seed task of Self-Instruct, whose `instances` hold inputs and outputs. An input stands in the line
     below the instruction.
 
-    Raises: FileNotFoundError; ValueError with the line number for text that is not UTF-8, JSON that is broken off, keys
-            that are missing, and conversations that `render` would refuse.
+    Raises: FileNotFoundError; ValueError with the line or item number for text that is not UTF-8, JSON that is broken
+            off, keys that are missing, and conversations that `render` would refuse.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}: expected JSON lines")
     conversations = []
-    for number, record in read_json_lines(path):
+    for where, record in read_json_objects(path):
         try:
             found = _conversations(record)
             for conversation in found:
                 _check_conversation(conversation)
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
+            raise ValueError(f"{where}: {error}") from error
         conversations += found
     return conversations
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, dict]]:
-    """(line number, object) of every line that is not blank, or of every item of one array over any number of lines.
+def read_json_objects(path: str | Path) -> Iterator[tuple[str, dict]]:
+    """(where it stands, object) for every line that is not blank, or for every item of one array.
 
-    Raises: ValueError with the line number for text that is not UTF-8, or what is not one JSON object.
+    Raises: FileNotFoundError; ValueError with the line or item for text that is not UTF-8, or no JSON object.
     """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {str(path)!r}: expected JSON objects, one a line or in an array")
     data = path.read_bytes()
-    is_array = data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
-    for first, line in [(1, data)] if is_array else enumerate(data.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            text = line.decode("utf-8-sig")
-            records = _items(text) if is_array else [(first, json.loads(text))]
-        except UnicodeDecodeError as error:
-            number, column = first + line.count(b"\n", 0, error.start), error.start - line.rfind(b"\n", 0, error.start)
-            raise ValueError(f"{path}, line {number}: byte {column - 1} is not UTF-8") from error
-        except json.JSONDecodeError as error:
-            where = f"{path}, line {first + error.lineno - 1}"
-            raise ValueError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
-        for number, record in records:
-            if not isinstance(record, dict):
-                raise ValueError(f"{path}, line {number}: a {type(record).__name__}, expected a JSON object")
-            yield number, record
+    if data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        found = ((f"{path}, item {number}", item) for number, item in enumerate(_parsed(data, str(path)), 1))
+    else:
+        lines = ((f"{path}, line {number}", line) for number, line in enumerate(data.split(b"\n"), 1) if line.strip())
+        found = ((where, _parsed(line, where)) for where, line in lines)
+    for where, record in found:
+        if not isinstance(record, dict):
+            raise ValueError(f"{where}: a {type(record).__name__}, expected a JSON object")
+        yield where, record
 
 
-def _items(array: str) -> list[tuple[int, object]]:
-    """(number of the line it begins in, item) for all of a JSON array."""
-    breaks = [match.start() for match in re.finditer("\n", array)]
-    found, end = [], array.index("[") + 1
-    for item in json.loads(array):  # all of it first: strict about what stands between the items
-        begin = re.compile(r"[\s,]*").match(array, end).end()
-        found.append((bisect(breaks, begin) + 1, item))
-        end = json.JSONDecoder().raw_decode(array, begin)[1]
-    return found
+def _parsed(data: bytes, where: str):
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: byte {error.start} is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}" if b"\n" in data else f"column {error.colno}"
+        raise ValueError(f"{where}: not JSON ({error.msg} at {place})") from error
 
 
 def _conversations(record: dict) -> list[list[dict[str, str]]]:
@@ -349,10 +338,12 @@ def _conversations(record: dict) -> list[list[dict[str, str]]]:
             raise ValueError(f"{key} is {record[key]!r:.40}: expected a list")
     if "messages" in record:
         return [record["messages"]]
-    if "instances" in record:
-        instruction = {"instruction": record["instruction"]} if "instruction" in record else {}
-        return [_instruction({**instance, **instruction}) for instance in record["instances"]]
-    return [_instruction(record)]
+    if "instances" not in record:
+        return [_instruction(record)]
+    instances = record.pop("instances")
+    if not instances or not all(isinstance(instance, dict) for instance in instances):
+        raise ValueError(f"instances is {instances!r:.40}: expected objects with input and output, at least one")
+    return [_instruction(record | instance) for instance in instances]
 
 
 def _instruction(record: dict) -> list[dict[str, str]]:
@@ -360,7 +351,7 @@ def _instruction(record: dict) -> list[dict[str, str]]:
     if missing:
         raise ValueError(f"no {' and no '.join(missing)}: expected messages, or instruction and output")
     for key in ("instruction", "input", "output"):
-        if not isinstance(record.get(key, ""), str):
-            raise ValueError(f"{key} is {record[key]!r:.40}: expected a string")
+        if not isinstance(record.get(key, ""), str) or key == "instruction" and not record[key].strip():
+            raise ValueError(f"{key} is {record[key]!r:.40}: expected a string with some text")
     prompt = "\n".join(text for text in (record["instruction"], record.get("input", "")) if text)
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": record["output"]}]

@@ -34,7 +34,7 @@ class LanguageModel(nn.Module):
     Right-padded batches need no attention mask: no token sees what stands behind it.
 
     Raises: ValueError for a model whose configuration names no longest sequence (Bloom, Mamba), and for a tokenizer
-            with more tokens than the model's embedding.
+            with more words than the model's embedding.
     """
 
     def __init__(self, model: nn.Module, tokenizer, name: str):
@@ -44,8 +44,10 @@ class LanguageModel(nn.Module):
         if not context:
             raise ValueError(f"{name!r} is a {type(model).__name__} without max_position_embeddings: expected a model "
                              "with a longest text")  # fmt: skip
-        if len(tokenizer) > rows:
-            raise ValueError(f"the tokenizer of {name!r} has {len(tokenizer)} tokens, the embedding {rows} rows: "
+        # control tokens may lie behind it (Gemma 3 has one for images), words may not
+        words = {id + 1 for id, token in tokenizer.added_tokens_decoder.items() if not token.special}
+        if (count := max(words | {tokenizer.vocab_size})) > rows:
+            raise ValueError(f"the tokenizer of {name!r} has {count} tokens, the embedding {rows} rows: "
                              "expected as many, as after model.resize_token_embeddings")  # fmt: skip
         self.context: int = context
         self.eval()

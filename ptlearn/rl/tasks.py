@@ -17,7 +17,7 @@ from decimal import Decimal
 from numbers import Real
 from pathlib import Path
 
-from ptlearn.lm.chat import chat_prompt, read_json_lines
+from ptlearn.lm.chat import chat_prompt, read_json_objects
 
 Score = Callable[[str], float]
 
@@ -205,18 +205,14 @@ def read_gsm8k(path: str | Path) -> list[Problem]:
     Raises: FileNotFoundError; ValueError with the line number for what is not such an object.
     Source: Cobbe et al. 2021.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {str(path)!r}: expected GSM8K's JSON lines")
     problems = []
-    for number, record in read_json_lines(path):
+    for where, record in read_json_objects(path):
         question, answer = record.get("question"), record.get("answer")
         if not (isinstance(question, str) and isinstance(answer, str)):
-            raise ValueError(f"{path}, line {number}: expected the strings question and answer")
+            raise ValueError(f"{where}: expected the strings question and answer")
         gold = _final_number(answer)
         if "####" not in answer or gold is None:
-            end = f"the answer ends with {answer[-20:]!r}"
-            raise ValueError(f"{path}, line {number}: {end}, expected #### and a number")
+            raise ValueError(f"{where}: the answer ends with {answer[-20:]!r}, expected #### and a number")
         problems.append(Problem(question, _ends_finally_on(gold), re.sub(r"<<[^>]*>>", "", answer)))
     return problems
 

@@ -361,11 +361,11 @@ def test_seed_tasks_are_pairs_one_per_instance(tmp_path):
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ({"instances": TASK["instances"]}, "instruction is None: expected some text"),
-        ({**TASK, "instruction": " "}, "instruction is ' ': expected some text"),
-        ({**TASK, "instances": []}, r"instances is \[\]: expected a list of at least one"),
-        ({**TASK, "instances": ["x"]}, "an instance is 'x': expected {input, output}"),
-        ({**TASK, "instances": [{"input": "x", "output": ""}]}, "output is '': expected some text"),
+        ({"instances": TASK["instances"]}, "no instruction: expected messages, or instruction and output"),
+        ({**TASK, "instruction": " "}, "instruction is ' ': expected a string with some text"),
+        ({**TASK, "instances": []}, r"instances is \[\]: expected objects with input and output"),
+        ({**TASK, "instances": ["x"]}, r"instances is \['x'\]: expected objects with input and output"),
+        ({**TASK, "instances": [{"input": "x", "output": ""}]}, "message 1 is an empty response: expected text"),
         ({**TASK, "instances": [{"input": 3, "output": "x"}]}, "input is 3: expected a string"),
         ([], "a list, expected a JSON object"),
     ],

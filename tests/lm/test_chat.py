@@ -415,7 +415,7 @@ def test_all_kinds_of_instruction_files_are_read(tmp_path):
         (b"[1, 2]", "a list, expected a JSON object"),
         (b'{"instruction": "a"}', "no output: expected messages, or instruction and output"),
         (b'{"prompt": "a"}', "no instruction and no output: expected messages, or instruction and output"),
-        (b'{"instruction": "a", "output": 3}', "output is 3: expected a string"),
+        (b'{"instruction": "a", "output": 3}', "output is 3: expected a string with some text"),
         (b'{"instruction": "a", "output": ""}', "message 1 is an empty response: expected text"),
         (b'{"messages": "hi"}', "messages is 'hi': expected a list"),
         (b'{"instruction": "a", "instances": {}}', "instances is {}: expected a list"),
@@ -433,7 +433,7 @@ def test_a_bad_line_is_named(tmp_path, line, message):
 
 
 def test_a_missing_file_is_one_line(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no file .*: expected JSON lines"):
+    with pytest.raises(FileNotFoundError, match="no file .*: expected JSON objects"):
         read_conversations(tmp_path / "nothing.jsonl")
 
 
@@ -457,26 +457,26 @@ GOOD = '  {"instruction": "a",\n   "output": "b"}'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"[\n{GOOD},\n{GOOD}\n", "line 6: not JSON (Expecting ',' delimiter at column 1)"),
-        (f"[\n{GOOD},\n", "line 4: not JSON ("),  # what is missing is worded by the version of Python
-        (f"[\n{GOOD}\n{GOOD}]", "line 4: not JSON (Expecting ',' delimiter at column 3)"),
-        (f"[\n{GOOD}]\n[{GOOD}]", "line 4: not JSON (Extra data at column 1)"),
-        (f'[\n{GOOD},\n{{"instruction": 3}}]', "line 4: no output: expected messages, or instruction and output"),
-        (f'[{GOOD},\n\n{{"instruction": "a", "output": ""}}]', "line 4: message 1 is an empty response: expected text"),
-        (f"[{GOOD},\n 7]", "line 3: a int, expected a JSON object"),
-        (f"[{GOOD},\n [{GOOD}]]", "line 3: a list, expected a JSON object"),
+        (f"[\n{GOOD},\n{GOOD}\n", ": not JSON (Expecting ',' delimiter at line 6, column 1)"),
+        (f"[\n{GOOD},\n", ": not JSON ("),  # what is missing is worded by the version of Python
+        (f"[\n{GOOD}\n{GOOD}]", ": not JSON (Expecting ',' delimiter at line 4, column 3)"),
+        (f"[\n{GOOD}]\n[{GOOD}]", ": not JSON (Extra data at line 4, column 1)"),
+        (f'[\n{GOOD},\n{{"instruction": 3}}]', ", item 2: no output: expected messages, or instruction and output"),
+        (f'[{GOOD},\n{{"instruction": "a", "output": ""}}]', ", item 2: message 1 is an empty response: expected text"),
+        (f"[{GOOD},\n 7]", ", item 2: a int, expected a JSON object"),
+        (f"[{GOOD},\n [{GOOD}]]", ", item 2: a list, expected a JSON object"),
     ],
 )
-def test_a_bad_item_of_an_array_is_named_by_its_line(tmp_path, text, message):
+def test_a_bad_item_of_an_array_is_named_by_its_number(tmp_path, text, message):
     path = tmp_path / "data.json"
     path.write_text(text)
     with pytest.raises(ValueError) as error:
         read_conversations(path)
-    assert str(error.value).startswith(f"{path}, {message}")
+    assert str(error.value).startswith(f"{path}{message}")
 
 
-def test_a_bad_byte_of_an_array_is_named_by_its_line(tmp_path):
+def test_a_bad_byte_of_an_array_is_named(tmp_path):
     path = tmp_path / "data.json"
     path.write_bytes(b'[\n{"instruction": "caf\xe9", "output": "b"}]')
-    with pytest.raises(ValueError, match="line 2: byte 20 is not UTF-8"):
+    with pytest.raises(ValueError, match="data.json: byte 22 is not UTF-8"):
         read_conversations(path)
