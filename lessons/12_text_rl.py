@@ -41,14 +41,14 @@ from ptlearn.statistics import over_seeds
 args = arguments(
     "Reinforcement learning on text: the grid's code, the exact gradient, baselines, normalisation, base against SFT.",
     model=("pocket-m", "the language model: a pocket model, a folder or a hub id"),
-    largest=(50, "largest number in the sums"),
-    examples=(300, "conversations that the model is finetuned on first"),
-    updates=(8, "of each learner"),
-    prompts=(8, "different sums per update"),
-    group=(4, "completions per sum"),
-    lr=(1e-4, "step size of Adam"),
-    seeds=(5, "learners in the main result; other comparisons take three"),
-    seed=(0, "of everything that is sampled"),
+    largest=(50, "largest number in the sums", "at least 10"),
+    examples=(300, "conversations that the model is finetuned on first", "at least 60"),
+    updates=(8, "of each learner", "at least 2"),
+    prompts=(8, "different sums per update", "at least 2"),
+    group=(4, "completions per sum", "at least 2"),
+    lr=(1e-4, "step size of Adam", "above 0"),
+    seeds=(5, "learners in the main result; other comparisons take three", "at least 2"),
+    seed=(0, "of everything that is sampled", "at least 0"),
 )
 torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
 
