@@ -138,7 +138,7 @@ def identify(cells: list) -> None:
         found = keys(cell)
         if "ex" in found:
             key = f"{PREFIXES[found['role']]}-{found['ex'].replace('.', '-')}"
-            found["digest"] = digest(blanked(cell.source))
+            found["digest"] = digest(blanked(cell.source) if found["role"] == "answer" else cell.source)
         else:
             key = f"{'md' if cell.cell_type == 'markdown' else cell.cell_type}-{digest(cell.source)}"
         seen[key] = seen.get(key, 0) + 1

@@ -1,4 +1,4 @@
-"""A lesson as it is handed out, run to its end: with nothing answered, and with every answer wrong.
+"""A lesson as it is handed out, run to its end with nothing answered and with every answer wrong.
 
     python tests/course/blanks.py [NN ...]     the notebooks themselves, at full size, each twice in a fresh folder
 """
@@ -35,15 +35,19 @@ def wrong(source: str) -> str:
     return re.sub(r"= \.\.\.  # YOUR CODE HERE$", "= 0", "\n".join(lines), flags=re.MULTILINE)
 
 
-def run_small(path: Path, knobs: list[str]) -> list[str]:
-    """Run the cells of a lesson here, as a script with these knobs, every exercise blank and then wrong.
+def run_small(path: Path, knobs: list[str], shorter: list[tuple[str, str]] = ()) -> list[str]:
+    """Run the cells of a lesson, as a script with these knobs, every exercise blank and then wrong.
 
-    Returns what the checks say, a blank answer's line before a wrong one's. Whatever the lesson raises, comes through.
+    `shorter` are pairs of a text in the lesson, such as a count that is no knob, and what stands in its place.
+    Returns what the checks say, a blank answer's line before a wrong one's. Whatever the lesson raises comes through.
     """
     sys.argv = [str(path), *knobs]
+    assert all(old in path.read_text(encoding="utf-8") for old, _ in shorter), shorter
     lesson, said = {"__name__": "__main__", "__file__": str(path)}, []
 
     def run(source: str) -> str:
+        for old, new in shorter:
+            source = source.replace(old, new)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(compile(source, path.stem, "exec"), lesson)
         return printed.getvalue()
@@ -86,7 +90,7 @@ def main(chosen: list[str]) -> int:
                 odd = [line for line in said if not line.startswith(status)]
                 found = f"{len(said)} checks; otherwise: {odd}" if odd else f"to its end, {len(said)} checks"
             except Exception as error:
-                odd, found = True, f"stopped: {str(error).strip().splitlines()[-1]}"
+                odd, found = [error], f"stopped: {str(error).strip().splitlines()[-1]}"
             stopped += bool(odd)
             print(f"{path.stem}, all {name}: {found}", flush=True)
     return min(stopped, 1)
