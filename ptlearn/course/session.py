@@ -47,6 +47,10 @@ def arguments(description: str, **knobs: Any) -> SimpleNamespace:
     except ValueError as error:
         parser.error(str(error))
     sys.excepthook = one_line_for_input
+    for name, (default, _, _) in knobs.items():
+        if str(default).startswith("pocket-") and not values[name].startswith("pocket-"):
+            given = f"{option(name)} {values[name]}"
+            print(f"{given}: the tasks here are the pocket world's, and the numbers in the text are {default}'s")
     return SimpleNamespace(**values)
 
 

@@ -29,7 +29,11 @@ SMALL = {
     "10": ["--batch=1 --critics=2 --seeds=2 --cap=1", ("updates=500", "updates=5"), ("UPDATES = 60", "UPDATES = 3")],
     "11": ["--runs=2 --rollouts=1 --batches=1"],
     "12": ["--model=pocket-s --largest=30 --examples=60 --updates=2 --prompts=2 --group=2 --seeds=2"],
-    "13": ["--prompts=1 --group=2 --updates=1 --model-updates=1 --dpo-epochs=1 --seeds=2"],
+    "13": [
+        "--prompts=1 --group=2 --updates=1 --model-updates=1 --dpo-epochs=1 --seeds=2",
+        ("samples=8):", "samples=1):"), ("samples=16)", "samples=1)"),
+        ("steps=200", "steps=20"), ("steps=300", "steps=20"), ("epochs=4,", "epochs=1,"),
+    ],  # fmt: skip
 }
 LESSONS = pytest.mark.parametrize("path", lesson_files(), ids=lambda path: path.stem)
 

@@ -94,6 +94,14 @@ def ended(tmp_path, line, *given, **environment):
     return run.returncode, run.stdout.decode("ascii", "replace"), run.stderr.decode()
 
 
+def test_another_model_is_told_whose_tasks_these_are(monkeypatch, capsys):
+    knobs(monkeypatch, "--model", "pocket-s")
+    assert capsys.readouterr().out == ""
+    knobs(monkeypatch, "--model", "owner/name")
+    said = capsys.readouterr().out
+    assert said.startswith("--model owner/name: the tasks here are the pocket world's") and said.count("\n") == 1
+
+
 REFUSED = "import ptlearn.course.lesson as lesson; lesson.lesson_files(chosen=['77'])"
 
 
