@@ -41,7 +41,7 @@ from ptlearn.statistics import over_seeds
 args = arguments(
     "Reinforcement learning on text: the grid's code, the exact gradient, baselines, normalisation, base against SFT.",
     model=("pocket-m", "the language model: a pocket model, a folder or a hub id"),
-    largest=(50, "largest number in the sums", "at least 30"),
+    largest=(50, "largest number in the sums", "at least 45"),
     examples=(300, "conversations that the model is finetuned on first", "at least 60"),
     updates=(8, "of each learner", "at least 2"),
     prompts=(8, "different sums per update", "at least 2"),

@@ -48,7 +48,7 @@ def arguments(description: str, **knobs: Any) -> SimpleNamespace:
         parser.error(str(error))
     sys.excepthook = one_line_for_input
     for name, (default, _, _) in knobs.items():
-        if str(default).startswith("pocket-") and not values[name].startswith("pocket-"):
+        if str(default).startswith("pocket-") and ("/" in values[name] or os.path.exists(values[name])):
             given = f"{option(name)} {values[name]}"
             print(f"{given}: the tasks here are the pocket world's, and the numbers in the text are {default}'s")
     return SimpleNamespace(**values)

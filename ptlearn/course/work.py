@@ -72,7 +72,7 @@ def merge(released, own) -> tuple:
 
 def joined(given, cell) -> tuple:
     """A given cell with what the student made of it: the cell, what is kept below it, and what there is to say."""
-    if cell is None:
+    if cell is None or not cell.source.strip():
         return given, [], []
     changed, about = is_changed(cell), remarks(given)
     if about.get("role") in FIXED and cell.source != given.source:
@@ -82,7 +82,7 @@ def joined(given, cell) -> tuple:
     kept = copy.deepcopy(cell)
     kept.id = given.id
     kept.metadata.update(given.metadata)
-    if not changed or remarks(cell).get("digest") == about.get("digest"):
+    if cell.source == given.source or remarks(cell).get("digest") == about.get("digest"):
         return kept, [], []
     return kept, [], [f"exercise {about['ex']} has changed: your answer is kept, the new text is in notebooks/"]
 

@@ -25,10 +25,10 @@ SMALL = {
     "06": ["--model=pocket-s --ranks=1 --seeds=2 --epochs=1"],
     "07": ["--side=4"],
     "08": ["--episodes=1 --updates=4 --seeds=2", ("(2, 5, 8, 11, 13), 20, 6", "(2, 3), 20, 2")],
-    "09": ["--horizon=10 --batch=2 --batches=200 --updates=1 --runs=2"],
+    "09": ["--horizon=20 --batch=2 --batches=200 --updates=1 --runs=2"],
     "10": ["--batch=1 --critics=2 --seeds=2 --cap=1", ("updates=500", "updates=5"), ("UPDATES = 60", "UPDATES = 3")],
     "11": ["--runs=2 --rollouts=1 --batches=1"],
-    "12": ["--model=pocket-s --largest=30 --examples=60 --updates=2 --prompts=2 --group=2 --seeds=2"],
+    "12": ["--model=pocket-s --largest=45 --examples=60 --updates=2 --prompts=2 --group=2 --seeds=2"],
     "13": [
         "--prompts=1 --group=2 --updates=1 --model-updates=1 --dpo-epochs=1 --seeds=2",
         ("samples=8):", "samples=1):"), ("samples=16)", "samples=1)"),
