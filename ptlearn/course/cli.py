@@ -6,11 +6,10 @@ that `ptlearn --help` answers at once.
 
 import argparse
 import importlib
-import os
 import sys
 
 from ptlearn import __version__
-from ptlearn.course.session import print_anything
+from ptlearn.course.session import print_anything, read_enough
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,8 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
         code = COMMANDS[options.name or "help"](rest if options.name == "tour" else options)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader has read enough, as `head` does; what Python flushes at its end goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        read_enough()
         return 0
     except KeyboardInterrupt:
         print("ptlearn: interrupted", file=sys.stderr)

@@ -116,12 +116,20 @@ def print_anything() -> None:
             stream.reconfigure(errors="replace")
 
 
+def read_enough() -> None:
+    """Send the rest nowhere: the reader of a pipe has gone, as `head` does, and Python would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def one_line_for_input(kind: type, error: BaseException, trace) -> None:
     """What a script prints at its end: a line for Ctrl-C and for what was typed, the whole trace for everything else.
 
     What was typed is at fault when the package refuses a value (ValueError, OSError) and the lesson runs with other
     knobs than its own. With its own, or raised anywhere else, an error is a mistake in the course, and shows its trace.
     """
+    if issubclass(kind, BrokenPipeError):
+        read_enough()
+        raise SystemExit(0)
     last = trace
     while last is not None and last.tb_next is not None:
         last = last.tb_next

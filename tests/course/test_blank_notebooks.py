@@ -31,8 +31,11 @@ SMALL = {
     "12": ["--model=pocket-s --largest=45 --examples=60 --updates=2 --prompts=2 --group=2 --seeds=2"],
     "13": [
         "--prompts=1 --group=2 --updates=1 --model-updates=1 --dpo-epochs=1 --seeds=2",
-        ("samples=8):", "samples=1):"), ("samples=16)", "samples=1)"),
-        ("steps=200", "steps=20"), ("steps=300", "steps=20"), ("epochs=4,", "epochs=1,"),
+        ("samples=8):", "samples=1):"),
+        ("samples=16)", "samples=1)"),
+        ("steps=200", "steps=20"),
+        ("steps=300", "steps=20"),
+        ("epochs=4,", "epochs=1,"),
     ],  # fmt: skip
 }
 LESSONS = pytest.mark.parametrize("path", lesson_files(), ids=lambda path: path.stem)

@@ -117,6 +117,16 @@ def test_ctrl_c_is_one_line_and_130(tmp_path):
     assert ended(tmp_path, "raise KeyboardInterrupt")[::2] == (130, "toy.py: interrupted\n")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a pipe that is closed early")
+def test_a_reader_that_stops_is_no_error(tmp_path):
+    (tmp_path / "toy.py").write_text(SCRIPT.format(line="print('many words ' * 10_000)"))
+    read, write = os.pipe()
+    os.close(read)
+    run = subprocess.run([sys.executable, str(tmp_path / "toy.py")], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (run.returncode, run.stderr) == (0, b"")
+
+
 def test_a_console_without_a_character_shows_a_question_mark(tmp_path):
     assert ended(tmp_path, "print('J → ∇')", PYTHONIOENCODING="ascii")[:2] == (0, "J ? ?\n")
 
