@@ -35,8 +35,8 @@ from ptlearn.statistics import over_seeds, wilson
 args = arguments(
     "Self-Instruct, distillation and its limits.",
     student=("pocket-m", "the model that learns: a pocket model, a folder or a hub id"),
-    count=(256, "instructions that the teacher is asked for", "at least 1"),
-    requests=(200, "held-out requests of the test", "at least 1"),
+    count=(256, "instructions that the teacher is asked for", "at least 16"),
+    requests=(200, "held-out requests of the test", "at least 2"),
     seed=(0, "of everything", "at least 0"),
 )
 torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first

@@ -261,15 +261,15 @@ def losses_of_tokens(lm, rollout):
 supervised = gradient((won[:, None] * losses_of_tokens(precise, own)).sum() / len(own.mask))
 weights = pg.total_return(own.rewards, own.mask)
 reinforced = gradient(pg.policy_gradient_loss(action_logprobs(precise, own), weights, own.mask))
-off = (supervised - reinforced).abs().max() / reinforced.abs().max()
-good = take_rows(own, won.nonzero()[:, 0])
-filtered = gradient(losses_of_tokens(precise, good).sum() / good.mask.sum())  # lesson 03's mean over response tokens
-print(f"SFT weighted by return against REINFORCE: largest difference {off:.0e} of the largest entry")
-factor = filtered.norm() * good.mask.sum() / len(won) / reinforced.norm()
-cosine = cosine_similarity(filtered, reinforced, 0)
-print(f"SFT on the {len(good.mask)} right ones of {len(won)} answers: cosine {cosine:.9f}, "
-      f"length × tokens / answers {factor:.9f}")  # fmt: skip
-assert off < 1e-7
+if won.any():  # without a right answer both gradients are zero
+    off = (supervised - reinforced).abs().max() / reinforced.abs().max()
+    assert off < 1e-7
+    good = take_rows(own, won.nonzero()[:, 0])
+    filtered = gradient(losses_of_tokens(precise, good).sum() / good.mask.sum())  # lesson 03's mean over response tokens
+    factor = filtered.norm() * good.mask.sum() / len(won) / reinforced.norm()
+    print(f"SFT weighted by return against REINFORCE: largest difference {off:.0e} of the largest entry")
+    print(f"SFT on the {len(good.mask)} right ones of {len(won)} answers: cosine "
+          f"{cosine_similarity(filtered, reinforced, 0):.9f}, length × tokens / answers {factor:.9f}")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C28] REINFORCE on text *is* finetuning on own answers weighted by return. With a reward of 0 or 1
