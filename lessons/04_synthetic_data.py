@@ -129,7 +129,7 @@ print(yields(items))
 
 # %%
 kept = [item for item in items if item.verdict == KEPT]
-for item in kept[:: len(kept) // 10]:
+for item in kept[:: max(1, len(kept) // 10)]:
     print(f"{item.instruction}\n    {item.response}")
 
 # %% [markdown]
