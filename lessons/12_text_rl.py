@@ -500,7 +500,7 @@ for name, weigh in METHODS.items():
         weights = weigh(pay(many, (won + shift).tolist()))
         found.append(scatter(weights.sum(1) / many.mask.sum(1)))  # one number per answer
     signal = found[0][1]  # shifting rewards does not change what the mean is expected to be
-    print(f"{name:30s}", *(f"{spread / signal:17.1f}" for spread, _ in found))
+    print(f"{name:30s}", *(f"{spread / signal if signal else float('inf'):17.1f}" for spread, _ in found))
 
 # %% [markdown]
 # **What you saw.** Look at the scores first. A wrong answer is one that the model found unlikely itself, and the
