@@ -819,10 +819,13 @@ def lab_run(losses, apart):
         advantages = won - pg.leave_one_out(won, groups=pg.prompt_groups(rollout.observations, rollout.mask))
         if len(gaps) < 2:  # at the first two updates
             gaps.append(check_behavior(lm, rollout, atol=float("inf")))
+        rewards.append(won.mean().item())
         kept = advantages.nonzero()[:, 0]  # the others have weight 0
+        if not len(kept):  # all alike: nothing to learn from
+            continue
         adam.zero_grad(), (losses(lm, take_rows(rollout, kept), advantages[kept]).sum() / len(advantages)).backward()
         torch.nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
-        adam.step(), rewards.append(won.mean().item())
+        adam.step()
     return rewards, gaps, held_out(lm)
 
 
