@@ -28,7 +28,11 @@ SMALL = {
     "09": ["--horizon=20 --batch=2 --batches=200 --updates=1 --runs=2"],
     "10": ["--batch=1 --critics=2 --seeds=2 --cap=1", ("updates=500", "updates=5"), ("UPDATES = 60", "UPDATES = 3")],
     "11": ["--runs=2 --rollouts=1 --batches=1"],
-    "12": ["--model=pocket-s --largest=45 --examples=60 --updates=2 --prompts=2 --group=2 --seeds=2"],
+    "12": [
+        "--model=pocket-s --largest=45 --examples=60 --updates=2 --prompts=2 --group=2 --seeds=2",
+        ("held_out[:100]", "held_out[:10]"),
+        ("held_out[:40]", "held_out[:10]"),
+    ],
     "13": [
         "--prompts=1 --group=2 --updates=1 --model-updates=1 --dpo-epochs=1 --seeds=2",
         ("samples=8):", "samples=1):"),
