@@ -1,8 +1,14 @@
 # Each target is a line that you could type; the first one to run makes .venv. Another Python: make PYTHON=python3.12 run
+# On Linux, without a GPU: make TORCH_INDEX=<PyTorch's own index of CPU builds> run saves 2.5 GB; see README.md.
 PYTHON ?= python3
+TORCH_INDEX ?=
 READY := .venv/ready
 
-.PHONY: run test lab build bench site
+# what is wrong with $(PYTHON), in a few words; nothing where it will do
+PROBLEM = $(shell $(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.stdout.write("is " + sys.version.split()[0]); \
+	sys.version_info >= (3, 11) and __import__("ensurepip")' 2>&1 | tail -n 1)
+
+.PHONY: run test lab build blanks bench site
 run: $(READY)
 	.venv/bin/python -m ptlearn tour
 
@@ -11,10 +17,14 @@ test: $(READY)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile
 
 lab: $(READY)
-	.venv/bin/jupyter lab notebooks
+	.venv/bin/python -m ptlearn copy
+	.venv/bin/jupyter lab work
 
 build: $(READY)
 	.venv/bin/python -m ptlearn build
+
+blanks: $(READY)
+	.venv/bin/python tests/course/blanks.py
 
 bench: $(READY)
 	for script in benchmarks/*.py; do .venv/bin/python $$script; done
@@ -23,7 +33,8 @@ site: $(READY)
 	.venv/bin/jupyter nbconvert --to html --output-dir site solutions/*.ipynb
 
 $(READY): pyproject.toml constraints.txt
+	$(if $(PROBLEM),$(error ptlearn needs Python 3.11 or newer (on Debian with python3-venv): $(PYTHON) $(PROBLEM). Name another one: make PYTHON=python3.12 run))
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install -q -c constraints.txt torch==2.13.0
-	.venv/bin/pip install -q -c constraints.txt -e '.[dev]'
+	$(if $(TORCH_INDEX),.venv/bin/pip install -c constraints.txt --no-deps --index-url $(TORCH_INDEX) torch)
+	.venv/bin/pip install -c constraints.txt -e '.[dev]'
 	touch $@

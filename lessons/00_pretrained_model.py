@@ -46,8 +46,8 @@ from ptlearn.statistics import Estimate
 args = arguments(
     "What a pretrained language model is, and how compute lowers its perplexity.",
     model=("pocket-m", "the language model: pocket-s|m|l, a folder, or a hub id"),
-    documents=(40, "held-out documents of each kind to score"),
-    seed=(0, "seed of documents, samples and bootstraps"),
+    documents=(40, "held-out documents of each kind to score", "at least 2"),
+    seed=(0, "seed of documents, samples and bootstraps", "at least 0"),
 )
 lm = load_lm(args.model)
 print(f"{lm.name}: {lm.model.num_parameters():,} parameters, {len(lm.tokenizer):,} tokens in the vocabulary")

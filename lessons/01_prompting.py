@@ -33,9 +33,9 @@ from ptlearn.statistics import Estimate, accuracy  # fmt: skip
 args = arguments(
     "Prompting a base language model: questions, cloze prompts, verbalizers, TL;DR, and how much wording matters.",
     model=("pocket-m", "pocket-s, pocket-m, pocket-l, a folder, or a hub id such as Qwen/Qwen2.5-0.5B"),
-    reviews=(300, "reviews to classify, half of them positive"),
-    stories=(100, "stories to sum up"),
-    seed=(0, "of the reviews, the stories and all sampling"),
+    reviews=(300, "reviews to classify, half of them positive", "at least 20"),
+    stories=(100, "stories to sum up", "at least 2"),
+    seed=(0, "of the reviews, the stories and all sampling", "at least 0"),
 )
 torch.set_grad_enabled(False)  # nothing is trained in this lesson
 lm = load_lm(args.model)

@@ -36,8 +36,8 @@ args = arguments(
     "In-context learning: translation, hidden rules, arbitrary labels; order, bias and calibration.",
     model=("pocket-m", "the language model: a pocket model, a folder or a hub id"),
     sizes=(",".join(pocket_models()), "the models to compare, small to large"),
-    count=(80, "test questions per measurement"),
-    seed=(0, "of the questions and the demonstrations"),
+    count=(80, "test questions per measurement", "at least 4"),
+    seed=(0, "of the questions and the demonstrations", "at least 0"),
 )
 lm = load_lm(args.model)
 print(f"{args.model}: {sum(p.numel() for p in lm.parameters()):,} parameters, context {lm.context} tokens")

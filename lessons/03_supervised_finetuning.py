@@ -46,13 +46,13 @@ args = arguments(
     "Supervised finetuning: chat format, response mask, loss, packing; and which data makes an assistant.",
     model=("pocket-m", "the language model"),
     smaller=("pocket-s", "the model that is trained on responses, and on all tokens"),
-    examples=(320, "conversations that each model is finetuned on"),
-    batch=(2, "conversations per step"),
-    lr=(7e-4, "peak learning rate"),
-    seeds=(3, "finetuned models of each kind"),
-    each=(10, "test requests of each use case"),
-    count=(40, "test items of each benchmark"),
-    seed=(0, "of everything else"),
+    examples=(320, "conversations that each model is finetuned on", "at least 20"),
+    batch=(2, "conversations per step", "at least 1"),
+    lr=(7e-4, "peak learning rate", "above 0"),
+    seeds=(3, "finetuned models of each kind", "at least 2"),
+    each=(10, "test requests of each use case", "at least 1"),
+    count=(40, "test items of each benchmark", "at least 2"),
+    seed=(0, "of everything else", "at least 0"),
 )
 torch.set_num_threads(1)  # the products are small: a second thread would mostly wait for the first
 lm = load_lm(args.model)

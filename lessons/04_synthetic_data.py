@@ -35,9 +35,9 @@ from ptlearn.statistics import over_seeds, wilson
 args = arguments(
     "Self-Instruct, distillation and its limits.",
     student=("pocket-m", "the model that learns: a pocket model, a folder or a hub id"),
-    count=(256, "instructions that the teacher is asked for"),
-    requests=(200, "held-out requests of the test"),
-    seed=(0, "of everything"),
+    count=(256, "instructions that the teacher is asked for", "at least 16"),
+    requests=(200, "held-out requests of the test", "at least 2"),
+    seed=(0, "of everything", "at least 0"),
 )
 torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
 lm = load_teacher()
@@ -129,7 +129,7 @@ print(yields(items))
 
 # %%
 kept = [item for item in items if item.verdict == KEPT]
-for item in kept[:: len(kept) // 10]:
+for item in kept[:: max(1, len(kept) // 10)]:
     print(f"{item.instruction}\n    {item.response}")
 
 # %% [markdown]

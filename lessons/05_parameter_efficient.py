@@ -34,11 +34,11 @@ from ptlearn.statistics import over_seeds, wilson
 args = arguments(
     "Bytes of a finetuning step, and score against trainable parameters.",
     model=("pocket-m", "the language model"),
-    examples=(240, "conversations to finetune on"),
-    count=(80, "questions per score"),
-    seeds=(3, "seeds per method in the comparison"),
-    epochs=(25, "epochs over the new facts in the last experiment"),
-    seed=(0, "of everything else"),
+    examples=(240, "conversations to finetune on", "at least 1"),
+    count=(80, "questions per score", "at least 1"),
+    seeds=(3, "seeds per method in the comparison", "at least 2"),
+    epochs=(25, "epochs over the new facts in the last experiment", "at least 1"),
+    seed=(0, "of everything else", "at least 0"),
 )
 torch.set_num_threads(1)  # the products are small: a second thread would mostly wait for the first
 lm = load_lm(args.model)

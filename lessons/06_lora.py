@@ -44,10 +44,10 @@ args = arguments(
     "LoRA by hand, against peft and its paper: rank, merging, switching.",
     model=("pocket-m", "the language model: a pocket model, a folder or a hub id"),
     targets=(".*_proj", "the layers that LoRA is put on, ends of names or a pattern"),
-    ranks=("1,2,4,8,16", "the ranks to compare"),
-    seeds=(3, "seeds per rank"),
-    epochs=(10, "epochs of finetuning"),
-    seed=(0, "of everything else"),
+    ranks=("1,2,4,8,16", "the ranks to compare", "at least 1"),
+    seeds=(3, "seeds per rank", "at least 2"),
+    epochs=(10, "epochs of finetuning", "at least 1"),
+    seed=(0, "of everything else", "at least 0"),
 )
 RANKS = [int(rank) for rank in args.ranks.split(",")]
 generator = torch.Generator().manual_seed(args.seed)

@@ -46,10 +46,10 @@ from ptlearn.statistics import Estimate, accuracy
 
 args = arguments(
     "The grid world: transitions, trajectories, the objective computed exactly; values; sparse rewards.",
-    slip=(0.2, "probability that a move goes sideways, above 0"),
-    gamma=(0.9, "discount factor, below 1"),
-    side=(16, "of the largest empty map"),
-    seed=(0, "of everything that is sampled"),
+    slip=(0.2, "probability that a move goes sideways", "above 0, at most 0.9"),
+    gamma=(0.9, "discount factor", "above 0, below 1"),
+    side=(16, "of the largest empty map", "at least 4"),
+    seed=(0, "of everything that is sampled", "at least 0"),
 )
 torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
 generator = torch.Generator().manual_seed(args.seed)

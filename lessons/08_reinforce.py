@@ -46,12 +46,12 @@ from ptlearn.statistics import over_seeds
 
 args = arguments(
     "REINFORCE: the log-derivative trick, against the exact gradient; learning from outcomes; four silent bugs.",
-    slip=(0.2, "probability that a move goes sideways, in the part on the gradient"),
-    episodes=(64, "per update"),
-    updates=(100, "of each learner"),
-    seeds=(10, "learners per curve"),
-    lr=(0.1, "step size of Adam"),
-    seed=(0, "of everything that is sampled"),
+    slip=(0.2, "probability that a move goes sideways, in the part on the gradient", "at least 0, at most 1"),
+    episodes=(64, "per update", "at least 1"),
+    updates=(100, "of each learner", "at least 4"),
+    seeds=(10, "learners per curve", "at least 2"),
+    lr=(0.1, "step size of Adam", "above 0"),
+    seed=(0, "of everything that is sampled", "at least 0"),
 )
 generator = torch.Generator().manual_seed(args.seed)
 torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first

@@ -45,12 +45,12 @@ torch.set_num_threads(1)  # the tensors are small: a second thread would spend i
 args = arguments(
     "Variance of the policy gradient: reward-to-go, baselines, TD with exact values; and what they buy in training.",
     step_reward=(-0.04, "the reward of a step that does not end the episode"),
-    horizon=(40, "the time limit, in steps"),
-    batch=(8, "episodes in a batch"),
-    batches=(10_000, "batches that each bias and variance is measured on"),
-    updates=(90, "gradient steps of each training run"),
-    runs=(10, "training runs of each estimator, one seed each"),
-    seed=(0, "of everything that is sampled"),
+    horizon=(40, "the time limit, in steps", "at least 20"),
+    batch=(8, "episodes in a batch", "at least 2"),
+    batches=(10_000, "batches that each bias and variance is measured on", "at least 200"),
+    updates=(90, "gradient steps of each training run", "at least 1"),
+    runs=(10, "training runs of each estimator, one seed each", "at least 2"),
+    seed=(0, "of everything that is sampled", "at least 0"),
 )
 
 # %% [markdown]

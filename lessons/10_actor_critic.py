@@ -36,14 +36,14 @@ from ptlearn.statistics import Estimate, over_seeds
 args = arguments(
     "Advantages from rollouts and from a critic, their bias and variance, and actor-critic against REINFORCE.",
     map=("default", "the grid world, a name in ptlearn.grid.gridworld.MAPS"),
-    slip=(0.1, "probability that a move goes astray"),
-    gamma=(0.95, "discount per step"),
-    lam=(0.5, "lambda of the actor-critic"),
-    batch=(4, "episodes per update of the actor-critic and of REINFORCE"),
-    critics=(30, "critics per point in the figures of bias and error"),
-    seeds=(10, "seeds of the comparison with REINFORCE"),
-    cap=(800, "episodes after which a run of the comparison is given up"),
-    seed=(0, "of everything else"),
+    slip=(0.1, "probability that a move goes astray", "at least 0, at most 1"),
+    gamma=(0.95, "discount per step", "above 0, below 1"),
+    lam=(0.5, "lambda of the actor-critic", "at least 0, at most 1"),
+    batch=(4, "episodes per update of the actor-critic and of REINFORCE", "at least 1"),
+    critics=(30, "critics per point in the figures of bias and error", "at least 2"),
+    seeds=(10, "seeds of the comparison with REINFORCE", "at least 2"),
+    cap=(800, "episodes after which a run of the comparison is given up", "at least 1"),
+    seed=(0, "of everything else", "at least 0"),
 )
 torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
 generator = torch.Generator().manual_seed(args.seed)

@@ -41,10 +41,10 @@ from ptlearn.rollout import Rollout, action_logprobs
 
 args = arguments(
     "Off-policy policy gradients: importance weights, their bias and their blow-up, and PPO's clip.",
-    seed=(0, "of episodes and of random policies"),
-    runs=(20, "learning runs per method"),
-    rollouts=(20, "rollouts per learning run"),
-    batches=(40_000, "batches per measurement of self-normalised weights"),
+    seed=(0, "of episodes and of random policies", "at least 0"),
+    runs=(20, "learning runs per method", "at least 2"),
+    rollouts=(20, "rollouts per learning run", "at least 1"),
+    batches=(40_000, "batches per measurement of self-normalised weights", "at least 1"),
 )
 
 torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first

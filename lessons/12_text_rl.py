@@ -41,14 +41,14 @@ from ptlearn.statistics import over_seeds
 args = arguments(
     "Reinforcement learning on text: the grid's code, the exact gradient, baselines, normalisation, base against SFT.",
     model=("pocket-m", "the language model: a pocket model, a folder or a hub id"),
-    largest=(50, "largest number in the sums"),
-    examples=(300, "conversations that the model is finetuned on first"),
-    updates=(8, "of each learner"),
-    prompts=(8, "different sums per update"),
-    group=(4, "completions per sum"),
-    lr=(1e-4, "step size of Adam"),
-    seeds=(5, "learners in the main result; other comparisons take three"),
-    seed=(0, "of everything that is sampled"),
+    largest=(50, "largest number in the sums", "at least 45"),
+    examples=(300, "conversations that the model is finetuned on first", "at least 60"),
+    updates=(8, "of each learner", "at least 2"),
+    prompts=(8, "different sums per update", "at least 2"),
+    group=(4, "completions per sum", "at least 2"),
+    lr=(1e-4, "step size of Adam", "above 0"),
+    seeds=(5, "learners in the main result; other comparisons take three", "at least 2"),
+    seed=(0, "of everything that is sampled", "at least 0"),
 )
 torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
 
@@ -261,15 +261,15 @@ def losses_of_tokens(lm, rollout):
 supervised = gradient((won[:, None] * losses_of_tokens(precise, own)).sum() / len(own.mask))
 weights = pg.total_return(own.rewards, own.mask)
 reinforced = gradient(pg.policy_gradient_loss(action_logprobs(precise, own), weights, own.mask))
-off = (supervised - reinforced).abs().max() / reinforced.abs().max()
-good = take_rows(own, won.nonzero()[:, 0])
-filtered = gradient(losses_of_tokens(precise, good).sum() / good.mask.sum())  # lesson 03's mean over response tokens
-print(f"SFT weighted by return against REINFORCE: largest difference {off:.0e} of the largest entry")
-factor = filtered.norm() * good.mask.sum() / len(won) / reinforced.norm()
-cosine = cosine_similarity(filtered, reinforced, 0)
-print(f"SFT on the {len(good.mask)} right ones of {len(won)} answers: cosine {cosine:.9f}, "
-      f"length × tokens / answers {factor:.9f}")  # fmt: skip
-assert off < 1e-7
+if won.any():  # without a right answer both gradients are zero
+    off = (supervised - reinforced).abs().max() / reinforced.abs().max()
+    assert off < 1e-7
+    good = take_rows(own, won.nonzero()[:, 0])
+    filtered = gradient(losses_of_tokens(precise, good).sum() / good.mask.sum())  # lesson 03's mean over response tokens
+    factor = filtered.norm() * good.mask.sum() / len(won) / reinforced.norm()
+    print(f"SFT weighted by return against REINFORCE: largest difference {off:.0e} of the largest entry")
+    print(f"SFT on the {len(good.mask)} right ones of {len(won)} answers: cosine "
+          f"{cosine_similarity(filtered, reinforced, 0):.9f}, length × tokens / answers {factor:.9f}")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C28] REINFORCE on text *is* finetuning on own answers weighted by return. With a reward of 0 or 1
@@ -500,7 +500,7 @@ for name, weigh in METHODS.items():
         weights = weigh(pay(many, (won + shift).tolist()))
         found.append(scatter(weights.sum(1) / many.mask.sum(1)))  # one number per answer
     signal = found[0][1]  # shifting rewards does not change what the mean is expected to be
-    print(f"{name:30s}", *(f"{spread / signal:17.1f}" for spread, _ in found))
+    print(f"{name:30s}", *(f"{spread / signal if signal else float('inf'):17.1f}" for spread, _ in found))
 
 # %% [markdown]
 # **What you saw.** Look at the scores first. A wrong answer is one that the model found unlikely itself, and the
@@ -819,10 +819,13 @@ def lab_run(losses, apart):
         advantages = won - pg.leave_one_out(won, groups=pg.prompt_groups(rollout.observations, rollout.mask))
         if len(gaps) < 2:  # at the first two updates
             gaps.append(check_behavior(lm, rollout, atol=float("inf")))
+        rewards.append(won.mean().item())
         kept = advantages.nonzero()[:, 0]  # the others have weight 0
+        if not len(kept):  # all alike: nothing to learn from
+            continue
         adam.zero_grad(), (losses(lm, take_rows(rollout, kept), advantages[kept]).sum() / len(advantages)).backward()
         torch.nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
-        adam.step(), rewards.append(won.mean().item())
+        adam.step()
     return rewards, gaps, held_out(lm)
 
 

@@ -39,17 +39,17 @@ from ptlearn.statistics import over_seeds
 args = arguments(
     "After the lecture: RLOO, PPO, GRPO, Dr. GRPO, KL, reward models and their hacking, best-of-n, DPO.",
     model=("pocket-s", "the language model: a pocket model, a folder or a hub id"),
-    error_rate=(0.1, "share of the pairs that are labelled wrongly"),
-    prompts=(8, "different openings per update"),
-    group=(4, "completions per opening"),
-    updates=(8, "where the judge pays"),
-    lr=(6e-4, "step size of Adam where the judge pays"),
-    model_updates=(18, "where a reward model pays"),
-    model_lr=(1e-3, "step size of Adam where a reward model pays"),
-    beta=(0.5, "what a nat of KL costs, in rewards"),
-    dpo_epochs=(4, "of DPO over its pairs"),
-    seeds=(5, "reward models and what learns from them; where the judge pays, three"),
-    seed=(0, "of everything that is sampled"),
+    error_rate=(0.1, "share of the pairs that are labelled wrongly", "at least 0, below 0.5"),
+    prompts=(8, "different openings per update", "at least 1"),
+    group=(4, "completions per opening", "at least 2"),
+    updates=(8, "where the judge pays", "at least 1"),
+    lr=(6e-4, "step size of Adam where the judge pays", "above 0"),
+    model_updates=(18, "where a reward model pays", "at least 1"),
+    model_lr=(1e-3, "step size of Adam where a reward model pays", "above 0"),
+    beta=(0.5, "what a nat of KL costs, in rewards", "above 0"),
+    dpo_epochs=(4, "of DPO over its pairs", "at least 1"),
+    seeds=(5, "reward models and what learns from them; where the judge pays, three", "at least 2"),
+    seed=(0, "of everything that is sampled", "at least 0"),
 )
 torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
 

@@ -2,9 +2,11 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions, version
 
 import pytest
 import yaml
@@ -46,10 +48,39 @@ def test_conda_brings_python_and_leaves_the_rest_to_pip():
     assert SpecifierSet(PROJECT["requires-python"]).contains(names[0].partition("=")[2])
 
 
-def test_make_installs_the_same_torch_first():
+def test_make_takes_torch_alone_from_another_index():
     makefile = (ROOT / "Makefile").read_text()
-    installs = re.findall(r"pip install -q -c constraints\.txt (.+)", makefile)
-    assert installs == [str(PINS["torch"]), "-e '.[dev]'"]
+    installs = re.findall(r"pip install -c constraints\.txt (.+)", makefile)
+    assert installs == ["--no-deps --index-url $(TORCH_INDEX) torch)", "-e '.[dev]'"]
+
+
+def test_every_pin_allows_the_oldest_python():
+    oldest = "3.11.0"
+    assert SpecifierSet(PROJECT["requires-python"]).contains(oldest)
+    allowed = {pin: metadata(pin).get("Requires-Python", "") for pin in PINS if is_installed(pin)}
+    assert len(allowed) > 100
+    assert [pin for pin, wanted in allowed.items() if not SpecifierSet(wanted).contains(oldest)] == []
+
+
+def is_installed(pin):
+    """Whether the pinned version runs here: only then is its metadata at hand."""
+    try:
+        return PINS[pin].specifier.contains(version(pin).partition("+")[0])
+    except PackageNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not there")
+def test_an_old_python_is_one_line_and_leaves_nothing_behind(tmp_path):
+    old = tmp_path / "python3.9"
+    old.write_text("#!/bin/sh\necho 'is 3.9.18'\n")
+    old.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    run = subprocess.run(["make", f"PYTHON={old}", "run"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode and run.stdout == "" and run.stderr.count("\n") == 1
+    assert f"Python 3.11 or newer (on Debian with python3-venv): {old} is 3.9.18" in run.stderr
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_everything_imported_is_declared():

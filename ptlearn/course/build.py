@@ -6,13 +6,24 @@ an address).
 """
 
 import copy
-import hashlib
 import json
 import os
 import tempfile
 from pathlib import Path
 
-from ptlearn.course.lesson import PREFIXES, ROOT, LessonError, blanked, cells_of, keys, lesson_files, solved
+from ptlearn.course.lesson import (
+    PREFIXES,
+    ROOT,
+    LessonError,
+    blanked,
+    cells_of,
+    digest,
+    is_changed,
+    keys,
+    lesson_files,
+    remarks,
+    solved,
+)
 from ptlearn.course.outputs import outputs, problems_of, size_problems, tidy
 from ptlearn.course.session import progress
 
@@ -20,34 +31,44 @@ THREADS = 2  # fixed, since sums depend on how they are split
 CELL_SECONDS = 900  # a lesson takes 90 s; this stops a cell that hangs
 
 COLAB = """\
-# On Colab this installs the course beside Colab's own torch and numpy; anywhere else it does nothing.
+#@title On Colab this installs the course, beside Colab's own torch and numpy. Anywhere else it does nothing.
 import importlib.util
+import pathlib
+import subprocess
 import sys
+from importlib.metadata import version
 
+course = {address!r}  #@param {{type:"string"}}
 if "google.colab" in sys.modules and importlib.util.find_spec("ptlearn") is None:
-    import pathlib
-    import subprocess
-    from importlib.metadata import version
-
-    course = {address!r}  # where the course is: a git address, a folder or a wheel
-    assert course, "write the address of the course into the line above"
-    kept = pathlib.Path("kept.txt")
-    kept.write_text("".join(f"{{name}}=={{version(name)}}\\n" for name in ("torch", "numpy")))
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-c", str(kept), course], check=True)"""
+    if course:
+        kept = pathlib.Path("kept.txt")
+        kept.write_text("".join(f"{{name}}=={{version(name)}}\\n" for name in ("torch", "numpy")))
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-c", str(kept), course], check=True)
+    else:
+        print("Write git+ and the address of the course's repository into the field above, run this cell again.")"""
 
 
 def build(
-    lessons: list[str] | None = None, *, check: bool = False, execute: bool = True, root: Path = ROOT
+    lessons: list[str] | None = None,
+    *,
+    check: bool = False,
+    execute: bool = True,
+    force: bool = False,
+    root: Path = ROOT,
 ) -> list[str]:
     """Make the notebooks of the lessons (all by default), or with `check` say what is not up to date.
 
-    Args:    lessons: numbers, names or paths; check: write nothing; execute: also run the solutions.
+    Args:    lessons: numbers, names or paths; check: write nothing; execute: also run the solutions; force: overwrite
+             blank notebooks that hold answers.
     Returns: the notebooks written, or with `check` one line per notebook that is not what its lesson gives.
-    Raises:  LessonError naming the lesson and what is wrong with it or with what it shows.
+    Raises:  LessonError naming the lesson and what is wrong with it or with what it shows, or the answers in the way.
     """
     root = Path(root)
     found = []
-    for path in progress(lesson_files(root, lessons), "lessons"):
+    paths = lesson_files(root, lessons)
+    if not (check or force):
+        require_no_answers(root, [path.stem for path in paths])
+    for path in progress(paths, "lessons"):
         blank, full = notebooks_of(path)
         blank_path, full_path = (root / folder / f"{path.stem}.ipynb" for folder in ("notebooks", "solutions"))
         if check:
@@ -61,21 +82,38 @@ def build(
     return found + (orphans(root) if check and not lessons else [])
 
 
+def require_no_answers(root: Path, names: list[str]) -> None:
+    """Refuse to overwrite a blank notebook that somebody has answered."""
+    import nbformat
+
+    for name in names:
+        path = root / "notebooks" / f"{name}.ipynb"
+        cells = nbformat.read(path, as_version=4).cells if path.exists() else []
+        answered = [remarks(cell)["ex"] for cell in cells if remarks(cell).get("role") == "answer" and is_changed(cell)]
+        if answered:
+            raise LessonError(
+                f"notebooks/{name}.ipynb has answers to {', '.join(answered)}: move it to work/{name}.ipynb, "
+                "or overwrite it with --force"
+            )
+
+
 def notebooks_of(path: Path) -> tuple:
     """The blank and the full notebook of a lesson, neither executed, with the same ids."""
     import nbformat
 
-    cells = [nbformat.v4.new_code_cell(COLAB.format(address=course_address()), metadata={"ptlearn": {"role": "colab"}})]
+    cells = []
     for cell in cells_of(path):
         if keys(cell).get("role") == "answer":
             cells.append(header(cell))
         cells.append(cell)
+    hidden = {"ptlearn": {"role": "colab"}, "cellView": "form", "jupyter": {"source_hidden": True}}
+    cells.insert(1, nbformat.v4.new_code_cell(COLAB.format(address=course_address()), metadata=hidden))
     identify(cells)
     return tuple(notebook([changed(cell, change, path) for cell in cells]) for change in (blanked, solved))
 
 
 def course_address() -> str:
-    """Where Colab installs the course from: the repository named in pyproject.toml, if it names one."""
+    """Where Colab installs the course from: the Repository of [project.urls] in pyproject.toml, if it is set."""
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -100,9 +138,9 @@ def identify(cells: list) -> None:
         found = keys(cell)
         if "ex" in found:
             key = f"{PREFIXES[found['role']]}-{found['ex'].replace('.', '-')}"
+            found["digest"] = digest(blanked(cell.source) if found["role"] == "answer" else cell.source)
         else:
-            digest = hashlib.sha1(cell.source.encode()).hexdigest()[:8]
-            key = f"{'md' if cell.cell_type == 'markdown' else cell.cell_type}-{digest}"
+            key = f"{'md' if cell.cell_type == 'markdown' else cell.cell_type}-{digest(cell.source)}"
         seen[key] = seen.get(key, 0) + 1
         cell.id = key if seen[key] == 1 else f"{key}-r{seen[key]}"
         found["key"] = cell.id
@@ -132,7 +170,7 @@ def serialized(made) -> str:
     """The bytes of a notebook, as text: keys sorted, sources as lists of lines."""
     from nbformat.v4.rwbase import split_lines
 
-    return json.dumps(split_lines(made.copy()), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(split_lines(copy.deepcopy(made)), sort_keys=True, indent=1, ensure_ascii=False) + "\n"
 
 
 def write(path: Path, text: str) -> None:

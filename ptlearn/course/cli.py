@@ -1,4 +1,4 @@
-"""The command `ptlearn`: a tour, the table of lessons, building the notebooks.
+"""The command `ptlearn`: a tour, the table of lessons, copies to work in, building the notebooks.
 
 An error is one line and exit code 2, an interruption one line and 130. Commands are imported when they are used, so
 that `ptlearn --help` answers at once.
@@ -8,14 +8,23 @@ import argparse
 import importlib
 import sys
 
+from ptlearn import __version__
+from ptlearn.course.session import print_anything, read_enough
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    print_anything()
     options, rest = parser().parse_known_args(arguments)
     if rest and options.name != "tour":
         parser().error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        return tour(rest) if options.name == "tour" else {"lessons": lessons, "build": build}[options.name](options)
+        code = COMMANDS[options.name or "help"](rest if options.name == "tour" else options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        read_enough()
+        return 0
     except KeyboardInterrupt:
         print("ptlearn: interrupted", file=sys.stderr)
         return 130
@@ -34,14 +43,24 @@ def failed(reason: str) -> int:
 def parser() -> argparse.ArgumentParser:
     """The options of every command."""
     made = argparse.ArgumentParser(prog="ptlearn", description="A course on the post-training of language models.")
-    commands = made.add_subparsers(title="commands", dest="name", required=True, metavar="COMMAND")
+    made.add_argument("--version", action="version", version=f"ptlearn {__version__}")
+    commands = made.add_subparsers(title="commands", dest="name", metavar="COMMAND")
     commands.add_parser("tour", help="a first look at what the course shows", add_help=False)  # it has its own help
     commands.add_parser("lessons", help="the table of lessons")
+    command = commands.add_parser("copy", help="copy the notebooks into work/, or bring the copies there up to date")
+    command.add_argument("lesson", nargs="*", help="numbers or names; all lessons by default")
     command = commands.add_parser("build", help="make the notebooks from the lessons")
     command.add_argument("lesson", nargs="*", help="numbers or names; all lessons by default")
     command.add_argument("--check", action="store_true", help="write nothing; list what is not up to date")
     command.add_argument("--no-exec", action="store_true", help="make the blank notebooks only, run nothing")
+    command.add_argument("--force", action="store_true", help="overwrite blank notebooks that hold answers")
     return made
+
+
+def help_text(options: argparse.Namespace) -> int:
+    """Print what there is."""
+    parser().print_help()
+    return 0
 
 
 def tour(arguments: list[str]) -> int:
@@ -60,10 +79,21 @@ def lessons(options: argparse.Namespace) -> int:
     return 0
 
 
+def copy(options: argparse.Namespace) -> int:
+    """Make or update the student's own copies."""
+    from ptlearn.course.work import copy_notebooks
+
+    print("\n".join(copy_notebooks(options.lesson) or ["work/ is up to date"]))
+    return 0
+
+
 def build(options: argparse.Namespace) -> int:
     """Make the notebooks, or list what is not up to date."""
     from ptlearn.course.build import build as build_notebooks
 
-    lines = build_notebooks(options.lesson, check=options.check, execute=not options.no_exec)
+    lines = build_notebooks(options.lesson, check=options.check, execute=not options.no_exec, force=options.force)
     print("\n".join(lines or ["nothing to do" if not options.check else "every notebook is what its lesson gives"]))
     return 1 if options.check and lines else 0
+
+
+COMMANDS = {"help": help_text, "tour": tour, "lessons": lessons, "copy": copy, "build": build}

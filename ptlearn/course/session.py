@@ -6,12 +6,16 @@ A lesson runs as a script, in a notebook and under the builder; these three help
 import argparse
 import base64
 import io
+import math
+import operator
 import os
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+PACKAGE = Path(__file__).resolve().parents[1]
 FIGURES = Path("figures")  # where a script leaves its figures, below the folder it was started in
 DOTS_PER_INCH = 90  # 40 KB for a plot of 5 by 3 inches; a notebook may hold 300 KB
 
@@ -19,26 +23,124 @@ DOTS_PER_INCH = 90  # 40 KB for a plot of 5 by 3 inches; a notebook may hold 300
 def arguments(description: str, **knobs: Any) -> SimpleNamespace:
     """The knobs of a lesson: from the command line when it runs as a script, else their defaults.
 
-    A knob is a default, or a pair of a default and its help line. Booleans become `--name` and `--no-name`.
+    A knob is a default, or a tuple of a default, its help line and, where not every value makes sense, its range: the
+    values to choose from, or words such as "at least 1" or "above 0, at most 1". A text with a range in words is a list
+    of whole numbers, "1,2,4". Booleans become `--name` and `--no-name`. In a script a bad value is one line and exit
+    code 2, and so is what the package refuses later on; Ctrl-C is one line and 130.
 
-    >>> arguments("Baselines.", model=("pocket-m", "the language model to load"), seed=0).model
+    Raises: ValueError in a notebook, for a value out of its range.
+    >>> arguments("Baselines.", model=("pocket-m", "the model to load"), gamma=(0.9, "discount", "below 1")).model
     'pocket-m'
     """
-    pairs = {name: knob if isinstance(knob, tuple) else (knob, "") for name, knob in knobs.items()}
-    caller = sys._getframe(1).f_globals
-    if not is_program(caller):
-        return SimpleNamespace(**{name: default for name, (default, _) in pairs.items()})
-    parser = argparse.ArgumentParser(description=description)
-    for name, (default, text) in pairs.items():
+    knobs = {name: (*knob, "", "")[:3] if isinstance(knob, tuple) else (knob, "", "") for name, knob in knobs.items()}
+    values = {name: default for name, (default, _, _) in knobs.items()}
+    for name, (default, _, allowed) in knobs.items():
+        require_allowed(name, default, allowed)
+    if not is_program(sys._getframe(1).f_globals):
+        return SimpleNamespace(**values)
+    print_anything()
+    parser = knob_parser(description, knobs)
+    values = vars(parser.parse_args())
+    try:
+        for name, (_, _, allowed) in knobs.items():
+            require_allowed(name, values[name], allowed)
+    except ValueError as error:
+        parser.error(str(error))
+    sys.excepthook = one_line_for_input
+    for name, (default, _, _) in knobs.items():
+        if str(default).startswith("pocket-") and ("/" in values[name] or os.path.exists(values[name])):
+            given = f"{option(name)} {values[name]}"
+            print(f"{given}: the tasks here are the pocket world's, and the numbers in the text are {default}'s")
+    return SimpleNamespace(**values)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose error is one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message} (--help lists the knobs)\n")
+
+
+def knob_parser(description: str, knobs: dict[str, tuple]) -> argparse.ArgumentParser:
+    """The command line of a lesson."""
+    parser = OneLineParser(description=description)
+    for name, (default, text, allowed) in knobs.items():
         kind = {"action": argparse.BooleanOptionalAction} if isinstance(default, bool) else {"type": kind_of(default)}
-        text = f"{text} (default: {default})".strip()
-        parser.add_argument(f"--{name.replace('_', '-')}", default=default, help=text.replace("%", "%%"), **kind)
-    return SimpleNamespace(**vars(parser.parse_args()))
+        allowed = allowed if isinstance(allowed, str) else f"one of {', '.join(allowed)}"
+        text = "; ".join(filter(None, (text, allowed))) + f" (default: {default})"
+        parser.add_argument(option(name), default=default, help=text.strip().replace("%", "%%"), **kind)
+    return parser
+
+
+def option(name: str) -> str:
+    """How a knob is called on the command line."""
+    return f"--{name.replace('_', '-')}"
 
 
 def kind_of(default: Any) -> type:
     """What a knob's value is read as; a default of None stands for a text that may be missing."""
     return str if default is None else type(default)
+
+
+BOUNDS = {"at least": operator.ge, "above": operator.gt, "at most": operator.le, "below": operator.lt}
+BOUND = rf"({'|'.join(BOUNDS)}) ([^\s,]+)"
+
+
+def require_allowed(name: str, value: Any, allowed: Any) -> None:
+    """Refuse a value out of its range, and a number that is none.
+
+    >>> require_allowed("gamma", 1.0, "at least 0, below 1")
+    Traceback (most recent call last):
+    ValueError: --gamma 1.0: expected at least 0, below 1
+    """
+    given = f"{option(name)} {value}"
+    if not isinstance(allowed, str):
+        if value not in allowed:
+            raise ValueError(f"{given}: expected one of {', '.join(allowed)}")
+        return
+    bounds = [(BOUNDS[word], float(bound)) for word, bound in re.findall(BOUND, allowed)]
+    numbers = [value] if isinstance(value, float | int) else []
+    if isinstance(value, str) and bounds:
+        try:
+            numbers = [int(part) for part in value.split(",")]
+        except ValueError:
+            raise ValueError(f"{given}: expected whole numbers with commas between, {allowed}") from None
+    if not all(math.isfinite(number) and all(holds(number, bound) for holds, bound in bounds) for number in numbers):
+        raise ValueError(f"{given}: expected {allowed or 'a finite number'}")
+
+
+def print_anything() -> None:
+    """Let a console that lacks a character print a question mark in its place instead of stopping the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def read_enough() -> None:
+    """Send the rest nowhere: the reader of a pipe has gone, as `head` does, and Python would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def one_line_for_input(kind: type, error: BaseException, trace) -> None:
+    """What a script prints at its end: a line for Ctrl-C and for what was typed, the whole trace for everything else.
+
+    What was typed is at fault when the package refuses a value (ValueError, OSError) and the lesson runs with other
+    knobs than its own. With its own, or raised anywhere else, an error is a mistake in the course, and shows its trace.
+    """
+    if issubclass(kind, BrokenPipeError):
+        read_enough()
+        raise SystemExit(0)
+    last = trace
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    refused = last is not None and Path(last.tb_frame.f_code.co_filename).is_relative_to(PACKAGE)
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"{program().name}: interrupted", file=sys.stderr)
+        raise SystemExit(130)
+    if issubclass(kind, ValueError | OSError) and refused and len(sys.argv) > 1:
+        print(f"{program().name}: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2)
+    sys.__excepthook__(kind, error, trace)
 
 
 def is_program(namespace: dict) -> bool:
@@ -117,14 +219,17 @@ def animated(film) -> bytes:
         return path.read_bytes()
 
 
-def saved(kind: str, content: bytes | str) -> Path:
-    """Write a picture of a script to the next free number under its name, and return where."""
+def saved(kind: str, content: bytes | str) -> str:
+    """Write a picture of a script to the next free number under its name; where, or why it could not be written."""
     name = program().stem if program().suffix == ".py" else "figure"
     count = saved_so_far[name] = saved_so_far.get(name, 0) + 1
     path = FIGURES / f"{name}_{count}.{kind.rpartition('/')[2]}"
-    FIGURES.mkdir(exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
+    try:
+        FIGURES.mkdir(exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as error:  # a lesson in a folder that cannot be written goes on without its pictures
+        return f"{path.as_posix()} not saved ({error.strerror})"
+    return path.as_posix()
 
 
 saved_so_far: dict[str, int] = {}  # pictures of this run, by program

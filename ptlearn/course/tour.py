@@ -9,6 +9,7 @@ import copy
 import functools
 import io
 import random
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -401,7 +402,7 @@ td:last-child {{ text-align: right; font-variant-numeric: tabular-nums }} img {{
 network. In the samples the prompt is black and the model's continuation is <b style="color:#0072B2">blue</b>; shares
 come with their 95 % interval.</p>
 {sections}
-<p>Next: open <code>notebooks/</code> and start with lesson 00.</p></body></html>
+<p>Next: <code>make lab</code>, and start with lesson 00.</p></body></html>
 """
 
 
@@ -431,6 +432,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=Path, default=Path("tour"), help="folder for the page and the figure (%(default)s)"
     )
     options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=options.out):
+        pass  # a folder that cannot be written to is said now, not after the stages
     started = time.perf_counter()
     from ptlearn.lm.models import load_lm
 
@@ -444,7 +448,6 @@ def main(arguments: list[str] | None = None) -> int:
             print(_indented(f"{prompt}▸{text}"))
         for name, value in section.rows:
             print(f"    {name:48s} {value}")
-    options.out.mkdir(parents=True, exist_ok=True)
     written = [options.out / "tour.html"]
     written[0].write_text(page(sections, options.model, time.perf_counter() - started), encoding="utf-8")
     for stage, section in zip(STAGES, sections, strict=True):

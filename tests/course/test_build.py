@@ -10,7 +10,7 @@ from toy_lesson import write_lesson
 
 from ptlearn.course import build as building
 from ptlearn.course.build import build
-from ptlearn.course.lesson import LessonError, blanked, cells_of, summary
+from ptlearn.course.lesson import LessonError, blanked, cells_of, is_changed, summary
 from ptlearn.course.outputs import without_software
 
 
@@ -82,12 +82,36 @@ def test_the_solution_shows_its_outputs_and_the_blank_one_none(course):
     assert not any("execution" in cell["metadata"] for cell in full["cells"])
 
 
-def test_the_first_cell_is_for_colab_and_keeps_its_torch(course):
-    first = read(course, "notebooks")["cells"][0]
-    source = "".join(first["source"])
+def test_the_cell_for_colab_stands_hidden_below_the_title_and_keeps_its_torch(course):
+    title, cell = read(course, "notebooks")["cells"][:2]
+    source = "".join(cell["source"])
+    assert "".join(title["source"]).startswith("# 99 · A toy") and source.startswith("#@title ")
+    assert cell["metadata"]["jupyter"] == {"source_hidden": True} and cell["metadata"]["cellView"] == "form"
     assert '"google.colab" in sys.modules and importlib.util.find_spec("ptlearn") is None' in source
     assert '("torch", "numpy")' in source and '"-c"' in source
     assert source not in (course / "lessons" / "99_toy.py").read_text()
+
+
+@pytest.mark.parametrize("address", ["", "git+https://example.org/course"])
+def test_on_colab_it_installs_from_the_address_or_asks_for_it(address, monkeypatch, tmp_path, capsys):
+    ran = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "google.colab", object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("subprocess.run", lambda command, check: ran.append(command))
+    exec(building.COLAB.format(address=address), {})
+    said = capsys.readouterr().out
+    if address:
+        assert ran[0][-1] == address and "torch==" in (tmp_path / "kept.txt").read_text() and said == ""
+    else:
+        assert ran == [] and said.startswith("Write git+ and the address") and said.count("\n") == 1
+
+
+def test_a_key_in_the_metadata_tells_what_was_handed_out(course):
+    for cell in nbformat.read(course / "notebooks" / "99_toy.ipynb", as_version=4).cells:
+        assert not is_changed(cell)
+        cell.source += " "
+        assert is_changed(cell)
 
 
 def test_check_finds_every_edit(course):

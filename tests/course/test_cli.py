@@ -1,11 +1,13 @@
 """The command `ptlearn`: an error is one line and exit code 2, an interruption one line and 130."""
 
+import os
 import subprocess
 import sys
 import types
 
 import pytest
 
+import ptlearn
 from ptlearn.course import build, cli, lesson
 
 
@@ -14,7 +16,14 @@ def test_help_names_the_commands(capsys):
         cli.main(["--help"])
     assert end.value.code == 0
     usage = capsys.readouterr().out
-    assert all(name in usage for name in ("tour", "lessons", "build"))
+    assert all(name in usage for name in ("tour", "lessons", "copy", "build"))
+    assert cli.main([]) == 0 and capsys.readouterr().out == usage
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == f"ptlearn {ptlearn.__version__}\n"
 
 
 def test_help_loads_no_model_library():
@@ -24,7 +33,7 @@ def test_help_loads_no_model_library():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["paint"], ["lessons", "--colour"], ["build", "--chekc"]])
+@pytest.mark.parametrize("arguments", [["paint"], ["lessons", "--colour"], ["build", "--chekc"]])
 def test_a_misspelt_command_exits_2(arguments, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(arguments)
@@ -47,6 +56,42 @@ def test_an_interruption_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(build, "build", interrupted)
     assert cli.main(["build"]) == 130
     assert capsys.readouterr().err == "ptlearn: interrupted\n"
+
+
+def test_a_console_that_is_not_utf_8_gets_the_whole_table():
+    command = [sys.executable, "-m", "ptlearn", "lessons"]
+    run = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert run.returncode == 0 and len(run.stdout.splitlines()) == 1 + len(lesson.lesson_files())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a pipe that is closed early")
+def test_a_reader_that_stops_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    run = subprocess.run([sys.executable, "-m", "ptlearn", "lessons"], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (run.returncode, run.stderr) == (0, b"")
+
+
+def test_without_lessons_it_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(lesson.lesson_files, "__defaults__", (tmp_path, None))
+    assert cli.main(["lessons"]) == 2
+    assert capsys.readouterr().err.startswith("ptlearn: no lessons here: this works in a copy of the repository")
+
+
+def test_copy_says_what_it_did(monkeypatch, capsys):
+    for lines in (["work/99_toy.ipynb: new"], []):
+        monkeypatch.setattr("ptlearn.course.work.copy_notebooks", lambda names, lines=lines: lines)
+        assert cli.main(["copy"]) == 0
+        assert capsys.readouterr().out == (lines or ["work/ is up to date"])[0] + "\n"
+
+
+def test_a_tour_that_could_not_be_written_says_so_first(tmp_path, capsys, monkeypatch):
+    (tmp_path / "tour").write_text("a file")
+    monkeypatch.setattr("ptlearn.lm.models.load_lm", lambda name: pytest.fail("it began to measure"))
+    assert cli.main(["tour", "--out", str(tmp_path / "tour")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
 
 
 def test_build_check_lists_what_is_stale(monkeypatch, capsys):

@@ -1,6 +1,8 @@
 """What a lesson asks of its surroundings: knobs, pictures and bars, as a script and in a notebook."""
 
 import io
+import os
+import subprocess
 import sys
 
 import pytest
@@ -11,13 +13,16 @@ from PIL import Image
 from ptlearn.course import arguments, progress, session, show
 
 
-def knobs(monkeypatch, *given):
-    """The knobs of a lesson that was started with the given arguments."""
+def lesson(monkeypatch, call, *given):
+    """The knobs of a lesson with this call, started with the given arguments."""
     monkeypatch.setattr(sys, "argv", ["lessons/09_toy.py", *given])
-    lesson = {"__name__": "__main__", "__file__": "lessons/09_toy.py", "arguments": arguments}
-    call = "options = arguments('A toy.', model=('pocket-m', 'its name'), seed=0, rate=0.1, fast=False, folder=None)"
-    exec(call, lesson)
-    return vars(lesson["options"])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    return eval(call, {"__name__": "__main__", "__file__": "lessons/09_toy.py", "arguments": arguments})
+
+
+def knobs(monkeypatch, *given):
+    call = "arguments('A toy.', model=('pocket-m', 'its name'), seed=0, rate=0.1, fast=False, folder=None)"
+    return vars(lesson(monkeypatch, call, *given))
 
 
 DEFAULTS = {"model": "pocket-m", "seed": 0, "rate": 0.1, "fast": False, "folder": None}
@@ -33,6 +38,106 @@ def test_a_misspelt_knob_exits_2(monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         knobs(monkeypatch, "--sede", "3")
     assert end.value.code == 2 and "--sede" in capsys.readouterr().err
+
+
+def test_a_value_out_of_its_range_is_one_line_and_2(monkeypatch, capsys):
+    knob = "gamma=(0.9, 'discount', 'at least 0, below 1')"
+    ranks, kind = "ranks=('1,2', 'the ranks', 'at least 1')", "kind=('a', 'which', ('a', 'b'))"
+    for bad in (["--gamma", "1"], ["--gamma=-0.1"], ["--gamma", "nan"], ["--gamma", "x"], ["--ranks", "1,0"],
+                ["--ranks", "1,x"], ["--kind", "c"], ["--rate", "inf"]):  # fmt: skip
+        with pytest.raises(SystemExit) as end:
+            lesson(monkeypatch, f"arguments('A toy.', rate=0.1, {knob}, {ranks}, {kind})", *bad)
+        said = capsys.readouterr().err
+        assert end.value.code == 2 and said.count("\n") == 1 and bad[0].partition("=")[0] in said, said
+    good = lesson(monkeypatch, f"arguments('A toy.', {knob}, {ranks}, {kind})", "--gamma=0", "--ranks=4", "--kind=b")
+    assert vars(good) == {"gamma": 0.0, "ranks": "4", "kind": "b"}
+
+
+@pytest.mark.parametrize(
+    ("words", "inside", "outside"),
+    [("at least 1", (1, 2), (0, -3)), ("above 0", (0.1,), (0.0,)), ("at most 1", (1,), (2,)), ("below 1", (0.9,), (1,)),
+     ("above 0, at most 1", (1,), (0, 2)), ("", (1e9,), (float("nan"), float("inf")))],
+)  # fmt: skip
+def test_a_range_in_words_means_what_it_says(words, inside, outside):
+    for value in inside:
+        session.require_allowed("knob", value, words)
+    for value in outside:
+        with pytest.raises(ValueError, match=f"^--knob {value}: expected"):
+            session.require_allowed("knob", value, words)
+
+
+def test_help_shows_the_range(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as end:
+        lesson(monkeypatch, "arguments('A toy.', lr=(0.1, 'step size', 'above 0'))", "--help")
+    assert end.value.code == 0 and "step size; above 0 (default: 0.1)" in capsys.readouterr().out
+
+
+def test_in_a_notebook_a_bad_value_is_an_exception(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py"])
+    with pytest.raises(ValueError, match=r"^--seed -1: expected at least 0$"):
+        arguments("A toy.", seed=(-1, "of all", "at least 0"))
+
+
+SCRIPT = """import sys
+from ptlearn.course import arguments
+arguments("A toy.", model="pocket-m")
+{line}
+"""
+
+
+def ended(tmp_path, line, *given, **environment):
+    """A script with this line behind its knobs, run; its exit code and what it said."""
+    path = tmp_path / "toy.py"
+    path.write_text(SCRIPT.format(line=line), encoding="utf-8")
+    command = [sys.executable, str(path), *given]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, env=os.environ | environment)
+    return run.returncode, run.stdout.decode("ascii", "replace"), run.stderr.decode()
+
+
+def test_another_model_is_told_whose_tasks_these_are(monkeypatch, capsys):
+    knobs(monkeypatch, "--model", "pocket-s")
+    assert capsys.readouterr().out == ""
+    knobs(monkeypatch, "--model", "owner/name")
+    said = capsys.readouterr().out
+    assert said.startswith("--model owner/name: the tasks here are the pocket world's") and said.count("\n") == 1
+
+
+REFUSED = "import ptlearn.course.lesson as lesson; lesson.lesson_files(chosen=['77'])"
+
+
+def test_what_was_typed_wrongly_is_one_line_and_a_mistake_of_the_course_a_trace(tmp_path):
+    code, _, said = ended(tmp_path, REFUSED, "--model", "nope")
+    assert code == 2 and said.startswith("toy.py: no lesson '77'") and said.count("\n") == 1
+    for line, given in ((REFUSED, []), ("int('x')", ["--model", "nope"]), ("1 / 0", ["--model", "nope"])):
+        code, _, said = ended(tmp_path, line, *given)
+        assert code == 1 and "Traceback" in said
+
+
+def test_ctrl_c_is_one_line_and_130(tmp_path):
+    assert ended(tmp_path, "raise KeyboardInterrupt")[::2] == (130, "toy.py: interrupted\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a pipe that is closed early")
+def test_a_reader_that_stops_is_no_error(tmp_path):
+    (tmp_path / "toy.py").write_text(SCRIPT.format(line="print('many words ' * 10_000)"))
+    read, write = os.pipe()
+    os.close(read)
+    run = subprocess.run([sys.executable, str(tmp_path / "toy.py")], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (run.returncode, run.stderr) == (0, b"")
+
+
+def test_a_console_without_a_character_shows_a_question_mark(tmp_path):
+    assert ended(tmp_path, "print('J → ∇')", PYTHONIOENCODING="ascii")[:2] == (0, "J ? ?\n")
+
+
+def test_a_folder_that_cannot_be_written_costs_the_pictures_alone(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lessons/09_toy.py"])
+    monkeypatch.setattr(session, "saved_so_far", {})
+    (tmp_path / "figures").write_text("a file of that name")
+    show("<b>bold</b>", alt="A bold word.")
+    assert capsys.readouterr().out == "figures/09_toy_1.html not saved (File exists): A bold word.\n"
 
 
 def test_a_kernel_keeps_its_arguments(monkeypatch):

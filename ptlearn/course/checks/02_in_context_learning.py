@@ -351,8 +351,13 @@ def verify_pull(case, data):
     )
 
 
+def prompt_of(demonstrations, query, template="{input} = {output}", separator="\n"):
+    """The package's `few_shot_prompt`, called as the student's."""
+    return few_shot_prompt(demonstrations, query, template=template, separator=separator)
+
+
 EXERCISES = {
-    "2.1": Exercise(prompt_cases, drive_prompt, verify_prompt, points=1, reference=few_shot_prompt),
+    "2.1": Exercise(prompt_cases, drive_prompt, verify_prompt, points=1, reference=prompt_of),
     "2.2": Exercise(judging_cases, drive_judging, verify_judging, points=1, reference=judged),
     "2.3": Exercise(copying_cases, drive_copying, verify_copying, points=2, reference=copied_label),
     "2.4": Exercise(

@@ -424,10 +424,15 @@ def verify_bugs(case, data):
     return misnamed(data, BUGS, SIGNS, SEEN)
 
 
+def weights_of(rewards, mask, gamma=1.0):
+    """The package's `total_return`, called as the student's."""
+    return total_return(rewards, mask, gamma=gamma)
+
+
 EXERCISES = {
     "8.1": Exercise(probability_cases, drive_probability, verify_probability, points=1, reference=log_probability),
     "8.2": Exercise(score_cases, drive_score, verify_score, points=2, reference=score),
-    "8.3": Exercise(weights_cases, drive_weights, verify_weights, points=1, reference=total_return),
+    "8.3": Exercise(weights_cases, drive_weights, verify_weights, points=1, reference=weights_of),
     "8.4": Exercise(loss_cases, drive_loss, verify_loss, points=2, reference=policy_gradient_loss),
     "8.5": Exercise(
         z_cases,

@@ -405,12 +405,17 @@ def verify_lab(case, data):
     return None
 
 
+def weights_of(ratios, advantages, epsilon=0.2):
+    """The package's `clipped_weights`, called as the student's."""
+    return clipped_weights(ratios, advantages, epsilon=epsilon)
+
+
 EXERCISES = {
     "11.1": Exercise(trajectory_cases, drive_trajectory, verify_trajectory, points=2, reference=trajectory_ratio),
     "11.2": Exercise(decision_cases, drive_decision, verify_decision, points=2, reference=per_decision),
     "11.3": Exercise(normalizing_cases, drive_normalizing, verify_normalizing, points=2, reference=self_normalized),
     "11.4": Exercise(worth_cases, drive_worth, verify_worth, points=2, reference=effective_sample_size),
-    "11.5": Exercise(clip_cases, drive_clip, verify_clip, points=3, reference=clipped_weights),
+    "11.5": Exercise(clip_cases, drive_clip, verify_clip, points=3, reference=weights_of),
     "11.6": Exercise(
         lambda rng: [{"runs": list(BUGS)}], lambda answer, case: answer, verify_lab, points=4, reference=dict(BUGS)
     ),

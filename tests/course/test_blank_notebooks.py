@@ -1,0 +1,108 @@
+"""Every lesson runs to its end with nothing answered and with every answer wrong; references take their stubs' calls.
+
+Small knobs and shorter constants make a lesson cheap; `make blanks` does the same with the notebooks, at full size.
+"""
+
+import ast
+import inspect
+import sys
+
+import pytest
+from blanks import run_small, wrong
+
+from ptlearn.course import session
+from ptlearn.course.exercise import exercise
+from ptlearn.course.lesson import blanked, cells_of, keys, lesson_files
+
+# per lesson: knobs, and what is shortened in its text
+SMALL = {
+    "00": ["--model=pocket-s --documents=2"],
+    "01": ["--model=pocket-s --reviews=20 --stories=2"],
+    "02": ["--model=pocket-s --sizes=pocket-s --count=4"],
+    "03": ["--model=pocket-s --examples=20 --seeds=2 --each=1 --count=2"],
+    "04": ["--student=pocket-s --count=16 --requests=2", ("epochs=4", "epochs=1")],
+    "05": ["--model=pocket-s --examples=1 --count=1 --seeds=2 --epochs=1"],
+    "06": ["--model=pocket-s --ranks=1 --seeds=2 --epochs=1"],
+    "07": ["--side=4"],
+    "08": ["--episodes=1 --updates=4 --seeds=2", ("(2, 5, 8, 11, 13), 20, 6", "(2, 3), 20, 2")],
+    "09": ["--horizon=20 --batch=2 --batches=200 --updates=1 --runs=2"],
+    "10": ["--batch=1 --critics=2 --seeds=2 --cap=1", ("updates=500", "updates=5"), ("UPDATES = 60", "UPDATES = 3")],
+    "11": ["--runs=2 --rollouts=1 --batches=1"],
+    "12": [
+        "--model=pocket-s --largest=45 --examples=60 --updates=2 --prompts=2 --group=2 --seeds=2",
+        ("held_out[:100]", "held_out[:10]"),
+        ("held_out[:40]", "held_out[:10]"),
+    ],
+    "13": [
+        "--prompts=1 --group=2 --updates=1 --model-updates=1 --dpo-epochs=1 --seeds=2",
+        ("samples=8):", "samples=1):"),
+        ("samples=16)", "samples=1)"),
+        ("steps=200", "steps=20"),
+        ("steps=300", "steps=20"),
+        ("epochs=4,", "epochs=1,"),
+    ],  # fmt: skip
+}
+LESSONS = pytest.mark.parametrize("path", lesson_files(), ids=lambda path: path.stem)
+
+
+@pytest.fixture
+def place(monkeypatch, tmp_path):
+    """A folder of its own, and whatever a lesson sets for a whole process put back afterwards."""
+    import matplotlib
+    import torch
+
+    before = torch.is_grad_enabled(), torch.get_num_threads()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(session, "rendered", undrawn)
+    torch.set_num_threads(1)
+    with matplotlib.rc_context({"backend": "agg"}):
+        yield tmp_path
+    torch.set_grad_enabled(before[0])
+    torch.set_num_threads(before[1])
+
+
+def undrawn(picture, alt):
+    """A picture's place: drawing takes longer than all the rest, and needs no answer."""
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+    return "text/html", ""
+
+
+@LESSONS
+def test_a_lesson_runs_to_its_end_blank_and_wrong(path, place):
+    knobs, *shorter = SMALL[path.stem[:2]]
+    said = run_small(path, knobs.split(), shorter)
+    numbers = [keys(cell)["ex"] for cell in cells_of(path) if keys(cell).get("role") == "check"]
+    expected = [f"{status} {number}" for number in numbers for status in ("TODO", "FAIL")]
+    assert [line.partition(":")[0].partition(" (")[0].strip() for line in said] == expected
+
+
+def stubs(path):
+    """The functions that a lesson asks for: (number, arguments as the blank notebook has them)."""
+    cells = cells_of(path)
+    checked = {keys(cell)["ex"]: cell.source.split(" ")[0] for cell in cells if keys(cell).get("role") == "check"}
+    for cell in cells:
+        number = keys(cell).get("ex")
+        for node in ast.parse(blanked(cell.source)).body if keys(cell).get("role") == "answer" else []:
+            if isinstance(node, ast.FunctionDef) and node.name == checked[number]:
+                yield number, node.args
+
+
+@LESSONS
+def test_every_reference_takes_the_call_of_its_stub(path):
+    for number, asked in stubs(path):
+        stub = inspect.signature(eval(f"lambda {ast.unparse(asked)}: None"))
+        parameters = list(inspect.signature(exercise(number).reference).parameters.values())
+        wanted = list(stub.parameters.values())
+        form = [(each.name, each.kind, each.default) for each in parameters]
+        assert form[: len(wanted)] == [(each.name, each.kind, each.default) for each in wanted], number
+        assert all(each.default is not each.empty for each in parameters[len(wanted) :]), number
+
+
+def test_a_wrong_answer_hands_back_its_first_argument_or_0():
+    stub = "def f(x, y):\n    # YOUR CODE HERE\n    raise NotImplementedError"
+    assert wrong(stub) == "def f(x, y):\n    # YOUR CODE HERE\n    return x"
+    assert wrong("a = ...  # YOUR CODE HERE\nb = ...  # YOUR CODE HERE") == "a = 0\nb = 0"
