@@ -34,7 +34,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from ptlearn.course import arguments, check, show
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments, show
 from ptlearn.figures import COLORS, DASHES, MARKERS
 from ptlearn.lm.models import load_lm, pocket_models
 from ptlearn.lm.text import complete, completions, encode, invert_cdf, sample_text, token_logprobs

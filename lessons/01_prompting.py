@@ -21,7 +21,8 @@ import re
 import matplotlib.pyplot as plt
 import torch
 
-from ptlearn.course import arguments, check, show
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments, show
 from ptlearn.figures import COLORS, bars
 from ptlearn.lm.models import load_lm
 from ptlearn.lm.prompting import per_token, rouge_l, score_choices, verbalizer_ids, verbalizer_probabilities

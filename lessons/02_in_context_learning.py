@@ -23,7 +23,8 @@ import torch
 from matplotlib import pyplot
 
 from ptlearn import figures
-from ptlearn.course import arguments, check, progress, show
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments, progress, show
 from ptlearn.lm import prompting
 from ptlearn.lm.models import load_lm, pocket_models
 from ptlearn.lm.prompting import corpus_bleu, score_choices

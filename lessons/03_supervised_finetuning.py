@@ -21,7 +21,8 @@ import torch
 from matplotlib import pyplot
 
 from ptlearn import figures
-from ptlearn.course import arguments, check, progress, show
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments, progress, show
 from ptlearn.finetuning.sft import fit_sft, sft_loss
 from ptlearn.lm.chat import (
     Example,
@@ -130,7 +131,7 @@ def encode(text):
 
 
 for conversation in (talk, longer) if args.model.startswith("pocket") else ():
-    tokens, mask = build(conversation, encode, lm.tokenizer.bos_token_id, end)
+    tokens, mask = build(conversation, encode, lm.document_start, end)
     assert (tokens, mask) == tuple(render(lm, conversation))
     theirs = lm.tokenizer.apply_chat_template(conversation, return_dict=True, return_assistant_tokens_mask=True)
     assert list(theirs["input_ids"]) == tokens and [bool(said) for said in theirs["assistant_masks"]] == mask

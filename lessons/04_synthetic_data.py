@@ -21,7 +21,8 @@ import torch
 from matplotlib import pyplot
 
 from ptlearn import figures
-from ptlearn.course import arguments, check, progress, show
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments, progress, show
 from ptlearn.finetuning.sft import fit_sft
 from ptlearn.finetuning.synthetic import KEPT, Pool, conversations, self_instruct, teacher, yields
 from ptlearn.lm.chat import chat_prompt, render_all

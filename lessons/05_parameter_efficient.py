@@ -20,7 +20,8 @@ import torch
 from matplotlib import pyplot
 
 from ptlearn import figures
-from ptlearn.course import arguments, check, progress, show
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments, progress, show
 from ptlearn.finetuning import parameter_efficient
 from ptlearn.finetuning.memory import count_parameters, memory_budget, saved_bytes
 from ptlearn.finetuning.sft import fit_sft, sft_loss

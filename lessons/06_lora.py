@@ -28,7 +28,8 @@ from matplotlib import pyplot
 from torch import nn
 
 from ptlearn import figures
-from ptlearn.course import arguments, check, progress, show
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments, progress, show
 from ptlearn.finetuning.adapter_files import load_adapter, save_adapter
 from ptlearn.finetuning.memory import count_parameters
 from ptlearn.finetuning.parameter_efficient import lora, merge_lora, switch_adapter, trainable_parameters, unmerge_lora

@@ -35,7 +35,8 @@ from matplotlib import pyplot
 from torch.nn.functional import cross_entropy
 
 from ptlearn import figures, policy_gradient
-from ptlearn.course import arguments, check, progress, show
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments, progress, show
 from ptlearn.grid import mdp
 from ptlearn.grid.collection import collect
 from ptlearn.grid.gridworld import ACTIONS, GridWorld

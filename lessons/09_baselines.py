@@ -23,7 +23,8 @@ import torch
 from matplotlib import pyplot
 
 from ptlearn import figures, policy_gradient
-from ptlearn.course import arguments, check, progress, show
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments, progress, show
 from ptlearn.grid.collection import collect
 from ptlearn.grid.gridworld import GridWorld
 from ptlearn.grid.mdp import (

@@ -23,7 +23,8 @@ import torch
 from matplotlib import pyplot
 
 from ptlearn import figures, optimization, policy_gradient
-from ptlearn.course import arguments, check, progress, show
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments, progress, show
 from ptlearn.grid import mdp as exact
 from ptlearn.grid.collection import collect, collect_from, from_gymnasium
 from ptlearn.grid.gridworld import ACTIONS, GridWorld

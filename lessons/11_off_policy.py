@@ -22,7 +22,8 @@ from torch.nn.functional import one_hot
 
 from ptlearn import figures
 from ptlearn import policy_gradient as pg
-from ptlearn.course import arguments, check, progress, show
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments, progress, show
 from ptlearn.grid.collection import collect
 from ptlearn.grid.gridworld import GridWorld
 from ptlearn.grid.mdp import (

@@ -23,7 +23,8 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from ptlearn import figures
 from ptlearn import policy_gradient as pg
-from ptlearn.course import arguments, check, progress, show
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments, progress, show
 from ptlearn.finetuning.sft import fit_sft
 from ptlearn.grid import gridworld
 from ptlearn.grid.collection import collect
@@ -349,7 +350,7 @@ def held_out(lm, samples=2):
 
 
 def learner(weigh, seed, *, start=sft, about=task, updates=args.updates, prompts=args.prompts, group=args.group,
-            lr=args.lr, atol=1e-3, **sampling):  # fmt: skip
+            lr=args.lr, atol=None, **sampling):  # fmt: skip
     """A copy of `start` that has learned, and its history."""
     lm = copy.deepcopy(start)
     sample = text_collector(about, prompts=prompts, group=group, **sampling)

@@ -23,7 +23,8 @@ from torch.nn.functional import cosine_similarity, logsigmoid
 
 from ptlearn import figures
 from ptlearn import policy_gradient as pg
-from ptlearn.course import arguments, check, progress, show
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments, progress, show
 from ptlearn.lm.models import load_lm, toy_lm
 from ptlearn.lm.text import completions
 from ptlearn.optimization import score_actions

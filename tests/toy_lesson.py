@@ -40,7 +40,8 @@ LESSON = '''# A lesson for the tests.
 # %%
 import ptlearn.course.checks as checks
 checks.__path__.append("CHECKS_FOLDER")
-from ptlearn.course import arguments, check
+from ptlearn.course.exercise import check
+from ptlearn.course.session import arguments
 options = arguments("A toy.", model=("pocket-m", "the model"), seed=0)
 print(options.model)
 

@@ -1,11 +1,12 @@
-"""The classroom: what a lesson imports, and the tools that turn lessons into notebooks and submissions into marks.
+"""The classroom: what a lesson needs, and the tools that turn lessons into notebooks and answers into verdicts.
 
-Read in this order: `session` (arguments, show, progress); `exercise` (check) and its words, `diagnosis`; `lesson` (the
-file), `build` (its notebooks) and `outputs` (what they may show); `cli`.
+    session    what every lesson calls: arguments, progress, show
+    exercise   check: cases, what an answer did with them, the verdict; its words are in diagnosis, its inputs in cases
+    lesson     the file that everything else is made from
+    build      its two notebooks; outputs says what they may show
+    work       a student's own copies, and how an update is merged into them
+    tour       the course on one page
+    cli        the command `ptlearn`
+
 Importing it is cheap: the heavy libraries are imported where they are used.
 """
-
-from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, progress, show
-
-__all__ = ["arguments", "check", "progress", "show"]

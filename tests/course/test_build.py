@@ -24,7 +24,7 @@ def course(tmp_path_factory):
 
 
 FIGURE = """import matplotlib.pyplot as plt
-from ptlearn.course import show
+from ptlearn.course.session import show
 figure, axes = plt.subplots(figsize=(2, 1))
 axes.plot([1, 2])
 show(figure, alt="A line that rises from 1 to 2.")"""
@@ -164,7 +164,7 @@ def test_a_blank_notebook_runs_through_with_a_line_per_exercise(course):
         ),
         ("print(len(prompts) / 0)", "ZeroDivisionError"),
         (
-            "import numpy as np, matplotlib.pyplot as plt\nfrom ptlearn.course import show\n"
+            "import numpy as np, matplotlib.pyplot as plt\nfrom ptlearn.course.session import show\n"
             "figure = plt.figure(figsize=(9, 9))\nplt.imshow(np.random.default_rng(0).random((800, 800)))\n"
             "show(figure, alt='noise')",
             "at most 300,000",

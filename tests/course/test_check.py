@@ -7,9 +7,9 @@ import pytest
 import torch
 from toy_lesson import write_lesson
 
-from ptlearn.course import check, checks
+from ptlearn.course import checks
 from ptlearn.course.diagnosis import differences, plain
-from ptlearn.course.exercise import Exercise, exercise, judge
+from ptlearn.course.exercise import Exercise, check, exercise, judge
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ import pytest
 from ptlearn.course import checks
 from ptlearn.course.exercise import SEED, exercises, judge
 
-ANSWERS = Path(__file__).parent / "wrong_answers"
+ANSWERS = Path(__file__).parents[1] / "wrong_answers"
 SEEDS = (SEED, 1, 2)  # the student's seed, and others as the grader draws them
 LESSONS = sorted(path.stem for path in Path(checks.__path__[0]).glob("[0-9][0-9]_*.py"))
 EXERCISES = {number: known for name in LESSONS for number, known in exercises(int(name[:2])).items()}

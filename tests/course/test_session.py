@@ -10,7 +10,8 @@ from matplotlib import animation
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ptlearn.course import arguments, progress, session, show
+from ptlearn.course import session
+from ptlearn.course.session import arguments, progress, show
 
 
 def lesson(monkeypatch, call, *given):
@@ -79,7 +80,7 @@ def test_in_a_notebook_a_bad_value_is_an_exception(monkeypatch):
 
 
 SCRIPT = """import sys
-from ptlearn.course import arguments
+from ptlearn.course.session import arguments
 arguments("A toy.", model="pocket-m")
 {line}
 """
