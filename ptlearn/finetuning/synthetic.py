@@ -64,11 +64,6 @@ def numbered_tasks(instructions: Sequence[str]) -> str:
     return "\n".join(["Come up with a series of tasks:\n", *lines, f"Task {len(lines) + 1}:"])
 
 
-def one_per_line(instructions: Sequence[str]) -> str:
-    """Instructions line by line, as on a quiz sheet: for small base models, which continue such a list."""
-    return "".join(f"{text}\n" for text in instructions)
-
-
 def task_and_output(demonstrations: Sequence[Pair], instruction: str) -> str:
     """Demonstrations and an instruction, up to where its response starts."""
     return few_shot_prompt(demonstrations, instruction, template="Task: {input}\nOutput: {output}", separator="\n\n")

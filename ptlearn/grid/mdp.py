@@ -213,28 +213,6 @@ def value_iteration(mdp: MDP, *, tolerance: float = 1e-10, limit: int = 100_000)
     )
 
 
-def policy_iteration(mdp: MDP, *, limit: int = 1000) -> tuple[Tensor, Tensor]:
-    """The best policy (S, A) and its values (S,): evaluate, act greedily, until nothing changes.
-
-    The first policy is uniform, and stays so in states where no action is better than another. With gamma = 1 it must
-    end from everywhere; value iteration has no such need.
-
-    Source: Howard 1960; Sutton & Barto 2018, section 4.3.
-    """
-    pi = torch.full((mdp.states, mdp.actions), 1 / mdp.actions, dtype=torch.float64)
-    for _ in range(limit):
-        values = state_values(mdp, pi)
-        q = action_values(mdp, values)
-        # change an action only for a real gain: rounding must not make two equal policies take turns
-        better = greedy(mdp, values)
-        improves = (q * better).sum(1) > (q * pi).sum(1) + 1e-9
-        if not improves.any():
-            # not `better`: with gamma = 1 its choice among equal actions may be to stay for ever
-            return pi, values
-        pi = torch.where(improves[:, None], better, pi)
-    raise ValueError(f"the policy still improves after {limit} rounds")
-
-
 # ---------------------------------------------------------------- every trajectory
 
 

@@ -106,7 +106,6 @@ def test_prompts_hold_seeds_few_machine_instructions_and_the_question(tmp_path):
 
 
 def test_the_prompts_that_come_with_it():
-    assert synthetic.one_per_line(["a b", "c"]) == "a b\nc\n"
     assert synthetic.task_and_output([("a", "b")], "c") == "Task: a\nOutput: b\n\nTask: c\nOutput:"
 
 
@@ -281,7 +280,7 @@ def test_any_language_model_teaches_and_resumes(tiny_lm, tmp_path):
     writer = teacher(tiny_lm, max_new_tokens=12, stop=("a", "e"))
 
     def write(name):
-        return self_instruct(tmp_path / name, seeds, writer, writer, proposal_prompt=synthetic.one_per_line, **options)
+        return self_instruct(tmp_path / name, seeds, writer, writer, proposal_prompt="\n".join, **options)
 
     items = write("a")
     assert yields(items).kept > 0
