@@ -57,8 +57,7 @@ def training_step(model: torch.nn.Module, tokens: torch.Tensor) -> Callable[[], 
 
 
 def sampling(lm, prompts: list[str]) -> Callable[[], None]:
-    lm.tokenizer.eos_token = None  # always NEW tokens
-    lm.model.generation_config.eos_token_id = None
+    lm.end_tokens = ()  # always NEW tokens
     return lambda: sample_text(lm, prompts, max_new_tokens=NEW)
 
 

@@ -139,7 +139,7 @@ def _until_end(lm, text: str) -> str:
     if not ends:
         known = ", ".join(map(repr, lm.tokenizer.convert_ids_to_tokens(list(lm.end_tokens))))
         raise ValueError(f"the chat template of {lm.name!r} ends a response with {text[-12:]!r}: expected an end "
-                         f"token, {known}, or one more in lm.model.generation_config.eos_token_id")  # fmt: skip
+                         f"token, {known}, or one more in lm.end_tokens")  # fmt: skip
     return text[: max(text.rindex(token) + len(token) for token in ends)]
 
 

@@ -72,10 +72,12 @@ class LanguageModel(nn.Module):
     def device(self) -> torch.device:
         return self.model.device
 
-    @property
+    @cached_property
     def end_tokens(self) -> tuple[int, ...]:
-        """Ids of all tokens that end a text, in ascending order: those that the generation configuration, the
-        configuration and the tokenizer name, and <|endoftext|> where the vocabulary has it."""
+        """Ids of all tokens that end a text, in ascending order; assign others where a model needs them.
+
+        Those that the generation configuration, the configuration and the tokenizer name, and <|endoftext|>.
+        """
         configured = (self.model.generation_config.eos_token_id, self.model.config.eos_token_id)
         named = [*configured, self.tokenizer.eos_token_id, self.control_tokens.get(END_TOKEN)]
         ids = {token for ids in named for token in (ids if isinstance(ids, (list, tuple)) else [ids])}

@@ -98,17 +98,17 @@ def test_training_and_sampling_begin_alike(chatty):
 
 
 def test_a_chat_end_token_of_its_own_has_to_be_known(chatty):
-    before = chatty.model.generation_config.eos_token_id
+    before = chatty.end_tokens
     chatty.tokenizer.chat_template = CHATML.replace("eos_token", "'#'")
     end = chatty.tokenizer.convert_tokens_to_ids("#")
     try:
-        with pytest.raises(ValueError, match=r"expected an end token, '<\|endoftext\|>', or one more in lm.model"):
+        with pytest.raises(ValueError, match=r"expected an end token, '<\|endoftext\|>', or one more in lm.end_tokens"):
             render(chatty, talk("Hi", "Yes."))
-        chatty.model.generation_config.eos_token_id = [0, end]
+        chatty.end_tokens = (0, end)
         tokens, mask = render(chatty, talk("Hi", "Yes."))
         assert [token for token, said in zip(tokens, mask, strict=True) if said][-1] == end
     finally:
-        chatty.model.generation_config.eos_token_id = before
+        chatty.end_tokens = before
 
 
 def test_only_the_assistant_is_masked_in(chatty):
