@@ -521,7 +521,7 @@ for use_case in ("generation", "brainstorming", "rewrite", "closed qa"):
 # * **Form.** An exact match judges the form as well. The assistant answers in sentences, so it scores 0.00 even where
 #   it is right: 0.73 of its answers to the benchmark's questions mention the answer. But it never says *yes* or *no*
 #   to an inference, nor *positive* or *negative* to a review in the benchmark's form, however leniently one looks.
-# * **What the benchmark taught.** 0.80 on inference and 0.57 on HANS, where guessing gives one half: the model has
+# * **What the benchmark taught.** 0.80 on inference and 0.58 on HANS, where guessing gives one half: the model has
 #   learned that a new word or a *not* means *no*, and hardly whether one sentence follows from another. A high score
 #   on a benchmark need not mean the ability that it is named after (McCoy et al., 2019).
 # * **Where users ask what a benchmark asks**, its model does well: 0.47 on *open qa*, and 0.80 on *classification*,
