@@ -6,7 +6,7 @@ READY := .venv/ready
 
 # what is wrong with $(PYTHON), in a few words; nothing where it will do
 PROBLEM = $(shell $(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.stdout.write("is " + sys.version.split()[0]); \
-	sys.version_info >= (3, 11) and __import__("ensurepip")' 2>&1 | tail -n 1)
+	sys.version_info >= (3, 11) and __import__("ensurepip")' 2>/dev/null || echo cannot make an environment)
 
 .PHONY: run test lab build blanks bench site
 run: $(READY)
@@ -34,7 +34,7 @@ site: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(if $(PROBLEM),$(error ptlearn needs Python 3.11 or newer (on Debian with python3-venv): $(PYTHON) $(PROBLEM). Name another one: make PYTHON=python3.12 run))
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv
 	$(if $(TORCH_INDEX),.venv/bin/pip install -c constraints.txt --no-deps --index-url $(TORCH_INDEX) torch)
 	.venv/bin/pip install -c constraints.txt -e '.[dev]'
 	touch $@

@@ -27,6 +27,8 @@
 #    can you predict the loss of the large one: within 1 %, 5 %, 50 %?**
 
 # %%
+from ptlearn.course.session import arguments, show  # first: from here on, Ctrl-C is one line
+
 import math
 import random
 
@@ -35,7 +37,6 @@ import numpy as np
 import torch
 
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, show
 from ptlearn.figures import COLORS, DASHES, MARKERS
 from ptlearn.lm.models import load_lm, pocket_models
 from ptlearn.lm.text import complete, completions, encode, invert_cdf, sample_text, token_logprobs

@@ -14,6 +14,8 @@
 # with ROUGE-L, and say how far a result depends on the wording.
 
 # %%
+from ptlearn.course.session import arguments, show  # first: from here on, Ctrl-C is one line
+
 import math
 import random
 import re
@@ -22,7 +24,6 @@ import matplotlib.pyplot as plt
 import torch
 
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, show
 from ptlearn.figures import COLORS, bars
 from ptlearn.lm.models import load_lm
 from ptlearn.lm.prompting import per_token, rouge_l, score_choices, verbalizer_ids, verbalizer_probabilities

@@ -14,6 +14,8 @@
 # know, and measure and correct the bias of a prompt.
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+
 import hashlib
 import itertools
 import random
@@ -24,7 +26,6 @@ from matplotlib import pyplot
 
 from ptlearn import figures
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, progress, show
 from ptlearn.lm import prompting
 from ptlearn.lm.models import load_lm, pocket_models
 from ptlearn.lm.prompting import corpus_bleu, score_choices

@@ -14,6 +14,8 @@
 # without letting them see each other, say which data helps which test, and find bugs that raise no error.
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+
 import html
 import random
 
@@ -22,7 +24,6 @@ from matplotlib import pyplot
 
 from ptlearn import figures
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, progress, show
 from ptlearn.finetuning.sft import fit_sft, sft_loss
 from ptlearn.lm.chat import (
     Example,

@@ -12,6 +12,8 @@
 # what it cost, and read a claim about a distilled model with the right questions.
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+
 import math
 import re
 import tempfile
@@ -22,7 +24,6 @@ from matplotlib import pyplot
 
 from ptlearn import figures
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, progress, show
 from ptlearn.finetuning.sft import fit_sft
 from ptlearn.finetuning.synthetic import KEPT, Pool, conversations, self_instruct, teacher, yields
 from ptlearn.lm.chat import chat_prompt, render_all

@@ -13,6 +13,8 @@
 # choose between them.
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+
 import random
 from functools import partial
 
@@ -21,7 +23,6 @@ from matplotlib import pyplot
 
 from ptlearn import figures
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, progress, show
 from ptlearn.finetuning import parameter_efficient
 from ptlearn.finetuning.memory import count_parameters, memory_budget, saved_bytes
 from ptlearn.finetuning.sft import fit_sft, sft_loss

@@ -14,6 +14,8 @@
 # the bugs in one that runs without an error.
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+
 import copy
 import random
 import statistics
@@ -29,7 +31,6 @@ from torch import nn
 
 from ptlearn import figures
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, progress, show
 from ptlearn.finetuning.adapter_files import load_adapter, save_adapter
 from ptlearn.finetuning.memory import count_parameters
 from ptlearn.finetuning.parameter_efficient import lora, merge_lora, switch_adapter, trainable_parameters, unmerge_lora

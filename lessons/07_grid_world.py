@@ -29,6 +29,8 @@
 # 5. To help it, you pay a little in every step, the more the closer it is to the star. **What will the best policy be?**
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+
 import random
 
 import gymnasium
@@ -38,7 +40,6 @@ from matplotlib import pyplot
 
 from ptlearn import figures, policy_gradient
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, progress, show
 from ptlearn.grid import mdp
 from ptlearn.grid.collection import collect
 from ptlearn.grid.gridworld import ACTIONS, GridWorld

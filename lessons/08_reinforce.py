@@ -28,6 +28,8 @@
 #    episodes does REINFORCE need?** Would it help to pay for every step in the right direction?
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+
 import math
 
 import torch
@@ -36,7 +38,6 @@ from torch.nn.functional import cross_entropy
 
 from ptlearn import figures, policy_gradient
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, progress, show
 from ptlearn.grid import mdp
 from ptlearn.grid.collection import collect
 from ptlearn.grid.gridworld import ACTIONS, GridWorld

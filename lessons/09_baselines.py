@@ -14,6 +14,8 @@
 # what it costs and what it buys.
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+
 import math
 import statistics
 from dataclasses import replace
@@ -24,7 +26,6 @@ from matplotlib import pyplot
 
 from ptlearn import figures, policy_gradient
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, progress, show
 from ptlearn.grid.collection import collect
 from ptlearn.grid.gridworld import GridWorld
 from ptlearn.grid.mdp import (

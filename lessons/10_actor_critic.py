@@ -14,6 +14,8 @@
 # find the bugs in one that runs without an error.
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+
 import dataclasses
 import math
 import statistics
@@ -24,7 +26,6 @@ from matplotlib import pyplot
 
 from ptlearn import figures, optimization, policy_gradient
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, progress, show
 from ptlearn.grid import mdp as exact
 from ptlearn.grid.collection import collect, collect_from, from_gymnasium
 from ptlearn.grid.gridworld import ACTIONS, GridWorld

@@ -14,6 +14,8 @@
 # worth something, and reuse a rollout several times without wrecking the policy.
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+
 from dataclasses import replace
 
 import torch
@@ -23,7 +25,6 @@ from torch.nn.functional import one_hot
 from ptlearn import figures
 from ptlearn import policy_gradient as pg
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, progress, show
 from ptlearn.grid.collection import collect
 from ptlearn.grid.gridworld import GridWorld
 from ptlearn.grid.mdp import (

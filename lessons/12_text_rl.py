@@ -14,6 +14,8 @@
 # say what RL can and cannot add to the model that it starts from; and find four bugs that raise no error.
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+
 import copy
 from dataclasses import replace
 
@@ -24,7 +26,6 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from ptlearn import figures
 from ptlearn import policy_gradient as pg
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, progress, show
 from ptlearn.finetuning.sft import fit_sft
 from ptlearn.grid import gridworld
 from ptlearn.grid.collection import collect

@@ -14,6 +14,8 @@
 # model from pairs; recognise reward hacking, and hold it off.
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+
 import copy
 from dataclasses import replace
 
@@ -24,7 +26,6 @@ from torch.nn.functional import cosine_similarity, logsigmoid
 from ptlearn import figures
 from ptlearn import policy_gradient as pg
 from ptlearn.course.exercise import check
-from ptlearn.course.session import arguments, progress, show
 from ptlearn.lm.models import load_lm, toy_lm
 from ptlearn.lm.text import completions
 from ptlearn.optimization import score_actions

@@ -1,7 +1,7 @@
 """A run's state in one object and one file: whenever the program is killed, it can go on to the very same numbers.
 
     run = Run(history, {"lm": lm}, {"adam": optimizer}, settings={"lr": 1e-3}, fixed={"examples": examples}, path=path)
-    run.resume()                                  # everything back, or a refusal that names what differs
+    history = run.resume()                        # everything back, or a refusal that names what differs
     for step in range(len(history.loss), steps):
         with run.naming(f"step {step}"):          # errors say where, and which file is left
             ...
@@ -56,19 +56,20 @@ class Run:
         if self.path is not None:
             self.path, self._identity = Path(self.path), self._identify()
 
-    def resume(self) -> None:
-        """Put everything back that the file holds, if it is there.
+    def resume(self) -> Any:
+        """Put everything back that the file holds, if it is there; returns the history.
 
         Raises: ValueError if the file is damaged or no checkpoint; naming what differs if it is of another run.
         """
         if self.path is None or not self.path.exists():
-            return
+            return self.history
         saved, now = read_state(self.path).get("run", {}), self._identity
         differing = [f"{name} was {saved.get(name)}, now {now[name]}" for name in now if saved.get(name) != now[name]]
         if differing:
             raise ValueError(f"checkpoint {self.path} is of another run: {'; '.join(differing)}")
         state = load_checkpoint(self.path, self.modules, self.optimizers, self.generators)
         vars(self.history).update(state["history"])
+        return self.history
 
     def save(self, steps: int, last: bool = False) -> None:
         """Write the file if a save is due after so many steps, or this was the last."""
@@ -88,10 +89,12 @@ class Run:
     def _identify(self) -> dict[str, Any]:
         """What a run that goes on must have in common with the one that was stopped."""
         tensors = [t for module in self.modules.values() for t in (*module.parameters(), *module.buffers())]
+        shapes = [(key, p.shape) for module in self.modules.values() for key, p in _trained(module)]
         return {
             "trained": {name: sum(p.numel() for p in _learning(o)) for name, o in self.optimizers.items()},
+            "architecture": fingerprint(shapes, *map(repr, self.modules.values())),
             "dtype": ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors})),
-            "frozen weights": fingerprint(*(t for t in tensors if not t.requires_grad)),
+            "frozen weights": fingerprint([t for t in tensors if not t.requires_grad]),
             **{name: fingerprint(thing) for name, thing in self.fixed.items() if thing not in self.modules.values()},
             **self.settings,
         }
@@ -102,27 +105,35 @@ def _learning(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 
 def fingerprint(*things: Any) -> str:
-    """A short name for the content of tensors, models and plain data: others hardly ever have the same.
+    """A short name for the content of tensors, models and plain data, nested or not: others hardly ever have the same.
 
-    >>> fingerprint(torch.zeros(2)) == fingerprint(torch.zeros(2)) != fingerprint(torch.tensor([0.0, 1e-9]))
+    >>> fingerprint([torch.zeros(2)]) == fingerprint([torch.zeros(2)]) != fingerprint([torch.tensor([0.0, 1e-9])])
     True
     """
     digest = blake2b(digest_size=6)
-    for thing in things:
-        for part in (*thing.parameters(), *thing.buffers()) if isinstance(thing, nn.Module) else (thing,):
-            if isinstance(part, Tensor):
-                digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-            digest.update(repr((part.dtype, part.shape) if isinstance(part, Tensor) else part).encode())
+    for part in _parts(things):
+        digest.update(part)
     return digest.hexdigest()
 
 
+def _parts(thing: Any) -> Iterator[bytes]:
+    if isinstance(thing, nn.Module):
+        yield from _parts([repr(thing), *thing.named_parameters(), *thing.named_buffers()])
+    elif isinstance(thing, Tensor):
+        yield repr((thing.dtype, thing.shape)).encode()
+        yield thing.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    elif isinstance(thing, list | tuple) and not all(isinstance(part, int | float | str) for part in thing):
+        yield f"{len(thing)} parts".encode()
+        for part in thing:
+            yield from _parts(part)
+    else:  # a list of numbers is written out whole, unlike a tensor in it
+        yield repr(list(thing) if isinstance(thing, tuple) else getattr(thing, "tolist", lambda: thing)()).encode()
+
+
 def save_checkpoint(
-    path: Path,
-    state: dict,
-    modules: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Optimizer],
+    path: Path, state: dict, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer],
     generators: dict[str, torch.Generator],
-) -> None:
+) -> None:  # fmt: skip
     """Trained parameters, optimizer and random states in one safetensors file, with `state` (JSON) as its header.
 
     Written under a name of its own and renamed: whenever the program is killed, and whoever else writes
@@ -136,7 +147,8 @@ def save_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
     try:
-        save_file({key: t.contiguous().clone() for key, t in tensors.items()}, temporary, {"state": json.dumps(state)})
+        header = {"state": json.dumps(state, default=float)}  # numpy's numbers are none to JSON
+        save_file({key: t.contiguous().clone() for key, t in tensors.items()}, temporary, header)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -154,23 +166,24 @@ def read_state(path: Path) -> dict:
     """
     try:
         with safe_open(path, "pt") as file:
-            return json.loads(file.metadata()["state"])
-    except (SafetensorError, OSError, TypeError, KeyError) as error:
+            return dict(json.loads(file.metadata()["state"]))
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if isinstance(error, SafetensorError) else "it holds no state"
         raise ValueError(f"checkpoint {path} is damaged or none ({reason}): remove it to begin anew") from error
 
 
 def load_checkpoint(
-    path: Path,
-    modules: dict[str, nn.Module],
-    optimizers: dict[str, torch.optim.Optimizer],
+    path: Path, modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer],
     generators: dict[str, torch.Generator],
-) -> dict:
+) -> dict:  # fmt: skip
     """Put everything back that `save_checkpoint` wrote; returns `state`.
 
     Raises: ValueError as `read_state`, before anything is put back.
     """
     state, tensors = read_state(path), load_file(path)
+    wanted = [f"{name}.{key}" for name, module in modules.items() for key, _ in _trained(module)]
+    if absent := [key for key in wanted if key not in tensors]:
+        raise ValueError(f"checkpoint {path} lacks {absent[0]!r}: expected one of the same modules")
     with torch.no_grad():
         for name, module in modules.items():
             for key, parameter in _trained(module):

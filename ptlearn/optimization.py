@@ -24,6 +24,8 @@ def gradient_step(
     Returns: (the sum of the losses, the gradient's norm before clipping).
     Raises:  ValueError if the norm is not finite; the parameters are then as before.
     """
+    if not clip_norm > 0:
+        raise ValueError(f"clip_norm={clip_norm}: expected a number above 0")
     optimizer.zero_grad()
     total = 0.0
     for loss in losses:
@@ -38,15 +40,9 @@ def gradient_step(
 
 
 def update(
-    policy: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    rollout: Rollout,
-    weights: Tensor,
-    *,
-    normalizer: float | Tensor | None = None,
-    micro_batch: int | None = None,
-    clip_norm: float = math.inf,
-) -> float:
+    policy: nn.Module, optimizer: torch.optim.Optimizer, rollout: Rollout, weights: Tensor, *,
+    normalizer: float | Tensor | None = None, micro_batch: int | None = None, clip_norm: float = math.inf,
+) -> float:  # fmt: skip
     """One gradient step on `policy_gradient_loss`; returns the gradient's norm before clipping.
 
     For a language model, equal rows and those without weight are left to `rollout.condense`: the gradient is the same.
@@ -56,8 +52,13 @@ def update(
             the gradient is the same, the memory less; clip_norm, the largest norm of a step.
     Raises: ValueError if the gradient is not finite; the parameters are then as before.
     """
+    if getattr(weights, "shape", None) != rollout.mask.shape:
+        given = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+        raise ValueError(f"weights is {given}: expected a tensor of shape {tuple(rollout.mask.shape)}, as mask")
     normalizer = len(weights) if normalizer is None else normalizer
     if isinstance(normalizer, Tensor) and normalizer.dim():
+        if normalizer.shape != (len(weights), 1):
+            raise ValueError(f"normalizer has shape {tuple(normalizer.shape)}: expected {(len(weights), 1)}, or none")
         weights, normalizer = weights / normalizer, 1.0
     if hasattr(policy, "logits_at"):
         rollout, weights = condense(rollout, weights)

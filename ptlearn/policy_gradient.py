@@ -6,7 +6,7 @@ Supervised finetuning has weights 1, REINFORCE the total return, actor-critic an
 an advantage: only the weights change, and they never carry a gradient. The value of the loss means nothing; look at
 returns, gradient norm, entropy and the effective sample size.
 
-Deliberately not here: where log-probabilities come from (rollout), and the loop that calls backward (training).
+Deliberately not here: where log-probabilities come from (rollout), and the step that calls backward (optimization).
 Order: the loss; returns; the one backward recursion; several episodes in a row; baselines; importance ratios, also
 self-normalised; clipping; distance to a reference; what to look at.
 All tensors are (B, T), B episodes of T steps, unless a docstring says otherwise; mask is True where the policy acted.

@@ -3,8 +3,8 @@
 Here: the record, the log-probabilities of the actions in it, the check that a policy really produced it, and the same
 record with fewer rows. Deliberately not here: where rollouts come from (collection, text_collection) and what they
 teach (policy_gradient).
-Order: Rollout, pad_and_stack, sampling_logprobs, upcast, action_logprobs; check_behavior, behavior_tolerance,
-check_logprobs; take_rows, distinct_rows, condense.
+Order: Rollout, pad_and_stack; check_counts, check_sampling, sampling_logprobs, upcast, action_logprobs; check_behavior,
+behavior_tolerance, check_logprobs; take_rows, distinct_rows, condense.
 
 A policy is anything callable as `policy(observations (B, T)) -> logits (B, T, A)`: a table or a language model. One for
 which that is much work may also have `logits_at(observations, mask) -> (n, A)`: the logits of the n masked steps alone.
@@ -154,13 +154,9 @@ def _scaled(logits: Tensor, temperature: float) -> Tensor:
 
 
 def action_logprobs(
-    policy: Callable[[Tensor], Tensor],
-    rollout: Rollout,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
+    policy: Callable[[Tensor], Tensor], rollout: Rollout, *, temperature: float = 1.0, top_k: int | None = None,
     top_p: float | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Log-probability, under a policy, of each action that was taken.
 
     Args:    policy (B, T) -> (B, T, A) logits; rollout; temperature, top_k, top_p as in `sampling_logprobs`: give
@@ -202,14 +198,9 @@ def _acted(policy: Callable[[Tensor], Tensor], rollout: Rollout) -> tuple[Tensor
 
 @torch.no_grad()
 def check_behavior(
-    policy: Callable[[Tensor], Tensor],
-    rollout: Rollout,
-    *,
-    atol: float | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-) -> float:
+    policy: Callable[[Tensor], Tensor], rollout: Rollout, *, atol: float | None = None, temperature: float = 1.0,
+    top_k: int | None = None, top_p: float | None = None,
+) -> float:  # fmt: skip
     """Recompute the log-probabilities of a fresh rollout and refuse it when they are not the recorded ones.
 
     One call after every collection catches a wrong shift, padding, dropout and sampling temperature at once.

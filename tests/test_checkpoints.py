@@ -6,9 +6,10 @@ A run: it saves when it is due, goes on where it was, and refuses the file of an
 import threading
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import nn
 
 from ptlearn import checkpoints
@@ -91,13 +92,28 @@ def test_two_writers_at_once_leave_a_whole_file(tmp_path):
     assert not failures and load_checkpoint(tmp_path / "a", *parts(*made(1)))["writer"] in (0, 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\x08" + b"\0" * 7 + b"notjson!", b"\xff" * 64])
+def header(state):
+    return save({"a": torch.zeros(1)}, {"state": state})
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\x08" + b"\0" * 7 + b"notjson!", b"\xff" * 64, header("[1]"), header("{"), header("3")]
+)
 def test_what_is_no_checkpoint_is_one_line(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
     for read in (read_state, lambda path: load_checkpoint(path, {}, {}, {})):
         with pytest.raises(ValueError, match=r"^checkpoint .*a is damaged or none \(.+\): remove it") as error:
             read(tmp_path / "a")
         assert "\n" not in str(error.value)
+
+
+def test_other_modules_are_refused_before_anything_is_put_back(tmp_path):
+    save_checkpoint(tmp_path / "a", {}, *parts(*made(0)))
+    other = nn.Sequential(made(1)[0], nn.Linear(2, 2))
+    before = [parameter.detach().clone() for parameter in other.parameters()]
+    with pytest.raises(ValueError, match="lacks 'module.0.weight': expected one of the same modules"):
+        load_checkpoint(tmp_path / "a", {"module": other}, {}, {})
+    assert all(torch.equal(old, new) for old, new in zip(before, other.parameters(), strict=True))
 
 
 def test_weights_and_folders_are_no_checkpoints(tmp_path):
@@ -155,6 +171,11 @@ def test_a_checkpoint_of_another_run_is_refused_by_what_differs(tmp_path, messag
     assert torch.equal(other.modules["module"].weight, before) and other.history == Log()
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    run_of(tmp_path / "run", settings={"lr": np.float64(0.1), "batch": np.int64(4)}).save(1, last=True)
+    run_of(tmp_path / "run", settings={"lr": 0.1, "batch": 4}).resume()
+
+
 def test_what_is_free_may_be_otherwise_and_without_a_path_nothing_is_written(tmp_path):
     run_of(tmp_path / "run", free={"micro_batch": 1}).save(1, last=True)
     run_of(tmp_path / "run", free={"micro_batch": 2}).resume()
@@ -179,6 +200,12 @@ def test_fingerprints_tell_contents_apart():
     tensors = [zeros, zeros.bfloat16(), zeros[0], torch.tensor([0.0, -0.0]), torch.eye(3)[:, :2]]
     assert all(fingerprint(tensor) == fingerprint(tensor.clone()) for tensor in tensors)
     assert len({fingerprint(tensor) for tensor in tensors}) == 5
+    long, changed = torch.zeros(2000), torch.zeros(2000)
+    changed[1000] = 1  # which no printed tensor shows
+    for holder in (lambda t: [t], lambda t: ([1, t], "a"), lambda t: [[0], [t.numpy()]]):
+        assert fingerprint(holder(long)) == fingerprint(holder(long.clone())) != fingerprint(holder(changed))
+    assert fingerprint([1, 2]) == fingerprint((1, 2)) != fingerprint([[1], [2]])
     one, same, other = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
     same.load_state_dict(one.state_dict())
     assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+    assert fingerprint(nn.Sequential(one)) != fingerprint(nn.Sequential(one, nn.ReLU()))

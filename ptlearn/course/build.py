@@ -83,16 +83,16 @@ def build(
 
 
 def require_no_answers(root: Path, names: list[str]) -> None:
-    """Refuse to overwrite a blank notebook that somebody has answered."""
+    """Refuse to overwrite a blank notebook that somebody has written into, be it an answer or a cell of their own."""
     import nbformat
 
     for name in names:
         path = root / "notebooks" / f"{name}.ipynb"
         cells = nbformat.read(path, as_version=4).cells if path.exists() else []
-        answered = [remarks(cell)["ex"] for cell in cells if remarks(cell).get("role") == "answer" and is_changed(cell)]
-        if answered:
+        changed = [str(remarks(cell).get("ex", f"cell {cell.get('id')}")) for cell in cells if is_changed(cell)]
+        if changed:
             raise LessonError(
-                f"notebooks/{name}.ipynb has answers to {', '.join(answered)}: move it to work/{name}.ipynb, "
+                f"notebooks/{name}.ipynb has been written into ({', '.join(changed)}): move it to work/{name}.ipynb, "
                 "or overwrite it with --force"
             )
 

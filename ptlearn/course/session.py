@@ -6,7 +6,7 @@ A lesson runs as a script, in a notebook and under the builder; these three help
 import argparse
 import base64
 import io
-import math
+import linecache
 import operator
 import os
 import re
@@ -105,7 +105,7 @@ def require_allowed(name: str, value: Any, allowed: Any) -> None:
             numbers = [int(part) for part in value.split(",")]
         except ValueError:
             raise ValueError(f"{given}: expected whole numbers with commas between, {allowed}") from None
-    if not all(math.isfinite(number) and all(holds(number, bound) for holds, bound in bounds) for number in numbers):
+    if not all(abs(number) < 2**63 and all(holds(number, bound) for holds, bound in bounds) for number in numbers):
         raise ValueError(f"{given}: expected {allowed or 'a finite number'}")
 
 
@@ -124,7 +124,7 @@ def read_enough() -> None:
 def one_line_for_input(kind: type, error: BaseException, trace) -> None:
     """What a script prints at its end: a line for Ctrl-C and for what was typed, the whole trace for everything else.
 
-    What was typed is at fault when the package refuses a value (ValueError, OSError) and the lesson runs with other
+    What was typed is at fault when a line of the package raises (ValueError, OSError) and the lesson runs with other
     knobs than its own. With its own, or raised anywhere else, an error is a mistake in the course, and shows its trace.
     """
     if issubclass(kind, BrokenPipeError):
@@ -133,7 +133,8 @@ def one_line_for_input(kind: type, error: BaseException, trace) -> None:
     last = trace
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    refused = last is not None and Path(last.tb_frame.f_code.co_filename).is_relative_to(PACKAGE)
+    file, line = (last.tb_frame.f_code.co_filename, last.tb_lineno) if last is not None else ("", 0)
+    refused = Path(file).is_relative_to(PACKAGE) and linecache.getline(file, line).strip().startswith("raise")
     if issubclass(kind, KeyboardInterrupt):
         print(f"{program().name}: interrupted", file=sys.stderr)
         raise SystemExit(130)
@@ -233,3 +234,7 @@ def saved(kind: str, content: bytes | str) -> str:
 
 
 saved_so_far: dict[str, int] = {}  # pictures of this run, by program
+
+
+if program().parent.name == "lessons":  # a lesson imports this first, and then libraries that take seconds
+    sys.excepthook = one_line_for_input

@@ -91,7 +91,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, *, name: str = "de
         A, B = (tensors[_PREFIX + layer + end] for end in _ENDS)
         weight = _checked_weight(model, folder, layer, A, B)
         if len(A) != rank:
-            raise ValueError(f"adapter in {str(folder)!r} has r={rank}: expected {len(A)}, the rank of {layer!r}")
+            raise ValueError(f"adapter in {str(folder)!r} has r={rank!r}: expected {len(A)}, the rank of {layer!r}")
         factors[layer] = tuple(nn.Parameter(tensor.to(weight.device, precision(weight))) for tensor in (A, B))
     return insert_lora(model, factors, alpha=alpha, name=name)
 

@@ -88,12 +88,12 @@ def fit_sft(
         settings={"epochs": epochs, "batch": batch, "lr": lr, "warmup": warmup, "weight_decay": weight_decay,
                   "clip_norm": clip_norm, "bf16": bf16, "packed": packed, "seed": seed,
                   "evaluate_every": evaluate_every, "patience": patience},
-        fixed={"examples": examples, "held_out": held_out}, path=checkpoint, every=checkpoint_every,
+        fixed={"examples": list(examples), "held_out": list(held_out)}, path=checkpoint, every=checkpoint_every,
     )  # fmt: skip
-    run.resume()
-    history = run.history
+    history = run.resume()
     for step in progress(range(len(history.loss), len(plan))):
         if patience is not None and history.since_best() >= patience:
+            run.save(step, last=True)
             break
         rows = _rows([examples[i] for i in plan[step]], packed)
         _set_rate(optimizer, lr * _schedule(step, len(plan), warmup))

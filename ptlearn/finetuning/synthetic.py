@@ -3,7 +3,7 @@
     seed tasks -> new instructions -> filter -> responses -> filter -> conversations
 
 Here: the loop, which resumes after a kill; its filters; how much survives each; the seed tasks' file.
-Deliberately not here: training the student (training.fit_sft) and the tasks of the pocket world (pocket.assistant).
+Deliberately not here: training the student (sft.fit_sft) and the tasks of the pocket world (pocket.assistant).
 Order: Item, self_instruct, the prompts, teacher; the filters and Pool; Yields; read_seed_tasks.
 Source: Wang et al. 2023, section 3; claims C11, C12.
 """
@@ -344,11 +344,12 @@ def _alone(path: Path) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # resolved: two names of one file are one file
-    with closing(sqlite3.connect(f"{path.resolve()}.lock", timeout=0)) as lock:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            raise ValueError(f"{path} cannot be locked ({error}): expected a file that no other run writes") from error
+    try:
+        lock = sqlite3.connect(f"{path.resolve()}.lock", timeout=0)
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.Error as error:
+        raise ValueError(f"{path} cannot be locked ({error}): expected a file that no other run writes") from error
+    with closing(lock):
         yield
 
 
@@ -359,7 +360,7 @@ def _open(path: Path, **settings) -> list[Item]:
     if len(whole) < len(data):
         with path.open("r+b") as file:
             file.truncate(len(whole))
-    if not whole:
+    if not whole.strip():
         path.write_bytes(_line(settings))
         return []
     (_, found), *lines = read_json_objects(path)
@@ -384,7 +385,7 @@ def _append(path: Path, items: list[Item]) -> list[Item]:
 
 def read_items(path: str | Path) -> list[Item]:
     """The items of a file that `self_instruct` wrote, finished or not; the file stays as it is."""
-    _, *lines = read_json_objects(path)
+    lines = list(read_json_objects(path))[1:]
     return [_item(number, *line) for number, line in enumerate(lines)]
 
 

@@ -41,6 +41,9 @@ class Factors(nn.Module):
         super().__init__()
         self.A, self.B, self.alpha = A, B, alpha
 
+    def extra_repr(self) -> str:
+        return f"r={len(self.A)}, alpha={self.alpha}"
+
     @property
     def scale(self) -> float:
         return self.alpha / len(self.A)

@@ -253,14 +253,9 @@ def _passed(moves: Iterable[tuple], start: Tensor) -> set[int]:
 
 
 def collect_from(
-    environments: gymnasium.Env | Sequence[gymnasium.Env],
-    policy: Policy,
-    episodes: int,
-    *,
-    horizon: int | None = None,
-    generator: torch.Generator | None = None,
-    encode: Callable | None = None,
-) -> tuple[Rollout, Tensor]:
+    environments: gymnasium.Env | Sequence[gymnasium.Env], policy: Policy, episodes: int, *,
+    horizon: int | None = None, generator: torch.Generator | None = None, encode: Callable | None = None,
+) -> tuple[Rollout, Tensor]:  # fmt: skip
     """Sample episodes of any environment with finitely many actions by stepping it; several take the episodes in turn.
 
     Each episode begins with `reset(seed=...)`, the seed drawn from the generator: the result depends on that alone.

@@ -3,7 +3,7 @@
 Here: what supervised finetuning trains on, in the same record that reinforcement learning uses. A conversation is a
 list of messages {"role": "system" | "user" | "assistant", "content": str}; the mask is True on what the assistant
 says, the end token included.
-Deliberately not here: the loop (training) and where conversations come from (pocket, synthetic).
+Deliberately not here: the loop (finetuning.sft) and where conversations come from (pocket, synthetic).
 Order: render, chat_prompt; batches and packing; response_logprobs; files.
 """
 

@@ -30,7 +30,8 @@ _BUFFERS = re.compile(r"((attn|attention)\.(bias|masked_bias|causal_mask)|inv_fr
 class LanguageModel(nn.Module):
     """A causal language model and its tokenizer, callable as a policy: tokens (B, T) -> logits (B, T, V).
 
-    Holds: model, the causal LM of `transformers`; tokenizer; name; context, the longest sequence it takes, in tokens.
+    Holds: model, the causal LM of `transformers`; tokenizer; name; context, the longest sequence it takes, in tokens;
+    rows, how many tokens its embedding knows.
     Right-padded batches need no attention mask: no token sees what stands behind it.
 
     Raises: ValueError for a model whose configuration names no longest sequence (Bloom, Mamba), and for a tokenizer
@@ -40,16 +41,16 @@ class LanguageModel(nn.Module):
     def __init__(self, model: nn.Module, tokenizer, name: str):
         super().__init__()
         self.model, self.tokenizer, self.name = model, tokenizer, name
-        context, rows = getattr(model.config, "max_position_embeddings", None), len(model.get_input_embeddings().weight)
-        if not context:
+        self.rows = len(model.get_input_embeddings().weight)
+        self.context: int | None = getattr(model.config, "max_position_embeddings", None)
+        if not self.context:
             raise ValueError(f"{name!r} is a {type(model).__name__} without max_position_embeddings: expected a model "
                              "with a longest text")  # fmt: skip
         # control tokens may lie behind it (Gemma 3 has one for images), words may not
         words = {id + 1 for id, token in tokenizer.added_tokens_decoder.items() if not token.special}
-        if (count := max(words | {tokenizer.vocab_size})) > rows:
-            raise ValueError(f"the tokenizer of {name!r} has {count} tokens, the embedding {rows} rows: "
+        if (count := max(words | {tokenizer.vocab_size})) > self.rows:
+            raise ValueError(f"the tokenizer of {name!r} has {count} tokens, the embedding {self.rows} rows: "
                              "expected as many, as after model.resize_token_embeddings")  # fmt: skip
-        self.context: int = context
         self.eval()
 
     def forward(self, observations: Tensor) -> Tensor:
@@ -232,6 +233,7 @@ def _load(source: str, dtype: torch.dtype, tokenizer, **options) -> LanguageMode
     options["trust_remote_code"] = False
     try:
         read = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+        read["adapter_kwargs"] = {"local_files_only": options["local_files_only"]}  # else it asks the hub for adapters
         model, report = AutoModelForCausalLM.from_pretrained(source, **read, **options)
         tokenizer = AutoTokenizer.from_pretrained(source, **options) if tokenizer is None else tokenizer
     except (RuntimeError, ValueError, KeyError) as error:

@@ -1,6 +1,7 @@
 """Text in, text out: encode prompts, sample into a Rollout, complete greedily, score.
 
-Here: `encode`; `sample_text`, `completions` and `complete`; `token_logprobs` and `perplexity`. Deliberately not here:
+Here: `encode`; `sample_text`, `completions` and `complete`; `token_logprobs` and `perplexity`; and what the rooms above
+need for more of the kind: `record`, `evaluation`, `check_finite`, `check_utf8`. Deliberately not here:
 the fast step behind the sampling (decoding.py), few-shot prompts and their scoring (prompting.py), rewards (tasks.py).
 
 Every function that takes `lm` wants a `ptlearn.lm.models.LanguageModel`.
@@ -37,6 +38,9 @@ def encode(lm, texts: Sequence[str], *, bos: bool = True) -> list[list[int]]:
     _check_texts("texts", texts)
     # special tokens by hand: tokenizers differ in which of them they add on their own
     tokens = lm.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    for index, ids in enumerate(tokens):
+        if ids and max(ids) >= lm.rows:
+            raise ValueError(f"texts[{index}] has token {max(ids)}: expected those of the embedding, below {lm.rows}")
     start = lm.document_start if bos else None
     begun = ([start], [lm.tokenizer.bos_token_id])
     return [ids if start is None or ids[:1] in begun else [start, *ids] for ids in tokens]

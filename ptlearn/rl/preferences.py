@@ -158,16 +158,9 @@ def paid_by(model: RewardModel, collect: Collect) -> Collect:
 
 
 def fit_reward_model(
-    model: RewardModel,
-    pairs: Pairs,
-    *,
-    epochs: int = 1,
-    batch: int = 32,
-    lr: float = 1e-3,
-    clip_norm: float = math.inf,
-    held_out: Pairs | None = None,
-    seed: int = 0,
-) -> PreferenceHistory:
+    model: RewardModel, pairs: Pairs, *, epochs: int = 1, batch: int = 32, lr: float = 1e-3,
+    clip_norm: float = math.inf, held_out: Pairs | None = None, seed: int = 0,
+) -> PreferenceHistory:  # fmt: skip
     """Make the rewards of chosen completions higher than those of rejected ones, by `preference_loss`.
 
     Args:   batch, pairs per step; clip_norm, the largest norm of a step; held_out, pairs that are ranked after every
@@ -232,18 +225,9 @@ def dpo_weights(
 
 
 def fit_dpo(
-    policy: nn.Module,
-    pairs: Pairs,
-    *,
-    beta: float = 0.1,
-    reference: nn.Module | None = None,
-    epochs: int = 1,
-    batch: int = 32,
-    lr: float = 1e-4,
-    clip_norm: float = math.inf,
-    held_out: Pairs | None = None,
-    seed: int = 0,
-) -> PreferenceHistory:
+    policy: nn.Module, pairs: Pairs, *, beta: float = 0.1, reference: nn.Module | None = None, epochs: int = 1,
+    batch: int = 32, lr: float = 1e-4, clip_norm: float = math.inf, held_out: Pairs | None = None, seed: int = 0,
+) -> PreferenceHistory:  # fmt: skip
     """Direct preference optimisation: the one loss with `dpo_weights`, on pairs. Changes `policy`.
 
     What the reference thinks of the pairs does not change, so it is asked once, before the first step.

@@ -120,7 +120,7 @@ _TYPED = str.maketrans(
     | dict.fromkeys("\u00ad\u200b\u2060\ufeff")
 )
 # a minus between two numbers subtracts, elsewhere it is a sign; commas and no-break spaces group digits by three
-_NUMBER = re.compile(r"((?<!\d)-)?\$?(\d+(?:[,\u00a0\u2009\u202f\uff0c]\d{3})*(?:\.\d+)?)")
+_NUMBER = re.compile(r"((?<!\d)-)?\$?(\d+(?:[,\u00a0\u2009\u202f\uff0c]\d{3})*(?:\.\d+)?|(?<!\w)\.\d+)")
 
 
 def typewritten(text: str) -> str:

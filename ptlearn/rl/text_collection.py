@@ -27,15 +27,9 @@ _SILENT = 0.95  # share of groups with equal rewards from which on it is said th
 
 
 def attempt(
-    task: Task,
-    lm,
-    problems: Sequence[Problem],
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
-) -> Rollout:
+    task: Task, lm, problems: Sequence[Problem], *, temperature: float = 1.0, top_k: int | None = None,
+    top_p: float | None = None, seed: int = 0,
+) -> Rollout:  # fmt: skip
     """Sample one completion for each problem (a repeated one is read once) and pay its reward at its last token.
 
     Returns: Rollout of one row per problem, as `sample_text` records it, with every row terminated: nothing comes after

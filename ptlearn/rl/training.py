@@ -80,7 +80,8 @@ def train_policy(
             recorded, or `policy` itself, for a language model with its LoRA adapter off; beta, what a nat of it costs:
             rewards are lowered by beta * k1 before they are weighed; atol as in `check_behavior`; seed, of the
             generator; evaluate, asked for a number before the first update, every `evaluate_every` and after the last;
-            checkpoint, a file that is resumed from when it is there; until, tells after an update whether to stop.
+            checkpoint, a file that is resumed from when it is there (functions are yours to keep the same); until,
+            tells after an update whether to stop.
     Raises: ValueError naming the update if the rollout is not the policy's own, or a return or gradient is not finite;
             if beta is negative or has no reference, the reference is of another vocabulary, a count is below 1, or the
             checkpoint is of another run (other parameters, models or settings; more updates are the same run).
@@ -99,10 +100,11 @@ def train_policy(
         free={"normalizer": normalizer, "micro_batch": micro_batch, "atol": atol},
         fixed={"reference": reference}, path=checkpoint, every=checkpoint_every,
     )  # fmt: skip
-    run.resume()
-    history = run.history
+    history = run.resume()
     if evaluate is not None and not history.held_out:
         history.record_held_out(0, evaluate(policy))
+    if history.returns and until is not None and until(policy, history):
+        return history  # it was over when it was saved
     for number in range(len(history.returns) + 1, updates + 1):
         with run.naming(f"update {number - 1}"):
             learn(run, weigh, *collect(policy, run.generators["generator"]))

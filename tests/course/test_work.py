@@ -182,7 +182,7 @@ def test_build_refuses_to_overwrite_answers(course):
     path = course / "notebooks" / "99_toy.ipynb"
     edit(course, answered)
     path.write_bytes(copied(course).read_bytes())
-    with pytest.raises(LessonError, match=r"has answers to 99.1: move it to work/99_toy.ipynb, or .* --force"):
+    with pytest.raises(LessonError, match=r"written into \(99.1\): move it to work/99_toy.ipynb, or .* --force"):
         build(root=course, execute=False)
     assert path.read_bytes() == copied(course).read_bytes()
     build(root=course, execute=False, force=True)

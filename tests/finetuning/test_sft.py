@@ -136,7 +136,7 @@ def test_the_best_weights_survive_a_kill(tiny_folders, tmp_path):
     assert len(read_state(tmp_path / "killed")["history"]["loss"]) == len(whole.loss) - 1
     resumed, found = run(tmp_path / "killed")
     assert resumed == whole and largest_gap(best, found) == 0
-    with pytest.raises(ValueError, match="is of another run: patience was 2, now None$"):
+    with pytest.raises(ValueError, match="is of another run: .*patience was 2, now None$"):
         fit_sft(
             load_lm(tiny_folders["llama"]), made(64), **STOPPING | {"patience": None}, checkpoint=tmp_path / "whole"
         )
@@ -190,16 +190,16 @@ def test_a_checkpoint_of_another_run_is_refused(lm, tmp_path):
     with pytest.raises(ValueError, match=r"is of another run: examples was \w+, now \w+$"):  # as many, but others
         fit_sft(lm, made(8, seed=1), batch=8, checkpoint=tmp_path / "a")
     next(lm.parameters()).requires_grad = False
-    with pytest.raises(ValueError, match=r"run: trained was {'lm': \d+}, now {'lm': \d+}; frozen weights was"):
+    with pytest.raises(ValueError, match=r"run: trained was {'lm': \d+}, now {'lm': \d+}; .*frozen weights was"):
         fit_sft(lm, made(8), batch=8, checkpoint=tmp_path / "a")
 
 
 def test_lora_does_not_go_on_on_another_base_nor_in_another_precision_or_packing(tiny_folders, tmp_path):
-    def run(changed=0.0, dtype=torch.float32, **options):
+    def run(changed=0.0, dtype=torch.float32, targets="q_proj", alpha=16, **options):
         lm = load_lm(tiny_folders["llama"], dtype=dtype)
         with torch.no_grad():
             lm.model.get_input_embeddings().weight[3, 3] += changed
-        lora(lm, targets="q_proj", rank=2)
+        lora(lm, targets=targets, rank=2, alpha=alpha)
         return fit_sft(lm, made(8), batch=8, checkpoint=str(tmp_path / "a"), **options)
 
     whole = run(held_out=OTHERS)
@@ -210,9 +210,18 @@ def test_lora_does_not_go_on_on_another_base_nor_in_another_precision_or_packing
         "bf16 was False, now True": {"bf16": True},
         "packed was None, now 40": {"packed": 40},
         "held_out was": {"held_out": OTHERS[1:]},
+        "architecture was": {"targets": "o_proj"},  # as many parameters, elsewhere
+        r"architecture was \w+, now \w+$": {"alpha": 4000},
     }.items():
         with pytest.raises(ValueError, match=f"^checkpoint .* is of another run: .*{message}"):
             run(**{"held_out": OTHERS} | options)
+
+
+def test_a_run_that_ran_out_of_patience_is_saved_and_stays_over(tiny_folders, tmp_path):
+    whole = fit_sft(load_lm(tiny_folders["llama"]), made(64), **STOPPING, checkpoint=tmp_path / "a")
+    lm = load_lm(tiny_folders["llama"])
+    assert fit_sft(lm, made(64), **STOPPING, checkpoint=tmp_path / "a") == whole
+    assert sft_loss(lm, OTHERS, batch=8) == min(whole.held_out_loss)
 
 
 def test_arguments_of_a_checkpoint(lm, tmp_path):

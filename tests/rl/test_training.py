@@ -128,6 +128,33 @@ def test_until_stops_early():
     assert len(asked) == 4  # after every update, the last one too
 
 
+def test_a_run_that_was_stopped_stays_stopped(tmp_path):
+    def run():
+        policy = TabularPolicy(2, 2)
+        options = {"updates": 9, "until": lambda _, history: len(history.returns) >= 2, "checkpoint": tmp_path / "a"}
+        return train_policy(policy, sampled(BANDIT), reinforce, **options), policy.logits.detach()
+
+    first, again = run(), run()
+    assert len(first[0].returns) == 2 and again[0] == first[0] and torch.equal(first[1], again[1])
+
+
+@pytest.mark.parametrize(
+    ("weigh", "options", "message"),
+    [
+        (lambda r, *_: r.rewards.sum(1), {}, r"weights is \(32,\): expected a tensor of shape \(32, 1\)"),
+        (lambda *_: None, {}, "weights is NoneType: expected a tensor"),
+        (reinforce, {"normalizer": lambda r: r.mask.sum(1)}, r"normalizer has shape \(32,\): expected \(32, 1\)"),
+        (reinforce, {"clip_norm": -1.0}, "clip_norm=-1.0: expected a number above 0"),
+        (reinforce, {"clip_norm": math.nan}, "clip_norm=nan: expected a number above 0"),
+    ],
+)
+def test_what_a_step_cannot_use_is_one_line_and_no_step(weigh, options, message):
+    policy = TabularPolicy(2, 2)
+    with pytest.raises(ValueError, match=f"^update 0: {message}"):
+        train_policy(policy, sampled(BANDIT), weigh, updates=1, **options)
+    assert torch.equal(policy.logits.detach(), torch.zeros(2, 2))
+
+
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
     def run(path, die_at=None):
         policy, critic, calls = TabularPolicy(3, 2), TabularCritic(3), []
