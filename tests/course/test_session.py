@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ptlearn.course import session
+from ptlearn.course.lesson import lesson_files
 from ptlearn.course.session import arguments, progress, show
 
 
@@ -103,19 +104,31 @@ def test_another_model_is_told_whose_tasks_these_are(monkeypatch, capsys):
     assert said.startswith("--model owner/name: the tasks here are the pocket world's") and said.count("\n") == 1
 
 
+MISTAKEN = "from ptlearn.course.session import require_allowed as check; check('a', 1, 'at least x')"  # in float()
 REFUSED = "import ptlearn.course.lesson as lesson; lesson.lesson_files(chosen=['77'])"
 
 
 def test_what_was_typed_wrongly_is_one_line_and_a_mistake_of_the_course_a_trace(tmp_path):
     code, _, said = ended(tmp_path, REFUSED, "--model", "nope")
     assert code == 2 and said.startswith("toy.py: no lesson '77'") and said.count("\n") == 1
-    for line, given in ((REFUSED, []), ("int('x')", ["--model", "nope"]), ("1 / 0", ["--model", "nope"])):
+    for line, given in ((REFUSED, []), ("int('x')", ["--model", "nope"]), ("1 / 0", ["--model", "nope"]),
+                        (MISTAKEN, ["--model", "nope"])):
         code, _, said = ended(tmp_path, line, *given)
         assert code == 1 and "Traceback" in said
 
 
 def test_ctrl_c_is_one_line_and_130(tmp_path):
     assert ended(tmp_path, "raise KeyboardInterrupt")[::2] == (130, "toy.py: interrupted\n")
+
+
+@pytest.mark.parametrize("lesson", lesson_files(), ids=lambda path: path.stem)
+def test_ctrl_c_is_one_line_while_a_lesson_imports(tmp_path, lesson):
+    """The first import is the one that knows, before those that take seconds."""
+    imported = [line for line in lesson.read_text(encoding="utf-8").splitlines() if line.startswith(("import", "from"))]
+    (tmp_path / "lessons").mkdir()
+    (tmp_path / "lessons" / lesson.name).write_text(f"{imported[0]}\nraise KeyboardInterrupt\n")
+    run = subprocess.run([sys.executable, str(tmp_path / "lessons" / lesson.name)], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (130, f"{lesson.name}: interrupted\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a pipe that is closed early")
