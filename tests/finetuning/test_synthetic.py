@@ -380,6 +380,17 @@ def test_missing_and_empty_files(tmp_path):
             read(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="a holds no seed task"):
         read_seed_tasks(write_lines(tmp_path / "a"))
+    assert read_items(tmp_path / "a") == []
+    (tmp_path / "blank").write_text("\n\n")
+    assert run(tmp_path / "blank") == run(tmp_path / "new")
+
+
+@pytest.mark.parametrize("lock", ["a folder", "no database"])
+def test_a_lock_that_cannot_be_one_is_one_line(tmp_path, lock):
+    place = tmp_path / "items.lock"
+    place.mkdir() if lock == "a folder" else place.write_text("words and words and words, a page of a database" * 99)
+    with pytest.raises(ValueError, match=r"items cannot be locked \(.+\): expected a file that no other run writes$"):
+        run(tmp_path / "items")
 
 
 def test_the_training_set_is_read_back_as_conversations(tmp_path):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from ptlearn.lm import models
 from ptlearn.lm.models import LanguageModel, load_lm, pocket_models
+from ptlearn.lm.text import encode
 from ptlearn.pocket.cards import loss_table, model_card
 
 
@@ -220,6 +221,16 @@ def test_a_tokenizer_that_outgrew_the_embedding_is_refused(tmp_path, tiny_folder
     model.resize_token_embeddings(301)
     assert LanguageModel(model, tokenizer, "resized")(torch.tensor([[300]])).shape == (1, 1, 301)
     assert LanguageModel(model, tiny_tokenizer(), "rows to spare").end_tokens == (0,)
+
+
+def test_control_tokens_may_lie_behind_the_embedding_and_are_refused_where_they_are_read():
+    """As Gemma 3's token for images does in its models of text."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<img>"]})
+    lm = LanguageModel(tiny_model("llama"), tokenizer, "tiny")
+    assert encode(lm, ["a fine day"])[0][0] == 0
+    with pytest.raises(ValueError, match=r"^texts\[1\] has token 300: expected those of the embedding, below 300$"):
+        encode(lm, ["a", "a<img>"])
 
 
 @pytest.mark.parametrize("generation, config, named, ends", [
