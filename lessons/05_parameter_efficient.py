@@ -38,7 +38,7 @@ args = arguments(
     model=("pocket-m", "the language model"),
     examples=(240, "conversations to finetune on", "at least 1"),
     count=(80, "questions per score", "at least 1"),
-    seeds=(3, "seeds per method in the comparison", "at least 2"),
+    seeds=(3, "seeds per method in the comparison", "at least 1"),
     epochs=(25, "epochs over the new facts in the last experiment", "at least 1"),
     seed=(0, "of everything else", "at least 0"),
 )

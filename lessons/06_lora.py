@@ -47,7 +47,7 @@ args = arguments(
     model=("pocket-m", "the language model: a pocket model, a folder or a hub id"),
     targets=(".*_proj", "the layers that LoRA is put on, ends of names or a pattern"),
     ranks=("1,2,4,8,16", "the ranks to compare", "at least 1"),
-    seeds=(3, "seeds per rank", "at least 2"),
+    seeds=(3, "seeds per rank", "at least 1"),
     epochs=(10, "epochs of finetuning", "at least 1"),
     seed=(0, "of everything else", "at least 0"),
 )

@@ -39,6 +39,8 @@ def check_conda(command: str, _: Path) -> None:
 
 def check_python(arguments: str, folder: Path) -> None:
     words = [str(ROOT / word) if word.startswith("lessons/") else word for word in arguments.split()]
+    if words[-1].endswith("01_prompting.py"):  # at full size it is run as a notebook
+        words += ["--model=pocket-s", "--reviews=20", "--stories=2"]
     out = run(sys.executable, *words, cwd=folder)
     assert out
 

@@ -55,12 +55,11 @@ def test_held_out_sentences_never_occur(documents):
 
 
 def test_new_label_words_never_occur(documents):
-    text = " ".join(documents)
+    written = set(re.findall(r"\w+", " ".join(documents)))
     words = {word for seed in range(300) for word in relations.label_words(random.Random(seed), 4, True)}
     used = {word for seed in range(300) for word in relations.label_words(random.Random(seed), 4, False)}
     assert len(words) > 100
-    assert not [word for word in words if re.search(rf"\b{word}\b", text)]
-    assert [word for word in used if re.search(rf"\b{word}\b", text)]
+    assert not words & written and used & written
 
 
 @pytest.mark.parametrize("name", relations.RELATIONS)
