@@ -89,6 +89,7 @@ def train_policy(
     check_reference(policy, reference, beta)
     check_counts(epochs=epochs, evaluate_every=evaluate_every)
     check_counts(none=True, micro_batch=micro_batch)
+    atol = behavior_tolerance(policy) if atol is None else atol
     modules, rates = {"policy": policy}, {"policy": lr, "critic": critic_lr}
     if critic is not None:
         modules["critic"] = critic
@@ -123,7 +124,7 @@ def learn(run: Run, weigh: Weigh, rollout: Rollout, final: Tensor) -> None:
     given, mask = SimpleNamespace(**run.settings, **run.free), rollout.mask
     returns = _mean_return(rollout, given.gamma)
     logprobs, choices = score_actions(policy, rollout, given.micro_batch)
-    check_logprobs(logprobs, rollout, behavior_tolerance(policy) if given.atol is None else given.atol)
+    check_logprobs(logprobs, rollout, given.atol)
     seen = {"returns": returns, "entropy": torch.where(mask, choices, 0).sum() / mask.sum().clamp(min=1)}
     if reference is not None:
         kl = kl_estimates(logprobs, ask_reference(policy, reference, rollout, given.micro_batch), mask)
