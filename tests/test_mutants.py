@@ -344,7 +344,7 @@ FINETUNING = of(
     file="test_sft",
 ) + of(
     "checkpoints",
-    ("a run on another base goes on", "if not t.requires_grad)", "if False)",
+    ("a run on another base goes on", "if not t.requires_grad]", "if False]",
      "test_a_checkpoint_of_another_run_is_refused_by_what_differs", "tmp_path", "frozen weights was"),
     ("other data goes on", "fingerprint(thing) for name, thing in", "0 for name, thing in",
      "test_a_checkpoint_of_another_run_is_refused_by_what_differs", "tmp_path", "data was"),

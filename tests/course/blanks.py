@@ -90,7 +90,7 @@ def main(chosen: list[str]) -> int:
                 odd = [line for line in said if not line.startswith(status)]
                 found = f"{len(said)} checks; otherwise: {odd}" if odd else f"to its end, {len(said)} checks"
             except Exception as error:
-                odd, found = [error], f"stopped: {str(error).strip().splitlines()[-1]}"
+                odd, found = [error], f"stopped: {(str(error).strip() or repr(error)).splitlines()[-1]}"
             stopped += bool(odd)
             print(f"{path.stem}, all {name}: {found}", flush=True)
     return min(stopped, 1)
