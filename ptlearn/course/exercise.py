@@ -93,18 +93,38 @@ def check(number: str, answer: Any) -> Any:
 
 
 def judge(chosen: Exercise, answer: Any, seed: int = SEED) -> Verdict:
-    """The verdict on an answer over the cases of one seed; the first case that fails speaks."""
+    """The verdict on an answer over the cases of one seed."""
+    cases = cases_of(chosen, seed)
+    return conclude(chosen, cases, [observe(chosen, answer, case, seed) for case in cases])
+
+
+def cases_of(chosen: Exercise, seed: int) -> list:
+    """The inputs of one seed, plain data."""
+    return chosen.cases(random.Random(seed))
+
+
+def observe(chosen: Exercise, answer: Any, case: Any, seed: int = SEED) -> dict:
+    """What an answer does with one case, as plain data. The only step that runs the student's code.
+
+    Returns: {"data": ...}, or {"todo": reason} for a stub, or {"error": the student's own error in a line}.
+    """
     with undisturbed(seed):
-        for case in chosen.cases(random.Random(seed)):
-            try:
-                data = attempt(chosen, answer, case)
-            except Unanswered as reason:
-                return Verdict("TODO", one_line(str(reason)))
-            except WrongAnswer as reason:
-                return Verdict("FAIL", one_line(str(reason)))
-            diagnosis = verdict_on(chosen, case, data)
-            if diagnosis:
-                return Verdict("FAIL", one_line(diagnosis))
+        try:
+            return {"data": attempt(chosen, answer, case)}
+        except Unanswered as reason:
+            return {"todo": str(reason)}
+        except WrongAnswer as reason:
+            return {"error": str(reason)}
+
+
+def conclude(chosen: Exercise, cases: list, observations: list[dict]) -> Verdict:
+    """The verdict on what was observed; runs none of the student's code. The first case that fails speaks."""
+    for case, seen in zip(cases, observations, strict=True):
+        if "todo" in seen:
+            return Verdict("TODO", one_line(seen["todo"]))
+        diagnosis = seen.get("error") or verdict_on(chosen, case, seen["data"])
+        if diagnosis:
+            return Verdict("FAIL", one_line(diagnosis))
     return Verdict("PASS")
 
 
