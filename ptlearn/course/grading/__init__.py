@@ -1,1 +1,1 @@
-"""Grading: a submission merged into its release, run for the report by nbval, and judged by points that cannot be forged."""
+"""Grading: a submission merged into its release, run by nbval for the report, and points that cannot be forged."""
