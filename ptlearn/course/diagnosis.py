@@ -52,6 +52,13 @@ def named_differences(data: Any, expected: dict, mistakes: dict[tuple[str, str],
     return None
 
 
+class Alternatives(tuple):
+    """Several results that one mistake may lead to, as the value of that mistake."""
+
+    def __new__(cls, *values):
+        return super().__new__(cls, values)
+
+
 def first_difference(data: Any, expected: Any, tolerance: float, name: str = "result") -> str | None:
     """Where two plain values differ first, in words; nothing when they agree."""
     if isinstance(expected, list):

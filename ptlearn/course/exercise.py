@@ -1,45 +1,53 @@
 """An exercise, defined once and judged the same way in a notebook, in the tests and by the grader.
 
-`cases` makes inputs, `drive` calls the student's answer and returns plain data, `verify` reads that data and says what
-is wrong. Only `drive` meets the student's code, so that it can run in a process of its own. `diagnosis` has
-the words that most `verify` functions need.
+`cases` makes inputs, `observe` calls the student's answer and returns plain data, `conclude` reads that data and says
+what is wrong. Only `observe` meets the student's code, so that it can run in a process of its own.
 """
 
 import contextlib
 import copy
-import functools
 import importlib
 import io
 import pkgutil
 import random
 import sys
-import types
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ptlearn.course.contract import parse, watched
 from ptlearn.course.diagnosis import plain
 
 SEED = 0  # of the check a student sees: fixed, so that a failure can be debugged; the grader draws fresh ones
-LONGEST = 300  # characters of a diagnosis, which is one line
+LONGEST = 400  # characters of a diagnosis, which is one line
+DRAWS = 40  # of cases, until they tell all mistakes apart
+NOTHING = ("None", "ellipsis")
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise in three parts, its points and the package's own answer.
+    """One exercise: what it asks with, what is right, what its own mistakes give, its points, the package's answer.
 
-    cases(rng) -> list of JSON-able inputs, from a `random.Random`.
-    drive(answer, case) -> numbers, strings, lists or dicts of them; tensors and arrays are turned into lists.
-    verify(case, data) -> nothing when the data is right, else one line that says what is wrong.
+    cases(rng) -> list of JSON-able inputs, from a `random.Random`; see `cases_of`.
+    drive(answer, case) -> what the answer gives: numbers, strings, lists or dicts of them, tensors. None of its
+        own code corrects or checks the answer: that is the contract's and the engine's.
+    expect(case) -> what is right, from the definition, and {diagnosis: what that mistake gives}; for a dict of results
+        the key of a mistake may be (entry, diagnosis), and its value that entry. A case that cannot show a mistake
+        leaves it out.
+    signature: what the answer takes and returns, see `contract`; "" for an answer that is a value.
+    remark(case, data) -> a fact about data that is wrong (data that is not right, where `expect` is None), or nothing.
     reference: the package's answer, a function or a small value, which the lesson goes on with.
     """
 
     cases: Callable[[random.Random], list]
     drive: Callable[[Any, Any], Any]
-    verify: Callable[[Any, Any], str | None]
+    expect: Callable[[Any], tuple[Any, dict]] | None
     points: int
     reference: Any
+    signature: str = ""
+    remark: Callable[[Any, Any], str | None] | None = None
+    tolerance: float = 1e-4
 
 
 class Verdict(NamedTuple):
@@ -92,83 +100,76 @@ def check(number: str, answer: Any) -> Any:
     return chosen.reference
 
 
-def judge(chosen: Exercise, answer: Any, seed: int = SEED) -> Verdict:
-    """The verdict on an answer over the cases of one seed."""
+def judge(chosen: Exercise, answer: Any, seed: int = SEED, *, secret: bool = False) -> Verdict:
+    """The verdict on an answer over the cases of one seed; a secret one shows nothing of the cases."""
     cases = cases_of(chosen, seed)
-    return conclude(chosen, cases, [observe(chosen, answer, case, seed) for case in cases])
+    return conclude(chosen, cases, [observe(chosen, answer, case, seed) for case in cases], secret=secret)
 
 
 def cases_of(chosen: Exercise, seed: int) -> list:
-    """The inputs of one seed, plain data."""
-    return chosen.cases(random.Random(seed))
+    """The inputs of one seed, plain data: drawn until they tell all mistakes of the exercise from the right answer
+    and from each other, as far as any draw does."""
+    from ptlearn.course.verdict import unseparated
+
+    rng, best = random.Random(seed), None
+    for _ in range(DRAWS):
+        cases = chosen.cases(rng)
+        left = len(unseparated(chosen, cases))
+        if best is None or left < best[0]:
+            best = left, cases
+        if not left:
+            break
+    return best[1]
 
 
 def observe(chosen: Exercise, answer: Any, case: Any, seed: int = SEED) -> dict:
     """What an answer does with one case, as plain data. The only step that runs the student's code.
 
-    Returns: {"data": ...}, or {"todo": reason} for a stub, or {"error": the student's own error in a line}.
+    Returns: {"data": ..., "calls": notes of `contract.watched`}, or {"todo": reason} for a stub, or
+             {"error": the student's own error in a line, "calls": ...}.
     """
+    notes: list[dict] = []
     with undisturbed(seed):
         try:
-            return {"data": attempt(chosen, answer, case)}
+            return {"data": attempt(chosen, answer, case, notes), "calls": notes}
         except Unanswered as reason:
             return {"todo": str(reason)}
         except WrongAnswer as reason:
-            return {"error": str(reason)}
+            return {"error": str(reason), "calls": notes}
 
 
-def conclude(chosen: Exercise, cases: list, observations: list[dict]) -> Verdict:
-    """The verdict on what was observed; runs none of the student's code. The first case that fails speaks."""
-    for case, seen in zip(cases, observations, strict=True):
+def conclude(chosen: Exercise, cases: list, observations: list[dict], *, secret: bool = False) -> Verdict:
+    """The verdict on what was observed; runs none of the student's code."""
+    from ptlearn.course.verdict import diagnose
+
+    for seen in observations:
         if "todo" in seen:
             return Verdict("TODO", one_line(seen["todo"]))
-        diagnosis = seen.get("error") or verdict_on(chosen, case, seen["data"])
-        if diagnosis:
-            return Verdict("FAIL", one_line(diagnosis))
-    return Verdict("PASS")
+    with undisturbed(SEED):
+        diagnosis = diagnose(chosen, cases, observations, secret)
+    return Verdict("FAIL", one_line(diagnosis)) if diagnosis else Verdict("PASS")
 
 
-def attempt(chosen: Exercise, answer: Any, case: Any) -> Any:
-    """The plain data that an answer gives for one case. The only step that runs the student's code.
+def attempt(chosen: Exercise, answer: Any, case: Any, notes: list[dict]) -> Any:
+    """The plain data that an answer gives for one case.
 
     Raises `Unanswered` for a stub, and `WrongAnswer` with the student's own error otherwise.
     """
     if answer is None or answer is ...:
         raise Unanswered
-    returned: list[bool] = []
+    signature = parse(chosen.signature) if chosen.signature else None
+    watching = watched(answer, signature, notes) if callable(answer) else answer
     try:
-        data = plain(chosen.drive(recorded(answer, returned), copy.deepcopy(case)))
+        data = plain(chosen.drive(watching, copy.deepcopy(case)))
     except NotImplementedError as reason:
         raise Unanswered from reason
     except (Exception, SystemExit) as reason:
-        if returned and not any(returned):
+        if notes and all(note["returned"]["type"] in NOTHING for note in notes):
             raise Unanswered("the function returns nothing, is a return missing?") from reason
         raise WrongAnswer(described(reason, answer)) from reason
     if data is None:
         raise Unanswered("the function returns nothing, is a return missing?")
     return data
-
-
-def verdict_on(chosen: Exercise, case: Any, data: Any) -> str | None:
-    """What `verify` says; data of a form that it cannot read is a wrong answer too."""
-    try:
-        return chosen.verify(case, data)
-    except Exception as reason:
-        return f"the result does not have the expected form ({type(reason).__name__}: {reason})"
-
-
-def recorded(answer: Any, returned: list[bool]) -> Any:
-    """The function itself, noting at each call whether it returned something; other answers unchanged."""
-    if not isinstance(answer, types.FunctionType):
-        return answer
-
-    @functools.wraps(answer)
-    def noted(*arguments, **options):
-        result = answer(*arguments, **options)
-        returned.append(result is not None and result is not ...)
-        return result
-
-    return noted
 
 
 def described(reason: BaseException, answer: Any) -> str:

@@ -407,9 +407,9 @@ WRONG = {
         (not_divided, "not divided"),
         (unmasked, "padding is counted"),
         (mask_turned, "mask is turned round"),
-        (one_per_episode, "not a scalar"),
+        (one_per_episode, "averaged over the last axis"),
         (cut_off, "no gradient"),
-        (number, "no gradient"),
+        (number, "only a tensor carries a gradient"),
     ],
     "8.5": [
         (no_root, "standard deviation of one estimate"),

@@ -9,7 +9,7 @@ import statistics
 import torch
 
 from ptlearn.course.cases import masks
-from ptlearn.course.diagnosis import differences, misnamed
+from ptlearn.course.diagnosis import Alternatives, misnamed
 from ptlearn.course.exercise import Exercise
 from ptlearn.policy_gradient import policy_gradient_loss, total_return
 
@@ -55,7 +55,7 @@ def drive_probability(answer, case):
     return answer(*tensors(case, "logits", "actions", "mask"))
 
 
-def verify_probability(case, data):
+def expect_probability(case):
     logits, actions, mask = case["logits"], case["actions"], case["mask"]
     episodes, steps = range(len(mask)), range(len(mask[0]))
 
@@ -74,51 +74,46 @@ def verify_probability(case, data):
 
     expected = total(lambda b, t: math.log(p(b, t)))
     lengths = [sum(row) for row in mask]
-    return differences(
-        data,
-        expected,
-        {
-            "padding is counted: add up the steps where mask is True, and no others": (
-                total(lambda b, t: math.log(p(b, t)), lambda b, t: True)
-            ),
-            "the mask is turned round: it is True where the policy acted": (
-                total(lambda b, t: math.log(p(b, t)), lambda b, t: not mask[b][t])
-            ),
-            "these are raw logits: log-probabilities need log_softmax over the actions": (
-                total(lambda b, t: logits[b][t][actions[b][t]])
-            ),
-            "softmax runs over the time steps: at each step the probabilities of the actions sum to 1": (
-                total(lambda b, t: math.log(over_time(b, t)))
-            ),
-            "softmax runs over the episodes: at each step the probabilities of the actions sum to 1": (
-                total(lambda b, t: math.log(over_batch(b, t)))
-            ),
-            "probabilities are added: the probability of a sequence is their product, so add their logarithms": total(
-                p
-            ),
-            "this is the probability itself: return its logarithm, which does not underflow": (
-                [math.exp(x) for x in expected]
-            ),
-            "averaged over the steps: the logarithm of a product is a sum": [
-                x / length for x, length in zip(expected, lengths)
-            ],
-            "divided by T: the logarithm of a product is a sum, and episodes are shorter than T": (
-                [x / len(steps) for x in expected]
-            ),
-            "a mean over all T steps, padding included: the logarithm of a product is a sum, where mask is True": (
-                [x / len(steps) for x in total(lambda b, t: math.log(p(b, t)), lambda b, t: True)]
-            ),
-            "the sign is turned: this is the negative log-likelihood": [-x for x in expected],
-            "the most likely action is scored: score the one that was taken": (
-                total(lambda b, t: math.log(max(softmax(logits[b][t]))))
-            ),
-            "one number per step: add them up over time": [
-                [math.log(p(b, t)) if mask[b][t] else 0.0 for t in steps] for b in episodes
-            ],
-            "one number for the whole batch: each episode has its own": sum(expected),
-            "the mean over the batch: each episode has a number of its own": sum(expected) / len(expected),
-        },
-    )
+    mistakes = {
+        "padding is counted: add up the steps where mask is True, and no others": (
+            total(lambda b, t: math.log(p(b, t)), lambda b, t: True)
+        ),
+        "the mask is turned round: it is True where the policy acted": (
+            total(lambda b, t: math.log(p(b, t)), lambda b, t: not mask[b][t])
+        ),
+        "these are raw logits: log-probabilities need log_softmax over the actions": (
+            total(lambda b, t: logits[b][t][actions[b][t]])
+        ),
+        "softmax runs over the time steps: at each step the probabilities of the actions sum to 1": (
+            total(lambda b, t: math.log(over_time(b, t)))
+        ),
+        "softmax runs over the episodes: at each step the probabilities of the actions sum to 1": (
+            total(lambda b, t: math.log(over_batch(b, t)))
+        ),
+        "probabilities are added: the probability of a sequence is their product, so add their logarithms": total(p),
+        "this is the probability itself: return its logarithm, which does not underflow": (
+            [math.exp(x) for x in expected]
+        ),
+        "averaged over the steps: the logarithm of a product is a sum": [
+            x / length for x, length in zip(expected, lengths)
+        ],
+        "divided by T: the logarithm of a product is a sum, and episodes are shorter than T": (
+            [x / len(steps) for x in expected]
+        ),
+        "a mean over all T steps, padding included: the logarithm of a product is a sum, where mask is True": (
+            [x / len(steps) for x in total(lambda b, t: math.log(p(b, t)), lambda b, t: True)]
+        ),
+        "the sign is turned: this is the negative log-likelihood": [-x for x in expected],
+        "the most likely action is scored: score the one that was taken": (
+            total(lambda b, t: math.log(max(softmax(logits[b][t]))))
+        ),
+        "one number per step: add them up over time": [
+            [math.log(p(b, t)) if mask[b][t] else 0.0 for t in steps] for b in episodes
+        ],
+        "one number for the whole batch: each episode has its own": sum(expected),
+        "the mean over the batch: each episode has a number of its own": sum(expected) / len(expected),
+    }
+    return expected, mistakes
 
 
 # 8.2 The score of a softmax policy ----------------------------------------------------------------------------------
@@ -148,7 +143,7 @@ def drive_score(answer, case):
     return answer(*tensors(case, "pi"), list(case["states"]), list(case["actions"]))
 
 
-def verify_score(case, data):
+def expect_score(case):
     pi, path = case["pi"], list(zip(case["states"], case["actions"]))
     rows, columns = range(len(pi)), range(len(pi[0]))
 
@@ -190,16 +185,13 @@ def verify_score(case, data):
             list(column) for column in zip(*expected)
         ],
     }
-    repeats = [
+    mistakes[once] = Alternatives(
         less_pi(pairs_once, lambda s: min(visits[s], 1)),
         less_pi(pairs_once, lambda s: visits[s]),
         less_pi(counts, lambda s: min(visits[s], 1)),
         less_pi(pairs_once, lambda s: sum(pairs_once[s])),
-    ]
-    for wrong in repeats:
-        if differences(data, wrong) is None:
-            return once
-    return differences(data, expected, mistakes)
+    )
+    return expected, mistakes
 
 
 # 8.3 The weights of REINFORCE ---------------------------------------------------------------------------------------
@@ -218,7 +210,7 @@ def drive_weights(answer, case):
     return answer(*tensors(case, "rewards", "mask"), gamma=case["gamma"])
 
 
-def verify_weights(case, data):
+def expect_weights(case):
     rewards, mask, gamma = case["rewards"], case["mask"], case["gamma"]
     steps, lengths = range(len(mask[0])), [sum(row) for row in case["mask"]]
 
@@ -231,42 +223,39 @@ def verify_weights(case, data):
 
     expected = spread(lambda row, t, n: discounted(row, n))
     returns = [discounted(row, n) for row, n in zip(rewards, lengths)]
-    return differences(
-        data,
-        expected,
-        {
-            "this is the reward-to-go: a better weight, but of lesson 09; here every step gets r(tau) whole": (
-                spread(lambda row, t, n: discounted(row, n, start=t))
-            ),
-            "each step gets its own reward alone: a step that leads to the star three steps later earns nothing": (
-                spread(lambda row, t, n: row[t])
-            ),
-            "each step gets its own discounted reward alone: every step gets the return of the whole episode": (
-                spread(lambda row, t, n: gamma**t * row[t])
-            ),
-            "the rewards up to t: every step gets the return of the whole episode": (
-                spread(lambda row, t, n: discounted(row, t + 1))
-            ),
-            "only the last reward counts: the return is the sum over all steps": spread(lambda row, t, n: row[n - 1]),
-            "only the last step gets the return: all actions of the episode share it": (
-                spread(lambda row, t, n: discounted(row, n) if t == n - 1 else 0.0)
-            ),
-            "rewards on padding are counted: nothing is earned after the end": (
-                spread(lambda row, t, n: discounted(row, len(row)))
-            ),
-            "weights on padding are not 0: nobody acted there": [[x for _ in steps] for x in returns],
-            "the mean reward: the return is the sum": spread(lambda row, t, n: discounted(row, n) / n),
-            "gamma is ignored: the reward of step t counts gamma^t": spread(lambda row, t, n: sum(row[:n])),
-            "gamma is off by one: the first reward counts in full, gamma^0": (
-                spread(lambda row, t, n: discounted(row, n, power=1))
-            ),
-            "every episode gets the mean return of the batch: each is weighted by its own": (
-                spread(lambda row, t, n: statistics.mean(returns))
-            ),
-            "one number per episode: repeat it on each of its steps, 0 on padding": returns,
-            "one number per episode, in a column: repeat it on each of its steps, 0 on padding": [[x] for x in returns],
-        },
-    )
+    mistakes = {
+        "this is the reward-to-go: a better weight, but of lesson 09; here every step gets r(tau) whole": (
+            spread(lambda row, t, n: discounted(row, n, start=t))
+        ),
+        "each step gets its own reward alone: a step that leads to the star three steps later earns nothing": (
+            spread(lambda row, t, n: row[t])
+        ),
+        "each step gets its own discounted reward alone: every step gets the return of the whole episode": (
+            spread(lambda row, t, n: gamma**t * row[t])
+        ),
+        "the rewards up to t: every step gets the return of the whole episode": (
+            spread(lambda row, t, n: discounted(row, t + 1))
+        ),
+        "only the last reward counts: the return is the sum over all steps": spread(lambda row, t, n: row[n - 1]),
+        "only the last step gets the return: all actions of the episode share it": (
+            spread(lambda row, t, n: discounted(row, n) if t == n - 1 else 0.0)
+        ),
+        "rewards on padding are counted: nothing is earned after the end": (
+            spread(lambda row, t, n: discounted(row, len(row)))
+        ),
+        "weights on padding are not 0: nobody acted there": [[x for _ in steps] for x in returns],
+        "the mean reward: the return is the sum": spread(lambda row, t, n: discounted(row, n) / n),
+        "gamma is ignored: the reward of step t counts gamma^t": spread(lambda row, t, n: sum(row[:n])),
+        "gamma is off by one: the first reward counts in full, gamma^0": (
+            spread(lambda row, t, n: discounted(row, n, power=1))
+        ),
+        "every episode gets the mean return of the batch: each is weighted by its own": (
+            spread(lambda row, t, n: statistics.mean(returns))
+        ),
+        "one number per episode: repeat it on each of its steps, 0 on padding": returns,
+        "one number per episode, in a column: repeat it on each of its steps, 0 on padding": [[x] for x in returns],
+    }
+    return expected, mistakes
 
 
 # 8.4 The loss -------------------------------------------------------------------------------------------------------
@@ -285,54 +274,39 @@ def loss_cases(rng):
 
 
 def drive_loss(answer, case):
-    logprobs, weights, mask = tensors(case, "logprobs", "weights", "mask")
-    logprobs.requires_grad_()
-    loss = answer(logprobs, weights, mask)
-    if not getattr(loss, "requires_grad", False):
-        return {"loss": loss, "gradient": "none"}
-    loss.sum().backward()
-    return {"loss": loss.detach(), "gradient": logprobs.grad}
+    return answer(*tensors(case, "logprobs", "weights", "mask"))
 
 
-def verify_loss(case, data):
+def expect_loss(case):
     logprobs, weights, mask = case["logprobs"], case["weights"], case["mask"]
     episodes, steps = len(mask), len(mask[0])
     lengths = [sum(row) for row in mask]
 
     def outcome(factor):
-        """Loss and gradient of -sum factor(b, t) * weight * logprob."""
-        gradient = [[-factor(b, t) * weights[b][t] for t in range(steps)] for b in range(episodes)]
-        terms = [g * x for row, others in zip(gradient, logprobs) for g, x in zip(row, others)]
-        return {"loss": sum(terms), "gradient": gradient}
+        """-sum factor(b, t) * weight * logprob."""
+        return -sum(factor(b, t) * weights[b][t] * logprobs[b][t] for t in range(steps) for b in range(episodes))
 
     expected = outcome(lambda b, t: mask[b][t] / episodes)
-    if isinstance(data, dict) and data.get("gradient") == "none":
-        return "the loss has no gradient: `.item()`, `.detach()` or numbers of Python cut logprobs off"
-    if isinstance(data.get("loss"), list):
-        return "the loss is not a scalar: add up over episodes too, then divide by their number"
-    return differences(
-        data,
-        expected,
-        {
-            "the sign is turned: losses are minimised, so this would make good episodes less likely": (
-                outcome(lambda b, t: -mask[b][t] / episodes)
-            ),
-            "divided by the number of steps: 1/N is over episodes, or long ones count less": (
-                outcome(lambda b, t: mask[b][t] / sum(lengths))
-            ),
-            "divided by all entries, padding included: 1/N is over episodes": (
-                outcome(lambda b, t: mask[b][t] / (episodes * steps))
-            ),
-            "each episode is divided by its own length: the gradient of log p(tau) is a sum over steps": (
-                outcome(lambda b, t: mask[b][t] / (episodes * lengths[b]))
-            ),
-            "not divided by the number of episodes: the estimate is N times too long": outcome(lambda b, t: mask[b][t]),
-            "padding is counted: the mask says where the policy acted": outcome(lambda b, t: 1 / episodes),
-            "the mask is turned round: it is True where the policy acted": (
-                outcome(lambda b, t: (not mask[b][t]) / episodes)
-            ),
-        },
-    )
+    mistakes = {
+        "the sign is turned: losses are minimised, so this would make good episodes less likely": (
+            outcome(lambda b, t: -mask[b][t] / episodes)
+        ),
+        "divided by the number of steps: 1/N is over episodes, or long ones count less": (
+            outcome(lambda b, t: mask[b][t] / sum(lengths))
+        ),
+        "divided by all entries, padding included: 1/N is over episodes": (
+            outcome(lambda b, t: mask[b][t] / (episodes * steps))
+        ),
+        "each episode is divided by its own length: the gradient of log p(tau) is a sum over steps": (
+            outcome(lambda b, t: mask[b][t] / (episodes * lengths[b]))
+        ),
+        "not divided by the number of episodes: the estimate is N times too long": outcome(lambda b, t: mask[b][t]),
+        "padding is counted: the mask says where the policy acted": outcome(lambda b, t: 1 / episodes),
+        "the mask is turned round: it is True where the policy acted": (
+            outcome(lambda b, t: (not mask[b][t]) / episodes)
+        ),
+    }
+    return expected, mistakes
 
 
 # 8.5 z-scores -------------------------------------------------------------------------------------------------------
@@ -356,7 +330,7 @@ def z_cases(rng):
     return cases
 
 
-def verify_z(case, data):
+def expect_z(case):
     columns, exact = list(zip(*case["estimates"])), case["exact"]
     count = len(case["estimates"])
     means = [statistics.mean(column) for column in columns]
@@ -364,38 +338,35 @@ def verify_z(case, data):
     pooled = math.sqrt(statistics.mean(s**2 for s in spreads))
     away = [m - e for m, e in zip(means, exact)]
     expected = [a * math.sqrt(count) / s for a, s in zip(away, spreads)]
-    return differences(
-        data,
-        expected,
-        {
-            "divided by the standard deviation of one estimate: the mean of K is sqrt(K) times as exact": (
-                [a / s for a, s in zip(away, spreads)]
-            ),
-            "the standard error is s / sqrt(K), not s / K": [a * count / s for a, s in zip(away, spreads)],
-            "this is the variance, not its root: the standard error is s / sqrt(K)": (
-                [a * count / s**2 for a, s in zip(away, spreads)]
-            ),
-            "divided by the variance of one estimate: the standard error is s / sqrt(K)": (
-                [a / s**2 for a, s in zip(away, spreads)]
-            ),
-            "the squared deviations are divided by K: from the sample's own mean it is K - 1": (
-                [x * math.sqrt(count / (count - 1)) for x in expected]
-            ),
-            "the sign is lost: a z-score says in which direction the mean is off": [abs(x) for x in expected],
-            "the sign is turned: estimate minus truth": [-x for x in expected],
-            "compared with 0: the question is the distance from the exact gradient": (
-                [m * math.sqrt(count) / s for m, s in zip(means, spreads)]
-            ),
-            "one spread for all parameters: each has a standard error of its own": (
-                [a * math.sqrt(count) / pooled for a in away]
-            ),
-            "not divided by a standard error: is this distance small or large?": away,
-            "relative errors: they do not say what chance alone would do": [a / e for a, e in zip(away, exact)],
-            "one z-score per estimate: average over the estimates first": [
-                [(x - e) / s for x, e, s in zip(row, exact, spreads)] for row in case["estimates"]
-            ],
-        },
-    )
+    mistakes = {
+        "divided by the standard deviation of one estimate: the mean of K is sqrt(K) times as exact": (
+            [a / s for a, s in zip(away, spreads)]
+        ),
+        "the standard error is s / sqrt(K), not s / K": [a * count / s for a, s in zip(away, spreads)],
+        "this is the variance, not its root: the standard error is s / sqrt(K)": (
+            [a * count / s**2 for a, s in zip(away, spreads)]
+        ),
+        "divided by the variance of one estimate: the standard error is s / sqrt(K)": (
+            [a / s**2 for a, s in zip(away, spreads)]
+        ),
+        "the squared deviations are divided by K: from the sample's own mean it is K - 1": (
+            [x * math.sqrt(count / (count - 1)) for x in expected]
+        ),
+        "the sign is lost: a z-score says in which direction the mean is off": [abs(x) for x in expected],
+        "the sign is turned: estimate minus truth": [-x for x in expected],
+        "compared with 0: the question is the distance from the exact gradient": (
+            [m * math.sqrt(count) / s for m, s in zip(means, spreads)]
+        ),
+        "one spread for all parameters: each has a standard error of its own": (
+            [a * math.sqrt(count) / pooled for a in away]
+        ),
+        "not divided by a standard error: is this distance small or large?": away,
+        "relative errors: they do not say what chance alone would do": [a / e for a, e in zip(away, exact)],
+        "one z-score per estimate: average over the estimates first": [
+            [(x - e) / s for x, e, s in zip(row, exact, spreads)] for row in case["estimates"]
+        ],
+    }
+    return expected, mistakes
 
 
 # 8.6 Silent bugs ----------------------------------------------------------------------------------------------------
@@ -420,7 +391,7 @@ SEEN = {
 }
 
 
-def verify_bugs(case, data):
+def remark_bugs(case, data):
     return misnamed(data, BUGS, SIGNS, SEEN)
 
 
@@ -430,16 +401,29 @@ def weights_of(rewards, mask, gamma=1.0):
 
 
 EXERCISES = {
-    "8.1": Exercise(probability_cases, drive_probability, verify_probability, points=1, reference=log_probability),
-    "8.2": Exercise(score_cases, drive_score, verify_score, points=2, reference=score),
-    "8.3": Exercise(weights_cases, drive_weights, verify_weights, points=1, reference=weights_of),
-    "8.4": Exercise(loss_cases, drive_loss, verify_loss, points=2, reference=policy_gradient_loss),
-    "8.5": Exercise(
-        z_cases,
-        lambda answer, case: answer(*tensors(case, "estimates", "exact")),
-        verify_z,
-        points=2,
-        reference=z_scores,
+    "8.1": Exercise(
+        probability_cases, drive_probability, expect_probability, points=1, reference=log_probability,
+        signature="log_probability(logits: float[B T A], actions: int[B T], mask: bool[B T]) -> float[B]",
     ),
-    "8.6": Exercise(lambda rng: [sorted(BUGS)], lambda answer, case: answer, verify_bugs, points=3, reference=BUGS),
-}
+    "8.2": Exercise(
+        score_cases, drive_score, expect_score, points=2, reference=score,
+        signature="score(pi: float[S A], states: list, actions: list) -> float[S A]",
+    ),
+    "8.3": Exercise(
+        weights_cases, drive_weights, expect_weights, points=1, reference=weights_of,
+        signature="reinforce_weights(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B T]",
+    ),
+    "8.4": Exercise(
+        loss_cases, drive_loss, expect_loss, points=2, reference=policy_gradient_loss,
+        signature="reinforce_loss(logprobs: float[B T], weights: float[B T], mask: bool[B T]) -> float[]"
+        " with gradient of logprobs",
+    ),
+    "8.5": Exercise(
+        z_cases, lambda answer, case: answer(*tensors(case, "estimates", "exact")), expect_z, points=2,
+        reference=z_scores,
+        signature="z_scores(estimates: float[K P], exact: float[P]) -> float[P]",
+    ),
+    "8.6": Exercise(
+        lambda rng: [sorted(BUGS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs,
+    ),
+}  # fmt: skip

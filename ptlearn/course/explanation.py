@@ -1,0 +1,500 @@
+"""Which mistake explains all that an answer did: one of the exercise's own, else one of the universal table.
+
+A mistake is named only where it gives what the answer gave in every case, those that came out right included. Where
+nothing does, `property_of` says what the wrong numbers have in common.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ptlearn.course.contract import Call, Signature, sizes_of
+from ptlearn.course.diagnosis import first_difference
+from ptlearn.course.transformations import FACTORS, SWAPS, Swapped, entrywise, inputs, lists, results, texts, unreduced
+
+RICH = 2  # different numbers that are no whole ones: fewer could agree by accident with one of thousands of changes
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of all cases: what was expected, what came, the right calls, and how to make right results anew.
+
+    Args: rerun(change, case) -> the plain result of the right answer for changed arguments in case number `case`,
+          None where an answer is more than one call.
+    """
+
+    expected: list
+    data: list
+    calls: list[list[Call]]
+    signature: Signature | None
+    rerun: Any
+    tolerance: float
+
+    def agrees(self, wrong: list) -> bool:
+        """Whether this is what came, everywhere, and somewhere not what was expected."""
+        return all(close(now, then, self.tolerance) for now, then in zip(self.data, wrong)) and not all(
+            close(now, then, self.tolerance) for now, then in zip(self.expected, wrong)
+        )
+
+
+def close(one: Any, other: Any, tolerance: float) -> bool:
+    """Equal up to rounding, not-a-number included; nothing is close to None."""
+    if one is None or other is None:
+        return one is other
+    if torch.is_tensor(one) and torch.is_tensor(other):
+        same = one.shape == other.shape
+        return same and bool(torch.isclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True).all())
+    if torch.is_tensor(one) or torch.is_tensor(other):
+        return False
+    return first_difference(one, other, tolerance) is None
+
+
+def as_tensor(value: Any) -> torch.Tensor | None:
+    """Numbers in lists of equal length as a tensor; None for anything else."""
+    if isinstance(value, str | dict) or value is None:
+        return None
+    try:
+        return torch.tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
+
+
+def explained(evidence: Evidence, listed: dict[str, list]) -> str | None:
+    """Words for a change of the right answer that gives what came in every case; None where none is known.
+
+    Args: listed, {words of a mistake: what it gives in each case}: combined with changes of the result, too.
+    """
+    expected, data = ([as_tensor(value) for value in values] for values in (evidence.expected, evidence.data))
+    if any(value is None for value in expected + data):
+        return explained_otherwise(evidence)
+    evidence = dataclasses.replace(evidence, expected=expected, data=data)
+    rich = richness(expected) >= RICH and richness(data) >= RICH
+    found = factor(evidence, expected, rich) or unfinished(evidence)
+    if found:
+        return f"this is the right result {found}"
+    pivot = max(range(len(data)), key=lambda place: richness(data[place : place + 1]) * (data[place].numel() < 200))
+    bases, seen = [], {fingerprint(expected[pivot])}
+    for words, run in candidates(evidence):
+        value = attempted(run, pivot)
+        if value is None:
+            continue
+        if close(value, data[pivot], evidence.tolerance) and fits(evidence, run):
+            return f"this is the right result {words}"
+        if rich and fingerprint(value) not in seen:
+            seen.add(fingerprint(value))
+            bases.append((f"this is the right result {words},", value, run))
+    if not rich:
+        return None
+    for words, wrong in listed.items():
+        tensors = [as_tensor(value) for value in wrong]
+        if all(value is not None for value in tensors):
+            bases.append((f"{words}; and all this", tensors[pivot], tensors.__getitem__))
+    return combined(evidence, bases, pivot)
+
+
+def candidates(evidence: Evidence) -> Iterator[tuple[str, Any]]:
+    """Every change of the right answer: words, and a function from the number of a case to what comes out there."""
+    biggest = max(evidence.expected, key=lambda value: value.numel())
+    axes = evidence.signature.returns.axes if evidence.signature else None
+    for words, change in results(biggest, axes):
+        yield words, lambda place, change=change: change(evidence.expected[place])
+    if evidence.rerun is not None:
+        yield from with_arguments(evidence)
+        for words, change in argument_changes(evidence):
+            yield words, lambda place, change=change: as_tensor(evidence.rerun(change, place))
+        for words, swap in SWAPS.items():
+            yield words, lambda place, swap=swap: as_tensor(swapped(evidence.rerun, swap, place))
+
+
+OPERATIONS = {
+    "times {}": torch.mul,
+    "divided by {}": torch.div,
+    "plus {}": torch.add,
+    "less {}": torch.sub,
+    "subtracted from {}": lambda x, y: y - x,
+}
+
+
+def with_arguments(evidence: Evidence) -> Iterator[tuple[str, Any]]:
+    """The right result and one of the arguments, in an operation too many."""
+    if any(len(calls) != 1 for calls in evidence.calls):
+        return
+    for name in evidence.calls[0][0].arguments:
+        for words, operation in OPERATIONS.items():
+            yield (
+                words.format(name),
+                lambda place, name=name, operation=operation: operation(
+                    evidence.expected[place],
+                    broadcast(evidence.calls[place][0].arguments[name], evidence.expected[place]),
+                ),
+            )
+
+
+def broadcast(value: Any, like: torch.Tensor) -> torch.Tensor:
+    """An argument as a tensor that goes with a result."""
+    value = torch.as_tensor(value).double()
+    if value.ndim < like.ndim and value.ndim == 1 and value.shape[0] == like.shape[0] != like.shape[-1]:
+        value = value.view(-1, *[1] * (like.ndim - 1))
+    return value.expand_as(like)
+
+
+def argument_changes(evidence: Evidence) -> Iterator[tuple[str, Any]]:
+    """Changes of the arguments of the first call of any case."""
+    axes = {name: kind.axes for name, kind in evidence.signature.takes}
+    seen = set()
+    for calls in evidence.calls:
+        for words, change in inputs(calls[0].arguments, axes) if calls else ():
+            if words not in seen:
+                seen.add(words)
+                yield words, change
+
+
+def swapped(rerun: Any, swap: tuple, place: int) -> Any:
+    """What the right answer gives when one operation is another."""
+    with Swapped(*swap) as mode:
+        value = rerun(lambda arguments: arguments, place)
+    return value if mode.used else None
+
+
+def attempted(run: Any, place: int) -> torch.Tensor | None:
+    """What a candidate gives in a case; None where it cannot be run there."""
+    try:
+        return run(place)
+    except Exception:  # a change that the right answer cannot take explains nothing
+        return None
+
+
+def fits(evidence: Evidence, run: Any) -> bool:
+    """Whether a candidate gives what came in every case."""
+    wrong = [attempted(run, place) for place in range(len(evidence.data))]
+    return all(value is not None for value in wrong) and evidence.agrees(wrong)
+
+
+def fingerprint(value: torch.Tensor) -> tuple:
+    """The same for results that are equal up to rounding, mostly."""
+    return tuple(value.shape), tuple(f"{x:.6g}" for x in value.flatten().tolist())
+
+
+def combined(evidence: Evidence, bases: list, pivot: int) -> str | None:
+    """Two changes at once: one of the bases, and then a factor or a change of each number."""
+    for words, value, run in bases:
+        came = evidence.data[pivot]
+        if came.shape != value.shape:
+            continue
+        second = [
+            (more, change) for more, change in entrywise() if close(changed_by(change, value), came, evidence.tolerance)
+        ]
+        if not second and ratio(came, value, evidence.tolerance) is None:
+            continue
+        wrong = [attempted(run, place) for place in range(len(evidence.data))]
+        if any(x is None for x in wrong):
+            continue
+        found = factor(evidence, wrong, True)
+        for more, change in second:
+            found = found or (evidence.agrees([changed_by(change, x) for x in wrong]) and more)
+        if found:
+            return f"{words} {found}"
+    return None
+
+
+def changed_by(change: Any, value: torch.Tensor) -> torch.Tensor | None:
+    """A changed value; None where the change is none for it."""
+    return attempted(lambda _: change(value), 0)
+
+
+def unfinished(evidence: Evidence) -> str | None:
+    """What is still to be done to the results, to make them the right ones."""
+    if not all(now.ndim > then.ndim for now, then in zip(evidence.data, evidence.expected)):
+        return None
+    turned = dataclasses.replace(evidence, expected=evidence.data, data=evidence.expected)
+    for words, change in unreduced(max(value.ndim for value in evidence.data)):
+        if fits(turned, lambda place, change=change: change(evidence.data[place])):
+            return words
+    return None
+
+
+def richness(values: list[torch.Tensor]) -> int:
+    """How many different numbers there are that are neither whole nor infinite."""
+    every = torch.cat([value.flatten() for value in values])
+    return len({round(float(x), 6) for x in every if math.isfinite(x) and abs(x - round(float(x))) > 1e-6})
+
+
+# ---------------------------------------------------------------- factors
+
+
+def factor(evidence: Evidence, basis: list, rich: bool) -> str | None:
+    """A factor between a basis and what came, in terms of what the answer was given."""
+    if any(now.shape != then.shape for now, then in zip(evidence.data, basis)):
+        return None
+    ratios = [ratio(came, value, evidence.tolerance) for came, value in zip(evidence.data, basis)]
+    if any(found is None for found in ratios):
+        return by_row_and_step(evidence, basis) if rich and basis is evidence.expected else None
+    told = [(found, place) for place, found in enumerate(ratios) if not math.isnan(found)]
+    if not told or all(alike(found, 1) for found, _ in told):
+        return None
+    if all(found == 0 for found, _ in told):
+        return "times 0"
+    if all(alike(found, -1) for found, _ in told):
+        return "with the sign turned"
+    if not rich:
+        return None
+    for value, words in FACTORS.items():
+        if all(alike(found, value) for found, _ in told):
+            return words
+        if all(alike(found, -value) for found, _ in told):
+            return f"with the sign turned, {words}"
+    for words, values in quantities(evidence):
+        if all(alike(found, values[place]) for found, place in told):
+            return words
+        if all(alike(found, -values[place]) for found, place in told):
+            return f"with the sign turned, {words}"
+    if len(told) > 1 and all(alike(found, told[0][0]) for found, _ in told):
+        return f"times {told[0][0]:.5g} in every case"
+    return None
+
+
+def alike(one: float, other: float) -> bool:
+    """Equal up to rounding, relatively."""
+    return math.isclose(one, other, rel_tol=1e-4)
+
+
+def ratio(came: torch.Tensor, expected: torch.Tensor, tolerance: float) -> float | None:
+    """The one number that came / expected is everywhere; NaN where both are 0 throughout, None where there is none."""
+    zero = expected.abs() <= tolerance
+    if not bool((came[zero].abs() <= tolerance).all()) or not bool(torch.isfinite(came).all()):
+        return None
+    found = (came / expected)[~zero & torch.isfinite(expected)]
+    if not len(found):
+        return math.nan
+    first = float(found[0])
+    return first if bool(torch.isclose(found, found[0], rtol=1e-4, atol=1e-9).all()) else None
+
+
+def quantities(evidence: Evidence) -> Iterator[tuple[str, list[float]]]:
+    """What a factor may be made of, in words, with its value in each case."""
+    plain: dict[str, list[float]] = {}
+    for calls in evidence.calls:
+        for name, value in known_numbers(evidence.signature, calls).items():
+            plain.setdefault(name, []).append(value)
+    plain = {name: values for name, values in plain.items() if len(values) == len(evidence.data)}
+    for name, values in plain.items():
+        yield f"times {name}", values
+        yield f"divided by {name}", [divided(1, value) for value in values]
+        yield f"times the root of {name}", [abs(value) ** 0.5 for value in values]
+        yield f"divided by the root of {name}", [divided(1, abs(value) ** 0.5) for value in values]
+        yield f"times {name} squared", [value * value for value in values]
+        yield f"times {name} - 1", [value - 1 for value in values]
+        yield f"times 1 - {name}", [1 - value for value in values]
+        yield f"divided by {name} - 1", [divided(1, value - 1) for value in values]
+        yield f"times {name} / ({name} - 1)", [divided(value, value - 1) for value in values]
+        yield f"times ({name} - 1) / {name}", [divided(value - 1, value) for value in values]
+        yield f"times the root of {name} / ({name} - 1)", [abs(divided(value, value - 1)) ** 0.5 for value in values]
+        yield f"times the root of ({name} - 1) / {name}", [abs(divided(value - 1, value)) ** 0.5 for value in values]
+    for (one, first), (other, second) in itertools.permutations(plain.items(), 2):
+        yield f"times {one} / {other}", [divided(x, y) for x, y in zip(first, second)]
+        if one < other:
+            yield f"times {one} times {other}", [x * y for x, y in zip(first, second)]
+            yield f"divided by {one} times {other}", [divided(1, x * y) for x, y in zip(first, second)]
+
+
+def divided(one: float, other: float) -> float:
+    """A ratio, not a number where there is none."""
+    return one / other if other else math.nan
+
+
+def known_numbers(signature: Signature | None, calls: list[Call]) -> dict[str, float]:
+    """Sizes, numbers and counts that a single call shows."""
+    if not signature or len(calls) != 1:
+        return {}
+    found = {name: float(size) for name, size in sizes_of(signature, calls[0]).items()}
+    for name, value in calls[0].arguments.items():
+        if torch.is_tensor(value) and value.dtype == torch.bool:
+            found[f"the number of True in {name}"] = float(value.sum())
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[name] = float(value)
+        elif isinstance(value, list | tuple | str):
+            found[f"the length of {name}"] = float(len(value))
+    return found
+
+
+def by_row_and_step(evidence: Evidence, basis: list) -> str | None:
+    """A factor of its own for each row, or for each step a power of a number that was given."""
+    if (
+        not all(value.ndim >= 1 for value in basis)
+        or not evidence.signature
+        or any(len(c) != 1 for c in evidence.calls)
+    ):
+        return None
+    for name, kind in evidence.signature.takes:
+        given = [calls[0].arguments.get(name) for calls in evidence.calls]
+        if kind.kind == "bool" and all(torch.is_tensor(mask) and mask.ndim == 2 for mask in given):
+            for words, power in (("divided by", -1), ("times", 1)):
+                scaled = [per_row(x, m.sum(1).double().clamp(min=1) ** power) for x, m in zip(basis, given)]
+                if evidence.agrees(scaled):
+                    return f"{words} the number of True in each row of {name}"
+        if kind.kind in ("number", "float") and all(isinstance(x, int | float) and x for x in given):
+            for words, powers in POWERS.items():
+                scaled = [x * float(g) ** powers(torch.arange(x.shape[-1])).double() for x, g in zip(basis, given)]
+                if evidence.agrees(scaled):
+                    return f"times {name} to the power of {words}"
+    return None
+
+
+POWERS = {
+    "t: discounted from the start": lambda t: t,
+    "t + 1": lambda t: t + 1,
+    "-t": lambda t: -t,
+    "the steps that are left": lambda t: len(t) - 1 - t,
+    "1": torch.ones_like,
+    "-1": lambda t: -torch.ones_like(t),
+}
+
+
+def per_row(value: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Rows times factors; unchanged where there are not as many."""
+    if len(value) != len(factors):
+        return value
+    return value * factors.view(-1, *[1] * (value.ndim - 1))
+
+
+# ---------------------------------------------------------------- strings and lists
+
+
+def explained_otherwise(evidence: Evidence) -> str | None:
+    """The same for strings and for lists of anything."""
+    if all(isinstance(value, str) for value in evidence.expected):
+        table = texts()
+    elif all(isinstance(value, list) for value in evidence.expected):
+        table = lists()
+    else:
+        return None
+    for words, change in table:
+        if fits(evidence, lambda place, change=change: change(evidence.expected[place])):
+            return f"this is the right result {words}"
+    if evidence.rerun is None or not any(evidence.data):
+        return None
+    for words, change in argument_changes(evidence):
+        if fits(evidence, lambda place, change=change: evidence.rerun(change, place)):
+            return f"this is the right result {words}"
+    return None
+
+
+# ---------------------------------------------------------------- what the wrong numbers have in common
+
+
+def property_of(evidence: Evidence) -> str | None:
+    """A fact about what is wrong, the most telling one first."""
+    expected, data = ([as_tensor(value) for value in values] for values in (evidence.expected, evidence.data))
+    if any(value is None for value in expected + data):
+        return in_some_cases(evidence)
+    if any(now.shape != then.shape for now, then in zip(data, expected)):
+        return in_some_cases(evidence)
+    wrong = [
+        ~torch.isclose(now, then, rtol=evidence.tolerance, atol=evidence.tolerance, equal_nan=True)
+        for now, then in zip(data, expected)
+    ]
+    some = [
+        (now, then, bad, calls) for now, then, bad, calls in zip(data, expected, wrong, evidence.calls) if bad.any()
+    ]
+    if not some:
+        return None
+    found = not_numbers(some) or where_masked(some) or where_placed(some) or as_a_whole(some) or in_some_cases(evidence)
+    return found
+
+
+def not_numbers(some: list) -> str | None:
+    """Infinite or undefined numbers where finite ones are expected."""
+    if any(bool((~torch.isfinite(now) & torch.isfinite(then)).any()) for now, then, *_ in some):
+        return "not a number, or infinite, where a number is expected"
+    return None
+
+
+def where_masked(some: list) -> str | None:
+    """Wrong entries on padding alone, or off it alone."""
+    names = {name for *_, calls in some for call in calls[:1] for name, value in call.arguments.items()
+             if torch.is_tensor(value) and value.dtype == torch.bool}  # fmt: skip
+    for name in sorted(names):
+        masks = [calls[0].arguments.get(name) for *_, calls in some if calls]
+        pairs = [(mask, bad) for mask, (_, _, bad, _) in zip(masks, some)]
+        alike = len(masks) == len(some) and all(mask.shape == bad.shape for mask, bad in pairs)
+        if alike and not any(bool((bad & mask).any()) for mask, bad in pairs):
+            return f"only entries where {name} is False are wrong"
+    return None
+
+
+def where_placed(some: list) -> str | None:
+    """Wrong entries at one end of an axis, or in one row."""
+    for axis in (-1, 0):
+        if not all(bad.ndim > (axis == 0) and bad.shape[axis] > 1 for *_, bad, _ in some):
+            continue
+        name = "the last axis" if axis == -1 and some[0][2].ndim > 1 else "rows" if axis == 0 else "entries"
+        places = [
+            bad.any(dim=[d for d in range(bad.ndim) if d != axis % bad.ndim]) if bad.ndim > 1 else bad
+            for *_, bad, _ in some
+        ]
+        if all(bool(place[0]) and int(place.sum()) == 1 for place in places):
+            return f"only the first place along {name} is wrong"
+        if all(bool(place[-1]) and int(place.sum()) == 1 for place in places):
+            return f"only the last place along {name} is wrong"
+        if all(not bool(place[0]) and bool(place[1:].all()) for place in places):
+            return f"the first place along {name} is right, all others are wrong"
+        if all(not bool(place[-1]) and bool(place[:-1].all()) for place in places):
+            return f"the last place along {name} is right, all others are wrong"
+    return None
+
+
+def as_a_whole(some: list) -> str | None:
+    """Order, signs, size."""
+    if all(now.numel() > 1 and torch.allclose(now.flatten().sort()[0], then.flatten().sort()[0], rtol=1e-4, atol=1e-6)
+           for now, then, *_ in some):  # fmt: skip
+        return "the right numbers, in another order"
+    if all(torch.allclose(now.abs(), then.abs(), rtol=1e-4, atol=1e-6) for now, then, *_ in some):
+        return "the right sizes, some signs are turned"
+    if all(len(now.unique()) == 1 and len(then.unique()) > 1 for now, then, *_ in some):
+        return "the same number in every entry"
+    if all(bool(((now - then).abs() <= 0.01 * then.abs() + 1e-6).all()) for now, then, *_ in some):
+        return "nearly right, off by less than 1 %: rounding, or a small term too many"
+    signs = {float(torch.sign((now - then)[bad]).unique().sum()) for now, then, bad, _ in some}
+    if signs == {1.0}:
+        return "every wrong number is too large"
+    if signs == {-1.0}:
+        return "every wrong number is too small"
+    return None
+
+
+def in_some_cases(evidence: Evidence) -> str | None:
+    """A property of the arguments that tells the failing cases from the others."""
+    bad = [not close(now, then, evidence.tolerance) for now, then in zip(evidence.data, evidence.expected)]
+    if all(bad) or not any(bad) or any(len(calls) != 1 for calls in evidence.calls):
+        return None
+    for name in evidence.calls[0][0].arguments:
+        values = [calls[0].arguments.get(name) for calls in evidence.calls]
+        for words, test in FACTS.items():
+            try:
+                if [bool(test(value)) for value in values] == bad:
+                    return f"wrong only where {name} {words}"
+            except (TypeError, RuntimeError, ValueError):
+                continue
+    return f"right in {bad.count(False)} of {len(bad)} cases"
+
+
+FACTS = {
+    "is empty": lambda x: len(x) == 0,
+    "has one item": lambda x: len(x) == 1,
+    "is 0": lambda x: not torch.is_tensor(x) and x == 0,
+    "is 1": lambda x: not torch.is_tensor(x) and x == 1,
+    "is not 0": lambda x: not torch.is_tensor(x) and isinstance(x, int | float) and x != 0,
+    "is not 1": lambda x: not torch.is_tensor(x) and isinstance(x, int | float) and x != 1,
+    "is True": lambda x: x is True,
+    "is False": lambda x: x is False,
+    "has a 0": lambda x: bool((x == 0).any()),
+    "has negative numbers": lambda x: bool((x < 0).any()),
+    "has infinite numbers": lambda x: bool(torch.isinf(x).any()),
+    "is False somewhere": lambda x: x.dtype == torch.bool and not bool(x.all()),
+    "has repetitions": lambda x: len(set(x if isinstance(x, list) else x.flatten().tolist())) < len(x),
+}
