@@ -6,6 +6,7 @@ what is wrong. Only `observe` meets the student's code, so that it can run in a 
 
 import contextlib
 import copy
+import functools
 import importlib
 import io
 import pkgutil
@@ -25,7 +26,7 @@ DRAWS = 40  # of cases, until they tell all mistakes apart
 NOTHING = ("None", "ellipsis")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is itself alone, so that what is known of its cases can be kept
 class Exercise:
     """One exercise: what it asks with, what is right, what its own mistakes give, its points, the package's answer.
 
@@ -106,9 +107,12 @@ def judge(chosen: Exercise, answer: Any, seed: int = SEED, *, secret: bool = Fal
     return conclude(chosen, cases, [observe(chosen, answer, case, seed) for case in cases], secret=secret)
 
 
+@functools.lru_cache(maxsize=256)
 def cases_of(chosen: Exercise, seed: int) -> list:
-    """The inputs of one seed, plain data: drawn until they tell all mistakes of the exercise from the right answer
-    and from each other, as far as any draw does."""
+    """The inputs of one seed, plain data.
+
+    Drawn until they tell every listed mistake from the right answer and from each other, as far as any draw does.
+    """
     from ptlearn.course.verdict import unseparated
 
     rng, best = random.Random(seed), None

@@ -3,16 +3,49 @@
 import copy
 import functools
 import itertools
+import json
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ptlearn.course.contract import Call, parse, violation, watched
+from ptlearn.course.contract import Call, as_leaf, gradients, parse, violation, watched
 from ptlearn.course.diagnosis import Alternatives, first_difference, plain
 from ptlearn.course.explanation import Evidence, explained, property_of
 
 FORMS = ("has shape", "is a list", "is a tuple", "is an array")  # of the contract: they have deeper reasons sometimes
+ALIEN = (TypeError, KeyError, IndexError, AttributeError, ValueError, OverflowError, RecursionError)  # data of any form
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an exercise knows of some cases: what is right, what the listed mistakes give, the package's own calls."""
+
+    cases: list
+    expected: list
+    listed: dict[tuple[str | None, str, int], list]
+    calls: list[list[Call]]
+
+    def of(self, places: list[int]) -> "Known":
+        """The same of some of the cases."""
+        some = [[values[place] for place in places] for values in (self.cases, self.expected, self.calls)]
+        listed = {key: [wrong[place] for place in places] for key, wrong in self.listed.items()}
+        return Known(some[0], some[1], listed, some[2])
+
+
+def known(chosen, cases: list) -> Known:
+    """What the exercise knows of these cases."""
+    return known_of(chosen, json.dumps(cases))
+
+
+@functools.lru_cache(maxsize=256)
+def known_of(chosen, text: str) -> Known:
+    """`known`, from the text of the cases."""
+    cases = json.loads(text)
+    expectations = [chosen.expect(case) for case in cases]
+    expected = [plain(right) for right, _ in expectations]
+    return Known(cases, expected, listed_mistakes(expectations), [right_calls(chosen, case) for case in cases])
 
 
 def diagnose(chosen, cases: list, observations: list[dict], secret: bool = False) -> str | None:
@@ -21,68 +54,57 @@ def diagnose(chosen, cases: list, observations: list[dict], secret: bool = False
     A listed mistake that explains everything comes first, then the contract, then the universal table, then the
     first difference with the input that shows it.
     """
+    errors = [(case, seen["error"]) for case, seen in zip(cases, observations) if "error" in seen]
     try:
-        return diagnosis_of(chosen, cases, observations, secret)
+        if chosen.expect is None:
+            remarks = (chosen.remark(case, seen["data"]) for case, seen in zip(cases, observations) if "data" in seen)
+            return errors[0][1] if errors else next((remark for remark in remarks if remark), None)
+        places = [place for place, seen in enumerate(observations) if "data" in seen]
+        return diagnosis_of(
+            chosen, known(chosen, cases).of(places), [observations[place] for place in places], errors, secret
+        )
     except ALIEN as reason:
         return f"the result does not have the expected form ({type(reason).__name__}: {reason})"
 
 
-ALIEN = (TypeError, KeyError, IndexError, AttributeError, ValueError, OverflowError)
-
-
-def diagnosis_of(chosen, cases, observations, secret):
-    errors = [(case, seen["error"]) for case, seen in zip(cases, observations) if "error" in seen]
-    if chosen.expect is None:
-        remarks = (chosen.remark(case, seen["data"]) for case, seen in zip(cases, observations) if "data" in seen)
-        return (errors and errors[0][1]) or next((remark for remark in remarks if remark), None)
-    kept = [(case, seen) for case, seen in zip(cases, observations) if "data" in seen]
-    expectations = [chosen.expect(case) for case, _ in kept]
-    expected = [plain(right) for right, _ in expectations]
-    listed = listed_mistakes(expectations)
-    data = [seen["data"] for _, seen in kept]
-    right = [same(now, then, chosen.tolerance) for now, then in zip(data, expected)]
-    calls = [right_calls(chosen, case) for case, _ in kept]
-    if all(right):
-        broken = broken_contract(chosen, [seen for _, seen in kept], calls)
+def diagnosis_of(chosen, facts: Known, seen: list[dict], errors: list, secret: bool) -> str | None:
+    """The diagnosis where there is something to compare; `seen` has data for every case of the facts."""
+    data = [observation["data"] for observation in seen]
+    wrong = [not same(now, then, chosen.tolerance) for now, then in zip(data, facts.expected)]
+    if not any(wrong):
+        broken = broken_contract(chosen, seen, facts.calls)
         return broken or (error_line(chosen, *errors[0], secret) if errors else None)
-    named = named_mistake(data, expected, listed, chosen.tolerance)
-    if named:
-        return named
-    if errors:
-        return error_line(chosen, *errors[0], secret)
-    remarks = [
-        chosen.remark(case, now) for (case, _), now, good in zip(kept, data, right) if not good and chosen.remark
-    ]
-    if remarks and all(remarks):
-        return remarks[0]
-    return unlisted(chosen, kept, data, expected, listed, calls, secret)
+    named = named_mistake(data, facts.expected, facts.listed, chosen.tolerance)
+    if named or errors:
+        return named or error_line(chosen, *errors[0], secret)
+    if chosen.remark:
+        remarks = [chosen.remark(case, now) for case, now, bad in zip(facts.cases, data, wrong) if bad]
+        if all(remarks):
+            return remarks[0]
+    return unlisted(chosen, facts, data, broken_form(chosen, seen, facts.calls), secret)
 
 
-def unlisted(chosen, kept, data, expected, listed, calls, secret):
+def unlisted(chosen, facts: Known, data: list, broken: str | None, secret: bool) -> str:
     """A mistake that is not on the exercise's list."""
-    broken = broken_form(chosen, [seen for _, seen in kept], calls)
     if broken and not any(form in broken for form in FORMS):
         return broken
-    entry, parts = first_wrong_entry(data, expected, chosen.tolerance)
-    evidence = Evidence(
-        parts[1], parts[0], calls, parse(chosen.signature) if chosen.signature else None,
-        rerunning(chosen, [case for case, _ in kept], calls, entry), chosen.tolerance,
-    )  # fmt: skip
+    entry, (came, expected) = first_wrong_entry(data, facts.expected, chosen.tolerance)
+    signature = parse(chosen.signature) if chosen.signature else None
+    rerun = rerunning(chosen, facts.cases, entry)
+    evidence = Evidence(expected, came, facts.calls, signature, rerun, chosen.tolerance)
     whole = {
         words: [given.value for given in wrong]
-        for (name, words, _), wrong in listed.items()
+        for (name, words, _), wrong in facts.listed.items()
         if name == entry and all(given is not None for given in wrong)
     }
     found = explained(evidence, whole)
     prefix = f"{entry}: " if entry is not None else ""
-    if found:
-        return prefix + found + (f" ({broken})" if broken else "")
-    if broken:
-        return broken
+    if found or broken:
+        return f"{prefix}{found} ({broken})" if found and broken else prefix + found if found else broken
     fact = property_of(evidence)
     if secret:
         return prefix + (fact or "another result than the right one")
-    return "; ".join(filter(None, [prefix + fact if fact else None, *smallest(chosen, kept, data, expected, calls)]))
+    return "; ".join(filter(None, [prefix + fact if fact else None, *smallest(chosen, facts, data)]))
 
 
 # ---------------------------------------------------------------- the exercise's own mistakes
@@ -158,16 +180,12 @@ def unseparated(chosen, cases: list) -> list[tuple[str, str]]:
     """Pairs of mistakes, or a mistake and "right", that no case tells apart by more than ten times the tolerance."""
     if chosen.expect is None:
         return []
-    expectations = [chosen.expect(case) for case in cases]
-    expected = [plain(right) for right, _ in expectations]
-    listed = listed_mistakes(expectations)
-    apart = 10 * chosen.tolerance
-    found = []
-    for (entry, words, _), wrong in listed.items():
-        right = [then if entry is None else then[entry] for then in expected]
+    facts, apart, found = known(chosen, cases), 10 * chosen.tolerance, []
+    for (entry, words, _), wrong in facts.listed.items():
+        right = [then if entry is None else then[entry] for then in facts.expected]
         if not any(given is not None and not same(given.value, then, apart) for given, then in zip(wrong, right)):
             found.append((words, "right"))
-    for (one, first), (other, second) in itertools.combinations(listed.items(), 2):
+    for (one, first), (other, second) in itertools.combinations(facts.listed.items(), 2):
         if one[0] == other[0] and one[1] != other[1] and not told_apart(first, second, apart):
             found.append((one[1], other[1]))
     return found
@@ -191,7 +209,7 @@ def right_calls(chosen, case) -> list[Call]:
     return calls
 
 
-def rerunning(chosen, cases, calls, entry):
+def rerunning(chosen, cases, entry):
     """rerun(change, case) of `Evidence`; None where there is no reference to run."""
     if not chosen.signature or not callable(chosen.reference):
         return None
@@ -214,7 +232,7 @@ def broken_form(chosen, observations, calls) -> str | None:
     """The first breach of the signature, gradients' numbers aside."""
     if not chosen.signature:
         return None
-    pairs = [pair for seen, known in zip(observations, calls) for pair in zip(seen.get("calls", []), known)]
+    pairs = [pair for seen, right in zip(observations, calls) for pair in zip(seen.get("calls", []), right)]
     found = (violation(parse(chosen.signature), note, call) for note, call in pairs)
     return next((words for words in found if words), None)
 
@@ -229,18 +247,11 @@ def broken_contract(chosen, observations, calls) -> str | None:
 
 def wrong_gradient(chosen, signature, observations, calls) -> str | None:
     """The right value, but another gradient."""
-    from ptlearn.course.contract import gradients
-
     for name in signature.gradient:
         came, wanted = [], []
-        for seen, known in zip(observations, calls):
-            for note, call in zip(seen.get("calls", []), known):
-                arguments = {key: value.requires_grad_() if key in signature.gradient else value
-                             for key, value in call.arguments.items()}  # fmt: skip
-                options = {key: arguments[key] for key in call.options}
-                places = [value for key, value in arguments.items() if key not in options]
-                right = gradients(chosen.reference(*places, **options), {name: arguments[name]})[name]
-                came.append(note["gradient"].get(name)), wanted.append(right)
+        for seen, right in zip(observations, calls):
+            for note, call in zip(seen.get("calls", []), right):
+                came.append(note["gradient"].get(name)), wanted.append(right_gradient(chosen, call, name))
         pairs = list(zip(came, wanted))
         if all(same(now, then, chosen.tolerance) for now, then in pairs):
             continue
@@ -250,6 +261,14 @@ def wrong_gradient(chosen, signature, observations, calls) -> str | None:
         words = words or first_difference(*pairs[0], chosen.tolerance)
         return f"the value is right, its gradient by {name} is not: {words}"
     return None
+
+
+def right_gradient(chosen, call: Call, name: str) -> Any:
+    """The gradient by one argument of a call of the package's answer."""
+    arguments = call.arguments | {name: as_leaf(call.arguments[name])}
+    places = [value for key, value in arguments.items() if key not in call.options]
+    result = chosen.reference(*places, **{key: arguments[key] for key in call.options})
+    return gradients(result, {name: arguments[name]})[name]
 
 
 # ---------------------------------------------------------------- the case that shows it
@@ -264,12 +283,14 @@ def error_line(chosen, case, error: str, secret: bool) -> str:
     return f"{error}{' in ' if shown else ''}{shown}"
 
 
-def smallest(chosen, kept, data, expected, calls) -> tuple[str, ...]:
+def smallest(chosen, facts: Known, data: list) -> tuple[str, ...]:
     """The smallest failing case: where it differs first, and the call that shows it."""
-    bad = [place for place, (now, then) in enumerate(zip(data, expected)) if not same(now, then, chosen.tolerance)]
-    place = min(bad, key=lambda place: len(str(kept[place][0])))
-    difference = first_difference(data[place], expected[place], chosen.tolerance)
-    shown = call_text(chosen, calls[place][0]) if len(calls[place]) == 1 else ""
+    bad = [
+        place for place, (now, then) in enumerate(zip(data, facts.expected)) if not same(now, then, chosen.tolerance)
+    ]
+    place = min(bad, key=lambda place: len(str(facts.cases[place])))
+    difference = first_difference(data[place], facts.expected[place], chosen.tolerance)
+    shown = call_text(chosen, facts.calls[place][0]) if len(facts.calls[place]) == 1 else ""
     return (difference, f"try {shown}") if shown else (difference,)
 
 
