@@ -3,7 +3,6 @@
 from pathlib import Path
 
 CHECKS = """
-from ptlearn.course.diagnosis import differences
 from ptlearn.course.exercise import Exercise
 
 
@@ -15,16 +14,17 @@ EXERCISES = {
     "99.1": Exercise(
         cases=lambda rng: [{"values": [rng.random() for _ in range(3)]} for _ in range(2)],
         drive=lambda answer, case: answer(case["values"]),
-        verify=lambda case, data: differences(
-            data, double(case["values"]), {"the values come back unchanged": case["values"]}
+        expect=lambda case: (
+            [value + value for value in case["values"]], {"the values come back unchanged": case["values"]}
         ),
         points=2,
         reference=double,
+        signature="double(values: list) -> list of number",
     ),
     "99.2": Exercise(
         cases=lambda rng: [None],
-        drive=lambda answer, case: answer,
-        verify=lambda case, data: differences(len(data), 3, {"two prompts, not three": 2}),
+        drive=lambda answer, case: len(answer),
+        expect=lambda case: (3, {"two prompts, not three": 2}),
         points=1,
         reference=["one", "two", "three"],
     ),

@@ -21,7 +21,7 @@ from ptlearn.course.contract import parse, watched
 from ptlearn.course.diagnosis import plain
 
 SEED = 0  # of the check a student sees: fixed, so that a failure can be debugged; the grader draws fresh ones
-LONGEST = 400  # characters of a diagnosis, which is one line
+LONGEST = 500  # characters of a diagnosis, which is one line
 DRAWS = 40  # of cases, until they tell all mistakes apart
 NOTHING = ("None", "ellipsis")
 
@@ -103,8 +103,15 @@ def check(number: str, answer: Any) -> Any:
 
 def judge(chosen: Exercise, answer: Any, seed: int = SEED, *, secret: bool = False) -> Verdict:
     """The verdict on an answer over the cases of one seed; a secret one shows nothing of the cases."""
+    from ptlearn.course.verdict import Unnamed, smallest_call
+
     cases = cases_of(chosen, seed)
-    return conclude(chosen, cases, [observe(chosen, answer, case, seed) for case in cases], secret=secret)
+    verdict = conclude(chosen, cases, [observe(chosen, answer, case, seed) for case in cases], secret=secret)
+    if not isinstance(verdict.diagnosis, Unnamed) or secret:
+        return verdict
+    with undisturbed(seed):
+        call = smallest_call(chosen, answer, cases)
+    return Verdict("FAIL", Unnamed(one_line(f"{verdict.diagnosis}; try {call}"))) if call else verdict
 
 
 @functools.lru_cache(maxsize=256)
@@ -151,7 +158,7 @@ def conclude(chosen: Exercise, cases: list, observations: list[dict], *, secret:
             return Verdict("TODO", one_line(seen["todo"]))
     with undisturbed(SEED):
         diagnosis = diagnose(chosen, cases, observations, secret)
-    return Verdict("FAIL", one_line(diagnosis)) if diagnosis else Verdict("PASS")
+    return Verdict("FAIL", type(diagnosis)(one_line(diagnosis))) if diagnosis else Verdict("PASS")
 
 
 def attempt(chosen: Exercise, answer: Any, case: Any, notes: list[dict]) -> Any:

@@ -10,12 +10,17 @@ from typing import Any
 
 import torch
 
-from ptlearn.course.contract import Call, as_leaf, gradients, parse, violation, watched
+from ptlearn.course.contract import Call, as_leaf, gradients, parse, snapshot, violation, watched
 from ptlearn.course.diagnosis import Alternatives, first_difference, plain
 from ptlearn.course.explanation import Evidence, explained, property_of
 
 FORMS = ("has shape", "is a list", "is a tuple", "is an array")  # of the contract: they have deeper reasons sometimes
+LONGEST_CALL = 200  # characters
 ALIEN = (TypeError, KeyError, IndexError, AttributeError, ValueError, OverflowError, RecursionError)  # data of any form
+
+
+class Unnamed(str):
+    """A diagnosis that says where a result is wrong and names no mistake."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,10 @@ def unlisted(chosen, facts: Known, data: list, broken: str | None, secret: bool)
         return f"{prefix}{found} ({broken})" if found and broken else prefix + found if found else broken
     fact = property_of(evidence)
     if secret:
-        return prefix + (fact or "another result than the right one")
-    return "; ".join(filter(None, [prefix + fact if fact else None, *smallest(chosen, facts, data)]))
+        return Unnamed(prefix + (fact or "another result than the right one"))
+    differences = (first_difference(*pair, chosen.tolerance) for pair in zip(data, facts.expected))
+    difference = next(difference for difference in differences if difference)
+    return Unnamed(f"{prefix}{fact}; {difference}" if fact else difference)
 
 
 # ---------------------------------------------------------------- the exercise's own mistakes
@@ -279,51 +286,83 @@ def error_line(chosen, case, error: str, secret: bool) -> str:
     if secret:
         return error.partition(":")[0]
     calls = right_calls(chosen, case)
-    shown = call_text(chosen, calls[0]) if len(calls) == 1 else ""
+    text = call_text(chosen, calls[0]) if len(calls) == 1 else ""
+    shown = text if len(text) <= LONGEST_CALL else ""
     return f"{error}{' in ' if shown else ''}{shown}"
 
 
-def smallest(chosen, facts: Known, data: list) -> tuple[str, ...]:
-    """The smallest failing case: where it differs first, and the call that shows it."""
-    bad = [
-        place for place, (now, then) in enumerate(zip(data, facts.expected)) if not same(now, then, chosen.tolerance)
-    ]
-    place = min(bad, key=lambda place: len(str(facts.cases[place])))
-    difference = first_difference(data[place], facts.expected[place], chosen.tolerance)
-    shown = call_text(chosen, facts.calls[place][0]) if len(facts.calls[place]) == 1 else ""
-    return (difference, f"try {shown}") if shown else (difference,)
+def smallest_call(chosen, answer, cases: list) -> str | None:
+    """A call that can be pasted into a cell, on as small an input as still shows that the answer is wrong."""
+    if not chosen.signature or chosen.expect is None:
+        return None
+    for calls in sorted(known(chosen, cases).calls, key=lambda calls: len(call_text(chosen, calls[0])) if calls else 0):
+        if len(calls) == 1 and differs(chosen, answer, calls[0]):
+            call = shrunk(chosen, answer, calls[0])
+            text = call_text(chosen, call)
+            if len(text) <= LONGEST_CALL:
+                came, right = (called(function, call) for function in (answer, chosen.reference))
+                return f"{text} gives {brief(came)}, expected {brief(right)}"
+    return None
 
 
-def call_text(chosen, call: Call, longest: int = 200) -> str:
-    """A call that can be pasted into a cell, or nothing where it would be long or cannot be written."""
+def shrunk(chosen, answer, call: Call) -> Call:
+    """The call with its axes cut as far as the answer stays wrong."""
+    axes = {name: kind.axes or () for name, kind in parse(chosen.signature).takes}
+    for letter in dict.fromkeys(letter for names in axes.values() for letter in names):
+        places = {
+            name: names.index(letter) for name, names in axes.items() if letter in names and name in call.arguments
+        }
+        for size in (1, 2):
+            cut = {name: call.arguments[name].narrow(place, 0, size) for name, place in places.items()
+                   if call.arguments[name].shape[place] > size}  # fmt: skip
+            smaller = Call(call.arguments | cut, call.options, None)
+            if cut and differs(chosen, answer, smaller):
+                call = smaller
+                break
+    return call
+
+
+def differs(chosen, answer, call: Call) -> bool:
+    """Whether an answer gives something else than the package's; False where either cannot be called."""
+    try:
+        came, right = called(answer, call), called(chosen.reference, call)
+    except Exception:  # not a call that shows the difference
+        return False
+    return not same(came, right, chosen.tolerance)
+
+
+def called(function, call: Call) -> Any:
+    """The plain result of a function for a call's arguments."""
+    given = {name: snapshot(value) for name, value in call.arguments.items()}
+    places = [value for name, value in given.items() if name not in call.options]
+    result = function(*places, **{name: given[name] for name in call.options})
+    return plain(result.detach() if torch.is_tensor(result) else result)
+
+
+def call_text(chosen, call: Call) -> str:
+    """A call as it is written in code, or nothing where an argument cannot be written."""
     parts = []
     for name, value in call.arguments.items():
-        if callable(value) or not (
-            torch.is_tensor(value) or isinstance(value, int | float | str | list | dict | tuple)
-        ):
+        if not (torch.is_tensor(value) or isinstance(value, int | float | str | list | dict | tuple)):
             return ""
-        text = tensor_text(value) if torch.is_tensor(value) else repr(value)
+        text = f"torch.tensor({brief(value.tolist())})" if torch.is_tensor(value) else brief(value)
         parts.append(f"{name}={text}" if name in call.options else text)
-    text = f"{parse(chosen.signature).name}({', '.join(parts)})"
-    return text if len(text) <= longest else ""
-
-
-def tensor_text(value: torch.Tensor) -> str:
-    """A tensor as it is written in code, its numbers with four digits."""
-    return f"torch.tensor({brief(value.detach().tolist())})"
+    return f"{parse(chosen.signature).name}({', '.join(parts)})"
 
 
 def brief(value: Any) -> str:
-    """A plain value as text, numbers with up to six digits.
+    """A plain value as it is written in code, its numbers with up to six digits.
 
-    >>> brief([0.1234567, 2.0, True])
-    '[0.123457, 2.0, True]'
+    >>> brief([0.1234567, 2.0, True, ("a", 1e-9)])
+    "[0.123457, 2.0, True, ('a', 1e-09)]"
     """
     if isinstance(value, float):
         text = f"{value:.6g}"
         return text if not math.isfinite(value) or "." in text or "e" in text else f"{text}.0"
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return "[" + ", ".join(map(brief, value)) + "]"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(brief, value)) + ("," if len(value) == 1 else "") + ")"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key!r}: {brief(part)}" for key, part in value.items()) + "}"
     return repr(value)

@@ -1,6 +1,7 @@
 """`check` says one line, tells what is wrong, never stops the lesson and leaves its random numbers alone."""
 
 import random
+import re
 import warnings
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from toy_lesson import write_lesson
 
 from ptlearn.course import checks
-from ptlearn.course.diagnosis import differences, plain
+from ptlearn.course.diagnosis import first_difference, plain
 from ptlearn.course.exercise import Exercise, check, exercise, judge
 
 
@@ -46,7 +47,10 @@ def test_an_answer_that_raises_fails_with_its_error(capsys):
         raise IndexError("no such\nstep")
 
     check("99.1", raises)
-    assert said(capsys) == "FAIL 99.1: IndexError: no such step (going on with the package's)"
+    assert re.fullmatch(
+        r"FAIL 99.1: IndexError: no such step in double\(\[0\.\d+, 0\.\d+, 0\.\d+\]\) \(going on with the package's\)",
+        said(capsys),
+    )
 
 
 def test_an_answer_that_exits_or_recurses_fails(capsys):
@@ -81,7 +85,7 @@ def test_a_function_that_changes_its_argument_need_not_return():
     fill = Exercise(
         cases=lambda rng: [[0, 0]],
         drive=lambda answer, case: answer(case) or case,
-        verify=lambda case, data: differences(data, [1, 1], {"the case came back as it was": case}),
+        expect=lambda case: ([1, 1], {"the case came back as it was": case}),
         points=1,
         reference=None,
     )
@@ -156,12 +160,30 @@ def test_an_unknown_exercise_is_a_mistake_of_the_lesson():
     ],
 )
 def test_differences_say_where(data, expected, difference):
-    assert differences(data, expected) == difference
+    assert first_difference(plain(data), plain(expected), 1e-4) == difference
 
 
-def test_a_mistake_that_changes_nothing_in_this_case_is_not_named():
-    assert differences([3.0], [4.0], {"first": [4.0], "second": [3.0]}) == "second"
-    assert differences([4.0], [4.0], {"first": [4.0]}) is None
+def test_a_mistake_is_named_only_where_it_explains_every_case():
+    def judged(answer):
+        twice = Exercise(
+            cases=lambda rng: [[0.0], [3.5, 4.25]],
+            drive=lambda answer, case: answer(case),
+            expect=lambda case: (
+                [2 * x for x in case],
+                {"squared": [x * x for x in case], "unchanged": case, "the last alone": [2 * case[-1]]},
+            ),
+            points=1,
+            reference=lambda values: [2 * x for x in values],
+            signature="twice(values: list) -> list of number",
+        )
+        return judge(twice, answer).diagnosis
+
+    assert judged(lambda values: list(values)) == "unchanged"
+    assert judged(lambda values: [x * x for x in values]) == "squared"
+    assert judged(lambda values: [2 * values[-1]]) == "the last alone"
+    half_listed = judged(lambda values: list(values) if len(values) > 1 else [1.0])
+    assert "unchanged" not in half_listed
+    assert judged(lambda values: [2 * x + 1 for x in values]) == "this is the right result with 1 added"
 
 
 def test_plain_turns_tensors_into_lists():
