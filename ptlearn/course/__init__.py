@@ -1,7 +1,10 @@
 """The classroom: what a lesson needs, and the tools that turn lessons into notebooks and answers into verdicts.
 
     session    what every lesson calls: arguments, progress, show
-    exercise   check: cases, what an answer did with them, the verdict; its words are in diagnosis, its inputs in cases
+    exercise   check: cases, what an answer did with them, the verdict; cases has their makings
+    contract   what an answer takes and returns, as a signature that is held with words
+    verdict    the diagnosis; explanation finds a mistake that nobody listed, in the table of transformations
+    diagnosis  where two plain values differ
     lesson     the file that everything else is made from
     build      its two notebooks; outputs says what they may show
     work       a student's own copies, and how an update is merged into them

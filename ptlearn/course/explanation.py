@@ -74,12 +74,12 @@ def explained(evidence: Evidence, listed: dict[str, list]) -> str | None:
         return explained_otherwise(evidence)
     evidence = dataclasses.replace(evidence, expected=expected, data=data)
     rich = richness(expected) >= RICH and richness(data) >= RICH
-    found = factor(evidence, expected, rich) or unfinished(evidence)
+    found = plain_factor(evidence, expected, rich) or unfinished(evidence)
     if found:
         return f"this is the right result {found}"
     pivot = max(range(len(data)), key=lambda place: richness(data[place : place + 1]) * (data[place].numel() < 200))
     bases, seen = [], {fingerprint(expected[pivot])}
-    for words, run in candidates(evidence):
+    for words, run in candidates(evidence, rich):
         value = attempted(run, pivot)
         if value is None:
             continue
@@ -97,18 +97,33 @@ def explained(evidence: Evidence, listed: dict[str, list]) -> str | None:
     return combined(evidence, bases, pivot)
 
 
-def candidates(evidence: Evidence) -> Iterator[tuple[str, Any]]:
+def candidates(evidence: Evidence, rich: bool) -> Iterator[tuple[str, Any]]:
     """Every change of the right answer: words, and a function from the number of a case to what comes out there."""
+    known, others = [], []
+    if evidence.rerun is not None:
+        for words, name, change in argument_changes(evidence):
+            simple = words.startswith(("as if", "for 1 -")) or is_mask(evidence, name)
+            run = lambda place, change=change: as_tensor(evidence.rerun(change, place))  # noqa: E731
+            (known if simple else others).append((words, run))
+    yield from known
+    found = given_factor(evidence, evidence.expected, rich)
+    if found:
+        yield found, lambda place: evidence.data[place]
     biggest = max(evidence.expected, key=lambda value: value.numel())
     axes = evidence.signature.returns.axes if evidence.signature else None
     for words, change in results(biggest, axes):
         yield words, lambda place, change=change: change(evidence.expected[place])
+    yield from others
     if evidence.rerun is not None:
         yield from with_arguments(evidence)
-        for words, change in argument_changes(evidence):
-            yield words, lambda place, change=change: as_tensor(evidence.rerun(change, place))
-        for words, swap in SWAPS.items():
-            yield words, lambda place, swap=swap: as_tensor(swapped(evidence.rerun, swap, place))
+        for (words, swap), turn in itertools.product(SWAPS.items(), (None, 0, 1, 2)):
+            yield words, lambda place, swap=swap, turn=turn: as_tensor(swapped(evidence.rerun, swap, turn, place))
+
+
+def is_mask(evidence: Evidence, name: str) -> bool:
+    """Whether an argument is a mask; changes of other arguments are better told as changes of the result."""
+    given = [calls[0].arguments.get(name) for calls in evidence.calls if calls]
+    return any(torch.is_tensor(value) and value.dtype == torch.bool for value in given)
 
 
 OPERATIONS = {
@@ -143,22 +158,22 @@ def broadcast(value: Any, like: torch.Tensor) -> torch.Tensor:
     return value.expand_as(like)
 
 
-def argument_changes(evidence: Evidence) -> Iterator[tuple[str, Any]]:
-    """Changes of the arguments of the first call of any case."""
+def argument_changes(evidence: Evidence) -> Iterator[tuple[str, str, Any]]:
+    """Changes of the arguments of the first call of any case: words, the argument, and the change."""
     axes = {name: kind.axes for name, kind in evidence.signature.takes}
     seen = set()
     for calls in evidence.calls:
-        for words, change in inputs(calls[0].arguments, axes) if calls else ():
+        for words, name, change in inputs(calls[0].arguments, axes) if calls else ():
             if words not in seen:
                 seen.add(words)
-                yield words, change
+                yield words, name, change
 
 
-def swapped(rerun: Any, swap: tuple, place: int) -> Any:
-    """What the right answer gives when one operation is another."""
-    with Swapped(*swap) as mode:
+def swapped(rerun: Any, swap: tuple, turn: int | None, place: int) -> Any:
+    """What the right answer gives when one operation is another, always or at one turn."""
+    with Swapped(*swap, turn) as mode:
         value = rerun(lambda arguments: arguments, place)
-    return value if mode.used else None
+    return value if mode.met > (turn or 0) else None
 
 
 def attempted(run: Any, place: int) -> torch.Tensor | None:
@@ -228,34 +243,45 @@ def richness(values: list[torch.Tensor]) -> int:
 
 
 def factor(evidence: Evidence, basis: list, rich: bool) -> str | None:
-    """A factor between a basis and what came, in terms of what the answer was given."""
+    """A factor between a basis and what came."""
+    return plain_factor(evidence, basis, rich) or given_factor(evidence, basis, rich)
+
+
+def ratios_of(evidence: Evidence, basis: list) -> list[tuple[float, int]]:
+    """The one factor of each case, with the number of the case; none where there is no such factor."""
     if any(now.shape != then.shape for now, then in zip(evidence.data, basis)):
-        return None
+        return []
     ratios = [ratio(came, value, evidence.tolerance) for came, value in zip(evidence.data, basis)]
-    if any(found is None for found in ratios):
-        return by_row_and_step(evidence, basis) if rich and basis is evidence.expected else None
-    told = [(found, place) for place, found in enumerate(ratios) if not math.isnan(found)]
-    if not told or all(alike(found, 1) for found, _ in told):
-        return None
-    if all(found == 0 for found, _ in told):
+    told = [(found, place) for place, found in enumerate(ratios) if found is not None and not math.isnan(found)]
+    return [] if None in ratios or all(alike(found, 1) for found, _ in told) else told
+
+
+def plain_factor(evidence: Evidence, basis: list, rich: bool) -> str | None:
+    """A factor that is the same in every case: the sign, bits, percent."""
+    told = ratios_of(evidence, basis)
+    if told and all(found == 0 for found, _ in told):
         return "times 0"
-    if all(alike(found, -1) for found, _ in told):
-        return "with the sign turned"
+    for value, words in ({-1.0: "with the sign turned"} | (FACTORS if rich else {})).items():
+        if told and all(alike(found, value) for found, _ in told):
+            return words
+        if rich and value != -1 and told and all(alike(found, -value) for found, _ in told):
+            return f"with the sign turned, {words}"
+    return None
+
+
+def given_factor(evidence: Evidence, basis: list, rich: bool) -> str | None:
+    """A factor in terms of what the answer was given: sizes, counts, numbers."""
     if not rich:
         return None
-    for value, words in FACTORS.items():
-        if all(alike(found, value) for found, _ in told):
-            return words
-        if all(alike(found, -value) for found, _ in told):
-            return f"with the sign turned, {words}"
-    for words, values in quantities(evidence):
+    told = ratios_of(evidence, basis)
+    for words, values in quantities(evidence) if told else ():
         if all(alike(found, values[place]) for found, place in told):
             return words
         if all(alike(found, -values[place]) for found, place in told):
             return f"with the sign turned, {words}"
     if len(told) > 1 and all(alike(found, told[0][0]) for found, _ in told):
         return f"times {told[0][0]:.5g} in every case"
-    return None
+    return by_row_and_step(evidence, basis) if basis is evidence.expected and not told else None
 
 
 def alike(one: float, other: float) -> bool:
@@ -266,9 +292,9 @@ def alike(one: float, other: float) -> bool:
 def ratio(came: torch.Tensor, expected: torch.Tensor, tolerance: float) -> float | None:
     """The one number that came / expected is everywhere; NaN where both are 0 throughout, None where there is none."""
     zero = expected.abs() <= tolerance
-    if not bool((came[zero].abs() <= tolerance).all()) or not bool(torch.isfinite(came).all()):
+    if not bool((came[zero].abs() <= tolerance).all()) or not bool(torch.isfinite(came + expected).all()):
         return None
-    found = (came / expected)[~zero & torch.isfinite(expected)]
+    found = (came / expected)[~zero]
     if not len(found):
         return math.nan
     first = float(found[0])
@@ -378,7 +404,7 @@ def explained_otherwise(evidence: Evidence) -> str | None:
             return f"this is the right result {words}"
     if evidence.rerun is None or not any(evidence.data):
         return None
-    for words, change in argument_changes(evidence):
+    for words, _, change in argument_changes(evidence):
         if fits(evidence, lambda place, change=change: evidence.rerun(change, place)):
             return f"this is the right result {words}"
     return None
@@ -403,8 +429,8 @@ def property_of(evidence: Evidence) -> str | None:
     ]
     if not some:
         return None
-    found = not_numbers(some) or where_masked(some) or where_placed(some) or as_a_whole(some) or in_some_cases(evidence)
-    return found
+    found = not_numbers(some) or where_masked(some) or where_placed(some) or where_given(evidence) or as_a_whole(some)
+    return found or in_some_cases(evidence)
 
 
 def not_numbers(some: list) -> str | None:
@@ -467,25 +493,41 @@ def as_a_whole(some: list) -> str | None:
     return None
 
 
-def in_some_cases(evidence: Evidence) -> str | None:
-    """A property of the arguments that tells the failing cases from the others."""
+def failing(evidence: Evidence) -> list[bool]:
+    """Which cases are wrong; none where all are, or where an answer is more than one call."""
     bad = [not close(now, then, evidence.tolerance) for now, then in zip(evidence.data, evidence.expected)]
-    if all(bad) or not any(bad) or any(len(calls) != 1 for calls in evidence.calls):
-        return None
-    for name in evidence.calls[0][0].arguments:
+    return [] if all(bad) or not any(bad) or any(len(calls) != 1 for calls in evidence.calls) else bad
+
+
+def where_given(evidence: Evidence) -> str | None:
+    """A property of one argument that tells the failing cases from the others."""
+    bad = failing(evidence)
+    for name in evidence.calls[0][0].arguments if bad else ():
         values = [calls[0].arguments.get(name) for calls in evidence.calls]
         for words, test in FACTS.items():
-            try:
-                if [bool(test(value)) for value in values] == bad:
-                    return f"wrong only where {name} {words}"
-            except (TypeError, RuntimeError, ValueError):
-                continue
-    return f"right in {bad.count(False)} of {len(bad)} cases"
+            if [holds(test, value) for value in values] == bad:
+                return f"wrong only where {name} {words}"
+    return None
+
+
+def holds(test: Any, value: Any) -> bool:
+    """Whether a fact is true of an argument; False where it makes no sense."""
+    try:
+        return bool(test(value))
+    except (TypeError, RuntimeError, ValueError, AttributeError):
+        return False
+
+
+def in_some_cases(evidence: Evidence) -> str | None:
+    """How many cases are right, where some are."""
+    bad = failing(evidence)
+    return where_given(evidence) or f"right in {bad.count(False)} of {len(bad)} cases" if bad else None
 
 
 FACTS = {
     "is empty": lambda x: len(x) == 0,
     "has one item": lambda x: len(x) == 1,
+    "has 2 rows": lambda x: x.ndim > 0 and len(x) == 2,
     "is 0": lambda x: not torch.is_tensor(x) and x == 0,
     "is 1": lambda x: not torch.is_tensor(x) and x == 1,
     "is not 0": lambda x: not torch.is_tensor(x) and isinstance(x, int | float) and x != 0,

@@ -163,6 +163,7 @@ def overall() -> Iterator[Change]:
 
 def unreduced(ndim: int) -> Iterator[Change]:
     """What is still to be done to a student's result, to make it the right one."""
+    yield "with an axis of size 1 too many", torch.squeeze
     for axis in range(ndim):
         where = "the last axis" if axis == ndim - 1 else f"axis {axis}"
         yield f"before it is summed over {where}", lambda x, axis=axis: x.sum(axis)
@@ -238,19 +239,24 @@ def lists() -> Iterator[Change]:
 # ---------------------------------------------------------------- what is taken
 
 
-def inputs(arguments: dict[str, Any], axes: dict[str, tuple[str, ...] | None]) -> Iterator[tuple[str, Callable]]:
-    """Changes of a call's arguments: words and a function from arguments to arguments."""
+def inputs(arguments: dict[str, Any], axes: dict[str, tuple[str, ...] | None]) -> Iterator[tuple[str, str, Callable]]:
+    """Changes of a call's arguments: words, which one is changed, and a function from arguments to arguments."""
     for name, value in arguments.items():
         for words, change in changes_of(name, value, axes.get(name)):
-            yield words, lambda given, name=name, change=change: given | {name: change(given[name])}
+            yield words, name, lambda given, name=name, change=change: given | {name: change(given[name])}
     for one, other in itertools.combinations(arguments, 2):
         if alike(arguments[one], arguments[other]):
-            words = f"with {one} and {other} exchanged"
-            yield words, lambda given, one=one, other=other: given | {one: given[other], other: given[one]}
-            yield f"with {one} in the place of {other}", lambda given, one=one, other=other: given | {other: given[one]}
-            yield f"with {other} in the place of {one}", lambda given, one=one, other=other: given | {one: given[other]}
+            for words, change in mixed_up(one, other):
+                yield words, one, change
+    for words, change in together(arguments, axes):
+        yield words, "", change
 
-    yield from together(arguments, axes)
+
+def mixed_up(one: str, other: str) -> Iterator[Change]:
+    """Two arguments that are taken for each other."""
+    yield f"with {one} and {other} exchanged", lambda given: given | {one: given[other], other: given[one]}
+    yield f"with {one} in the place of {other}", lambda given: given | {other: given[one]}
+    yield f"with {other} in the place of {one}", lambda given: given | {one: given[other]}
 
 
 TOGETHER = {
@@ -390,17 +396,18 @@ def numbers(name: str, whole: bool) -> Iterator[Change]:
 
 
 class Swapped(torch.overrides.TorchFunctionMode):
-    """While it is open, some operations on tensors are another one; `used` tells whether one was met."""
+    """While it is open, some operations on tensors are another one: always, or only when they are met the nth time."""
 
-    def __init__(self, names: tuple[str, ...], other: Callable):
+    def __init__(self, names: tuple[str, ...], other: Callable, turn: int | None = None):
         super().__init__()
-        self.names, self.other, self.used = names, other, False
+        self.names, self.other, self.turn, self.met = names, other, turn, 0
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         """Call the other operation where one of the names is called."""
         if getattr(function, "__name__", "") in self.names:
-            self.used = True
-            return self.other(*args, **(kwargs or {}))
+            self.met += 1
+            if self.turn in (None, self.met - 1):
+                return self.other(*args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))
 
 
@@ -478,6 +485,8 @@ SWAPS: dict[str, tuple[tuple[str, ...], Callable]] = {
     "with and in the place of or": (("__or__", "logical_or", "bitwise_or"), torch.logical_and),
     "with + in the place of -": (("sub", "__sub__"), torch.add),
     "with - in the place of +": (("add", "__add__"), torch.sub),
+    "with + in the place of *": (("mul", "__mul__"), torch.add),
+    "with * in the place of +": (("add", "__add__"), torch.mul),
     "with a difference turned round": (("sub", "__sub__"), lambda x, y, **_: y - x),
     "with * in the place of /": (("div", "__truediv__", "true_divide"), lambda x, y, **_: x * y),
     "with / in the place of *": (("mul", "__mul__"), torch.div),
