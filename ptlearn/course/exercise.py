@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ptlearn.course.contract import parse, watched
+from ptlearn.course.contract import mismatch, parse, watched
 from ptlearn.course.diagnosis import plain
 
 SEED = 0  # of the check a student sees: fixed, so that a failure can be debugged; the grader draws fresh ones
@@ -177,7 +177,8 @@ def attempt(chosen: Exercise, answer: Any, case: Any, notes: list[dict]) -> Any:
     except (Exception, SystemExit) as reason:
         if notes and all(note["returned"]["type"] in NOTHING for note in notes):
             raise Unanswered("the function returns nothing, is a return missing?") from reason
-        raise WrongAnswer(described(reason, answer)) from reason
+        broken = signature and notes and mismatch(signature.returns, notes[-1]["returned"], {})
+        raise WrongAnswer(broken or described(reason, answer)) from reason
     if data is None:
         raise Unanswered("the function returns nothing, is a return missing?")
     return data

@@ -99,7 +99,7 @@ WRONG = {
         (filtered(lambda values, threshold: max(values) <= threshold, lambda new: new), "equal to the threshold"),
         (filtered(lambda values, threshold: min(values) < threshold, lambda new: new), "for every one"),
         (filtered(below_all, lambda new: True), "rejected proposals join"),
-        (changes_the_pool, "copy it first"),
+        (changes_the_pool, "pool was changed in place"),
         (only_repetitions, "exact repetitions"),
         (from_one, "count from 1"),
     ],

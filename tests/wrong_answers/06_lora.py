@@ -165,7 +165,7 @@ WRONG = {
         (first_layer, "only the first layer"),
     ],
     "6.4": [
-        (in_place, "own weight was changed"),
+        (in_place, "weight was changed in place"),
         (merging(lambda A, B, alpha: B @ A), "scale is missing"),
         (merging(lambda A, B, alpha: alpha * B @ A), "alpha is not divided"),
         (change_alone, "change alone"),

@@ -5,7 +5,7 @@ The expectations are plain Python on lists, from the definitions.
 
 import math
 
-from ptlearn.course.diagnosis import differences
+from ptlearn.course.diagnosis import Alternatives
 from ptlearn.course.exercise import Exercise
 
 # 4.1 The novelty filter ----------------------------------------------------------------------------------------------
@@ -13,18 +13,25 @@ from ptlearn.course.exercise import Exercise
 
 def accepted(proposals, pool, threshold, similarity):
     """The answer that the lesson goes on with: a pool that grows."""
-    return _filtered(proposals, pool, threshold, similarity, grows=True)
-
-
-def _filtered(proposals, pool, threshold, similarity, *, grows, strict=True, against=all, reject=False):
     known, numbers = list(pool), []
     for number, text in enumerate(proposals):
-        values = [similarity(text, other) for other in known]
-        new = against((value < threshold if strict else value <= threshold) for value in values)
-        if new != reject:
-            numbers.append(number)
-        if new and grows:
+        if all(similarity(text, other) < threshold for other in known):
             known.append(text)
+            numbers.append(number)
+    return numbers
+
+
+def below(similarities, threshold):
+    return max(similarities) < threshold
+
+
+def _filtered(proposals, pool, threshold, similarity, *, grows=True, new=below):
+    """What a rule for similarities and threshold accepts."""
+    known, numbers = list(pool), []
+    for number, text in enumerate(proposals):
+        if new([similarity(text, other) for other in known] or [-1], threshold):
+            numbers.append(number)
+            known += [text] * grows
     return numbers
 
 
@@ -34,49 +41,59 @@ def agreement(left, right):
 
 
 def filter_cases(rng):
-    """Four-letter words; the last case has one pair exactly at the threshold."""
+    """Four-letter words; a pair exactly at the threshold, a pool of texts that are alike, no proposals."""
     cases = []
-    for _ in range(3):
-        proposals = ["".join(rng.choices("abc", k=4)) for _ in range(14)]
-        cases.append({"proposals": proposals, "pool": ["aaaa", "bbbb"], "threshold": 0.6})
+    for count, threshold in ((6, 0.6), (14, 0.6), (14, 0.4)):
+        proposals = ["".join(rng.choices("abcd", k=4)) for _ in range(count)]
+        cases.append({"proposals": proposals, "pool": ["aaaa", "bbbb"], "threshold": threshold})
     cases.append({"proposals": ["abcd", "abce", "abff", "wxyz", "wxyz"], "pool": ["qqqq"], "threshold": 0.5})
+    cases.append({"proposals": ["aaac", "aabb", "aacc", "bbbb", "bbbb"], "pool": ["aaaa", "aaab"], "threshold": 0.6})
+    cases.append({"proposals": [], "pool": ["abcd"], "threshold": 0.7})
     return cases
 
 
 def drive_filter(answer, case):
-    pool = list(case["pool"])
-    numbers = [int(number) for number in answer(list(case["proposals"]), pool, case["threshold"], agreement)]
-    return {"numbers": numbers, "pool": pool}
+    return answer(case["proposals"], case["pool"], case["threshold"], agreement)
 
 
-def verify_filter(case, data):
-    given = (case["proposals"], case["pool"], case["threshold"], agreement)
-    if data["pool"] != case["pool"]:
-        return "the pool that was given is changed: copy it first, list(pool)"
-    expected = accepted(*given)
-    proposals, pool, threshold, similarity = given
+def expect_filter(case):
+    given = proposals, pool, threshold, similarity = (case["proposals"], case["pool"], case["threshold"], agreement)
+    right = _filtered(*given)
+
+    def by(new):
+        return _filtered(*given, new=new)
+
+    def compared(others):
+        return [i for i, text in enumerate(proposals) if all(similarity(text, x) < threshold for x in others(i))]
+
     mistakes = {
         "proposals are compared with the given pool alone: an accepted one joins it": _filtered(*given, grows=False),
-        "a similarity equal to the threshold is accepted: it has to be below": (
-            _filtered(*given, grows=True, strict=False)
+        "a similarity equal to the threshold is accepted: it has to be below": by(lambda found, low: max(found) <= low),
+        "one dissimilar text of the pool is enough here: it has to be below for every one":
+            by(lambda found, low: min(found) < low),
+        "the comparison is turned: accepted is what is below the threshold": by(lambda found, low: min(found) > low),
+        "the mean similarity is compared: it has to be below for every one":
+            by(lambda found, low: sum(found) / len(found) < low),
+        "all are accepted": list(range(len(proposals))),
+        "these are the rejected ones": [number for number in range(len(proposals)) if number not in right],
+        "rejected proposals join the pool too: only accepted ones do": compared(lambda i: [*pool, *proposals[:i]]),
+        "a proposal is compared with later ones, too: take them in order":
+            compared(lambda i: [*pool, *proposals[:i], *proposals[i + 1 :]]),
+        "a proposal is compared with one text alone: all of the pool count": Alternatives(
+            by(lambda found, low: found[-1] < low), by(lambda found, low: found[0] < low)
         ),
-        "one dissimilar text of the pool is enough here: it has to be below for every one": (
-            _filtered(*given, grows=True, against=any)
-        ),
-        "these are the rejected ones": _filtered(*given, grows=True, reject=True),
-        "rejected proposals join the pool too: only accepted ones do": [
-            number for number, text in enumerate(proposals)
-            if all(similarity(text, other) < threshold for other in [*pool, *proposals[:number]])
-        ],
-        "numbers count from 1: the first proposal is number 0": [number + 1 for number in expected],
+        "numbers count from 1: the first proposal is number 0": [number + 1 for number in right],
+        "the pool is counted as well: the first proposal is number 0": [number + len(pool) for number in right],
+        "these are the texts: return their numbers": [proposals[number] for number in right],
         "exact repetitions alone are rejected: compare with similarity": [
             number for number, text in enumerate(proposals) if text not in [*pool, *proposals[:number]]
         ],
-        "the seeds are left out: proposals are compared with the pool as well": (
-            _filtered(proposals, [], threshold, similarity, grows=True)
-        ),
-    }  # fmt: skip
-    return differences(data["numbers"], expected, mistakes)
+        "the seeds are left out: proposals are compared with the pool as well":
+            _filtered(proposals, [], threshold, similarity),
+        "it ends at the first rejected one: go on with the next":
+            right[: next((place for place, number in enumerate(right) if place != number), len(right))],
+    }
+    return right, mistakes
 
 
 # 4.2 The cost --------------------------------------------------------------------------------------------------------
@@ -88,35 +105,49 @@ def dollars(pairs, kept, prompt_tokens, response_tokens, price, hours, hourly):
 
 
 def dollars_cases(rng):
+    """Twice any numbers, and once all calls kept and no finetuning."""
     return [
         {
-            "pairs": rng.randint(10, 60) * 1000, "kept": rng.choice((0.4, 0.5, 0.8)),
+            "pairs": rng.randint(10_000, 60_000), "kept": kept,
             "prompt_tokens": rng.randint(50, 200), "response_tokens": rng.randint(201, 400),
-            "price": rng.choice((2.0, 20.0)), "hours": rng.randint(2, 30), "hourly": rng.choice((1.5, 4.0)),
+            "price": rng.choice((2.35, 19.9)), "hours": hours, "hourly": rng.choice((1.45, 3.95)),
         }
-        for _ in range(3)
+        for kept, hours in zip((*rng.sample((0.3, 0.4, 0.7, 0.8), 2), 1.0), (*rng.sample(range(2, 30), 2), 0))
     ]  # fmt: skip
 
 
 def drive_dollars(answer, case):
-    return float(answer(**case))
+    return answer(**case)
 
 
-def verify_dollars(case, data):
+def expect_dollars(case):
     pairs, kept, prompt, response, price, hours, hourly = case.values()
     gpu, tokens = hours * hourly, prompt + response
+    calls = pairs / kept
     mistakes = {
         "the rejected calls are not paid for: to keep n pairs takes n / kept calls": pairs * tokens * price / 1e6 + gpu,
         "multiplied by the share kept: to keep n pairs takes n / kept calls": pairs * kept * tokens * price / 1e6 + gpu,
-        "the finetuning is missing: add hours times hourly": pairs / kept * tokens * price / 1e6,
+        "kept is added: to keep n pairs takes n / kept calls": pairs * (1 + kept) * tokens * price / 1e6 + gpu,
+        "kept is a share, not a percentage": 100 * calls * tokens * price / 1e6 + gpu,
+        "1 - kept of n calls are added: it takes n / kept calls": pairs * (2 - kept) * tokens * price / 1e6 + gpu,
+        "the finetuning is missing: add hours times hourly": calls * tokens * price / 1e6,
         "this is the finetuning alone: the teacher's tokens cost as well": gpu,
-        "the tokens of the prompt are paid too": pairs / kept * response * price / 1e6 + gpu,
-        "the tokens of the response are paid too": pairs / kept * prompt * price / 1e6 + gpu,
-        "the price is per million tokens: divide by 1e6": pairs / kept * tokens * price + gpu,
-        "the price is per million tokens, not per thousand": pairs / kept * tokens * price / 1e3 + gpu,
+        "hours and hourly are added: multiply them": calls * tokens * price / 1e6 + hours + hourly,
+        "the tokens of the prompt are paid too": calls * response * price / 1e6 + gpu,
+        "the tokens of the response are paid too": calls * prompt * price / 1e6 + gpu,
+        "prompt and response are multiplied: their tokens add up": calls * prompt * response * price / 1e6 + gpu,
+        "parentheses are missing around the tokens of a call": calls * prompt + response * price / 1e6 + gpu,
+        "prompt or response is paid for kept pairs alone: each call has both": Alternatives(
+            *(calls * (a + b * kept) * price / 1e6 + gpu for a, b in ((prompt, response), (response, prompt)))
+        ),
+        "the price is per million tokens: divide by 1e6": calls * tokens * price + gpu,
+        "the price is per million tokens, not per thousand": calls * tokens * price / 1e3 + gpu,
         "the finetuning is divided by the share kept as well": (pairs * tokens * price / 1e6 + gpu) / kept,
     }
-    return differences(data, pairs / kept * tokens * price / 1e6 + gpu, mistakes)
+    if kept < 1:
+        words = "divided by the share rejected: to keep n pairs takes n / kept calls"
+        mistakes[words] = pairs / (1 - kept) * tokens * price / 1e6 + gpu
+    return calls * tokens * price / 1e6 + gpu, mistakes
 
 
 # 4.3 The gain of a fourfold ------------------------------------------------------------------------------------------
@@ -133,43 +164,62 @@ def slope(x, y):
 
 
 def gain_cases(rng):
-    """Sizes that are no even steps on the axis, and scores that are no line."""
-    return [
-        {"sizes": [10, 30, 200, 900], "scores": [round(rng.uniform(0, 1), 2) for _ in range(4)]},
-        {"sizes": [5, 60, 100], "scores": [round(rng.uniform(0, 1), 2) for _ in range(3)]},
-    ]
+    """Sizes that are no even steps on the axis, once out of order, once two; scores that are no line."""
+    sizes = [5, 60, 100], [900, 10, 200, 30], [16, 48]
+    return [{"sizes": some, "scores": [round(rng.uniform(0, 1), 2) for _ in some]} for some in sizes]
 
 
 def drive_gain(answer, case):
-    return float(answer(list(case["sizes"]), list(case["scores"])))
+    return answer(case["sizes"], case["scores"])
 
 
-def verify_gain(case, data):
+def expect_gain(case):
     sizes, scores = case["sizes"], case["scores"]
     x = [math.log(size, 4) for size in sizes]
     steps = [(b - a) / (d - c) for a, b, c, d in zip(scores, scores[1:], x, x[1:])]
+    right, back = slope(x, scores), slope(scores, x)
+    mean_x, mean_y = sum(x) / len(x), sum(scores) / len(scores)
+    spread = sum((a - mean_x) ** 2 for a in x)
     mistakes = {
         "natural logarithm: this is the gain of a factor e, take log4": slope([*map(math.log, sizes)], scores),
         "logarithm to base 2: this is the gain of a doubling, take log4": slope([*map(math.log2, sizes)], scores),
         "logarithm to base 10: this is the gain of a tenfold, take log4": slope([*map(math.log10, sizes)], scores),
         "no logarithm: fit against log4 of the size": slope(sizes, scores),
-        "x and y are exchanged: the score is fitted against log4 of the size": slope(scores, x),
-        "this joins the first and the last point: fit a line through all by least squares": (
-            (scores[-1] - scores[0]) / (x[-1] - x[0])
-        ),
+        "x and y are exchanged: the score is fitted against log4 of the size": back,
+        "this joins the first and the last point: fit a line through all by least squares":
+            (scores[-1] - scores[0]) / (x[-1] - x[0]),
         "this is the mean of the slopes between neighbours: fit one line to all points": sum(steps) / len(steps),
-        "the line is forced through 0: subtract the means": (
-            sum(a * b for a, b in zip(x, scores)) / sum(a * a for a in x)
+        "the line is forced through 0: subtract the means":
+            sum(a * b for a, b in zip(x, scores)) / sum(a * a for a in x),
+        "the mean difference of neighbours: the steps on the axis are not all alike":
+            (scores[-1] - scores[0]) / (len(scores) - 1),
+        "this is the correlation, not the slope": math.copysign(math.sqrt(right * back), right),
+        "this is where the line crosses 0, not its slope": mean_y - right * mean_x,
+        "this is the covariance: divide by the sum of (x - mean x) squared": Alternatives(
+            *(right * spread / count for count in (1, len(x), len(x) - 1))
         ),
-        "the mean difference of neighbours: the steps on the axis are not all alike": (
-            (scores[-1] - scores[0]) / (len(scores) - 1)
-        ),
-    }  # fmt: skip
-    return differences(data, slope(x, scores), mistakes)
+        "below stands a root too many": right * spread**0.5,
+        "the means are missing below: it is the sum of (x - mean x) squared": right * spread / sum(a * a for a in x),
+        "the means are missing above: it is the sum of (x - mean x)(y - mean y)":
+            sum(a * b for a, b in zip(x, scores)) / spread,
+        "the logarithm is turned round: log4 n is math.log(n, 4)": slope([1 / a for a in x], scores),
+        "a root in the place of log4": slope([size**0.5 for size in sizes], scores),
+    }
+    return right, mistakes
 
 
 EXERCISES = {
-    "4.1": Exercise(filter_cases, drive_filter, verify_filter, 2, accepted),
-    "4.2": Exercise(dollars_cases, drive_dollars, verify_dollars, 1, dollars),
-    "4.3": Exercise(gain_cases, drive_gain, verify_gain, 2, gain_per_fourfold),
-}
+    "4.1": Exercise(
+        filter_cases, drive_filter, expect_filter, 2, accepted,
+        signature="accepted(proposals: list, pool: list, threshold: number, similarity: function) -> list of int",
+    ),
+    "4.2": Exercise(
+        dollars_cases, drive_dollars, expect_dollars, 1, dollars,
+        signature="dollars(pairs: number, kept: number, prompt_tokens: number, response_tokens: number, price: number,"
+        " hours: number, hourly: number) -> number",
+    ),
+    "4.3": Exercise(
+        gain_cases, drive_gain, expect_gain, 2, gain_per_fourfold,
+        signature="gain_per_fourfold(sizes: list, scores: list) -> number",
+    ),
+}  # fmt: skip

@@ -3,7 +3,7 @@
 The expectations are plain Python on lists, from the definitions; tensors are made in `drive` alone.
 """
 
-from ptlearn.course.diagnosis import differences, misnamed
+from ptlearn.course.diagnosis import Alternatives, misnamed
 from ptlearn.course.exercise import Exercise
 
 
@@ -34,10 +34,10 @@ def lora_forward(x, W, A, B, alpha):
 
 
 def forward_cases(rng):
-    """A square weight, so that a swapped product has a shape, and one that is not; ranks 2 and 3."""
+    """All sizes alike, so that any order of factors has a shape, then a square weight, then all unlike."""
     cases = []
-    for d, k, rank, alpha in ((3, 3, 2, 6.0), (2, 4, 3, 5.0)):
-        shapes = {"x": (2, k), "W": (d, k), "A": (rank, k), "B": (d, rank)}
+    for rows, d, k, rank, alpha in ((1, 2, 2, 2, 3), (2, 3, 3, 2, 6.0), (3, 2, 4, 3, 5.0)):
+        shapes = {"x": (rows, k), "W": (d, k), "A": (rank, k), "B": (d, rank)}
         cases.append({name: drawn(rng, *shape) for name, shape in shapes.items()} | {"alpha": alpha})
     return cases
 
@@ -48,30 +48,35 @@ def drive_forward(answer, case):
     return answer(*(torch.tensor(case[name]) for name in "xWAB"), case["alpha"])
 
 
-def verify_forward(case, data):
+def expect_forward(case):
     x, W, A, B, alpha = (case[name] for name in ("x", "W", "A", "B", "alpha"))
     rank, base, path = len(A), product(x, turned(W)), product(product(x, turned(A)), turned(B))
+    scale = alpha / rank
     mistakes = {
         "alpha is not divided by the rank: the scale is alpha / r": added(base, path, alpha),
         "divided by the rank, and alpha is missing: the scale is alpha / r": added(base, path, 1 / rank),
         "the path is not scaled: multiply it by alpha / r": added(base, path),
         "the scale is turned: alpha / r, not r / alpha": added(base, path, rank / alpha),
-        "W x is missing: the path runs beside the matrix, not in its place": added(path, path, alpha / rank - 1),
+        "alpha is multiplied by the rank: the scale is alpha / r": added(base, path, alpha * rank),
+        "divided by the root of the rank: the scale is alpha / r": added(base, path, alpha / rank**0.5),
+        "the scale is applied twice": added(base, path, scale**2),
+        "W x is missing: the path runs beside the matrix, not in its place": added(path, path, scale - 1),
         "the path is missing: this is W x alone": base,
-        "the path is subtracted": added(base, path, -alpha / rank),
-        "alpha / r multiplies W x too: only the path is scaled": (
-            added(added(base, base, alpha / rank - 1), path, alpha / rank)
+        "the path is subtracted": added(base, path, -scale),
+        "alpha / r multiplies W x too: only the path is scaled": added(added(base, base, scale - 1), path, scale),
+        "alpha / r multiplies W x instead of the path": added(path, base, scale),
+        "alpha is divided by the width: r is the number of rows of A": Alternatives(
+            added(base, path, alpha / len(W)), added(base, path, alpha / len(W[0]))
         ),
+        "the number of rows of x divides alpha: r is the number of rows of A": added(base, path, alpha / len(x)),
     }
     if len(W) == len(W[0]):
         mistakes |= {
-            "A and B are swapped: A meets x first, so the change is B A, not its transpose": (
-                added(base, product(x, product(B, A)), alpha / rank)
-            ),
-            "W is transposed: for rows of x, W x is x @ W.T": added(product(x, W), path, alpha / rank),
-            "alpha is divided by the width: r is the number of rows of A": added(base, path, alpha / len(W)),
+            "A and B are swapped: A meets x first, so the change is B A, not its transpose":
+                added(base, product(x, product(B, A)), scale),
+            "W is transposed: for rows of x, W x is x @ W.T": added(product(x, W), path, scale),
         }
-    return differences(data, added(base, path, alpha / rank), mistakes)
+    return added(base, path, scale), mistakes
 
 
 # 6.2 Where it starts -------------------------------------------------------------------------------------------------
@@ -85,37 +90,50 @@ def start(rank, k, d):
 
 
 def start_cases(rng):
-    return [{"rank": rank, "k": k, "d": d} for rank, k, d in ((3, 40, 30), (4, 4, 60))]
+    return [{"rank": rank, "k": k, "d": d} for rank, k, d in ((3, 40, 30), (4, 4, 60), (1, 5, 2), (2, 7, 3))]
 
 
 def drive_start(answer, case):
+    """What gradient descent meets: B A, and how many of the r rows of A and columns of B, side by side, differ."""
     import torch
 
-    A, B = answer(case["rank"], case["k"], case["d"])
-    largest = [float(factor.detach().abs().max()) for factor in (A, B)]
-    span = [int(torch.linalg.matrix_rank(factor.detach().float())) for factor in (A, B)]
-    return {"shapes": [list(A.shape), list(B.shape)], "largest": largest, "span": span}
+    A, B = (torch.as_tensor(factor).detach().double() for factor in answer(case["rank"], case["k"], case["d"]))
+    facts = {"shapes": [list(A.shape), list(B.shape)], "bounded": True, "zero": True, "span": case["rank"]}
+    if facts["shapes"] != shapes_of(case):
+        return facts
+    both = torch.cat([A, B.T], dim=1)
+    if not bool(torch.isfinite(both).all()) or float(both.abs().max()) > 100:
+        return facts | {"bounded": False}
+    return facts | {"zero": not bool((B @ A).any()), "span": int(torch.linalg.matrix_rank(both))}
 
 
-def verify_start(case, data):
-    rank, k, d = case["rank"], case["k"], case["d"]
-    if data["shapes"] == [[d, rank], [rank, k]]:
-        return "A and B are swapped: return A (rank, k), which meets x, and then B (d, rank)"
-    if data["shapes"] == [[k, rank], [rank, d]]:
-        return "both factors are transposed: A is (rank, k) and B is (d, rank)"
-    wanted = [[rank, k], [d, rank]]
-    if data["shapes"] != wanted:
-        return f"A and B have shapes {data['shapes']}, expected {wanted}"
-    zero, (A, B) = [value == 0 for value in data["largest"]], data["largest"]
-    if all(zero):
-        return "both are zero: then both gradients are zero, and nothing is ever learned"
-    if not any(zero):
-        return "B A is not zero: the model would start somewhere else than at the base"
-    if max(A, B) != max(A, B) or max(A, B) > 100:
+def shapes_of(case):
+    return [[case["rank"], case["k"]], [case["d"], case["rank"]]]
+
+
+def expect_start(case):
+    A, B = shapes_of(case)
+    mistakes = {
+        "A and B are swapped: return A (rank, k), which meets x, and then B (d, rank)": [B, A],
+        "both factors are transposed: A is (rank, k) and B is (d, rank)": [A[::-1], B[::-1]],
+        "A is transposed: it is (rank, k)": [A[::-1], B],
+        "B is transposed: it is (d, rank)": [A, B[::-1]],
+        "k and d are exchanged: A is (rank, k) and B is (d, rank)": [[A[0], B[0]], [A[1], B[1]]],
+    }
+    right = {"shapes": [A, B], "bounded": True, "zero": True, "span": case["rank"]}
+    return right, {("shapes", words): shapes for words, shapes in mistakes.items()}
+
+
+def remark_start(case, data):
+    if data["shapes"] != shapes_of(case):
+        return f"A and B have shapes {data['shapes']}, expected {shapes_of(case)}"
+    if not data["bounded"]:
         return "the factor that is not zero has huge or undefined numbers: draw them, of size 1 / sqrt(k) say"
-    if max(data["span"]) < rank:
-        return "the rows of the factor that is not zero are alike: draw them at random, or the rank stays below r"
-    return None
+    if not data["zero"]:
+        return "B A is not zero: the model would start somewhere else than at the base"
+    if not data["span"]:
+        return "both are zero: then both gradients are zero, and nothing is ever learned"
+    return "the rows of the factor that is not zero are alike: draw them at random, or the rank stays below r"
 
 
 # 6.3 Counting --------------------------------------------------------------------------------------------------------
@@ -127,8 +145,8 @@ def lora_count(shapes, rank):
 
 
 def count_cases(rng):
-    """Two layers of one shape and one of another, as in a model."""
-    cases = []
+    """One layer; then two layers of one shape and one of another, as in a model."""
+    cases = [{"shapes": [[rng.randint(20, 30), rng.randint(6, 19)]], "rank": 4}]
     for rank in (2, 3, 5):
         wide, narrow = rng.randint(20, 40), rng.randint(6, 19)
         cases.append({"shapes": [[wide, narrow], [wide, narrow], [narrow, wide + 1]], "rank": rank})
@@ -139,26 +157,38 @@ def drive_count(answer, case):
     return answer([tuple(shape) for shape in case["shapes"]], case["rank"])
 
 
-def verify_count(case, data):
+def expect_count(case):
     shapes, rank = [tuple(shape) for shape in case["shapes"]], case["rank"]
-    sums = sum(d + k for d, k in shapes)
+    sums, full = sum(d + k for d, k in shapes), sum(d * k for d, k in shapes)
     mistakes = {
         "these are the numbers of A alone: B (d, r) is trained too": rank * sum(k for _, k in shapes),
         "these are the numbers of B alone: A (r, k) is trained too": rank * sum(d for d, _ in shapes),
-        "this is what full finetuning trains, d k for every layer": sum(d * k for d, k in shapes),
-        "d k times the rank: A and B are r (d + k), not r d k": rank * sum(d * k for d, k in shapes),
-        "the frozen weights are counted too: only A and B are trained": rank * sums + sum(d * k for d, k in shapes),
+        "this is what full finetuning trains, d k for every layer": full,
+        "d k times the rank: A and B are r (d + k), not r d k": rank * full,
+        "A times B: their numbers add up, r k and d r": rank * rank * full,
+        "the rank multiplies one factor alone: A and B both have r": Alternatives(
+            sum(rank * d + k for d, k in shapes), sum(d + rank * k for d, k in shapes)
+        ),
+        "the frozen weights are counted too: only A and B are trained": rank * sums + full,
+        "the trained numbers are subtracted from the frozen ones: count A and B": full - rank * sums,
         "the rank is missing: this is right for r = 1": sums,
-        "each shape is counted once: every layer has factors of its own": lora_count(set(shapes), rank),
-        "r numbers between A and B are counted as well: there are only the two factors": (
-            rank * sums + rank * len(shapes)
+        "each shape is counted once: every layer has factors of its own": rank * sum(d + k for d, k in set(shapes)),
+        "r numbers between A and B are counted as well: there are only the two factors":
+            rank * sums + rank * len(shapes),
+        "r * r numbers between A and B are counted as well: there are only the two factors":
+            rank * sums + rank * rank * len(shapes),
+        "biases are counted as well: A and B have none": Alternatives(
+            *(rank * sums + more for more in (sum(d for d, _ in shapes), sum(d + rank for d, _ in shapes)))
         ),
-        "r * r numbers between A and B are counted as well: there are only the two factors": (
-            rank * sums + rank * rank * len(shapes)
+        "only the first layer is counted": rank * sum(shapes[0]),
+        "only the last layer is counted": rank * sum(shapes[-1]),
+        "the rank is added: A has r k numbers and B has d r": Alternatives(rank + sums, sums + rank * len(shapes)),
+        "this is their mean over the layers: add them up": rank * sums / len(shapes),
+        "both factors have the same length: A has r k numbers, B has d r": Alternatives(
+            *(2 * rank * sum(some(shape) for shape in shapes) for some in (min, max, lambda s: s[0], lambda s: s[1]))
         ),
-        "only the first layer is counted": lora_count(shapes[:1], rank),
     }
-    return differences(data, lora_count(shapes, rank), mistakes, tolerance=1e-9)
+    return rank * sums, mistakes
 
 
 # 6.4 Merging ---------------------------------------------------------------------------------------------------------
@@ -171,11 +201,13 @@ def merged_weight(weight, A, B, alpha, transposed):
 
 
 def merging_cases(rng):
-    """Square weights first, so that a transpose has a shape; both layouts."""
+    """All sizes alike and a square weight first, so that a transpose has a shape; both layouts of each."""
     cases = []
-    for d, k, transposed in ((3, 3, False), (3, 3, True), (2, 4, True), (4, 2, False)):
-        case = {"weight": drawn(rng, *((k, d) if transposed else (d, k))), "A": drawn(rng, 3, k), "B": drawn(rng, d, 3)}
-        cases.append(case | {"alpha": 5.0, "transposed": transposed})
+    for d, k, rank, alpha in ((2, 2, 2, 5.0), (3, 3, 2, 3), (2, 4, 3, 7.0), (3, 2, 1, 2.0)):
+        A, B = drawn(rng, rank, k), drawn(rng, d, rank)
+        for transposed in (False, True):
+            weight = drawn(rng, *((k, d) if transposed else (d, k)))
+            cases.append({"weight": weight, "A": A, "B": B, "alpha": alpha, "transposed": transposed})
     return cases
 
 
@@ -183,38 +215,44 @@ def drive_merging(answer, case):
     import torch
 
     weight, A, B = (torch.tensor(case[name]) for name in ("weight", "A", "B"))
-    merged = answer(weight, A, B, case["alpha"], case["transposed"])
-    return {"merged": merged, "weight": weight}
+    return answer(weight, A, B, case["alpha"], case["transposed"])
 
 
-def verify_merging(case, data):
+def expect_merging(case):
     weight, A, B, alpha, transposed = (case[name] for name in ("weight", "A", "B", "alpha", "transposed"))
-    rank = len(A)
-    change = product(B, A)
-    fitting, other = (turned(change), change) if transposed else (change, turned(change))
-
-    def result(merged, after=weight):
-        return {"merged": merged, "weight": after}
-
-    right = added(weight, fitting, alpha / rank)
+    rank, change = len(A), product(B, A)
+    scale, fitting = alpha / rank, turned(change) if transposed else change
+    right = added(weight, fitting, scale)
     mistakes = {
-        "the base's own weight was changed: return a new tensor, or unmerging has nothing to go back to": (
-            result(right, right)
+        "the scale is missing: what is added is alpha / r B A": added(weight, fitting),
+        "alpha is not divided by the rank: what is added is alpha / r B A": added(weight, fitting, alpha),
+        "alpha is multiplied by the rank: what is added is alpha / r B A": added(weight, fitting, alpha * rank),
+        "divided by the root of the rank: what is added is alpha / r B A": added(weight, fitting, alpha / rank**0.5),
+        "the scale is applied twice": added(weight, fitting, scale**2),
+        "the scale is turned: what is added is alpha / r B A, not r / alpha": added(weight, fitting, rank / alpha),
+        "alpha is divided by the width: r is the number of rows of A": Alternatives(
+            added(weight, fitting, alpha / len(B)), added(weight, fitting, alpha / len(A[0]))
         ),
-        "the scale is missing: what is added is alpha / r B A": result(added(weight, fitting)),
-        "alpha is not divided by the rank: what is added is alpha / r B A": result(added(weight, fitting, alpha)),
-        "this is the change alone: add it to the weight": result(added(fitting, fitting, alpha / rank - 1)),
-        "the path is subtracted, which unmerges": result(added(weight, fitting, -alpha / rank)),
-        "the path is added twice": result(added(weight, fitting, 2 * alpha / rank)),
-        "nothing is merged: this is the weight as it was": result(weight),
-    }
-    if len(weight) == len(weight[0]):
-        where = "a Conv1D stores its weight as (k, d): add the transpose of B A there" if transposed else (
-            "the transpose of B A is added: only a Conv1D stores its weight turned"
-        )  # fmt: skip
-        mistakes[where] = result(added(weight, other, alpha / rank))
-        mistakes["the merged weight is turned: return it in the layout it came in"] = result(turned(right))
-    return differences(data, result(right), mistakes)
+        "alpha / r multiplies the weight too: only B A is scaled": [[scale * x for x in row] for row in
+                                                                    added(weight, fitting)],
+        "this is the change alone: add it to the weight": added(fitting, fitting, scale - 1),
+        "the path is subtracted, which unmerges": added(weight, fitting, -scale),
+        "the path is added twice": added(weight, fitting, 2 * scale),
+        "nothing is merged: this is the weight as it was": weight,
+    }  # fmt: skip
+    square = len(weight) == len(weight[0])
+    where = {True: "a Conv1D stores its weight as (k, d): add the transpose of B A there",
+             False: "the transpose of B A is added: only a Conv1D stores its weight turned"}  # fmt: skip
+    mistakes["`transposed` is taken the wrong way: it is True where weight is (k, d)"] = added(
+        weight, turned(fitting), scale
+    ) if square else None
+    mistakes["the merged weight is turned: return it in the layout it came in"] = turned(right)
+    mistakes["the result has always the shape (d, k): return it in the layout it came in"] = (
+        turned(right) if transposed else right
+    )
+    for layout, words in where.items():
+        mistakes[words] = added(weight, turned(fitting), scale) if square and transposed == layout else right
+    return right, {words: wrong for words, wrong in mistakes.items() if wrong is not None}
 
 
 # 6.5 Silent bugs -----------------------------------------------------------------------------------------------------
@@ -238,14 +276,30 @@ SEEN = {
 }
 
 
-def verify_bugs(case, data):
+def remark_bugs(case, data):
     return misnamed(data, BUGS, SIGNS, SEEN)
 
 
 EXERCISES = {
-    "6.1": Exercise(forward_cases, drive_forward, verify_forward, points=1, reference=lora_forward),
-    "6.2": Exercise(start_cases, drive_start, verify_start, points=2, reference=start),
-    "6.3": Exercise(count_cases, drive_count, verify_count, points=1, reference=lora_count),
-    "6.4": Exercise(merging_cases, drive_merging, verify_merging, points=2, reference=merged_weight),
-    "6.5": Exercise(lambda rng: [sorted(SIGNS)], lambda answer, case: answer, verify_bugs, points=3, reference=BUGS),
-}
+    "6.1": Exercise(
+        forward_cases, drive_forward, expect_forward, points=1, reference=lora_forward,
+        signature="lora_forward(x: float[N k], W: float[d k], A: float[r k], B: float[d r], alpha: number)"
+        " -> float[N d] with gradient of x, A, B",
+    ),
+    "6.2": Exercise(
+        start_cases, drive_start, expect_start, points=2, reference=start, remark=remark_start,
+        signature="start(rank: int, k: int, d: int) -> (float[rank k], float[d rank])",
+    ),
+    "6.3": Exercise(
+        count_cases, drive_count, expect_count, points=1, reference=lora_count, tolerance=1e-9,
+        signature="lora_count(shapes: list, rank: int) -> number",
+    ),
+    "6.4": Exercise(
+        merging_cases, drive_merging, expect_merging, points=2, reference=merged_weight,
+        signature="merged_weight(weight: float[...], A: float[r k], B: float[d r], alpha: number, transposed: bool)"
+        " -> float[...]",
+    ),
+    "6.5": Exercise(
+        lambda rng: [sorted(SIGNS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs,
+    ),
+}  # fmt: skip
