@@ -37,9 +37,9 @@ def diagnosis_of(chosen, cases, observations, secret):
         return (errors and errors[0][1]) or next((remark for remark in remarks if remark), None)
     kept = [(case, seen) for case, seen in zip(cases, observations) if "data" in seen]
     expectations = [chosen.expect(case) for case, _ in kept]
-    expected = [plain(right) for right, _ in expectations]
-    listed = listed_mistakes(expectations)
     data = [seen["data"] for _, seen in kept]
+    expected = [nearest(right, now, chosen.tolerance) for (right, _), now in zip(expectations, data)]
+    listed = listed_mistakes(expectations)
     right = [same(now, then, chosen.tolerance) for now, then in zip(data, expected)]
     calls = [right_calls(chosen, case) for case, _ in kept]
     if all(right):
@@ -143,6 +143,12 @@ def same(one: Any, other: Any, tolerance: float) -> bool:
     return first_difference(one, other, tolerance) is None
 
 
+def nearest(right: Any, data: Any, tolerance: float) -> Any:
+    """What is right, plain; of `Alternatives` that are all right the one that came, or else the first."""
+    rights = [plain(one) for one in (right if isinstance(right, Alternatives) else [right])]
+    return next((one for one in rights if same(data, one, tolerance)), rights[0])
+
+
 def first_wrong_entry(data, expected, tolerance):
     """The first entry of a dict that is wrong in a case, with its values in all cases; (None, all) otherwise."""
     if all(isinstance(value, dict) for value in [*expected, *data]):
@@ -159,7 +165,7 @@ def unseparated(chosen, cases: list) -> list[tuple[str, str]]:
     if chosen.expect is None:
         return []
     expectations = [chosen.expect(case) for case in cases]
-    expected = [plain(right) for right, _ in expectations]
+    expected = [nearest(right, None, chosen.tolerance) for right, _ in expectations]
     listed = listed_mistakes(expectations)
     apart = 10 * chosen.tolerance
     found = []
