@@ -1,5 +1,7 @@
 """What the cases of several lessons are made of: plain lists of rows; for `drive`, tensors that must not be changed."""
 
+import json
+
 
 def masks(lengths, steps):
     """Rows of True for the first `length` of `steps`.
@@ -22,6 +24,13 @@ def spread(values, mask):
     [[2.0, 0.0]]
     """
     return [[value if acted else 0.0 for acted in row] for value, row in zip(values, mask)]
+
+
+def lost_on_padding(case, data):
+    """A remark on a case with "junk" on padding: what came of it where it was multiplied away."""
+    if case["junk"] and "NaN" in json.dumps(data):
+        return "not a number: 0 times infinity. Padding may hold anything, so cut it off with torch.where"
+    return None
 
 
 def tensors(case, *names):

@@ -35,7 +35,7 @@ class Exercise:
         own code corrects or checks the answer: that is the contract's and the engine's.
     expect(case) -> what is right, from the definition, and {diagnosis: what that mistake gives}; for a dict of results
         the key of a mistake may be (entry, diagnosis), and its value that entry. A case that cannot show a mistake
-        leaves it out.
+        leaves it out. Where several results are right, what is right is their `Alternatives`.
     signature: what the answer takes and returns, see `contract`; "" for an answer that is a value.
     remark(case, data) -> a fact about data that is wrong (data that is not right, where `expect` is None), or nothing.
     reference: the package's answer, a function or a small value, which the lesson goes on with.

@@ -236,7 +236,7 @@ def unfinished(evidence: Evidence) -> str | None:
 def richness(values: list[torch.Tensor]) -> int:
     """How many different numbers there are that are neither whole nor infinite."""
     every = torch.cat([value.flatten() for value in values])
-    return len({round(float(x), 6) for x in every if math.isfinite(x) and abs(x - round(float(x))) > 1e-6})
+    return len({round(float(x), 6) for x in every if math.isfinite(x) and abs(float(x) - round(float(x))) > 1e-6})
 
 
 # ---------------------------------------------------------------- factors

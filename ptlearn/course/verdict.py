@@ -5,7 +5,7 @@ import functools
 import itertools
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,16 +25,24 @@ class Unnamed(str):
 
 @dataclass(frozen=True)
 class Known:
-    """What an exercise knows of some cases: what is right, what the listed mistakes give, the package's own calls."""
+    """What an exercise knows of some cases: what is right, what the listed mistakes give, the package's own calls.
+
+    `rights` has one result for each case, or several where several are right; `expected` are the first ones.
+    """
 
     cases: list
-    expected: list
+    rights: list[list]
     listed: dict[tuple[str | None, str, int], list]
     calls: list[list[Call]]
 
+    @property
+    def expected(self) -> list:
+        """What is right in each case."""
+        return [rights[0] for rights in self.rights]
+
     def of(self, places: list[int]) -> "Known":
         """The same of some of the cases."""
-        some = [[values[place] for place in places] for values in (self.cases, self.expected, self.calls)]
+        some = [[values[place] for place in places] for values in (self.cases, self.rights, self.calls)]
         listed = {key: [wrong[place] for place in places] for key, wrong in self.listed.items()}
         return Known(some[0], some[1], listed, some[2])
 
@@ -49,8 +57,10 @@ def known_of(chosen, text: str) -> Known:
     """`known`, from the text of the cases."""
     cases = json.loads(text)
     expectations = [chosen.expect(case) for case in cases]
-    expected = [plain(right) for right, _ in expectations]
-    return Known(cases, expected, listed_mistakes(expectations), [right_calls(chosen, case) for case in cases])
+    rights = [
+        [plain(one) for one in (right if isinstance(right, Alternatives) else [right])] for right, _ in expectations
+    ]
+    return Known(cases, rights, listed_mistakes(expectations), [right_calls(chosen, case) for case in cases])
 
 
 def diagnose(chosen, cases: list, observations: list[dict], secret: bool = False) -> str | None:
@@ -75,6 +85,7 @@ def diagnose(chosen, cases: list, observations: list[dict], secret: bool = False
 def diagnosis_of(chosen, facts: Known, seen: list[dict], errors: list, secret: bool) -> str | None:
     """The diagnosis where there is something to compare; `seen` has data for every case of the facts."""
     data = [observation["data"] for observation in seen]
+    facts = nearest(facts, data, chosen.tolerance)
     wrong = [not same(now, then, chosen.tolerance) for now, then in zip(data, facts.expected)]
     if not any(wrong):
         broken = broken_contract(chosen, seen, facts.calls)
@@ -170,6 +181,13 @@ def gives(wrong: list[Given | None], data: list, expected: list, tolerance: floa
 def same(one: Any, other: Any, tolerance: float) -> bool:
     """Equal up to rounding."""
     return first_difference(one, other, tolerance) is None
+
+
+def nearest(facts: Known, data: list, tolerance: float) -> Known:
+    """The facts with one right result for each case: of several the one that came, or else the first."""
+    pairs = zip(facts.rights, data, strict=True)
+    chosen = [[next((one for one in rights if same(now, one, tolerance)), rights[0])] for rights, now in pairs]
+    return replace(facts, rights=chosen)
 
 
 def first_wrong_entry(data, expected, tolerance):

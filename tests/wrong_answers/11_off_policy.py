@@ -1,5 +1,7 @@
 """Typical wrong answers to the exercises of lesson 11, and right ones written differently."""
 
+import math
+
 import torch
 
 # 11.1 -----------------------------------------------------------------------------------------------------------------
@@ -67,6 +69,33 @@ def row_by_row(logprobs, behavior_logprobs, mask):
     return result
 
 
+def multiplied_away(logprobs, behavior_logprobs, mask):
+    return ((logprobs.detach() - behavior_logprobs) * mask).sum(1, keepdim=True).exp() * mask
+
+
+def averaged_over_columns(logprobs, behavior_logprobs, mask):
+    return torch.where(mask, logprobs.detach() - behavior_logprobs, 0).mean(1, keepdim=True).exp() * mask
+
+
+def behavior_cleared(logprobs, behavior_logprobs, mask):
+    behavior_logprobs[~mask] = 0
+    return without_tracking(logprobs, behavior_logprobs, mask)
+
+
+def one_row_after_another(logprobs, behavior_logprobs, mask):
+    result = []
+    for above, below, acted in zip(logprobs.tolist(), behavior_logprobs.tolist(), mask.tolist()):
+        ratio = math.exp(sum(p - q for p, q, now in zip(above, below, acted) if now))
+        result.append([ratio if now else 0.0 for now in acted])
+    return torch.tensor(result)
+
+
+def without_tracking(logprobs, behavior_logprobs, mask):
+    with torch.no_grad():
+        each = (logprobs - behavior_logprobs).masked_fill(~mask, 0)
+        return torch.einsum("b,bt->bt", each.sum(1).exp(), mask.to(each))
+
+
 # 11.2 -----------------------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +155,28 @@ def not_summed(rewards, step_ratios, mask):
 
 def without_ratios(rewards, step_ratios, mask):
     return from_the_right(rewards * mask) * mask
+
+
+def prefix_of_sums(rewards, step_ratios, mask):
+    return from_the_right(masked(masked(step_ratios, mask).cumsum(1) * rewards, mask)) * mask
+
+
+def prefix_twice(rewards, step_ratios, mask):
+    return kept(step_ratios, mask).cumprod(1) * by_triangle(rewards, step_ratios, mask)
+
+
+def one_step_late(rewards, step_ratios, mask):
+    right = by_triangle(rewards, step_ratios, mask)
+    return torch.cat([right[:, 1:], torch.zeros_like(right[:, :1])], 1)
+
+
+def averaged_to_go(rewards, step_ratios, mask):
+    return by_triangle(rewards, step_ratios, mask) / mask.sum(1, keepdim=True)
+
+
+def by_triangle(rewards, step_ratios, mask):
+    weighted = masked(kept(step_ratios, mask).cumprod(1) * rewards, mask)
+    return weighted @ torch.ones(2 * rewards.shape[1:]).to(rewards).tril() * mask
 
 
 def backwards(rewards, step_ratios, mask):
@@ -240,6 +291,24 @@ def shifted(ratios, mask):
     return masked(ratios - carried_on(ratios, mask).mean(0), mask)
 
 
+def by_the_others(ratios, mask):
+    others = carried_on(ratios, mask)
+    return masked(ratios / ((others.sum(0) - others) / (len(ratios) - 1)), mask)
+
+
+def by_one_mean(ratios, mask):
+    return masked(ratios / carried_on(ratios, mask).mean(), mask)
+
+
+def by_the_median(ratios, mask):
+    return masked(ratios / carried_on(ratios, mask).quantile(0.5, dim=0), mask)
+
+
+def carried_by_cummax(ratios, mask):
+    last = torch.where(mask, torch.arange(mask.shape[1]), 0).cummax(1).values
+    return mask * ratios / ratios.gather(1, last).mean(0, keepdim=True)
+
+
 def once_per_episode(ratios, mask):
     return masked(ratios / last_ratios(ratios, mask).mean(), mask)
 
@@ -266,6 +335,24 @@ def scaled(log_weights):
 def straight(log_weights):
     weights = log_weights.exp()
     return weights.sum() ** 2 / (weights**2).sum()
+
+
+def less(shift):
+    def answer(log_weights):
+        weights = (log_weights - shift(log_weights)).exp()
+        return weights.sum() ** 2 / (weights**2).sum()
+
+    return answer
+
+
+def a_logarithm(log_weights):
+    return 2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)
+
+
+def in_plain_numbers(log_weights):
+    largest = max(log_weights.tolist())
+    weights = [math.exp(x - largest) for x in log_weights.tolist()]
+    return sum(weights) ** 2 / sum(x * x for x in weights)
 
 
 def share(log_weights):
@@ -354,6 +441,23 @@ def always_a_fifth(ratios, advantages, epsilon=0.2):
     return by_autograd(ratios, advantages, 0.2)
 
 
+def lower_side_alone(ratios, advantages, epsilon=0.2):
+    return torch.where((advantages < 0) & (ratios < 1 - epsilon), 0, ratios * advantages)
+
+
+def without_advantage(ratios, advantages, epsilon=0.2):
+    return torch.where(torch.where(advantages > 0, ratios > 1 + epsilon, ratios < 1 - epsilon), 0, ratios)
+
+
+def of_logarithms(ratios, advantages, epsilon=0.2):
+    moved = ratios.log() * advantages.sign()
+    return torch.where(moved > epsilon, 0, ratios * advantages)
+
+
+def by_sign(ratios, advantages, epsilon=0.2):
+    return ratios * advantages * ((ratios - 1) * advantages.sign() <= epsilon)
+
+
 def around_zero(ratios, advantages, epsilon=0.2):
     gone = torch.where(advantages > 0, ratios > epsilon, ratios < -epsilon)
     return torch.where(gone, 0, ratios * advantages)
@@ -387,6 +491,9 @@ WRONG = {
         (column, "a column (B, 1)"),
         (fills_padding, "padding is filled"),
         (with_gradient, "carries a gradient"),
+        (multiplied_away, "0 times infinity"),
+        (averaged_over_columns, "a mean in the place of a sum"),
+        (behavior_cleared, "behavior_logprobs was changed in place"),
     ],
     "11.2": [
         (prefix_times_to_go, "prefix times reward-to-go"),
@@ -400,6 +507,10 @@ WRONG = {
         (padding_pays, "padding pays"),
         (not_summed, "not summed"),
         (without_ratios, "no ratio in it"),
+        (prefix_of_sums, "the ratios are summed up"),
+        (prefix_twice, "the prefix again"),
+        (one_step_late, "step t itself is left out"),
+        (averaged_to_go, "number of True in each row of mask"),
     ],
     "11.3": [
         (still_acting, "rows still acting: under π"),
@@ -419,12 +530,15 @@ WRONG = {
         (never_masked_once, "padding is filled"),
         (carried_everywhere, "with the ratios carried on"),
         (by_the_largest, "divided by the largest"),
+        (by_the_others, "the mean of the others"),
+        (by_one_mean, "a mean for each step"),
+        (by_the_median, "a median in the place of a mean"),
         (shifted, "mean is subtracted"),
         (lambda ratios, mask: masked(ratios, mask), "come back as they were"),
     ],
     "11.4": [
         (straight, "overflows"),
-        (share, "a share of the batch"),
+        (share, "divided by B"),
         (upside_down, "upside down"),
         (not_squared, "the sum above is squared"),
         (squares_by_squares, "square the sum, not the terms"),
@@ -432,6 +546,10 @@ WRONG = {
         (largest_share, "the largest share"),
         (logs_as_weights, "taken for weights"),
         (unbiased_variance, "unbiased variance"),
+        (less(lambda x: x.mean()), "not the mean"),
+        (less(lambda x: x.min()), "not the smallest"),
+        (less(lambda x: x[0]), "not the first"),
+        (a_logarithm, "as a logarithm"),
     ],
     "11.5": [
         (both_sides, "sign of the advantage is ignored"),
@@ -443,23 +561,26 @@ WRONG = {
         (unclipped, "nothing is clipped"),
         (without_ratio, "the ratio is missing"),
         (always_a_fifth, "epsilon is ignored"),
-        (around_zero, "compared with ε"),
+        (around_zero, "compared with ε instead"),
+        (lower_side_alone, "only the lower side"),
+        (without_advantage, "the advantage is missing"),
+        (of_logarithms, "log-ratios are compared"),
     ],
     "11.6": [
-        ({"A": "inverted", "B": "padding", "C": "sign", "D": "recomputed"}, "run A is not 'inverted'"),
-        ({"A": "padding", "B": "recomputed", "C": "sign", "D": "inverted"}, "run B is not 'recomputed'"),
-        ({"A": "padding", "B": "inverted", "C": "epsilon", "D": "recomputed"}, "run C is not 'epsilon'"),
-        ({"A": "padding", "B": "inverted", "C": "sign", "D": "no exp"}, "run D is not 'no exp'"),
-        ({"A": "padding", "B": "inverted", "C": "clip", "D": "recomputed"}, "not one of the keys"),
-        ({"A": "padding"}, "the runs are A, B, C, D"),
-        (["padding", "inverted", "sign", "recomputed"], "expected a dict"),
+        ({"A": "inverted", "B": "padding", "C": "sign", "D": "recomputed"}, "A: 'inverted' would"),
+        ({"A": "padding", "B": "recomputed", "C": "sign", "D": "inverted"}, "B: 'recomputed' would"),
+        ({"A": "padding", "B": "inverted", "C": "epsilon", "D": "recomputed"}, "C: 'epsilon' would"),
+        ({"A": "padding", "B": "inverted", "C": "sign", "D": "no exp"}, "D: 'no exp' would"),
+        ({"A": "padding", "B": "inverted", "C": "clip", "D": "recomputed"}, "is not on the list"),
+        ({"A": "padding"}, "the keys A, B, C and D"),
+        (["padding", "inverted", "sign", "recomputed"], "the answer is a dict"),
     ],
 }
 RIGHT = {
-    "11.1": [row_by_row],
-    "11.2": [backwards, forwards],
-    "11.3": [once_per_episode, step_after_step, divided_by_all],
-    "11.4": [right_by_shares, right_by_logarithms],
-    "11.5": [by_autograd, by_comparison],
-    "11.6": [{"D": "recomputed", "C": "sign", "B": "inverted", "A": "padding"}],
+    "11.1": [row_by_row, one_row_after_another, without_tracking],
+    "11.2": [backwards, forwards, by_triangle],
+    "11.3": [once_per_episode, step_after_step, divided_by_all, carried_by_cummax],
+    "11.4": [right_by_shares, right_by_logarithms, in_plain_numbers],
+    "11.5": [by_autograd, by_comparison, by_sign],
+    "11.6": [{"D": "Recomputed", "C": " sign", "B": "inverted", "A": "padding"}],
 }
