@@ -56,7 +56,7 @@ def expect_counting(case):
         "these are gigabytes or megabytes: return bytes": Alternatives(
             *([x / unit for x in answer()] for unit in (1e9, 1e6, 2**30, 2**20))
         ),
-        "the gradients need no memory? one is kept for each trained number": answer(gradients=0),
+        "the gradients are 0: one is kept for each trained number": answer(gradients=0),
         "the order is another: weights, gradients, optimizer states": Alternatives(
             *list(itertools.permutations(answer()))[1:]
         ),
@@ -301,6 +301,8 @@ def expect_size(case):
         "one adapter per block: there is one behind the attention and one behind the MLP": counted(adapters=blocks),
         "one block alone: multiply by blocks": counted(adapters=2),
         "the biases are missing: d has size numbers, u has width": counted(biases=0),
+        "one matrix alone, and no biases: an adapter has D, d, U and u": counted(width * size, 0),
+        "these are bytes: count numbers": Alternatives(4 * counted(), 2 * counted()),
         "one matrix alone: D goes down and U goes up again": counted(width * size),
         "both biases have the size of the bottleneck: u is as wide as the model": counted(biases=2 * size),
         "both biases have the width of the model: d is as long as the bottleneck": counted(biases=2 * width),
