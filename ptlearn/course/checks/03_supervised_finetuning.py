@@ -60,6 +60,9 @@ def expect_build(case):
     pieces = pieces_of(*given)
     tokens, mask = joined(pieces)
 
+    def saying(*kinds):
+        return joined(pieces, kinds)[1]
+
     def without(kind):
         return joined([piece for piece in pieces if piece[0] != kind])[0]
 
@@ -72,12 +75,11 @@ def expect_build(case):
     masks = {
         "the mask is inverted: True is what the assistant says": [not said for said in mask],
         "the mask is True everywhere: the prompt is trained too": [True] * len(mask),
-        "what the user says is trained too": joined(pieces, ("user", "response", "end"))[1],
-        "the header is trained too: 'Assistant:' is written by the template":
-            joined(pieces, ("header", "response", "end"))[1],
-        "the end token is not trained: then the model never learns to stop": joined(pieces, ("response",))[1],
-        "only the end token is trained": joined(pieces, ("end",))[1],
-        "the begin token is trained: nobody says it": joined(pieces, ("begin", "response", "end"))[1],
+        "what the user says is trained too": saying("user", "response", "end"),
+        "the header is trained too: 'Assistant:' is written by the template": saying("header", "response", "end"),
+        "the end token is not trained: then the model never learns to stop": saying("response"),
+        "only the end token is trained": saying("end"),
+        "the begin token is trained: nobody says it": saying("begin", "response", "end"),
         "only the last response is trained: all of them are the assistant's": joined(last_alone)[1],
         "only the first response is trained: all of them are the assistant's": joined(first_alone)[1],
         "the mask is one place early: it is shifted with the loss, not here": [*mask[1:], False],
@@ -257,8 +259,6 @@ def expect_packed(case):
         "other examples are seen, and the own one is not": lambda i, j: case[i] != case[j] and j <= i,
         "the padding sees itself alone: it counts as one example, with all its positions":
             lambda i, j: sees(i, j) and (case[i] >= 0 or i == j),
-        "the padding sees what is before it: it counts as an example of its own":
-            lambda i, j: sees(i, j) or (case[i] < 0 and j <= i),
         "a position sees itself alone": lambda i, j: i == j,
         "only the position before is seen: all earlier ones of the example are": lambda i, j: sees(i, j) and i - j < 2,
         "the padding is seen by all: it counts as an example of its own": lambda i, j: sees(i, j) or case[j] < 0,
@@ -275,7 +275,6 @@ def expect_packed(case):
         "the padding counts as an example of its own, from 0": Alternatives(
             *([i - begins[i] if case[i] >= 0 else other for i in places] for other in (0, -1))
         ),
-        "these are the segments themselves": case,
     }
     mistakes = {("allowed", words): table(rule) for words, rule in rules.items()}
     mistakes |= {("positions", words): found for words, found in counted.items()}
@@ -296,7 +295,7 @@ def overall_cases(rng):
     for scored in (2, 4, 1):
         shares = dict(zip(("generation", "chat", "rewrite", "extract"), rng.sample(range(5, 24), 4), strict=True))
         names = rng.sample(sorted(shares), scored)
-        scores = {name: round(rng.uniform(0.1, 0.9), 2) for name in names}
+        scores = {name: rng.randrange(101, 900, 10) / 1000 for name in names}
         cases.append({"scores": scores | {names[0]: 0.0} if scored == 4 else scores, "shares": shares})
     return cases
 
@@ -325,7 +324,6 @@ def expect_overall(case):
             sum(score * share for score, share in in_order) / sum(share for _, share in in_order),
         "a score of 0 is left out: it counts like any other":
             weighted / sum(shares[name] for name, score in scores.items() if score),
-        "the scores sum to the divisor: divide by the sum of the shares": weighted / (sum(scores.values()) or 1),
     }
     return weighted / total, mistakes
 
@@ -356,24 +354,15 @@ def remark_bugs(case, data):
 
 
 EXERCISES = {
-    "3.1": Exercise(
-        build_cases, drive_build, expect_build, points=2, reference=build, remark=remark_build,
-        signature="build(messages: list, encode: function, begin: int, end: int) -> (list of int, list)",
-    ),
-    "3.2": Exercise(
-        loss_cases, drive_loss, expect_loss, points=2, reference=response_loss,
+    "3.1": Exercise(build_cases, drive_build, expect_build, points=2, reference=build, remark=remark_build,
+        signature="build(messages: list, encode: function, begin: int, end: int) -> (list of int, list)"),
+    "3.2": Exercise(loss_cases, drive_loss, expect_loss, points=2, reference=response_loss,
         signature="response_loss(logits: float[B T V], tokens: int[B T], mask: bool[B T]) -> float[]"
-        " with gradient of logits",
-    ),
-    "3.3": Exercise(
-        packed_cases, drive_packed, expect_packed, points=2, reference=packed_attention,
-        signature="packed_attention(segments: list) -> (bool[T T] or list, int[T] or list)",
-    ),
-    "3.4": Exercise(
-        overall_cases, drive_overall, expect_overall, points=1, reference=overall,
-        signature="overall(scores: dict, shares: dict) -> number",
-    ),
+        " with gradient of logits"),
+    "3.3": Exercise(packed_cases, drive_packed, expect_packed, points=2, reference=packed_attention,
+        signature="packed_attention(segments: list) -> (bool[T T] or list, int[T] or list)"),
+    "3.4": Exercise(overall_cases, drive_overall, expect_overall, points=1, reference=overall,
+        signature="overall(scores: dict, shares: dict) -> number"),
     "3.5": Exercise(
-        lambda rng: [sorted(SIGNS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs,
-    ),
+        lambda rng: [sorted(SIGNS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs),
 }  # fmt: skip

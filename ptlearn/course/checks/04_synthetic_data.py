@@ -166,7 +166,7 @@ def slope(x, y):
 def gain_cases(rng):
     """Sizes that are no even steps on the axis, once out of order, once two; scores that are no line."""
     sizes = [5, 60, 100], [900, 10, 200, 30], [16, 48]
-    return [{"sizes": some, "scores": [round(rng.uniform(0, 1), 2) for _ in some]} for some in sizes]
+    return [{"sizes": some, "scores": [n / 100 for n in rng.sample(range(100), len(some))]} for some in sizes]
 
 
 def drive_gain(answer, case):
@@ -209,17 +209,11 @@ def expect_gain(case):
 
 
 EXERCISES = {
-    "4.1": Exercise(
-        filter_cases, drive_filter, expect_filter, 2, accepted,
-        signature="accepted(proposals: list, pool: list, threshold: number, similarity: function) -> list of int",
-    ),
-    "4.2": Exercise(
-        dollars_cases, drive_dollars, expect_dollars, 1, dollars,
+    "4.1": Exercise(filter_cases, drive_filter, expect_filter, 2, accepted,
+        signature="accepted(proposals: list, pool: list, threshold: number, similarity: function) -> list of int"),
+    "4.2": Exercise(dollars_cases, drive_dollars, expect_dollars, 1, dollars,
         signature="dollars(pairs: number, kept: number, prompt_tokens: number, response_tokens: number, price: number,"
-        " hours: number, hourly: number) -> number",
-    ),
-    "4.3": Exercise(
-        gain_cases, drive_gain, expect_gain, 2, gain_per_fourfold,
-        signature="gain_per_fourfold(sizes: list, scores: list) -> number",
-    ),
+        " hours: number, hourly: number) -> number"),
+    "4.3": Exercise(gain_cases, drive_gain, expect_gain, 2, gain_per_fourfold,
+        signature="gain_per_fourfold(sizes: list, scores: list) -> number"),
 }  # fmt: skip

@@ -42,8 +42,6 @@ def expect_counting(case):
         "frozen weights are left out: they have to be stored to compute with": answer(weights=trained),
         "the frozen part alone is counted as weights: the whole model is stored": answer(weights=parameters - trained),
         "trained weights are counted twice: they are among the parameters": answer(weights=parameters + trained),
-        "the frozen numbers get gradients and states: only the trained ones do":
-            answer(gradients=parameters - trained, states=moments * (parameters - trained)),
         "one optimizer state per number: use `moments`": answer(states=trained),
         "two moments always: use `moments`": answer(states=2 * trained),
         "these are numbers, not bytes: multiply by bytes_per_number": answer(size=1),
@@ -355,28 +353,18 @@ EXERCISES = {
     "5.1": Exercise(
         counting_cases, drive_arguments, expect_counting, points=1, reference=finetuning_bytes, tolerance=1e-9,
         signature="finetuning_bytes(parameters: int, trained: int, bytes_per_number: int, moments: int)"
-        " -> (number, number, number)",
-    ),
+        " -> (number, number, number)"),
     "5.2": Exercise(
         activation_cases, drive_arguments, expect_activations, points=1, reference=activation_bytes, tolerance=1e-9,
         signature="activation_bytes(tokens: int, blocks: int, width: int, inner: int, vocabulary: int,"
-        " bytes_per_number: int) -> number",
-    ),
-    "5.3": Exercise(
-        block_cases, drive_arguments, expect_blocks, points=2, reference=last_blocks, remark=remark_blocks,
-        signature="last_blocks(names: list, k: int) -> list of str",
-    ),
-    "5.4": Exercise(
-        adapter_cases, drive_adapter, expect_adapter, points=2, reference=adapter, tolerance=1e-5,
+        " bytes_per_number: int) -> number"),
+    "5.3": Exercise(block_cases, drive_arguments, expect_blocks, points=2, reference=last_blocks, remark=remark_blocks,
+        signature="last_blocks(names: list, k: int) -> list of str"),
+    "5.4": Exercise(adapter_cases, drive_adapter, expect_adapter, points=2, reference=adapter, tolerance=1e-5,
         signature="adapter(y: float[...], D: float[S W], d: float[S], U: float[W S], u: float[W]) -> float[...]"
-        " with gradient of y, D, d, U, u",
-    ),
-    "5.5": Exercise(
-        size_cases, drive_arguments, expect_size, points=1, reference=adapter_parameters, tolerance=1e-9,
-        signature="adapter_parameters(blocks: int, width: int, size: int) -> number",
-    ),
-    "5.6": Exercise(
-        lambda rng: [sorted(SAVES)], lambda answer, case: answer, None, points=1, reference=SAVES,
-        remark=remark_savings,
-    ),
+        " with gradient of y, D, d, U, u"),
+    "5.5": Exercise(size_cases, drive_arguments, expect_size, points=1, reference=adapter_parameters, tolerance=1e-9,
+        signature="adapter_parameters(blocks: int, width: int, size: int) -> number"),
+    "5.6": Exercise(lambda rng: [sorted(SAVES)], lambda answer, case: answer, None, points=1, reference=SAVES,
+        remark=remark_savings),
 }  # fmt: skip

@@ -281,25 +281,16 @@ def remark_bugs(case, data):
 
 
 EXERCISES = {
-    "6.1": Exercise(
-        forward_cases, drive_forward, expect_forward, points=1, reference=lora_forward,
+    "6.1": Exercise(forward_cases, drive_forward, expect_forward, points=1, reference=lora_forward,
         signature="lora_forward(x: float[N k], W: float[d k], A: float[r k], B: float[d r], alpha: number)"
-        " -> float[N d] with gradient of x, A, B",
-    ),
-    "6.2": Exercise(
-        start_cases, drive_start, expect_start, points=2, reference=start, remark=remark_start,
-        signature="start(rank: int, k: int, d: int) -> (float[rank k], float[d rank])",
-    ),
-    "6.3": Exercise(
-        count_cases, drive_count, expect_count, points=1, reference=lora_count, tolerance=1e-9,
-        signature="lora_count(shapes: list, rank: int) -> number",
-    ),
-    "6.4": Exercise(
-        merging_cases, drive_merging, expect_merging, points=2, reference=merged_weight,
+        " -> float[N d] with gradient of x, A, B"),
+    "6.2": Exercise(start_cases, drive_start, expect_start, points=2, reference=start, remark=remark_start,
+        signature="start(rank: int, k: int, d: int) -> (float[rank k], float[d rank])"),
+    "6.3": Exercise(count_cases, drive_count, expect_count, points=1, reference=lora_count, tolerance=1e-9,
+        signature="lora_count(shapes: list, rank: int) -> number"),
+    "6.4": Exercise(merging_cases, drive_merging, expect_merging, points=2, reference=merged_weight,
         signature="merged_weight(weight: float[...], A: float[r k], B: float[d r], alpha: number, transposed: bool)"
-        " -> float[...]",
-    ),
+        " -> float[...]"),
     "6.5": Exercise(
-        lambda rng: [sorted(SIGNS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs,
-    ),
+        lambda rng: [sorted(SIGNS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs),
 }  # fmt: skip
