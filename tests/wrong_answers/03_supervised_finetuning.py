@@ -51,6 +51,40 @@ def whole_texts(messages, encode, begin, end):
     return tokens, mask
 
 
+def begins_each_message(messages, encode, begin, end):
+    pairs = [building()([message], encode, begin, end) for message in messages]
+    return [token for tokens, _ in pairs for token in tokens], [said for _, mask in pairs for said in mask]
+
+
+def first_response_only(messages, encode, begin, end):
+    tokens, mask = building()(messages, encode, begin, end)
+    start = mask.index(True)
+    stop = start + mask[start:].index(False) if False in mask[start:] else len(mask)
+    return tokens, [start <= place < stop for place in range(len(mask))]
+
+
+def empties_the_messages(messages, encode, begin, end):
+    result = building()(messages, encode, begin, end)
+    messages.clear()
+    return result
+
+
+def tokens_alone(messages, encode, begin, end):
+    return building()(messages, encode, begin, end)[0]
+
+
+def as_tensors(messages, encode, begin, end):
+    return tuple(map(torch.tensor, building()(messages, encode, begin, end)))
+
+
+def turn_by_turn(messages, encode, begin, end):
+    if not messages:
+        return (begin,), (0,)
+    tokens, mask = turn_by_turn(messages[:-1], encode, begin, end)
+    new, said = building()(messages[-1:], encode, begin, end)
+    return (*tokens, *new[1:]), (*mask, *map(int, said[1:]))
+
+
 # 3.2
 
 
@@ -75,6 +109,21 @@ EARLY = slice(None, -1)
 def by_labels(logits, tokens, mask):
     labels = tokens.masked_fill(~mask, -100)[:, 1:]
     return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels.flatten(), ignore_index=-100)
+
+
+def softmax_over_time(logits, tokens, mask):
+    logprobs = logits[:, :-1].softmax(1).log().gather(-1, tokens[:, 1:, None])[..., 0]
+    return mean(logprobs, mask[:, 1:])
+
+
+def most_likely(logits, tokens, mask):
+    return mean(logits[:, :-1].log_softmax(-1).amax(-1), mask[:, 1:])
+
+
+def by_einsum(logits, tokens, mask):
+    hot = torch.nn.functional.one_hot(tokens[:, 1:], logits.shape[-1]).double()
+    logprobs = torch.einsum("btv,btv->bt", logits[:, :-1].double(), hot) - logits[:, :-1].logsumexp(-1)
+    return -torch.einsum("bt,bt->", logprobs, mask[:, 1:].double()) / mask.sum()
 
 
 def one_by_one(logits, tokens, mask):
@@ -105,6 +154,30 @@ def by_lists(segments):
     return allowed, [segments[:i].count(one) for i, one in enumerate(segments)]
 
 
+def in_numbers(segments):
+    allowed, positions = attending(right_pairs)(segments)
+    return allowed.float(), positions
+
+
+def allowed_alone(segments):
+    return attending(right_pairs)(segments)[0]
+
+
+def turns_the_segments(segments):
+    segments.reverse()
+    return attending(right_pairs)(segments)
+
+
+def step_by_step(segments):
+    positions = []
+    for place, segment in enumerate(segments):
+        positions.append(positions[-1] + 1 if place and segments[place - 1] == segment else 0)
+    allowed = torch.zeros(len(segments), len(segments), dtype=torch.bool)
+    for place, position in enumerate(positions):
+        allowed[place, place - position : place + 1] = True
+    return allowed, torch.tensor(positions)
+
+
 # 3.4
 
 
@@ -117,6 +190,26 @@ def overall_by(rule):
 
 def rare_ones_count_most(scores, shares):
     return sum(s / shares[name] for name, s in scores.items()) / sum(1 / shares[name] for name in scores)
+
+
+def right_overall(scores, shares):
+    return sum(scores[name] * shares[name] for name in shares if name in scores) / sum(shares[name] for name in scores)
+
+
+def in_the_order_written(scores, shares):
+    pairs = list(zip(scores.values(), shares.values()))
+    return sum(score * share for score, share in pairs) / sum(share for _, share in pairs)
+
+
+def without_zeros(scores, shares):
+    return right_overall({name: score for name, score in scores.items() if score}, shares)
+
+
+def overwritten(scores, shares):
+    total = sum(shares[name] for name in scores)
+    for name in scores:
+        scores[name] *= shares[name] / total
+    return sum(scores.values())
 
 
 def by_tensors(scores, shares):
@@ -147,6 +240,14 @@ WRONG = {
         (masked_by(lambda mask: mask[1:] + [False]), "one place early"),
         (masked_by(lambda mask: [False] + mask[:-1]), "one place late"),
         (masked_by(lambda mask: mask[1:]), "one for each token"),
+        (building(said=("begin", "response", "end")), "begin token is trained"),
+        (building(user="user: {}\n", header="assistant:"), "roles are written small"),
+        (building(response=" {}\n"), "between a response and its end token"),
+        (begins_each_message, "before every message"),
+        (first_response_only, "only the first response"),
+        (empties_the_messages, "messages was changed in place"),
+        (tokens_alone, "expected 2"),
+        (as_tensors, "is a tensor, expected a list"),
     ],
     "3.2": [
         (loss_by(mean, logits=ALL, tokens=ALL, mask=ALL), "not shifted"),
@@ -163,6 +264,18 @@ WRONG = {
         (loss_by(lambda logprobs, said: -mean(logprobs, said)), "sign is missing"),
         (loss_by(mean, score="softmax"), "these are probabilities"),
         (loss_by(mean, score=None), "these are logits"),
+        (loss_by(lambda logprobs, said: mean(logprobs, said) / 0.6931472), "in bits"),
+        (loss_by(lambda logprobs, said: mean(logprobs, said).exp()), "under an exponential"),
+        (loss_by(lambda logprobs, said: mean(logprobs, said).item()), "only a tensor carries a gradient"),
+        (loss_by(lambda logprobs, said: mean(logprobs, said).detach()), "no gradient reaches logits"),
+        (loss_by(lambda logprobs, said: -logprobs * said), "without axes, one number"),
+        (
+            loss_by(lambda logprobs, said: -((logprobs * said).sum(1) / said.sum(1).clamp(min=1)).mean()),
+            "a mean for each row",
+        ),
+        (loss_by(lambda logprobs, said: -((logprobs.exp() * said).sum() / said.sum()).log()), "the mean probability"),
+        (softmax_over_time, "softmax runs over the positions"),
+        (most_likely, "most likely token"),
     ],
     "3.3": [
         (attending(lambda s, i, j: j <= i), "borders are not respected"),
@@ -180,6 +293,14 @@ WRONG = {
         (attending(right_pairs, lambda s, i: s[i:].count(s[i]) - 1), "count down"),
         (attending(right_pairs, lambda s, i: s[:i].count(s[i]) if s[i] >= 0 else i), "padding does not restart"),
         (attending(right_pairs, lambda s, i: s[:i].count(s[i]) if s[i] >= 0 else 0), "from 0"),
+        (attending(right_pairs, lambda s, i: s[:i].count(s[i]) if s[i] >= 0 else -1), "from 0"),
+        (attending(lambda s, i, j: right_pairs(s, i, j) and i - j < 2), "only the position before"),
+        (attending(lambda s, i, j: i == j), "sees itself alone"),
+        (attending(lambda s, i, j: right_pairs(s, i, j) and (s[i] >= 0 or i == j)), "padding sees itself alone"),
+        (attending(lambda s, i, j: right_pairs(s, i, j) or s[j] < 0), "padding is seen by all"),
+        (in_numbers, "expected a tensor of bools"),
+        (turns_the_segments, "segments was changed in place"),
+        (allowed_alone, "expected a tuple"),
     ],
     "3.4": [
         (overall_by(lambda scores, shares, total: sum(scores.values()) / len(scores)), "counts alike"),
@@ -190,6 +311,13 @@ WRONG = {
         (rare_ones_count_most, "rare use cases"),
         (overall_by(lambda scores, shares, total: scores[max(scores, key=shares.get)]), "most frequent"),
         (overall_by(lambda scores, shares, total: sum(scores.values())), "sum of the scores"),
+        (overall_by(lambda scores, shares, total: total / len(shares)), "number of all use cases"),
+        (lambda scores, shares: round(right_overall(scores, shares), 2), "rounded to 2 digits"),
+        (lambda scores, shares: 100 * right_overall(scores, shares), "times 100"),
+        (lambda scores, shares: str(right_overall(scores, shares)), "is a str, expected a number"),
+        (in_the_order_written, "by the name of its use case"),
+        (without_zeros, "a score of 0 is left out"),
+        (overwritten, "scores was changed in place"),
     ],
     "3.5": [
         (BUGS | {"A": "mask off by one"}, "not the first of a response"),
@@ -203,9 +331,9 @@ WRONG = {
     ],
 }
 RIGHT = {
-    "3.1": [whole_texts, building()],
-    "3.2": [by_labels, one_by_one, loss_by(mean)],
-    "3.3": [by_lists, attending(right_pairs)],
-    "3.4": [by_tensors, overall_by(lambda scores, shares, total: total / sum(map(shares.get, scores)))],
+    "3.1": [whole_texts, turn_by_turn, building()],
+    "3.2": [by_labels, one_by_one, by_einsum, loss_by(mean)],
+    "3.3": [by_lists, step_by_step, attending(right_pairs)],
+    "3.4": [by_tensors, right_overall, overall_by(lambda scores, shares, total: total / sum(map(shares.get, scores)))],
     "3.5": [{run: f" {bug.upper()}" for run, bug in BUGS.items()}],
 }

@@ -37,6 +37,34 @@ def from_one(proposals, pool, threshold, similarity):
     return [number + 1 for number in highest_below(proposals, pool, threshold, similarity)]
 
 
+def behind_the_pool(proposals, pool, threshold, similarity):
+    return [number + len(pool) for number in highest_below(proposals, pool, threshold, similarity)]
+
+
+def the_texts(proposals, pool, threshold, similarity):
+    return [proposals[number] for number in highest_below(proposals, pool, threshold, similarity)]
+
+
+def flags(proposals, pool, threshold, similarity):
+    numbers = highest_below(proposals, pool, threshold, similarity)
+    return [number in numbers for number in range(len(proposals))]
+
+
+def until_rejected(proposals, pool, threshold, similarity):
+    numbers = highest_below(proposals, pool, threshold, similarity)
+    return [number for place, number in enumerate(numbers) if number == place]
+
+
+def one_after_the_other(proposals, pool, threshold, similarity):
+    def rest(number, known):
+        if number == len(proposals):
+            return ()
+        new = not any(similarity(other, proposals[number]) >= threshold for other in known)
+        return (number,) * new + rest(number + 1, [*known, *proposals[number : number + new]])
+
+    return rest(0, pool)
+
+
 def highest_below(proposals, pool, threshold, similarity):
     numbers = []
     for number in range(len(proposals)):
@@ -84,6 +112,21 @@ def through_zero(sizes, scores):
     return statistics.linear_regression([math.log(size, 4) for size in sizes], scores, proportional=True).slope
 
 
+def log4(sizes):
+    return [math.log(size, 4) for size in sizes]
+
+
+def sorts_the_scores(sizes, scores):
+    scores.sort()
+    return statistics.linear_regression(log4(sizes), scores).slope
+
+
+def by_sums(sizes, scores):
+    x, count = log4(sizes), len(sizes)
+    above = count * sum(a * b for a, b in zip(x, scores)) - sum(x) * sum(scores)
+    return above / (count * sum(a * a for a in x) - sum(x) ** 2)
+
+
 def even_steps(sizes, scores):
     return statistics.mean(b - a for a, b in zip(scores, scores[1:]))
 
@@ -102,6 +145,14 @@ WRONG = {
         (changes_the_pool, "pool was changed in place"),
         (only_repetitions, "exact repetitions"),
         (from_one, "count from 1"),
+        (filtered(lambda values, threshold: min(values) > threshold, lambda new: new), "comparison is turned"),
+        (filtered(lambda values, threshold: sum(values) / len(values) < threshold, lambda new: new), "mean similarity"),
+        (filtered(lambda values, threshold: values[-1] < threshold, lambda new: new), "one text alone"),
+        (filtered(lambda values, threshold: True, lambda new: new), "all are accepted"),
+        (behind_the_pool, "pool is counted as well"),
+        (the_texts, "these are the texts"),
+        (flags, "is a bool, expected a whole number"),
+        (until_rejected, "ends at the first rejected"),
     ],
     "4.2": [
         (paid(lambda calls, pairs, p, r, price, gpu: pairs * (p + r) * price + gpu), "rejected calls"),
@@ -115,6 +166,13 @@ WRONG = {
             "divided by the share",
         ),
         (paid(lambda calls, pairs, p, r, price, gpu: pairs * pairs / calls * (p + r) * price + gpu), "multiplied by"),
+        (paid(lambda calls, pairs, p, r, price, gpu: calls * p + r * price + gpu), "parentheses are missing"),
+        (paid(lambda calls, pairs, p, r, price, gpu: calls * p * r * price + gpu), "their tokens add up"),
+        (paid(lambda calls, pairs, p, r, price, gpu: (pairs * p + calls * r) * price + gpu), "kept pairs alone"),
+        (paid(lambda calls, pairs, p, r, price, gpu: 100 * calls * (p + r) * price + gpu), "not a percentage"),
+        (paid(lambda calls, pairs, p, r, price, gpu: round(calls * (p + r) * price + gpu)), "whole numbers"),
+        (paid(lambda calls, pairs, p, r, price, gpu: (calls * (p + r) * price, gpu)), "expected a number"),
+        (paid(lambda calls, pairs, p, r, price, gpu: f"${calls * (p + r) * price + gpu:.2f}"), "is a str"),
     ],
     "4.3": [
         (line(math.log), "factor e"),
@@ -126,11 +184,18 @@ WRONG = {
         (through_zero, "through 0"),
         (even_steps, "not all alike"),
         (neighbours, "between neighbours"),
+        (lambda sizes, scores: statistics.correlation(log4(sizes), scores), "correlation"),
+        (lambda sizes, scores: statistics.linear_regression(log4(sizes), scores).intercept, "crosses 0"),
+        (lambda sizes, scores: statistics.covariance(log4(sizes), scores), "covariance"),
+        (line(lambda size: math.log(4, size)), "logarithm is turned round"),
+        (line(math.sqrt), "a root in the place"),
+        (lambda sizes, scores: -line(lambda size: math.log(size, 4))(sizes, scores), "sign turned"),
+        (sorts_the_scores, "scores was changed in place"),
     ],
 }
 
 RIGHT = {
-    "4.1": [highest_below],
+    "4.1": [highest_below, one_after_the_other],
     "4.2": [step_by_step],
-    "4.3": [line(lambda size: math.log2(size) / 2)],
+    "4.3": [line(lambda size: math.log2(size) / 2), by_sums],
 }

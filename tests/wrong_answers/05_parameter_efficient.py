@@ -38,6 +38,10 @@ def four_bytes(parameters, trained, bytes_per_number, moments=2):
     return 4 * parameters, 4 * trained, 4 * moments * trained
 
 
+def right_bytes(parameters, trained, bytes_per_number, moments=2):
+    return [bytes_per_number * count for count in (parameters, trained, trained * moments)]
+
+
 def counted_in_a_list(parameters, trained, bytes_per_number, moments=2):
     counts = [parameters, trained] + [0]
     for _ in range(moments):
@@ -139,6 +143,11 @@ WRONG = {
         (two_moments, "two moments always"),
         (numbers_alone, "not bytes"),
         (four_bytes, "4 bytes always"),
+        (lambda *given: right_bytes(*given)[::-1], "order is another"),
+        (lambda *given: sum(right_bytes(*given)), "expected a tuple"),
+        (lambda *given: [size / 1e9 for size in right_bytes(*given)], "gigabytes"),
+        (lambda *given: [8 * size for size in right_bytes(*given)], "these are bits"),
+        (lambda *given: right_bytes(*given)[:2], "2 parts, expected 3"),
     ],
     "5.2": [
         (outside_per_block, "once per block"),
@@ -151,6 +160,10 @@ WRONG = {
         (activations(block=lambda width, inner: 4 * width + 10 * inner), "swapped"),
         (activation_numbers, "not bytes"),
         (activations_of_four_bytes, "4 bytes always"),
+        (activations(rest=lambda width, words: 3 * (width + words)), "3 vectors of the vocabulary"),
+        (activations(rest=lambda width, words: width + words), "one vector of the width"),
+        (lambda *given: activations()(*given) / 1e6, "megabytes"),
+        (lambda tokens, *given: tokens * activations()(tokens, *given), "tokens"),
     ],
     "5.3": [
         (blocks_where(lambda name, first, k: number(name) >= first, norm=False), "model.norm, is missing"),
@@ -162,6 +175,11 @@ WRONG = {
         (blocks_where(lambda name, first, k: number(name) == first), "only block number"),
         (blocks_where(lambda name, first, k: number(name) >= first or "norm" in name), "lower blocks"),
         (compared_as_texts, "compared as texts"),
+        (blocks_where(lambda name, first, k: number(name) >= first or number(name) < 0), "embeddings and head"),
+        (blocks_where(lambda name, first, k: number(name) == first + k - 1), "only the last block"),
+        (blocks_where(lambda name, first, k: number(name) >= first and "norm" not in name), "norms of these blocks"),
+        (lambda names, k: names[-k:], "number of names"),
+        (lambda names, k: set(by_position(names, k)), "order or number is not"),
     ],
     "5.4": [
         (bottleneck(around=0.0), "y itself is missing"),
@@ -174,6 +192,12 @@ WRONG = {
         (bottleneck(bend=lambda x: x, outside=functional.gelu), "behind U"),
         (bottleneck(outside=functional.gelu), "gelu stands twice"),
         (bottleneck(sign=-1.0), "sign is turned"),
+        (bottleneck(bend=functional.silu), "silu instead"),
+        (bottleneck(bend=lambda x: functional.gelu(x, approximate="tanh")), "approximation by tanh"),
+        (bottleneck(down=-1.0), "d with its sign turned"),
+        (lambda y, D, d, U, u: bottleneck()(y.detach(), D, d, U, u) + 0 * y, "its gradient by y is not"),
+        (lambda *given: bottleneck()(*given).tolist(), "only a tensor carries a gradient"),
+        (lambda y, D, d, U, u: bottleneck()(y, D.detach(), d, U, u), "no gradient reaches D"),
     ],
     "5.5": [
         (lambda blocks, width, size: blocks * (2 * width * size + size + width), "one adapter per block"),
@@ -182,6 +206,10 @@ WRONG = {
         (lambda blocks, width, size: 2 * blocks * (width * size + size + width), "one matrix alone"),
         (lambda blocks, width, size: 4 * blocks * (width * size + size), "size of the bottleneck"),
         (lambda blocks, width, size: 4 * blocks * (width * size + width), "width of the model"),
+        (lambda blocks, width, size: 2 * blocks * width * size, "and no biases"),
+        (lambda blocks, width, size: 2 * blocks * (2 * width * size + 2), "each bias is one number"),
+        (lambda blocks, width, size: 4 * blocks * width * size + size + width, "for both adapters"),
+        (lambda blocks, width, size: 8 * blocks * (2 * width * size + size + width), "these are bytes"),
     ],
     "5.6": [
         (SAVES | {"BitFit": [*FEW, "activations"]}, "runs through all activations"),
@@ -190,13 +218,17 @@ WRONG = {
         (SAVES | {"adapters 8": ["weights", *FEW]}, "frozen weights are stored"),
         (SAVES | {"BitFit": ["time"]}, "is not one of"),
         ({"BitFit": FEW}, "a dict with the keys"),
+        (SAVES | {"BitFit": "gradients"}, "a list of costs"),
     ],
 }  # fmt: skip
 RIGHT = {
     "5.1": [counted_in_a_list],
     "5.2": [summed_up],
-    "5.3": [by_position],
+    "5.3": [by_position, lambda names, k: tuple(by_position(names, k))],
     "5.4": [with_linear, with_einsum],
     "5.5": [lambda blocks, width, size: 2 * blocks * (size * (width + 1) + width * (size + 1))],
-    "5.6": [{name: [cost.title() for cost in reversed(costs)] for name, costs in SAVES.items()}],
+    "5.6": [
+        {name: tuple(f" {cost} " for cost in costs) for name, costs in SAVES.items()},
+        {name: [cost.title() for cost in reversed(costs)] for name, costs in SAVES.items()},
+    ],
 }

@@ -26,6 +26,10 @@ def by_the_width(x, W, A, B, alpha):
     return x @ W.T + alpha / len(W) * x @ A.T @ B.T
 
 
+def changes_the_weight(x, W, A, B, alpha):
+    return x @ W.add_(alpha / len(A) * B @ A).T
+
+
 def one_product(x, W, A, B, alpha):
     return torch.nn.functional.linear(x, W + (alpha / B.shape[1]) * (B @ A))
 
@@ -54,6 +58,12 @@ def start_turned(rank, k, d):
 
 def start_square(rank, k, d):
     return torch.randn(rank, rank), torch.zeros(d, rank)
+
+
+def half_each(rank, k, d):
+    """B A is zero though neither factor is, and each of the r ranks has something to start from."""
+    first = (torch.arange(rank) < rank / 2).float()
+    return torch.randn(rank, k) * first[:, None], torch.randn(d, rank) * (1 - first)
 
 
 def as_linear_layers(rank, k, d):
@@ -114,6 +124,10 @@ def nothing(weight, A, B, alpha, transposed):
     return weight.clone()
 
 
+def always_d_k(weight, A, B, alpha, transposed):
+    return (weight.T if transposed else weight) + scaled(A, B, alpha)
+
+
 def turned_out(weight, A, B, alpha, transposed):
     return merging(scaled)(weight, A, B, alpha, transposed).T
 
@@ -142,6 +156,13 @@ WRONG = {
         (swapped_factors, "A and B are swapped"),
         (transposed_weight, "W is transposed"),
         (by_the_width, "divided by the width"),
+        (forward_by(lambda base, path, alpha, r: base + alpha * r * path), "multiplied by the rank"),
+        (forward_by(lambda base, path, alpha, r: base + alpha / r**0.5 * path), "root of the rank"),
+        (forward_by(lambda base, path, alpha, r: base + (alpha / r) ** 2 * path), "applied twice"),
+        (forward_by(lambda base, path, alpha, r: alpha / r * base + path), "instead of the path"),
+        (forward_by(lambda base, path, alpha, r: base + (alpha / r * path).detach()), "no gradient reaches A"),
+        (forward_by(lambda base, path, alpha, r: (base + alpha / r * path).tolist()), "only a tensor carries"),
+        (changes_the_weight, "W was changed in place"),
     ],
     "6.2": [
         (start_by(torch.zeros, torch.zeros), "both are zero"),
@@ -151,6 +172,13 @@ WRONG = {
         (start_square, "A and B have shapes"),
         (start_by(torch.ones, torch.zeros), "are alike"),
         (start_by(lambda *shape: 1e6 * torch.randn(*shape), torch.zeros), "huge or undefined"),
+        (start_by(lambda *shape: torch.full(shape, torch.nan), torch.zeros), "huge or undefined"),
+        (start_by(torch.randn, lambda *shape: 1e-6 * torch.randn(*shape)), "B A is not zero"),
+        (start_by(lambda r, k: torch.randn(k, r), torch.zeros), "A is transposed"),
+        (start_by(torch.randn, lambda d, r: torch.zeros(r, d)), "B is transposed"),
+        (lambda rank, k, d: torch.randn(rank, k), "expected a tuple"),
+        (lambda rank, k, d: {"A": torch.randn(rank, k), "B": torch.zeros(d, rank)}, "is a dict"),
+        (start_by(lambda *shape: torch.randn(*shape).tolist(), torch.zeros), "is a list"),
     ],
     "6.3": [
         (count_by(lambda d, k, r: r * k), "A alone"),
@@ -163,6 +191,12 @@ WRONG = {
         (count_by(lambda d, k, r: r * (d + k) + r), "r numbers between"),
         (count_by(lambda d, k, r: r * (d + k + r)), "r * r numbers"),
         (first_layer, "only the first layer"),
+        (count_by(lambda d, k, r: r * d + k), "one factor alone"),
+        (count_by(lambda d, k, r: d * k - r * (d + k)), "subtracted from the frozen"),
+        (count_by(lambda d, k, r: r * d * r * k), "A times B"),
+        (count_by(lambda d, k, r: 2 * r * max(d, k)), "the same length"),
+        (count_by(lambda d, k, r: r + d + k), "rank is added"),
+        (lambda shapes, rank: [rank * (d + k) for d, k in shapes], "before it is summed"),
     ],
     "6.4": [
         (in_place, "weight was changed in place"),
@@ -175,6 +209,11 @@ WRONG = {
         (merging(scaled, turn=lambda change, transposed: change), "a Conv1D stores"),
         (merging(scaled, turn=lambda change, transposed: change.T), "only a Conv1D"),
         (turned_out, "is turned"),
+        (merging(lambda A, B, alpha: alpha * len(A) * B @ A), "multiplied by the rank"),
+        (merging(lambda A, B, alpha: alpha / len(A) ** 0.5 * B @ A), "root of the rank"),
+        (merging(lambda A, B, alpha: alpha / len(B) * B @ A), "divided by the width"),
+        (merging(scaled, turn=lambda change, transposed: change if transposed else change.T), "taken the wrong way"),
+        (always_d_k, "always the shape (d, k)"),
     ],
     "6.5": [
         (BUGS | {"A": "both random"}, "another than the base's"),
@@ -189,7 +228,7 @@ WRONG = {
 }
 RIGHT = {
     "6.1": [one_product, column_by_column],
-    "6.2": [as_linear_layers, start_by(torch.zeros, torch.randn), start_by(torch.randn, torch.zeros)],
+    "6.2": [as_linear_layers, half_each, start_by(torch.zeros, torch.randn), start_by(torch.randn, torch.zeros)],
     "6.3": [by_building, count_by(lambda d, k, r: d * r + r * k)],
     "6.4": [by_the_identity, merging(scaled)],
     "6.5": [{run: f" {bug.upper()}" for run, bug in BUGS.items()}],

@@ -60,6 +60,9 @@ def expect_build(case):
     pieces = pieces_of(*given)
     tokens, mask = joined(pieces)
 
+    def saying(*kinds):
+        return joined(pieces, kinds)[1]
+
     def without(kind):
         return joined([piece for piece in pieces if piece[0] != kind])[0]
 
@@ -72,13 +75,11 @@ def expect_build(case):
     masks = {
         "the mask is inverted: True is what the assistant says": [not said for said in mask],
         "the mask is True everywhere: the prompt is trained too": [True] * len(mask),
-        "what the user says is trained too": joined(pieces, ("user", "response", "end"))[1],
-        "the header is trained too: 'Assistant:' is written by the template": joined(
-            pieces, ("header", "response", "end")
-        )[1],
-        "the end token is not trained: then the model never learns to stop": joined(pieces, ("response",))[1],
-        "only the end token is trained": joined(pieces, ("end",))[1],
-        "the begin token is trained: nobody says it": joined(pieces, ("begin", "response", "end"))[1],
+        "what the user says is trained too": saying("user", "response", "end"),
+        "the header is trained too: 'Assistant:' is written by the template": saying("header", "response", "end"),
+        "the end token is not trained: then the model never learns to stop": saying("response"),
+        "only the end token is trained": saying("end"),
+        "the begin token is trained: nobody says it": saying("begin", "response", "end"),
         "only the last response is trained: all of them are the assistant's": joined(last_alone)[1],
         "only the first response is trained: all of them are the assistant's": joined(first_alone)[1],
         "the mask is one place early: it is shifted with the loss, not here": [*mask[1:], False],
@@ -95,10 +96,8 @@ def expect_build(case):
         "a line break stands behind the assistant's message: the user's has one": behind("end", letters("\n")),
     }
     templates = {
-        "the space is part of the header: it belongs to the word behind it, which the assistant says": {
-            "header": "Assistant: ",
-            "response": "{}",
-        },
+        "the space is part of the header: it belongs to the word behind it, which the assistant says":
+            {"header": "Assistant: ", "response": "{}"},
         "the space before the response is missing": {"response": "{}"},
         "the line break behind the user's message is missing": {"user": "User: {}"},
         "the space behind 'User:' is missing": {"user": "User:{}\n"},
@@ -180,41 +179,33 @@ def expect_loss(case):
     over_time = [[softmax([logits[i][u][v] for u in early])[t] for t, v in enumerate(row[1:])]
                  for i, row in enumerate(tokens)]  # fmt: skip
     mistakes = {
-        "not shifted: the logits at position t are about the token at t + 1": mean(
-            chosen(scores(range(length), range(length)), range(length))
-        ),
+        "not shifted: the logits at position t are about the token at t + 1":
+            mean(chosen(scores(range(length), range(length)), range(length))),
         "shifted the wrong way: logits[:, :-1] belong to tokens[:, 1:]": mean(chosen(scores(late, early), early)),
-        "shifted the wrong way: the logits at t are about t + 1, not about t - 1": mean(
-            chosen(scores(late, early), late)
-        ),
+        "shifted the wrong way: the logits at t are about t + 1, not about t - 1":
+            mean(chosen(scores(late, early), late)),
         "the mask is off by one: it belongs to the predicted tokens, mask[:, 1:]": Alternatives(
             mean(chosen(shifted, early)), -sum(map(sum, chosen(shifted, early))) / count
         ),
         "every position is trained: the mask is not used": mean(shifted),
         "the mask is inverted: this is the loss of all that the assistant does not say": mean(chosen(shifted, late, 0)),
         "divided by all positions: N is the number of response tokens": right * count / (rows * (length - 1)),
-        "divided by all positions, the first ones too: N is the number of response tokens": right
-        * count
-        / (rows * length),
-        "a mean for each row, and then over rows: divide once, by the response tokens of the whole batch": Alternatives(
-            *(sum(mean([row]) if row else empty for row in said) / rows for empty in (math.nan, 0.0))
-        ),
+        "divided by all positions, the first ones too: N is the number of response tokens":
+            right * count / (rows * length),
+        "a mean for each row, and then over rows: divide once, by the response tokens of the whole batch":
+            Alternatives(*(sum(mean([row]) if row else empty for row in said) / rows for empty in (math.nan, 0.0))),
         "divided by the rows: N is the number of response tokens": right * count / rows,
         "this is the sum: divide it by the number of response tokens": right * count,
         "the sign is missing: the loss is minus the log-probability": -right,
         "these are probabilities: take their logarithm": mean(chosen(scores(early, late, softmax), late)),
-        "the mean probability, and then its logarithm: take logarithms first": -math.log(
-            -mean(chosen(scores(early, late, softmax), late))
-        ),
-        "these are logits: log_softmax over the last dimension makes log-probabilities of them": mean(
-            chosen(scores(early, late, list), late)
-        ),
-        "softmax runs over the positions: at each position the probabilities of the vocabulary sum to 1": mean(
-            chosen([[math.log(p) for p in row] for row in over_time], late)
-        ),
-        "the most likely token is scored: score the one that is there": mean(
-            chosen([[max(log_softmax(logits[i][t])) for t in early] for i in range(rows)], late)
-        ),
+        "the mean probability, and then its logarithm: take logarithms first":
+            -math.log(-mean(chosen(scores(early, late, softmax), late))),
+        "these are logits: log_softmax over the last dimension makes log-probabilities of them":
+            mean(chosen(scores(early, late, list), late)),
+        "softmax runs over the positions: at each position the probabilities of the vocabulary sum to 1":
+            mean(chosen([[math.log(p) for p in row] for row in over_time], late)),
+        "the most likely token is scored: score the one that is there":
+            mean(chosen([[max(log_softmax(logits[i][t])) for t in early] for i in range(rows)], late)),
     }
     return right, mistakes
 
@@ -266,12 +257,8 @@ def expect_packed(case):
         "the padding sees nothing: it counts as an example of its own": lambda i, j: sees(i, j) and case[i] >= 0,
         "earlier examples are seen too: equal segments, not smaller ones": lambda i, j: case[j] <= case[i] and j <= i,
         "other examples are seen, and the own one is not": lambda i, j: case[i] != case[j] and j <= i,
-        "the padding sees itself alone: it counts as one example, with all its positions": lambda i, j: (
-            sees(i, j) and (case[i] >= 0 or i == j)
-        ),
-        "the padding sees what is before it: it counts as an example of its own": lambda i, j: (
-            sees(i, j) or (case[i] < 0 and j <= i)
-        ),
+        "the padding sees itself alone: it counts as one example, with all its positions":
+            lambda i, j: sees(i, j) and (case[i] >= 0 or i == j),
         "a position sees itself alone": lambda i, j: i == j,
         "only the position before is seen: all earlier ones of the example are": lambda i, j: sees(i, j) and i - j < 2,
         "the padding is seen by all: it counts as an example of its own": lambda i, j: sees(i, j) or case[j] < 0,
@@ -283,13 +270,11 @@ def expect_packed(case):
         "they count down: the first position of an example is 0": [
             begins[i] + case.count(case[i]) - 1 - i for i in places
         ],
-        "the padding does not restart: it counts as an example of its own": [
-            i - begins[i] if case[i] >= 0 else i for i in places
-        ],
+        "the padding does not restart: it counts as an example of its own":
+            [i - begins[i] if case[i] >= 0 else i for i in places],
         "the padding counts as an example of its own, from 0": Alternatives(
             *([i - begins[i] if case[i] >= 0 else other for i in places] for other in (0, -1))
         ),
-        "these are the segments themselves": case,
     }
     mistakes = {("allowed", words): table(rule) for words, rule in rules.items()}
     mistakes |= {("positions", words): found for words, found in counted.items()}
@@ -310,7 +295,7 @@ def overall_cases(rng):
     for scored in (2, 4, 1):
         shares = dict(zip(("generation", "chat", "rewrite", "extract"), rng.sample(range(5, 24), 4), strict=True))
         names = rng.sample(sorted(shares), scored)
-        scores = {name: round(rng.uniform(0.1, 0.9), 2) for name in names}
+        scores = {name: rng.randrange(101, 900, 10) / 1000 for name in names}
         cases.append({"scores": scores | {names[0]: 0.0} if scored == 4 else scores, "shares": shares})
     return cases
 
@@ -331,19 +316,14 @@ def expect_overall(case):
         "divided by the shares of all use cases: one that was not scored counts as 0": weighted / sum(shares.values()),
         "divided by the number of use cases: divide by the sum of their shares": weighted / len(scores),
         "divided by the number of all use cases: divide by the shares of the scored ones": weighted / len(shares),
-        "the rare use cases count most: multiply by the share, do not divide by it": sum(
-            score / shares[name] for name, score in scores.items()
-        )
-        / sum(1 / shares[name] for name in scores),
+        "the rare use cases count most: multiply by the share, do not divide by it":
+            sum(score / shares[name] for name, score in scores.items()) / sum(1 / shares[name] for name in scores),
         "only the most frequent use case counts": scores[best],
         "this is the sum of the scores": sum(scores.values()),
-        "the shares are taken in the order they are written: look each up by the name of its use case": sum(
-            score * share for score, share in in_order
-        )
-        / sum(share for _, share in in_order),
-        "a score of 0 is left out: it counts like any other": weighted
-        / sum(shares[name] for name, score in scores.items() if score),
-        "the scores sum to the divisor: divide by the sum of the shares": weighted / (sum(scores.values()) or 1),
+        "the shares are taken in the order they are written: look each up by the name of its use case":
+            sum(score * share for score, share in in_order) / sum(share for _, share in in_order),
+        "a score of 0 is left out: it counts like any other":
+            weighted / sum(shares[name] for name, score in scores.items() if score),
     }
     return weighted / total, mistakes
 
@@ -374,24 +354,15 @@ def remark_bugs(case, data):
 
 
 EXERCISES = {
-    "3.1": Exercise(
-        build_cases, drive_build, expect_build, points=2, reference=build, remark=remark_build,
-        signature="build(messages: list, encode: function, begin: int, end: int) -> (list of int, list)",
-    ),
-    "3.2": Exercise(
-        loss_cases, drive_loss, expect_loss, points=2, reference=response_loss,
+    "3.1": Exercise(build_cases, drive_build, expect_build, points=2, reference=build, remark=remark_build,
+        signature="build(messages: list, encode: function, begin: int, end: int) -> (list of int, list)"),
+    "3.2": Exercise(loss_cases, drive_loss, expect_loss, points=2, reference=response_loss,
         signature="response_loss(logits: float[B T V], tokens: int[B T], mask: bool[B T]) -> float[]"
-        " with gradient of logits",
-    ),
-    "3.3": Exercise(
-        packed_cases, drive_packed, expect_packed, points=2, reference=packed_attention,
-        signature="packed_attention(segments: list) -> (bool[T T] or list, int[T] or list)",
-    ),
-    "3.4": Exercise(
-        overall_cases, drive_overall, expect_overall, points=1, reference=overall,
-        signature="overall(scores: dict, shares: dict) -> number",
-    ),
+        " with gradient of logits"),
+    "3.3": Exercise(packed_cases, drive_packed, expect_packed, points=2, reference=packed_attention,
+        signature="packed_attention(segments: list) -> (bool[T T] or list, int[T] or list)"),
+    "3.4": Exercise(overall_cases, drive_overall, expect_overall, points=1, reference=overall,
+        signature="overall(scores: dict, shares: dict) -> number"),
     "3.5": Exercise(
-        lambda rng: [sorted(SIGNS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs,
-    ),
+        lambda rng: [sorted(SIGNS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs),
 }  # fmt: skip

@@ -69,19 +69,16 @@ def expect_filter(case):
     mistakes = {
         "proposals are compared with the given pool alone: an accepted one joins it": _filtered(*given, grows=False),
         "a similarity equal to the threshold is accepted: it has to be below": by(lambda found, low: max(found) <= low),
-        "one dissimilar text of the pool is enough here: it has to be below for every one": by(
-            lambda found, low: min(found) < low
-        ),
+        "one dissimilar text of the pool is enough here: it has to be below for every one":
+            by(lambda found, low: min(found) < low),
         "the comparison is turned: accepted is what is below the threshold": by(lambda found, low: min(found) > low),
-        "the mean similarity is compared: it has to be below for every one": by(
-            lambda found, low: sum(found) / len(found) < low
-        ),
+        "the mean similarity is compared: it has to be below for every one":
+            by(lambda found, low: sum(found) / len(found) < low),
         "all are accepted": list(range(len(proposals))),
         "these are the rejected ones": [number for number in range(len(proposals)) if number not in right],
         "rejected proposals join the pool too: only accepted ones do": compared(lambda i: [*pool, *proposals[:i]]),
-        "a proposal is compared with later ones, too: take them in order": compared(
-            lambda i: [*pool, *proposals[:i], *proposals[i + 1 :]]
-        ),
+        "a proposal is compared with later ones, too: take them in order":
+            compared(lambda i: [*pool, *proposals[:i], *proposals[i + 1 :]]),
         "a proposal is compared with one text alone: all of the pool count": Alternatives(
             by(lambda found, low: found[-1] < low), by(lambda found, low: found[0] < low)
         ),
@@ -91,12 +88,10 @@ def expect_filter(case):
         "exact repetitions alone are rejected: compare with similarity": [
             number for number, text in enumerate(proposals) if text not in [*pool, *proposals[:number]]
         ],
-        "the seeds are left out: proposals are compared with the pool as well": _filtered(
-            proposals, [], threshold, similarity
-        ),
-        "it ends at the first rejected one: go on with the next": right[
-            : next((place for place, number in enumerate(right) if place != number), len(right))
-        ],
+        "the seeds are left out: proposals are compared with the pool as well":
+            _filtered(proposals, [], threshold, similarity),
+        "it ends at the first rejected one: go on with the next":
+            right[: next((place for place, number in enumerate(right) if place != number), len(right))],
     }
     return right, mistakes
 
@@ -171,7 +166,7 @@ def slope(x, y):
 def gain_cases(rng):
     """Sizes that are no even steps on the axis, once out of order, once two; scores that are no line."""
     sizes = [5, 60, 100], [900, 10, 200, 30], [16, 48]
-    return [{"sizes": some, "scores": [round(rng.uniform(0, 1), 2) for _ in some]} for some in sizes]
+    return [{"sizes": some, "scores": [n / 100 for n in rng.sample(range(100), len(some))]} for some in sizes]
 
 
 def drive_gain(answer, case):
@@ -191,13 +186,13 @@ def expect_gain(case):
         "logarithm to base 10: this is the gain of a tenfold, take log4": slope([*map(math.log10, sizes)], scores),
         "no logarithm: fit against log4 of the size": slope(sizes, scores),
         "x and y are exchanged: the score is fitted against log4 of the size": back,
-        "this joins the first and the last point: fit a line through all by least squares": (scores[-1] - scores[0])
-        / (x[-1] - x[0]),
+        "this joins the first and the last point: fit a line through all by least squares":
+            (scores[-1] - scores[0]) / (x[-1] - x[0]),
         "this is the mean of the slopes between neighbours: fit one line to all points": sum(steps) / len(steps),
-        "the line is forced through 0: subtract the means": sum(a * b for a, b in zip(x, scores))
-        / sum(a * a for a in x),
-        "the mean difference of neighbours: the steps on the axis are not all alike": (scores[-1] - scores[0])
-        / (len(scores) - 1),
+        "the line is forced through 0: subtract the means":
+            sum(a * b for a, b in zip(x, scores)) / sum(a * a for a in x),
+        "the mean difference of neighbours: the steps on the axis are not all alike":
+            (scores[-1] - scores[0]) / (len(scores) - 1),
         "this is the correlation, not the slope": math.copysign(math.sqrt(right * back), right),
         "this is where the line crosses 0, not its slope": mean_y - right * mean_x,
         "this is the covariance: divide by the sum of (x - mean x) squared": Alternatives(
@@ -205,8 +200,8 @@ def expect_gain(case):
         ),
         "below stands a root too many": right * spread**0.5,
         "the means are missing below: it is the sum of (x - mean x) squared": right * spread / sum(a * a for a in x),
-        "the means are missing above: it is the sum of (x - mean x)(y - mean y)": sum(a * b for a, b in zip(x, scores))
-        / spread,
+        "the means are missing above: it is the sum of (x - mean x)(y - mean y)":
+            sum(a * b for a, b in zip(x, scores)) / spread,
         "the logarithm is turned round: log4 n is math.log(n, 4)": slope([1 / a for a in x], scores),
         "a root in the place of log4": slope([size**0.5 for size in sizes], scores),
     }
@@ -214,17 +209,11 @@ def expect_gain(case):
 
 
 EXERCISES = {
-    "4.1": Exercise(
-        filter_cases, drive_filter, expect_filter, 2, accepted,
-        signature="accepted(proposals: list, pool: list, threshold: number, similarity: function) -> list of int",
-    ),
-    "4.2": Exercise(
-        dollars_cases, drive_dollars, expect_dollars, 1, dollars,
+    "4.1": Exercise(filter_cases, drive_filter, expect_filter, 2, accepted,
+        signature="accepted(proposals: list, pool: list, threshold: number, similarity: function) -> list of int"),
+    "4.2": Exercise(dollars_cases, drive_dollars, expect_dollars, 1, dollars,
         signature="dollars(pairs: number, kept: number, prompt_tokens: number, response_tokens: number, price: number,"
-        " hours: number, hourly: number) -> number",
-    ),
-    "4.3": Exercise(
-        gain_cases, drive_gain, expect_gain, 2, gain_per_fourfold,
-        signature="gain_per_fourfold(sizes: list, scores: list) -> number",
-    ),
+        " hours: number, hourly: number) -> number"),
+    "4.3": Exercise(gain_cases, drive_gain, expect_gain, 2, gain_per_fourfold,
+        signature="gain_per_fourfold(sizes: list, scores: list) -> number"),
 }  # fmt: skip

@@ -34,19 +34,14 @@ def expect_counting(case):
         return [weights * size, gradients * size, states * size]
 
     mistakes = {
-        "every weight gets a gradient and a state: a frozen one has neither": answer(
-            gradients=parameters, states=moments * parameters
-        ),
-        "the optimizer remembers frozen numbers: it keeps moments of the trained ones alone": answer(
-            states=moments * parameters
-        ),
+        "every weight gets a gradient and a state: a frozen one has neither":
+            answer(gradients=parameters, states=moments * parameters),
+        "the optimizer remembers frozen numbers: it keeps moments of the trained ones alone":
+            answer(states=moments * parameters),
         "frozen numbers have gradients: a gradient is kept for the trained ones alone": answer(gradients=parameters),
         "frozen weights are left out: they have to be stored to compute with": answer(weights=trained),
         "the frozen part alone is counted as weights: the whole model is stored": answer(weights=parameters - trained),
         "trained weights are counted twice: they are among the parameters": answer(weights=parameters + trained),
-        "the frozen numbers get gradients and states: only the trained ones do": answer(
-            gradients=parameters - trained, states=moments * (parameters - trained)
-        ),
         "one optimizer state per number: use `moments`": answer(states=trained),
         "two moments always: use `moments`": answer(states=2 * trained),
         "these are numbers, not bytes: multiply by bytes_per_number": answer(size=1),
@@ -59,7 +54,7 @@ def expect_counting(case):
         "these are gigabytes or megabytes: return bytes": Alternatives(
             *([x / unit for x in answer()] for unit in (1e9, 1e6, 2**30, 2**20))
         ),
-        "the gradients need no memory? one is kept for each trained number": answer(gradients=0),
+        "the gradients are 0: one is kept for each trained number": answer(gradients=0),
         "the order is another: weights, gradients, optimizer states": Alternatives(
             *list(itertools.permutations(answer()))[1:]
         ),
@@ -90,12 +85,10 @@ def expect_activations(case):
         return tokens * size * per_token
 
     mistakes = {
-        "what stands outside the blocks is counted once per block: the vocabulary and 3 widths come once": answer(
-            blocks * (block + rest)
-        ),
-        "the 3 vectors outside the blocks are counted once per block": answer(
-            blocks * (block + 3 * width) + vocabulary
-        ),
+        "what stands outside the blocks is counted once per block: the vocabulary and 3 widths come once":
+            answer(blocks * (block + rest)),
+        "the 3 vectors outside the blocks are counted once per block":
+            answer(blocks * (block + 3 * width) + vocabulary),
         "the vocabulary is counted once per block: it comes once": answer(blocks * (block + vocabulary) + 3 * width),
         "the numbers of one token: multiply by tokens": answer(blocks * block + rest, tokens=1),
         "what stands outside the blocks is counted for one token: each has its own": Alternatives(
@@ -111,15 +104,12 @@ def expect_activations(case):
         ),
         "the MLP's inner vectors are missing": answer(blocks * 10 * width + rest),
         "the MLP's inner vectors are counted with the width": answer(blocks * 14 * width + rest),
-        "10 and 4 are swapped: 10 vectors have the width, 4 the inner width": answer(
-            blocks * (4 * width + 10 * inner) + rest
-        ),
-        "blocks multiplies the 10 vectors alone: the 4 inner ones are in each block too": answer(
-            blocks * 10 * width + 4 * inner + rest
-        ),
-        "3 vectors of the vocabulary: 3 have the width, and the vocabulary comes once": answer(
-            blocks * block + 3 * (width + vocabulary)
-        ),
+        "10 and 4 are swapped: 10 vectors have the width, 4 the inner width":
+            answer(blocks * (4 * width + 10 * inner) + rest),
+        "blocks multiplies the 10 vectors alone: the 4 inner ones are in each block too":
+            answer(blocks * 10 * width + 4 * inner + rest),
+        "3 vectors of the vocabulary: 3 have the width, and the vocabulary comes once":
+            answer(blocks * block + 3 * (width + vocabulary)),
         "these are numbers, not bytes: multiply by bytes_per_number": answer(blocks * block + rest, size=1),
         "4 bytes always: use bytes_per_number": answer(blocks * block + rest, size=4),
     }
@@ -168,38 +158,29 @@ def expect_blocks(case):
         "one block too many: the first that is trained has the highest number + 1 - k": Alternatives(
             chosen(lambda name: last(name, k + 1) and block_of(name) >= 0), chosen(lambda name: last(name, k + 1))
         ),
-        "one block too few: the first that is trained has the highest number + 1 - k": chosen(
-            lambda name: last(name, k - 1)
-        ),
-        "the embeddings are trained: they stay frozen": chosen(
-            lambda name: last(name) or name == "model.embed_tokens.weight"
-        ),
+        "one block too few: the first that is trained has the highest number + 1 - k":
+            chosen(lambda name: last(name, k - 1)),
+        "the embeddings are trained: they stay frozen":
+            chosen(lambda name: last(name) or name == "model.embed_tokens.weight"),
         "the head is trained: it stays frozen": chosen(lambda name: last(name) or name == "lm_head.weight"),
         "embeddings and head are trained: they stay frozen": chosen(lambda name: last(name) or block_of(name) < 0),
         "numbers are compared as texts, where 9 comes after 10: make them integers": Alternatives(
             chosen(lambda name: str(block_of(name)) in as_texts),
             chosen(lambda name: block_of(name) >= 0 and str(block_of(name)) >= str(count - k)),
         ),
-        "only block number n - k of n: all blocks from there on are trained": chosen(
-            lambda name: block_of(name) == count - k
-        ),
+        "only block number n - k of n: all blocks from there on are trained":
+            chosen(lambda name: block_of(name) == count - k),
         "only the last block: k of them are trained": chosen(lambda name: last(name, 1)),
-        "weights alone: the biases of a block are trained too": chosen(
-            lambda name: last(name) and not name.endswith("bias")
-        ),
-        "the norms of these blocks are missing: everything in them is trained": chosen(
-            lambda name: last(name) and "norm" not in name
-        ),
-        "the norms of the lower blocks are trained too: their names hold 'norm', but only model.norm is meant": chosen(
-            lambda name: last(name) or "norm" in name
-        ),
-        "the frozen names are returned instead of the trained ones": [
-            name for name in names if not last(name) and name != "model.norm.weight"
-        ],
-        "the given order is lost: model.norm stands behind the blocks": [
-            "model.norm.weight",
-            *chosen(last, norm=False),
-        ],
+        "weights alone: the biases of a block are trained too":
+            chosen(lambda name: last(name) and not name.endswith("bias")),
+        "the norms of these blocks are missing: everything in them is trained":
+            chosen(lambda name: last(name) and "norm" not in name),
+        "the norms of the lower blocks are trained too: their names hold 'norm', but only model.norm is meant":
+            chosen(lambda name: last(name) or "norm" in name),
+        "the frozen names are returned instead of the trained ones":
+            [name for name in names if not last(name) and name != "model.norm.weight"],
+        "the given order is lost: model.norm stands behind the blocks":
+            ["model.norm.weight", *chosen(last, norm=False)],
         "k is taken for a number of names: it counts blocks": names[-k:],
     }
     return chosen(last), mistakes
@@ -259,9 +240,8 @@ BENDS = {
     "silu instead of gelu": lambda x: x / (1 + math.exp(-x)),
     "sigmoid instead of gelu": lambda x: 1 / (1 + math.exp(-x)),
     "gelu bends twice": lambda x: gelu(gelu(x)),
-    "this gelu is its approximation by tanh: take the exact one, torch's default": lambda x: (
-        x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
-    ),
+    "this gelu is its approximation by tanh: take the exact one, torch's default":
+        lambda x: x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
 }
 
 
@@ -319,6 +299,8 @@ def expect_size(case):
         "one adapter per block: there is one behind the attention and one behind the MLP": counted(adapters=blocks),
         "one block alone: multiply by blocks": counted(adapters=2),
         "the biases are missing: d has size numbers, u has width": counted(biases=0),
+        "one matrix alone, and no biases: an adapter has D, d, U and u": counted(width * size, 0),
+        "these are bytes: count numbers": Alternatives(4 * counted(), 2 * counted()),
         "one matrix alone: D goes down and U goes up again": counted(width * size),
         "both biases have the size of the bottleneck: u is as wide as the model": counted(biases=2 * size),
         "both biases have the width of the model: d is as long as the bottleneck": counted(biases=2 * width),
@@ -371,28 +353,18 @@ EXERCISES = {
     "5.1": Exercise(
         counting_cases, drive_arguments, expect_counting, points=1, reference=finetuning_bytes, tolerance=1e-9,
         signature="finetuning_bytes(parameters: int, trained: int, bytes_per_number: int, moments: int)"
-        " -> (number, number, number)",
-    ),
+        " -> (number, number, number)"),
     "5.2": Exercise(
         activation_cases, drive_arguments, expect_activations, points=1, reference=activation_bytes, tolerance=1e-9,
         signature="activation_bytes(tokens: int, blocks: int, width: int, inner: int, vocabulary: int,"
-        " bytes_per_number: int) -> number",
-    ),
-    "5.3": Exercise(
-        block_cases, drive_arguments, expect_blocks, points=2, reference=last_blocks, remark=remark_blocks,
-        signature="last_blocks(names: list, k: int) -> list of str",
-    ),
-    "5.4": Exercise(
-        adapter_cases, drive_adapter, expect_adapter, points=2, reference=adapter, tolerance=1e-5,
+        " bytes_per_number: int) -> number"),
+    "5.3": Exercise(block_cases, drive_arguments, expect_blocks, points=2, reference=last_blocks, remark=remark_blocks,
+        signature="last_blocks(names: list, k: int) -> list of str"),
+    "5.4": Exercise(adapter_cases, drive_adapter, expect_adapter, points=2, reference=adapter, tolerance=1e-5,
         signature="adapter(y: float[...], D: float[S W], d: float[S], U: float[W S], u: float[W]) -> float[...]"
-        " with gradient of y, D, d, U, u",
-    ),
-    "5.5": Exercise(
-        size_cases, drive_arguments, expect_size, points=1, reference=adapter_parameters, tolerance=1e-9,
-        signature="adapter_parameters(blocks: int, width: int, size: int) -> number",
-    ),
-    "5.6": Exercise(
-        lambda rng: [sorted(SAVES)], lambda answer, case: answer, None, points=1, reference=SAVES,
-        remark=remark_savings,
-    ),
+        " with gradient of y, D, d, U, u"),
+    "5.5": Exercise(size_cases, drive_arguments, expect_size, points=1, reference=adapter_parameters, tolerance=1e-9,
+        signature="adapter_parameters(blocks: int, width: int, size: int) -> number"),
+    "5.6": Exercise(lambda rng: [sorted(SAVES)], lambda answer, case: answer, None, points=1, reference=SAVES,
+        remark=remark_savings),
 }  # fmt: skip

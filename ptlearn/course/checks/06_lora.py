@@ -72,9 +72,8 @@ def expect_forward(case):
     }
     if len(W) == len(W[0]):
         mistakes |= {
-            "A and B are swapped: A meets x first, so the change is B A, not its transpose": added(
-                base, product(x, product(B, A)), scale
-            ),
+            "A and B are swapped: A meets x first, so the change is B A, not its transpose":
+                added(base, product(x, product(B, A)), scale),
             "W is transposed: for rows of x, W x is x @ W.T": added(product(x, W), path, scale),
         }
     return added(base, path, scale), mistakes
@@ -174,10 +173,10 @@ def expect_count(case):
         "the trained numbers are subtracted from the frozen ones: count A and B": full - rank * sums,
         "the rank is missing: this is right for r = 1": sums,
         "each shape is counted once: every layer has factors of its own": rank * sum(d + k for d, k in set(shapes)),
-        "r numbers between A and B are counted as well: there are only the two factors": rank * sums
-        + rank * len(shapes),
-        "r * r numbers between A and B are counted as well: there are only the two factors": rank * sums
-        + rank * rank * len(shapes),
+        "r numbers between A and B are counted as well: there are only the two factors":
+            rank * sums + rank * len(shapes),
+        "r * r numbers between A and B are counted as well: there are only the two factors":
+            rank * sums + rank * rank * len(shapes),
         "biases are counted as well: A and B have none": Alternatives(
             *(rank * sums + more for more in (sum(d for d, _ in shapes), sum(d + rank for d, _ in shapes)))
         ),
@@ -244,9 +243,9 @@ def expect_merging(case):
     square = len(weight) == len(weight[0])
     where = {True: "a Conv1D stores its weight as (k, d): add the transpose of B A there",
              False: "the transpose of B A is added: only a Conv1D stores its weight turned"}  # fmt: skip
-    mistakes["`transposed` is taken the wrong way: it is True where weight is (k, d)"] = (
-        added(weight, turned(fitting), scale) if square else None
-    )
+    mistakes["`transposed` is taken the wrong way: it is True where weight is (k, d)"] = added(
+        weight, turned(fitting), scale
+    ) if square else None
     mistakes["the merged weight is turned: return it in the layout it came in"] = turned(right)
     mistakes["the result has always the shape (d, k): return it in the layout it came in"] = (
         turned(right) if transposed else right
@@ -282,25 +281,16 @@ def remark_bugs(case, data):
 
 
 EXERCISES = {
-    "6.1": Exercise(
-        forward_cases, drive_forward, expect_forward, points=1, reference=lora_forward,
+    "6.1": Exercise(forward_cases, drive_forward, expect_forward, points=1, reference=lora_forward,
         signature="lora_forward(x: float[N k], W: float[d k], A: float[r k], B: float[d r], alpha: number)"
-        " -> float[N d] with gradient of x, A, B",
-    ),
-    "6.2": Exercise(
-        start_cases, drive_start, expect_start, points=2, reference=start, remark=remark_start,
-        signature="start(rank: int, k: int, d: int) -> (float[rank k], float[d rank])",
-    ),
-    "6.3": Exercise(
-        count_cases, drive_count, expect_count, points=1, reference=lora_count, tolerance=1e-9,
-        signature="lora_count(shapes: list, rank: int) -> number",
-    ),
-    "6.4": Exercise(
-        merging_cases, drive_merging, expect_merging, points=2, reference=merged_weight,
+        " -> float[N d] with gradient of x, A, B"),
+    "6.2": Exercise(start_cases, drive_start, expect_start, points=2, reference=start, remark=remark_start,
+        signature="start(rank: int, k: int, d: int) -> (float[rank k], float[d rank])"),
+    "6.3": Exercise(count_cases, drive_count, expect_count, points=1, reference=lora_count, tolerance=1e-9,
+        signature="lora_count(shapes: list, rank: int) -> number"),
+    "6.4": Exercise(merging_cases, drive_merging, expect_merging, points=2, reference=merged_weight,
         signature="merged_weight(weight: float[...], A: float[r k], B: float[d r], alpha: number, transposed: bool)"
-        " -> float[...]",
-    ),
+        " -> float[...]"),
     "6.5": Exercise(
-        lambda rng: [sorted(SIGNS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs,
-    ),
+        lambda rng: [sorted(SIGNS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs),
 }  # fmt: skip
