@@ -266,9 +266,9 @@ def alike(one: float, other: float) -> bool:
 def ratio(came: torch.Tensor, expected: torch.Tensor, tolerance: float) -> float | None:
     """The one number that came / expected is everywhere; NaN where both are 0 throughout, None where there is none."""
     zero = expected.abs() <= tolerance
-    if not bool((came[zero].abs() <= tolerance).all()) or not bool(torch.isfinite(came).all()):
+    if not bool((came[zero].abs() <= tolerance).all()) or not bool(torch.isfinite(torch.stack([came, expected])).all()):
         return None
-    found = (came / expected)[~zero & torch.isfinite(expected)]
+    found = (came / expected)[~zero]
     if not len(found):
         return math.nan
     first = float(found[0])
