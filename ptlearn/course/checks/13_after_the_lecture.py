@@ -6,7 +6,7 @@ The expectations are plain Python on lists, from the definitions; tensors are ma
 import math
 
 from ptlearn.course.cases import lost_on_padding, rows, tensors
-from ptlearn.course.diagnosis import misnamed
+from ptlearn.course.diagnosis import Alternatives, misnamed
 from ptlearn.course.exercise import Exercise
 
 # 13.1 Groups ---------------------------------------------------------------------------------------------------------
@@ -20,12 +20,12 @@ def group_advantages(rewards, groups):
 
 
 def group_cases(rng):
-    """Groups of 2 to 4, in order and mixed, apart and spread unequally; one whose rewards are all equal."""
+    """Groups of 2 to 4, in order and mixed, apart and spread unequally; one of equal rewards, one of nearly equal."""
     cases = []
     for groups in ([1, 0, 1, 0, 1], [0, 0, 0, 1, 1, 1, 1], [4, 2, 4, 2, 2, 4, 2]):
-        rewards = [round(rng.uniform(0, 1) * (3 if group in (1, 4) else 1) + group, 3) for group in groups]
+        rewards = [round(rng.uniform(0, 1) * (6 if group in (1, 4) else 1) + group, 3) for group in groups]
         cases.append({"rewards": rewards, "groups": groups})
-    return [*cases, {"rewards": [0.75, 0.0, 0.75, 1.0], "groups": [3, 7, 3, 7]}]
+    return [*cases, {"rewards": [0.75, 0.0, 0.75, 0.03], "groups": [3, 7, 3, 7]}]
 
 
 def drive_groups(answer, case):
@@ -70,12 +70,14 @@ def expect_groups(case):
             by(lambda i: rewards[i] - mean(rewards))
         ),
         ("Dr. GRPO", "divided by the standard deviation: it is GRPO without that division"): right["GRPO"],
-        ("Dr. GRPO", "the sign is turned: reward minus mean"): by(lambda i: mean(mates(i)) - rewards[i]),
         ("Dr. GRPO", "this is the mean of the group: subtract it from the reward"): by(lambda i: mean(mates(i))),
         ("GRPO", "the standard deviation has n in the denominator: n - 1"): (
             grpo(scale=lambda i: deviation(mates(i), less=0))
         ),
-        ("GRPO", "divided by the variance: take the root"): grpo(scale=lambda i: deviation(mates(i)) ** 2),
+        ("GRPO", "divided by the variance: take the root"): Alternatives(
+            grpo(scale=lambda i: deviation(mates(i)) ** 2),
+            by(lambda i: right["GRPO"][i] / (deviation(mates(i)) + 1e-6)),
+        ),
         ("GRPO", "the standard deviation is that of the batch: each group has its own"): (
             grpo(scale=lambda i: deviation(rewards))
         ),
@@ -85,16 +87,24 @@ def expect_groups(case):
         ("GRPO", "divided by the range of the group: by its standard deviation"): (
             grpo(scale=lambda i: max(mates(i)) - min(mates(i)))
         ),
-        ("GRPO", "the absolute value: what is worse than the mean has a negative advantage"): list(
-            map(abs, right["GRPO"])
-        ),
         ("GRPO", "groups are ignored: mean and standard deviation are those of the row's own group"): (
             grpo(lambda i: mean(rewards), lambda i: deviation(rewards))
         ),
         ("GRPO", "the mean of the others: the row itself counts too"): grpo(others),
+        ("GRPO", "the mean is that of the batch: each group has its own"): grpo(lambda i: mean(rewards)),
+        ("GRPO", "multiplied with the standard deviation: divide by it"):
+            by(lambda i: (rewards[i] - mean(mates(i))) * deviation(mates(i))),
+        ("GRPO", "divided by the standard error of the mean: by the standard deviation"):
+            grpo(scale=lambda i: deviation(mates(i)) / math.sqrt(len(mates(i)))),
+        ("GRPO", "divided by the size of the group too: by the standard deviation alone"):
+            by(lambda i: right["GRPO"][i] / len(mates(i))),
+        ("GRPO", "1e-6 is added to the variance: to the standard deviation, its root"):
+            grpo(scale=lambda i: math.sqrt(deviation(mates(i)) ** 2 + 1e-6)),
+        ("GRPO", "more than 1e-6 is added to the standard deviation: it hides small differences"): Alternatives(
+            *(grpo(scale=lambda i, more=more: deviation(mates(i)) + more) for more in (1e-4, 1e-3, 0.01, 0.1, 1.0)),
+        ),
         ("GRPO", "the mean is not subtracted"): grpo(lambda i: 0.0),
         ("GRPO", "the division by the standard deviation is missing"): right["Dr. GRPO"],
-        ("GRPO", "the sign is turned: reward minus mean"): [-x for x in right["GRPO"]],
         ("GRPO", "0 / 0 where all rewards of a group are equal: add 1e-6 to the standard deviation"): (
             by(lambda i: (rewards[i] - mean(mates(i))) / deviation(mates(i)) if deviation(mates(i)) else math.nan)
         ),
@@ -146,30 +156,24 @@ def expect_kl(case):
     if case["junk"]:
         return right, {}
     mistakes = {
-        ("k1", "the sign is turned: log policy minus log reference"): by(lambda d: d),
         ("k1", "this is the ratio: take its logarithm, the difference of the log-probabilities"): by(math.exp),
         ("k1", "this is the ratio turned over: take its logarithm"): by(lambda d: math.exp(-d)),
         ("k1", "the absolute value: the mean of that is not the KL"): by(abs),
-        ("k2", "the half is missing"): by(lambda d: d**2),
-        ("k2", "the square is missing"): by(lambda d: -d / 2),
-        ("k2", "the ratio is squared: square its logarithm"): by(lambda d: math.exp(d) ** 2 / 2),
+        ("k2", "the square is missing"):
+            Alternatives(by(lambda d: -d / 2), by(lambda d: d / 2), by(lambda d: abs(d) / 2)),
+        ("k2", "the ratio is squared: square its logarithm"):
+            Alternatives(*map(by, (lambda d: math.exp(d) ** 2 / 2, lambda d: (math.exp(d) - 1) ** 2 / 2))),
         ("k3", "the ratio is turned over: r is reference / policy, since the policy sampled"): (
             by(lambda d: math.exp(-d) - 1 + d)
         ),
         ("k3", "the sign of log r is turned: r - 1 - log r"): by(lambda d: math.exp(d) - 1 + d),
         ("k3", "the 1 is missing: where both agree it should be 0"): by(lambda d: math.exp(d) - d),
+        ("k3", "(r - 1)² / 2: the two are alike near r = 1 alone"): by(lambda d: (math.exp(d) - 1) ** 2 / 2),
+        ("k3", "r log r in the place of r - 1 - log r"): by(lambda d: math.exp(d) * d),
         ("k3", "log r is missing: r - 1 has mean 0, whatever the distance"): by(lambda d: math.exp(d) - 1),
-        ("k3", "the sign of the whole is turned: it is never negative"): by(lambda d: d + 1 - math.exp(d)),
     }  # fmt: skip
-    acted = sum(map(sum, mask))
     for name, rule in rules.items():
-        sums = list(map(sum, right[name]))
         mistakes[name, "filled on prompt and padding: there it is 0"] = by(rule, everywhere=True)
-        mistakes[name, "the mask is turned round: 0 where it is False"] = [
-            [0.0 if acted else x for x, acted in zip(*row)] for row in zip(by(rule, everywhere=True), mask)
-        ]
-        mistakes[name, "the mean of the batch: one number per token is asked for, (B, T)"] = sum(sums) / acted
-        mistakes[name, "the sum of each row: one number per token is asked for, (B, T)"] = sums
     return right, mistakes
 
 
@@ -219,8 +223,6 @@ def expect_pairs(case):
     right = mean(lambda m: softplus(-m))
     mistakes = {
         "turned round: the chosen one should have the higher reward": mean(softplus),
-        "summed: take the mean over pairs": right * len(margins),
-        "one number per pair: take their mean": [softplus(-m) for m in margins],
         "divided by the number of completions: by that of pairs": right * len(margins) / len(rewards),
         "the sign is missing: a loss, -log sigma, is never negative": -right,
         "the logarithm is missing: -log of the probability, not the probability": mean(sigmoid),
@@ -235,6 +237,10 @@ def expect_pairs(case):
         "the rejected one is left out: the sigma is that of the difference":
             mean(lambda pair: softplus(-pair[0]), pairs),
         "squared error: the labels are choices, and their likelihood is asked for": mean(lambda m: (1 - m) ** 2),
+        "this is how often the chosen one is ahead: it has no gradient, take -log of the probability":
+            mean(lambda m: float(m > 0)),
+        "each pair is asked in both orders: the chosen one is the better": mean(lambda m: softplus(m) + softplus(-m)),
+        "the largest loss of a pair: take the mean": max(softplus(-m) for m in margins),
         "chosen and rejected are numbers of rows: look up their rewards":
             mean(lambda ij: softplus(ij[1] - ij[0]), numbers),
         "every chosen one against every rejected one: each pair is on its own":
@@ -306,10 +312,15 @@ def expect_best(case):
         "the order of the samples is taken for that of their scores: sort by score": expected(best, case["truths"]),
         "argsort says which sample has a rank, not which rank a sample has: sort the truths with it":
             sum(best[place] * truth for place, truth in zip(order, case["truths"])),
-        "one number per sample: the mean over all draws is the sum of chance times truth":
-            [chance * truth for chance, truth in zip(best, ranked)],
         "these are the chances of the ranks: sum chance times truth": best,
-        "divided by N: the chances sum to 1 already, so the sum is the mean": expected(best) / count,
+        "the mean of the n highest: one is taken, the best of those n that were drawn":
+            sum(ranked[-n:]) / min(n, count),
+        "(i/(N+1))^n: with putting back every draw is one of N":
+            expected([((i + 1) ** n - i**n) / (count + 1) ** n for i in range(count)]),
+        "(i/N)^n divided by its sum: the chance of rank i is (i/N)^n less that of i - 1":
+            expected([(i + 1) ** n / sum(j**n for j in range(1, count + 1)) for i in range(count)]),
+        "n (i/N)^(n-1) / N is its density: take the difference of (i/N)^n to the next lower i":
+            expected([n * ((i + 1) / count) ** (n - 1) / count for i in range(count)]),
         "the best of the first n alone: average over all ways to draw n":
             max(list(zip(case["scores"], case["truths"]))[:n])[1],
     }  # fmt: skip
@@ -354,7 +365,6 @@ def expect_push(case):
     mistakes = {
         "turned round: an unsettled pair is pushed more, so sigma of minus the margin":
             by(lambda c, r: beta * sigmoid(beta * (c - r))),
-        "the factor beta is missing in front of the sigma": by(lambda c, r: sigmoid(-beta * (c - r))),
         "beta is missing in the margin: rewards are beta times the log-ratio":
             by(lambda c, r: beta * sigmoid(r - c)),
         "beta is missing: in front of the sigma and in the margin": by(lambda c, r: sigmoid(r - c)),
@@ -366,11 +376,14 @@ def expect_push(case):
         "the two are added: the margin is their difference": by(lambda c, r: beta * sigmoid(-beta * (c + r))),
         "minus the loss of the pair, log sigma: its slope is asked for":
             by(lambda c, r: -softplus(beta * (r - c))),
+        "the absolute value of the margin: an unsettled pair has a negative one":
+            by(lambda c, r: beta * sigmoid(-beta * abs(c - r))),
+        "a hinge, r - c where it is positive: the push is a sigma": by(lambda c, r: beta * max(r - c, 0.0)),
+        "log sigma in the place of sigma": by(lambda c, r: -beta * softplus(beta * (c - r))),
         "all or nothing: a pair that is settled is pushed less and less, not suddenly no more":
             by(lambda c, r: beta * (c < r)),
         "the exponential of minus the margin: sigma is that over 1 plus that":
             by(lambda c, r: beta * math.exp(-beta * (c - r))),
-        "the sign is turned: the chosen one is pushed up": by(lambda c, r: -beta * sigmoid(beta * (r - c))),
         "this is the loss of the pair: its slope is asked for": by(lambda c, r: softplus(beta * (r - c))),
         "the slope of sigma, s (1 - s): the loss is -log sigma":
             by(lambda c, r: beta * sigmoid(beta * (c - r)) * sigmoid(beta * (r - c))),
@@ -378,11 +391,7 @@ def expect_push(case):
         "a constant: how much a pair is pushed depends on its margin": by(lambda c, r: beta),
         "half of beta for every pair: that is the first step alone, where no margin has opened":
             by(lambda c, r: beta / 2),
-        "divided by the number of pairs: the loss's normalizer does that":
-            by(lambda c, r: beta * sigmoid(beta * (r - c)) / len(pairs)),
     }  # fmt: skip
-    mistakes["summed: one number per pair is asked for"] = sum(right)
-    mistakes["averaged: one number per pair is asked for"] = sum(right) / len(pairs)
     return right, mistakes
 
 
@@ -420,7 +429,7 @@ EXERCISES = {
     ),
     "13.3": Exercise(
         pair_cases, drive_pairs, expect_pairs, points=2, reference=pair_loss, remark=remark_pairs,
-        signature="preference_loss(rewards: float[B], chosen: int[P], rejected: int[P]) -> float[]"
+        signature="preference_loss(rewards: float[B], chosen: int[pairs], rejected: int[pairs]) -> float[]"
         " with gradient of rewards",
     ),
     "13.4": Exercise(
@@ -430,7 +439,7 @@ EXERCISES = {
     "13.5": Exercise(
         push_cases, lambda answer, case: answer(*tensors(case, "chosen", "rejected"), case["beta"]), expect_push,
         points=2, reference=dpo_push,
-        signature="dpo_push(chosen: float[P], rejected: float[P], beta: number) -> float[P]"
+        signature="dpo_push(chosen: float[pairs], rejected: float[pairs], beta: number) -> float[pairs]"
         " without gradient of chosen, rejected",
     ),
     "13.6": Exercise(
