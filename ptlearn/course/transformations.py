@@ -166,6 +166,7 @@ def unreduced(ndim: int) -> Iterator[Change]:
     yield "with an axis of size 1 too many", torch.squeeze
     for axis in range(ndim):
         where = "the last axis" if axis == ndim - 1 else f"axis {axis}"
+        yield f"with {where} too many, of size 1", lambda x, axis=axis: x.squeeze(axis)
         yield f"before it is summed over {where}", lambda x, axis=axis: x.sum(axis)
         yield f"before it is averaged over {where}", lambda x, axis=axis: x.mean(axis)
         yield f"before the largest over {where} is taken", lambda x, axis=axis: x.amax(axis)

@@ -86,6 +86,23 @@ def shifted_down(p, c, steps):
     return between(steps + 1, p, p + c)[:, 1:]
 
 
+def whole_text_and_more(p, c, steps):
+    return between(steps, 0 * p, p + c)
+
+
+def up_to_the_end_included(p, c, steps):
+    t, first = torch.arange(steps), p[:, None] - 1
+    return (t >= first) & (t <= first + c[:, None])
+
+
+def by_changes(p, c, steps):
+    """1 where the completion begins, -1 behind its end, summed up."""
+    change, row = torch.zeros(len(p), steps + 1), torch.arange(len(p))
+    change[row, p - 1] += 1
+    change[row, p - 1 + c] -= 1
+    return change.cumsum(1)[:, :-1] > 0
+
+
 # 12.2 -----------------------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +189,27 @@ def likeliest(logits, tokens, recorded, mask):
 
 def of_probabilities(logits, tokens, recorded, mask):
     return ((gaps(logits, tokens, recorded) + recorded).exp() - recorded.exp())[mask].abs().max()
+
+
+def log_of_softmax(logits, tokens, recorded, mask):
+    now = logits.softmax(-1).log().gather(-1, tokens[:, 1:, None])[..., 0]
+    return (now - recorded)[mask].abs().max()
+
+
+def root_of_mean_square(logits, tokens, recorded, mask):
+    return (gaps(logits, tokens, recorded)[mask] ** 2).mean().sqrt()
+
+
+def of_the_averages(logits, tokens, recorded, mask):
+    return gaps(logits, tokens, recorded)[mask].mean().abs()
+
+
+def in_bits(logits, tokens, recorded, mask):
+    return step_by_step(logits, tokens, recorded, mask) / math.log(2)
+
+
+def as_a_norm(logits, tokens, recorded, mask):
+    return torch.linalg.vector_norm(gaps(logits, tokens, recorded)[mask], ord=math.inf)
 
 
 def by_cross_entropy(logits, tokens, recorded, mask):
@@ -317,6 +355,25 @@ def by_einsum(returns, groups, mask):
     return torch.einsum("b,bt->bt", own, mask.to(returns))
 
 
+def against_the_best(returns, groups, mask):
+    rest = [[x for j, x in enumerate(returns) if j != i and groups[j] == groups[i]] for i in range(len(returns))]
+    return torch.stack([x - max(others) for x, others in zip(returns, rest)])[:, None] * mask
+
+
+def against_the_row_before(returns, groups, mask):
+    return (returns - returns.roll(1))[:, None] * mask
+
+
+def never_negative(returns, groups, mask):
+    return loop_rloo(returns, groups, mask).clamp(min=0)
+
+
+def by_sums_of_groups(returns, groups, mask):
+    count = torch.bincount(groups)
+    total = torch.zeros(len(count)).index_add(0, groups, returns)
+    return torch.where(mask, (returns - (total[groups] - returns) / (count[groups] - 1))[:, None], 0)
+
+
 def loop_rloo(returns, groups, mask):
     result = torch.zeros(mask.shape, dtype=returns.dtype)
     for i in range(len(returns)):
@@ -423,6 +480,24 @@ def with_changed_values(values, mask, room):
     return three(values, mask, room)
 
 
+def without_gradient(values, mask, room):
+    return three(values, mask, room, token=lambda kept: (kept.sum() / mask.sum()).detach())
+
+
+def tokens_not_divided(values, mask, room):
+    return three(values, mask, room, token=torch.sum)
+
+
+def by_mean_length(values, mask, room):
+    return three(values, mask, room, constant=lambda kept: kept.sum() / len(kept) / mask.sum(1).double().mean())
+
+
+def filled_with_zeros(values, mask, room):
+    kept = values.masked_fill(~mask, 0)
+    sequence = torch.einsum("bt,b->", kept, 1 / mask.sum(1).to(kept)) / len(kept)
+    return {"constant": kept.sum(1).mean() / room, "sequence": sequence, "token": kept.sum() / mask.sum()}
+
+
 def on_lists(values, mask, room):
     rows = [[x for x, chosen in zip(*pair) if chosen] for pair in zip(values.tolist(), mask.tolist())]
     return {
@@ -504,6 +579,30 @@ def not_all_right(c, n, k):
     return 1 - math.comb(c, k) / math.comb(n, k)
 
 
+def exchanged(c, n, k):
+    return 1 - (1 - k / n) ** c
+
+
+def none_where_few_are_wrong(c, n, k):
+    return 0.0 if n - c < k else by_combinations(c, n, k)
+
+
+def in_percent(c, n, k):
+    return 100 * by_combinations(c, n, k)
+
+
+def first_right_or_later(c, n, k):
+    """Right at the first draw, or wrong and then right at one of the others."""
+    return c / n + (n - c) / n * first_right_or_later(c, n - 1, k - 1) if k else 0.0
+
+
+def by_gamma(c, n, k):
+    if n - c < k:
+        return 1.0
+    signed = ((1, n - c), (-1, n - c - k), (1, n - k), (-1, n))
+    return 1 - math.exp(sum(sign * math.lgamma(x + 1) for sign, x in signed))
+
+
 def by_counting(c, n, k):
     return sum(math.comb(c, i) * math.comb(n - c, k - i) for i in range(1, min(c, k) + 1)) / math.comb(n, k)
 
@@ -532,8 +631,10 @@ WRONG = {
         (end_of_text, "taken for the end of the text"),
         (as_numbers, "expected a tensor of bools"),
         (either, "everything is True"),
-        (swapped, "swapped"),
+        (swapped, "prompt_lengths and completion_lengths exchanged"),
         (with_changed_lengths, "changed in place"),
+        (whole_text_and_more, "the prompt is included, and one step too many"),
+        (up_to_the_end_included, "too many at the end"),
     ],
     "12.2": [
         (signed, "sign is kept"),
@@ -551,10 +652,14 @@ WRONG = {
         (over_steps, "softmax goes over the steps"),
         (over_texts, "softmax goes over the texts"),
         (of_whole_texts, "whole texts are compared"),
-        (of_each_text, "one number per text"),
-        (of_each_step, "one number per step"),
+        (of_each_text, "before the largest over"),
+        (of_each_step, "before the largest over the last"),
         (likeliest, "the likeliest token is scored"),
         (of_probabilities, "probabilities are subtracted"),
+        (log_of_softmax, "infinite: a probability"),
+        (root_of_mean_square, "the root of the squares"),
+        (of_the_averages, "the difference of the averages"),
+        (in_bits, "in bits"),
     ],
     "12.3": [
         (with_itself, "the mean includes the row itself"),
@@ -568,16 +673,19 @@ WRONG = {
         (returns_alone, "no baseline in it"),
         (filled, "filled everywhere"),
         (per_row, "one number per row"),
-        (shared_out, "shared out"),
+        (shared_out, "divided by the number of True in each row of mask"),
         (equals_left_out, "all equal returns are left out"),
         (not_put_back, "not put back"),
         (while_changing, "changed in place"),
-        (last_token, "last token alone"),
-        (outside, "the mask is turned round"),
+        (last_token, "last True of each row of mask alone"),
+        (outside, "mask turned round"),
         (over_deviation, "standard deviation too"),
         (grpo_biased, "GRPO"),
         (of_other_groups, "the other groups"),
         (less_the_sum, "sum is subtracted"),
+        (against_the_best, "the best of the others"),
+        (against_the_row_before, "the row before"),
+        (never_negative, "cut off below 0"),
     ],
     "12.4": [
         (by_answers, "constant: divided by the answers alone"),
@@ -594,10 +702,13 @@ WRONG = {
         (under_another_name, "has the keys constant, sequence, tokens"),
         (each_row, "sequence: one number per row"),
         (by_longest, "constant: divided by B times the longest"),
-        (as_losses, "constant: the sign is turned"),
+        (as_losses, "the sign turned"),
         (tokens_by_answers, "token: divided by the number of answers"),
         (with_changed_values, "in-place operation"),
         (on_lists, "only a tensor carries a gradient"),
+        (without_gradient, "its gradient by values is not"),
+        (tokens_not_divided, "token: not divided"),
+        (by_mean_length, "constant: divided by the number of tokens"),
     ],
     "12.5": [
         (with_putting_back, "with putting back"),
@@ -605,7 +716,7 @@ WRONG = {
         (added_up, "do not add up"),
         (added_up_to_one, "do not add up"),
         (all_right, "all k are right"),
-        (all_wrong, "all k are wrong"),
+        (all_wrong, "subtracted from 1"),
         (exactly_one, "exactly one"),
         (any_sample, "pass@n"),
         (from_one, "first draw is missing"),
@@ -614,6 +725,9 @@ WRONG = {
         (wrong_ones_stay, "wrong ones left does not fall"),
         (samples_stay, "samples left does not fall"),
         (not_all_right, "complement of all wrong"),
+        (exchanged, "1 - (1 - k/n)^c"),
+        (none_where_few_are_wrong, "fewer than k are wrong"),
+        (in_percent, "as a percentage"),
     ],
     "12.6": [
         ({"A": "temperature", "B": "shift", "C": "first token", "D": "discount"}, "A: 'temperature'"),
@@ -625,10 +739,10 @@ WRONG = {
     ],
 }
 RIGHT = {
-    "12.1": [by_loop, shifted_down],
-    "12.2": [step_by_step, by_cross_entropy, by_one_hot],
-    "12.3": [loop_rloo, rescaled_mean, by_einsum],
-    "12.4": [row_after_row],
-    "12.5": [by_combinations, as_a_product, by_counting],
+    "12.1": [by_loop, shifted_down, by_changes],
+    "12.2": [step_by_step, by_cross_entropy, by_one_hot, as_a_norm],
+    "12.3": [loop_rloo, rescaled_mean, by_einsum, by_sums_of_groups],
+    "12.4": [row_after_row, filled_with_zeros],
+    "12.5": [by_combinations, as_a_product, by_counting, first_right_or_later, by_gamma],
     "12.6": [{"D": "Discount", "C": "first token", "B": "shift", "A": "stale sampler"}],
 }

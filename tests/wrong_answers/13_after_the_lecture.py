@@ -142,6 +142,30 @@ def equal_groups(rewards, groups):
     return both(centred.flatten(), (centred / (table.std(1, keepdim=True) + 1e-6)).flatten())
 
 
+def much_added(rewards, groups):
+    mean, deviation, _ = mean_and_deviation(rewards, groups)
+    return both(rewards - mean, (rewards - mean) / (deviation + 1e-2))
+
+
+def added_to_the_variance(rewards, groups):
+    mean, deviation, _ = mean_and_deviation(rewards, groups)
+    return both(rewards - mean, (rewards - mean) / (deviation**2 + 1e-6).sqrt())
+
+
+def by_standard_error(rewards, groups):
+    mean, deviation, n = mean_and_deviation(rewards, groups)
+    return both(rewards - mean, (rewards - mean) / (deviation / n.sqrt() + 1e-6))
+
+
+def group_by_name(rewards, groups):
+    centred, scaled = torch.empty_like(rewards), torch.empty_like(rewards)
+    for name in set(groups.tolist()):
+        rows = [row for row, group in enumerate(groups.tolist()) if group == name]
+        centred[rows] = rewards[rows] - sum(rewards[rows]) / len(rows)
+        scaled[rows] = centred[rows] / (rewards[rows].var().sqrt() + 1e-6)
+    return both(centred, scaled)
+
+
 def as_columns(rewards, groups):
     return {name: values[:, None] for name, values in by_matrix(rewards, groups).items()}
 
@@ -176,7 +200,8 @@ def row_after_row(rewards, groups):
 def in_numpy(rewards, groups):
     x, g = rewards.numpy(), groups.numpy()
     mean = [x[g == group].mean() for group in g]
-    return both(x - mean, (x - mean) / ([x[g == group].std(ddof=1) + 1e-6 for group in g]))
+    scaled = (x - mean) / ([x[g == group].std(ddof=1) + 1e-6 for group in g])
+    return both(torch.tensor(x - mean), torch.tensor(scaled))
 
 
 def in_lists(rewards, groups):
@@ -375,6 +400,23 @@ def number(*given):
     return as_softplus(*given).item()
 
 
+def rejected_fixed(rewards, chosen, rejected):
+    return softplus(rewards[rejected].detach() - rewards[chosen]).mean()
+
+
+def both_orders(*given):
+    return as_softplus(*given) + softplus(margins(*given)).mean()
+
+
+def how_often(*given):
+    return (margins(*given) > 0).double().mean()
+
+
+def of_shares(rewards, chosen, rejected):
+    winner, loser = rewards[chosen].exp(), rewards[rejected].exp()
+    return -(winner / (winner + loser)).log().mean()
+
+
 def shifted_in_place(rewards, chosen, rejected):
     with torch.no_grad():
         rewards -= rewards.mean()
@@ -488,6 +530,26 @@ def some_draws(scores, truths, n):
 
 def one_too_many(scores, truths, n):
     return chances(len(scores), n + 1) @ truths[scores.argsort()]
+
+
+def mean_of_the_highest(scores, truths, n):
+    return truths[scores.topk(min(n, len(scores))).indices].mean()
+
+
+def powers_shared_out(scores, truths, n):
+    weights = torch.arange(1.0, len(scores) + 1) ** n
+    return weights / weights.sum() @ truths[scores.argsort()]
+
+
+def density(scores, truths, n):
+    rank = torch.arange(1.0, len(scores) + 1) / len(scores)
+    return (n * rank ** (n - 1) / len(scores)) @ truths[scores.argsort()]
+
+
+def by_steps(scores, truths, n):
+    """The highest truth, less each step between neighbours where all n are below it."""
+    ranked, below = truths[scores.argsort()], torch.arange(1.0, len(scores)) / len(scores)
+    return ranked[-1] - below**n @ ranked.diff()
 
 
 def ranks_put_back(scores, truths, n):
@@ -618,6 +680,26 @@ def up_and_down(c, r, beta):
     return torch.stack([push, -push])
 
 
+def of_the_size(c, r, beta):
+    return beta * (-beta * margin(c, r).abs()).sigmoid()
+
+
+def a_hinge(c, r, beta):
+    return beta * (-margin(c, r)).relu()
+
+
+def of_log_sigma(c, r, beta):
+    return beta * logsigmoid(-beta * margin(c, r))
+
+
+def half_detached(c, r, beta):
+    return beta * torch.sigmoid(-beta * (c.detach() - r))
+
+
+def by_tanh(c, r, beta):
+    return beta * (1 - torch.tanh(beta * margin(c, r) / 2)) / 2
+
+
 def in_plain_numbers(c, r, beta):
     return [beta / (1 + math.exp(beta * (x - y))) for x, y in zip(c.tolist(), r.tolist())]
 
@@ -643,7 +725,7 @@ WRONG = {
         (of_the_others, "Dr. GRPO: the mean of the others"),
         (one_group, "Dr. GRPO: groups are ignored"),
         (scaled_twice, "Dr. GRPO: divided by the standard deviation"),
-        (mean_minus_reward, "Dr. GRPO: the sign is turned"),
+        (mean_minus_reward, "with the sign turned"),
         (mean_alone, "Dr. GRPO: this is the mean"),
         (population_deviation, "GRPO: the standard deviation has n in the denominator"),
         (by_variance, "GRPO: divided by the variance"),
@@ -652,49 +734,57 @@ WRONG = {
         (others_when_scaled, "GRPO: the mean of the others"),
         (not_centred, "GRPO: the mean is not subtracted"),
         (never_scaled, "division by the standard deviation is missing"),
-        (mean_minus_reward_when_scaled, "GRPO: the sign is turned"),
+        (mean_minus_reward_when_scaled, "with the sign turned"),
         (zero_by_zero, "0 / 0"),
         (deviation_of_the_others, "GRPO: the standard deviation is that of the others"),
         (by_range, "GRPO: divided by the range"),
-        (absolute, "GRPO: the absolute value"),
+        (absolute, "with its sign dropped"),
         (group_after_group, "Dr. GRPO: sorted by group and not put back"),
-        (in_place, "argument 1 was changed in place"),
-        (renumbered_in_place, "argument 2 was changed in place"),
+        (much_added, "more than 1e-6"),
+        (added_to_the_variance, "1e-6 is added to the variance"),
+        (by_standard_error, "the standard error of the mean"),
+        (in_place, "division by the standard deviation is missing"),
+        (renumbered_in_place, "groups was changed in place"),
         (equal_groups, "RuntimeError: shape"),
-        (as_columns, "Dr. GRPO has shape (7, 1), expected (7,)"),
-        (as_pair, "result is a list, not a dict: expected ['Dr. GRPO', 'GRPO']"),
-        (misspelt, "result has ['dr_grpo', 'grpo'], expected ['Dr. GRPO', 'GRPO']"),
-        (one_of_two, "result has ['Dr. GRPO'], expected"),
-        (lambda rewards, groups: rewards, "not a dict"),
+        (as_columns, "Dr. GRPO has shape"),
+        (as_pair, "is a tuple, expected a dict"),
+        (misspelt, "has the keys dr_grpo, grpo"),
+        (one_of_two, "has the keys Dr. GRPO, expected"),
+        (lambda rewards, groups: rewards, "expected a dict"),
+        (in_lists, "Dr. GRPO is a list, expected a tensor"),
     ],
     "13.2": [
-        (changed(k1=lambda d: d), "k1: the sign is turned"),
+        (changed(k1=lambda d: d), "k1: this is the right result with the sign turned"),
         (changed(k1=torch.exp), "k1: this is the ratio: "),
         (changed(k1=lambda d: (-d).exp()), "k1: this is the ratio turned over"),
         (changed(k1=torch.abs), "k1: the absolute value"),
-        (changed(k2=lambda d: d**2), "k2: the half is missing"),
+        (changed(k2=lambda d: d**2), "twice as large"),
         (changed(k2=lambda d: -d / 2), "k2: the square is missing"),
         (changed(k2=lambda d: d.exp() ** 2 / 2), "k2: the ratio is squared"),
         (changed(k3=lambda d: (-d).exp() - 1 + d), "k3: the ratio is turned over"),
         (changed(k3=lambda d: d.exp() - 1 + d), "k3: the sign of log r"),
         (changed(k3=lambda d: d.exp() - d), "k3: the 1 is missing"),
         (changed(k3=lambda d: d.exp() - 1), "k3: log r is missing"),
-        (changed(k3=lambda d: d + 1 - d.exp()), "k3: the sign of the whole"),
+        (changed(k3=lambda d: d + 1 - d.exp()), "k3: this is the right result with the sign turned"),
+        (changed(k3=lambda d: (d.exp() - 1) ** 2 / 2), "k3: (r - 1)² / 2"),
+        (changed(k3=lambda d: d.exp() * d), "k3: r log r"),
+        (changed(k1=lambda d: -d / math.log(2)), "in bits"),
+        (lambda p, q, mask: estimates(q, p, mask), "k1: this is the right result with the sign turned"),
         (filled, "k1: filled on prompt and padding"),
-        (averaged, "k1: the mean of the batch"),
-        (per_row, "k1: the sum of each row"),
-        (difference_times_mask, "k1: not a number: 0 times infinity"),
-        (estimate_times_mask, "k1: not a number: 0 times infinity"),
+        (averaged, "divided by the number of True in mask"),
+        (per_row, "summed over the last axis"),
+        (difference_times_mask, "0 times infinity"),
+        (estimate_times_mask, "0 times infinity"),
         (masked_in_place, "was changed in place"),
-        (chosen_ones, "k1 has shape (6,), expected (2, 5)"),
-        (k3_alone, "result is a list, not a dict"),
-        (in_capitals, "result has ['K1', 'K2', 'K3'], expected"),
-        (mask_turned_round, "k1: the mask is turned round"),
-        (named_tuple, "result is a list, not a dict"),
+        (chosen_ones, "expected a tensor of floats of shape (B, T)"),
+        (k3_alone, "is a tensor, expected a dict"),
+        (in_capitals, "has the keys K1, K2, K3"),
+        (mask_turned_round, "with mask turned round"),
+        (named_tuple, "is a tuple, expected a dict"),
     ],
     "13.3": [
         (turned_round, "turned round"),
-        (summed, "summed"),
+        (summed, "times pairs"),
         (likelihood, "sign is missing"),
         (probability, "logarithm is missing"),
         (one_minus, "1 - sigma"),
@@ -705,7 +795,7 @@ WRONG = {
         (squares, "squared error"),
         (log_of_sigmoid, "logsigmoid takes both at once"),
         (log_of_one_plus, "logsigmoid takes both at once"),
-        (not_averaged, "one number per pair"),
+        (not_averaged, "before it is averaged"),
         (per_completion, "by that of pairs"),
         (log_of_the_mean, "the logarithm of the mean"),
         (two_questions, "one yes-or-no question"),
@@ -715,8 +805,12 @@ WRONG = {
         (clamped, "cut off at 1e-12"),
         (cut_off_by_torch, "cut off at 4e-44"),
         (detached, "no gradient"),
-        (number, "no gradient"),
-        (shifted_in_place, "argument 1 was changed in place"),
+        (number, "only a tensor carries a gradient of rewards"),
+        (rejected_fixed, "its gradient by rewards is not"),
+        (both_orders, "asked in both orders"),
+        (how_often, "how often the chosen one is ahead"),
+        (of_shares, "logsigmoid takes both at once"),
+        (shifted_in_place, "rewards was changed in place"),
     ],
     "13.4": [
         (by_truth, "the highest truth"),
@@ -730,27 +824,30 @@ WRONG = {
         (unsorted, "sort by score"),
         (first_n, "the first n alone"),
         (argsort_as_rank, "argsort says which sample"),
-        (not_summed, "one number per sample"),
+        (not_summed, "before it is summed"),
         (chances_alone, "the chances of the ranks"),
         (divided_again, "divided by N"),
-        (sorted_in_place, "argument 2 was changed in place"),
-        (scaled_in_place, "argument 1 was changed in place"),
+        (mean_of_the_highest, "the mean of the n highest"),
+        (powers_shared_out, "divided by its sum"),
+        (density, "its density"),
+        (sorted_in_place, "truths was changed in place"),
+        (scaled_in_place, "scores was changed in place"),
         (some_draws, "expected"),
-        (one_too_many, "expected"),
+        (one_too_many, "for n plus 1"),
     ],
     "13.5": [
         (pushed_when_settled, "turned round"),
-        (without_factor, "in front of the sigma"),
+        (without_factor, "divided by beta"),
         (without_beta_inside, "beta is missing in the margin"),
         (without_beta, "beta is missing: in front"),
         (divided_by_beta, "beta divides"),
-        (pushed_down, "sign is turned"),
+        (pushed_down, "the sign turned"),
         (loss_itself, "the loss of the pair"),
         (slope_of_sigma, "slope of sigma"),
         (margin_itself, "the margin itself"),
         (constant, "a constant"),
         (first_step, "half of beta"),
-        (divided_by_pairs, "number of pairs"),
+        (divided_by_pairs, "divided by pairs"),
         (with_gradient, "detach"),
         (beta_twice, "in the margin twice"),
         (without_rejected, "the rejected one is left out"),
@@ -758,10 +855,15 @@ WRONG = {
         (minus_loss, "minus the loss of the pair"),
         (all_or_nothing, "all or nothing"),
         (exponential_alone, "the exponential of minus the margin"),
-        (summed_push, "summed: one number per pair"),
-        (mean_push, "averaged: one number per pair"),
-        (pushed_in_place, "argument 1 was changed in place"),
-        (up_and_down, "push has shape (2, 3), expected (3,)"),
+        (summed_push, "summed over pairs"),
+        (mean_push, "averaged over pairs"),
+        (of_the_size, "absolute value of the margin"),
+        (a_hinge, "a hinge"),
+        (of_log_sigma, "log sigma in the place"),
+        (half_detached, "carries a gradient"),
+        (pushed_in_place, "chosen was changed in place"),
+        (in_plain_numbers, "is a list, expected a tensor"),
+        (up_and_down, "has shape (2, "),
     ],
     "13.6": [
         ({"A": "moving reference", "B": "own token", "C": "in the loss", "D": "k3"}, "A: 'moving reference'"),
@@ -780,10 +882,10 @@ WRONG = {
     ],
 }
 RIGHT = {
-    "13.1": [by_matrix, row_after_row, in_numpy, in_lists, by_scatter],
+    "13.1": [by_matrix, row_after_row, in_numpy, by_scatter, group_by_name],
     "13.2": [by_ratio, by_expm1, token_after_token],
     "13.3": [as_softplus, as_classification, with_logits, pair_after_pair, by_logsumexp],
-    "13.4": [all_draws, from_counts, ranks_put_back, plain_python, in_double],
-    "13.5": [by_autograd, by_exponential, in_plain_numbers, from_the_other_side],
+    "13.4": [all_draws, from_counts, ranks_put_back, plain_python, in_double, by_steps],
+    "13.5": [by_autograd, by_exponential, from_the_other_side, by_tanh],
     "13.6": [{"D": "K3", "C": "moving reference", "B": "own token", "A": "in the loss"}],
 }

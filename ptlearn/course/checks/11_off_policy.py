@@ -278,12 +278,12 @@ def expect_worth(case):
         "not a number where log-weights are far apart: subtract the largest, not the first": less(logs[0]),
     }  # fmt: skip
     if all(shares):
-        mistakes["exp of the entropy of the weights: another count, the ESS is (Σ w)² / Σ w²"] = math.exp(
-            -sum(p * math.log(p) for p in shares)
+        mistakes["exp of the entropy of the weights: another count, the ESS is (Σ w)² / Σ w²"] = (
+            math.exp(-sum(p * math.log(p) for p in shares))
         )
     if count > 1:
-        mistakes["B / (1 + variance) with the unbiased variance: Kong's is the mean square, divided by B"] = count / (
-            1 + deviations / (count - 1) / mean**2
+        mistakes["B / (1 + variance) with the unbiased variance: Kong's is the mean square, divided by B"] = (
+            count / (1 + deviations / (count - 1) / mean**2)
         )
     return expected, mistakes
 

@@ -6,7 +6,7 @@ The expectations are plain Python on lists, from the definitions; tensors are ma
 import math
 
 from ptlearn.course.cases import lost_on_padding, rows, spread, tensors
-from ptlearn.course.diagnosis import misnamed
+from ptlearn.course.diagnosis import Alternatives, misnamed
 from ptlearn.course.exercise import Exercise
 from ptlearn.rl.tasks import pass_at_k
 
@@ -57,12 +57,13 @@ def expect_mask(case):
             by(lambda t, p, c: p - 2 <= t < p - 1 + c),
         "the prompt is included: the model did not choose it": by(lambda t, p, c: t < p - 1 + c),
         "padding is included: the completion ends after its own length": by(lambda t, p, c: t >= p - 1),
+        "the prompt is included, and one step too many at the end": by(lambda t, p, c: t < p + c),
+        "one step late, and padding is included": by(lambda t, p, c: t >= p),
         "turned round: True is where the model chose": by(lambda t, p, c: not p - 1 <= t < p - 1 + c),
         "True at the prompt: it should be True at the completion": by(lambda t, p, c: t < p - 1),
         "the prompt's length is ignored: the completion begins behind the prompt": by(lambda t, p, c: t < c),
         "completion_lengths is taken for the end of the text: it counts the completion alone":
             by(lambda t, p, c: p - 1 <= t < c),
-        "prompt_lengths and completion_lengths are swapped": by(lambda t, p, c: c - 1 <= t < c - 1 + p),
         "everything is True: a step counts from the first token on and before the end, both at once (&)":
             by(lambda t, p, c: True),
     }  # fmt: skip
@@ -99,7 +100,7 @@ def agreement_cases(rng):
             for b in range(texts)
         ]  # fmt: skip
         b, t = rng.choice(acted)
-        recorded[b][t] += sign * rng.uniform(0.6, 0.8)
+        recorded[b][t] += sign * rng.uniform(0.6, 0.8) * (1 if texts < 3 else 2.5)
         junk = not math.isfinite(padding)
         cases.append({"logits": logits, "tokens": tokens, "recorded": recorded, "mask": mask, "junk": junk})
     return cases
@@ -149,6 +150,11 @@ def expect_agreement(case):
             sum(sizes) / len(sizes),
         "the average over all steps, padding included: take the largest where mask is True": (sum(sizes) / len(steps)),
         "summed: take the largest difference": sum(sizes),
+        "the root of the squares: one step that is far off must not hide among the others, take the largest":
+            Alternatives(*(math.sqrt(sum(x * x for x in sizes) / count) for count in (1, len(sizes), len(steps)))),
+        "the mean of the largest of each text: take the largest of all":
+            sum(max(abs(apart(b, t)) for t in columns if mask[b][t]) for b in texts) / len(texts),
+        "the first chosen token alone is compared: take the largest difference of all": sizes[0],
         "prompt and padding count: look where mask is True alone": max(abs(apart(b, t)) for b, t in steps),
         "shifted: logits at step t are compared with token t, which was read; they say what is written, token t + 1":
             max(abs(apart(b, t, shift=0)) for b, t in acted),
@@ -157,12 +163,8 @@ def expect_agreement(case):
         "probabilities are compared with log-probabilities: take the logarithm":
             max(abs(apart(b, t, score=lambda row: [math.exp(x) for x in log_softmax(row)])) for b, t in acted),
         "the smallest difference: one step that agrees says nothing, take the largest": min(sizes),
-        "squared: the difference is asked for, in nats": max(size**2 for size in sizes),
         "whole texts are compared: the difference of one token is asked for":
             max(abs(sum(apart(b, t) for t in columns if mask[b][t])) for b in texts),
-        "one number per text: the largest of all is asked for":
-            [max(abs(apart(b, t)) for t in columns if mask[b][t]) for b in texts],
-        "one number per step: the largest of all is asked for": sizes,
         "softmax goes over the steps: over the vocabulary, the last axis": max(
             abs(across(b, t, [logits[b][other][tokens[b][t + 1]] for other in columns])) for b, t in acted
         ),
@@ -223,8 +225,11 @@ def expect_rloo(case):
     def by(rule):
         return [rule(i) for i in range(count)]
 
+    def rest(i):
+        return [returns[j] for j in range(count) if groups[j] == groups[i] and j != i]
+
     def others(i):
-        return (sum(mates(i)) - returns[i]) / (len(mates(i)) - 1)
+        return sum(rest(i)) / len(rest(i))
 
     def unlike(i):
         kept = [x for x in mates(i) if x != returns[i]]
@@ -255,31 +260,29 @@ def expect_rloo(case):
             by(lambda i: returns[i] - unlike(i)),
         "the baseline comes from the other groups: it is the mean of the same group":
             by(lambda i: returns[i] - strangers(i)),
+        "compared with the best of the others: with their mean": by(lambda i: returns[i] - max(rest(i))),
+        "compared with the row before: with the mean of the others of the same group":
+            by(lambda i: returns[i] - returns[i - 1]),
+        "(n - 1) / n of the deviation from the group's mean: it is n / (n - 1) of it":
+            by(lambda i: advantages[i] * ((len(mates(i)) - 1) / len(mates(i))) ** 2),
+        "the others' sum is divided by the size of the batch less one: by the number of the others":
+            by(lambda i: returns[i] - sum(rest(i)) / (count - 1)),
         "sorted by group and not put back: weights belong to other rows": [advantages[i] for i in order],
     }  # fmt: skip
     if all(deviation(mates(i)) for i in range(count)):
         centred = by(lambda i: returns[i] - sum(mates(i)) / len(mates(i)))
-        wrong["divided by the standard deviation: that is GRPO's advantage, with the row itself in the mean"] = by(
-            lambda i: centred[i] / deviation(mates(i))
+        wrong["divided by the standard deviation: that is GRPO's advantage, with the row itself in the mean"] = (
+            by(lambda i: centred[i] / deviation(mates(i)))
         )
-        wrong["divided by the standard deviation: GRPO's advantage"] = by(
-            lambda i: centred[i] / deviation(mates(i), less=0)
+        wrong["divided by the standard deviation: GRPO's advantage"] = (
+            by(lambda i: centred[i] / deviation(mates(i), less=0))
         )
-        wrong["divided by the group's standard deviation too: the difference alone is asked for"] = by(
-            lambda i: advantages[i] / deviation(mates(i))
+        wrong["divided by the group's standard deviation too: the difference alone is asked for"] = (
+            by(lambda i: advantages[i] / deviation(mates(i)))
         )
     mistakes = {text: spread(values, mask) for text, values in wrong.items()}
     mistakes["filled everywhere: prompt and padding have weight 0, so multiply with mask"] = everything
     mistakes["one number per row: write it on each chosen token, (B, T)"] = advantages
-    mistakes["on the last token alone: every chosen token of the row has the weight"] = [
-        [x if m and not any(row[t + 1 :]) else 0.0 for t, m in enumerate(row)] for x, row in zip(advantages, mask)
-    ]
-    mistakes["the mask is turned round: prompt and padding have weight 0"] = [
-        [0.0 if m else x for m in row] for x, row in zip(advantages, mask)
-    ]
-    mistakes["shared out over the tokens: each of them gets the whole weight"] = [
-        [x / sum(row) if m else 0.0 for m in row] for x, row in zip(advantages, mask)
-    ]
     return expected, mistakes
 
 
@@ -362,8 +365,6 @@ def expect_normalizing(case):
         ("constant", "not divided: by B times room"): total,
         ("constant", "divided by the number of tokens: by B times room, whatever the lengths are"): total / tokens,
     }  # fmt: skip
-    for name, value in right.items():
-        wrong[name, "the sign is turned: nothing is minimised here"] = -value
     return right, wrong
 
 
@@ -393,7 +394,6 @@ def expect_passing(case):
         "k times c / n: chances of overlapping events do not add up": k * c / n,
         "k times c / n, cut at 1: chances of overlapping events do not add up": min(1.0, k * c / n),
         "all k are right: at least one of them is asked for": math.comb(c, k) / math.comb(n, k),
-        "all k are wrong: take the complement": math.comb(n - c, k) / math.comb(n, k),
         "(c/n)^k, all k are right: at least one of them is asked for": (c / n) ** k,
         "(1 - c/n)^k, all k are wrong: take the complement": (1 - c / n) ** k,
         "exactly one of k is right: at least one is asked for": (c * math.comb(n - c, k - 1) / math.comb(n, k)),
@@ -402,6 +402,8 @@ def expect_passing(case):
             1 - math.comb(c, k) / math.comb(n, k),
         "the first draw is missing: k draws begin at 0": by(lambda d: n - c - d, lambda d: n - d, range(1, k)),
         "one draw too few: k of them": by(lambda d: n - c - d, lambda d: n - d, range(k - 1)),
+        "1 - (1 - k/n)^c: draw without putting back, k times among the wrong ones": 1 - (1 - k / n) ** c,
+        "0 where fewer than k are wrong: one of k is right then, for certain": expected if n - c >= k else 0.0,
         "one draw too many: k of them": by(lambda d: n - c - d, lambda d: n - d, range(k + 1)),
         "the number of wrong ones left does not fall: each draw takes one": by(lambda d: n - c, lambda d: n - d),
         "the number of samples left does not fall: each draw takes one": by(lambda d: n - c - d, lambda d: n),

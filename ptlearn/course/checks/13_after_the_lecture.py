@@ -5,8 +5,8 @@ The expectations are plain Python on lists, from the definitions; tensors are ma
 
 import math
 
-from ptlearn.course.cases import rows, tensors, untouched
-from ptlearn.course.diagnosis import differences, misnamed, named_differences
+from ptlearn.course.cases import lost_on_padding, rows, tensors
+from ptlearn.course.diagnosis import Alternatives, misnamed
 from ptlearn.course.exercise import Exercise
 
 # 13.1 Groups ---------------------------------------------------------------------------------------------------------
@@ -20,22 +20,21 @@ def group_advantages(rewards, groups):
 
 
 def group_cases(rng):
-    """Groups of 3 and 4, in order and mixed, apart and spread unequally; then one whose rewards are all equal."""
+    """Groups of 2 to 4, in order and mixed, apart and spread unequally; one of equal rewards, one of nearly equal."""
     cases = []
-    for groups in ([0, 0, 0, 1, 1, 1, 1], [4, 2, 4, 2, 2, 4, 2]):
-        rewards = [round(rng.uniform(0, 1) * (3 if group in (1, 4) else 1) + group, 3) for group in groups]
+    for groups in ([1, 0, 1, 0, 1], [0, 0, 0, 1, 1, 1, 1], [4, 2, 4, 2, 2, 4, 2]):
+        rewards = [round(rng.uniform(0, 1) * (6 if group in (1, 4) else 1) + group, 3) for group in groups]
         cases.append({"rewards": rewards, "groups": groups})
-    return [*cases, {"rewards": [0.75, 0.0, 0.75, 1.0], "groups": [3, 7, 3, 7]}]
+    return [*cases, {"rewards": [0.75, 0.0, 0.75, 0.03], "groups": [3, 7, 3, 7]}]
 
 
 def drive_groups(answer, case):
     import torch
 
-    [rewards] = tensors(case, "rewards")
-    return untouched(answer, rewards, torch.tensor(case["groups"]))
+    return answer(*(tensor.float() for tensor in tensors(case, "rewards")), torch.tensor(case["groups"]))
 
 
-def verify_groups(case, data):
+def expect_groups(case):
     rewards, groups = case["rewards"], case["groups"]
     everyone = range(len(rewards))
 
@@ -71,12 +70,14 @@ def verify_groups(case, data):
             by(lambda i: rewards[i] - mean(rewards))
         ),
         ("Dr. GRPO", "divided by the standard deviation: it is GRPO without that division"): right["GRPO"],
-        ("Dr. GRPO", "the sign is turned: reward minus mean"): by(lambda i: mean(mates(i)) - rewards[i]),
         ("Dr. GRPO", "this is the mean of the group: subtract it from the reward"): by(lambda i: mean(mates(i))),
         ("GRPO", "the standard deviation has n in the denominator: n - 1"): (
             grpo(scale=lambda i: deviation(mates(i), less=0))
         ),
-        ("GRPO", "divided by the variance: take the root"): grpo(scale=lambda i: deviation(mates(i)) ** 2),
+        ("GRPO", "divided by the variance: take the root"): Alternatives(
+            grpo(scale=lambda i: deviation(mates(i)) ** 2),
+            by(lambda i: right["GRPO"][i] / (deviation(mates(i)) + 1e-6)),
+        ),
         ("GRPO", "the standard deviation is that of the batch: each group has its own"): (
             grpo(scale=lambda i: deviation(rewards))
         ),
@@ -86,23 +87,31 @@ def verify_groups(case, data):
         ("GRPO", "divided by the range of the group: by its standard deviation"): (
             grpo(scale=lambda i: max(mates(i)) - min(mates(i)))
         ),
-        ("GRPO", "the absolute value: what is worse than the mean has a negative advantage"): list(
-            map(abs, right["GRPO"])
-        ),
         ("GRPO", "groups are ignored: mean and standard deviation are those of the row's own group"): (
             grpo(lambda i: mean(rewards), lambda i: deviation(rewards))
         ),
         ("GRPO", "the mean of the others: the row itself counts too"): grpo(others),
+        ("GRPO", "the mean is that of the batch: each group has its own"): grpo(lambda i: mean(rewards)),
+        ("GRPO", "multiplied with the standard deviation: divide by it"):
+            by(lambda i: (rewards[i] - mean(mates(i))) * deviation(mates(i))),
+        ("GRPO", "divided by the standard error of the mean: by the standard deviation"):
+            grpo(scale=lambda i: deviation(mates(i)) / math.sqrt(len(mates(i)))),
+        ("GRPO", "divided by the size of the group too: by the standard deviation alone"):
+            by(lambda i: right["GRPO"][i] / len(mates(i))),
+        ("GRPO", "1e-6 is added to the variance: to the standard deviation, its root"):
+            grpo(scale=lambda i: math.sqrt(deviation(mates(i)) ** 2 + 1e-6)),
+        ("GRPO", "more than 1e-6 is added to the standard deviation: it hides small differences"): Alternatives(
+            *(grpo(scale=lambda i, more=more: deviation(mates(i)) + more) for more in (1e-4, 1e-3, 0.01, 0.1, 1.0)),
+        ),
         ("GRPO", "the mean is not subtracted"): grpo(lambda i: 0.0),
         ("GRPO", "the division by the standard deviation is missing"): right["Dr. GRPO"],
-        ("GRPO", "the sign is turned: reward minus mean"): [-x for x in right["GRPO"]],
         ("GRPO", "0 / 0 where all rewards of a group are equal: add 1e-6 to the standard deviation"): (
             by(lambda i: (rewards[i] - mean(mates(i))) / deviation(mates(i)) if deviation(mates(i)) else math.nan)
         ),
-    }
+    }  # fmt: skip
     for name, values in right.items():
         mistakes[name, "sorted by group and not put back: advantages belong to other rows"] = [values[i] for i in order]
-    return named_differences(data, right, mistakes)
+    return right, mistakes
 
 
 # 13.2 Three estimates of a KL ----------------------------------------------------------------------------------------
@@ -116,22 +125,24 @@ def kl_estimates(logprobs, reference_logprobs, mask):
 
 
 def kl_cases(rng):
-    """Tokens that the reference likes more, and less; prompt and padding hold anything, infinity at last."""
+    """Tokens that the reference likes more, less, and as much; at last prompt and padding hold anything."""
     cases = []
-    for lengths, anything in (([4, 2], -9.0), ([3, 3], -math.inf)):
-        mask = [[1 <= t <= length for t in range(5)] for length in lengths]
-        logprobs, reference = rows(rng, (2, 5), -3.0, -0.1), rows(rng, (2, 5), -3.0, -0.1)
+    for lengths, steps, junk in (([2, 1], 3, None), ([4, 2], 5, None), ([1, 3, 2], 4, None), ([3, 3], 5, -math.inf),
+                                 ([2, 1], 4, math.nan)):  # fmt: skip
+        mask = [[1 <= t <= length for t in range(steps)] for length in lengths]
+        logprobs, reference = (rows(rng, (len(lengths), steps), -3.0, -0.1) for _ in range(2))
         logprobs[0][1], reference[0][1] = -2.0, -1.2  # a ratio above 1
-        logprobs[1][0] = logprobs[1][4] = reference[1][4] = anything
-        cases.append({"logprobs": logprobs, "reference": reference, "mask": mask})
+        logprobs[1][1] = reference[1][1]
+        if junk is not None:
+            logprobs, reference = (
+                [[x if m else junk for x, m in zip(*pair)] for pair in zip(table, mask)]
+                for table in (logprobs, reference)
+            )
+        cases.append({"logprobs": logprobs, "reference": reference, "mask": mask, "junk": junk is not None})
     return cases
 
 
-def drive_kl(answer, case):
-    return untouched(answer, *tensors(case, "logprobs", "reference", "mask"))
-
-
-def verify_kl(case, data):
+def expect_kl(case):
     mask = case["mask"]
 
     def by(rule, everywhere=False):  # of d = log r = log reference - log policy
@@ -140,45 +151,30 @@ def verify_kl(case, data):
             for row in zip(case["logprobs"], case["reference"], mask)
         ]
 
-    def times_mask(rule):
-        """What a product with the mask leaves: 0 times infinity is not a number."""
-        full = by(rule, everywhere=True)
-        return [
-            [x if acted else 0.0 * (x if math.isfinite(x) else math.nan) for x, acted in zip(*row)]
-            for row in zip(full, mask)
-        ]
-
     rules = {"k1": lambda d: -d, "k2": lambda d: d**2 / 2, "k3": lambda d: math.exp(d) - 1 - d}
     right = {name: by(rule) for name, rule in rules.items()}
+    if case["junk"]:
+        return right, {}
     mistakes = {
-        ("k1", "the sign is turned: log policy minus log reference"): by(lambda d: d),
         ("k1", "this is the ratio: take its logarithm, the difference of the log-probabilities"): by(math.exp),
         ("k1", "this is the ratio turned over: take its logarithm"): by(lambda d: math.exp(-d)),
         ("k1", "the absolute value: the mean of that is not the KL"): by(abs),
-        ("k2", "the half is missing"): by(lambda d: d**2),
-        ("k2", "the square is missing"): by(lambda d: -d / 2),
-        ("k2", "the ratio is squared: square its logarithm"): by(lambda d: math.exp(d) ** 2 / 2),
+        ("k2", "the square is missing"):
+            Alternatives(by(lambda d: -d / 2), by(lambda d: d / 2), by(lambda d: abs(d) / 2)),
+        ("k2", "the ratio is squared: square its logarithm"):
+            Alternatives(*map(by, (lambda d: math.exp(d) ** 2 / 2, lambda d: (math.exp(d) - 1) ** 2 / 2))),
         ("k3", "the ratio is turned over: r is reference / policy, since the policy sampled"): (
             by(lambda d: math.exp(-d) - 1 + d)
         ),
         ("k3", "the sign of log r is turned: r - 1 - log r"): by(lambda d: math.exp(d) - 1 + d),
         ("k3", "the 1 is missing: where both agree it should be 0"): by(lambda d: math.exp(d) - d),
+        ("k3", "(r - 1)² / 2: the two are alike near r = 1 alone"): by(lambda d: (math.exp(d) - 1) ** 2 / 2),
+        ("k3", "r log r in the place of r - 1 - log r"): by(lambda d: math.exp(d) * d),
         ("k3", "log r is missing: r - 1 has mean 0, whatever the distance"): by(lambda d: math.exp(d) - 1),
-        ("k3", "the sign of the whole is turned: it is never negative"): by(lambda d: d + 1 - math.exp(d)),
-    }
-    acted = sum(map(sum, mask))
+    }  # fmt: skip
     for name, rule in rules.items():
-        sums = list(map(sum, right[name]))
         mistakes[name, "filled on prompt and padding: there it is 0"] = by(rule, everywhere=True)
-        mistakes[name, "the mask is turned round: 0 where it is False"] = [
-            [0.0 if acted else x for x, acted in zip(*row)] for row in zip(by(rule, everywhere=True), mask)
-        ]
-        mistakes[name, "not a number: 0 times infinity. Padding may hold anything, so cut it off with torch.where"] = (
-            times_mask(rule)
-        )
-        mistakes[name, "the mean of the batch: one number per token is asked for, (B, T)"] = sum(sums) / acted
-        mistakes[name, "the sum of each row: one number per token is asked for, (B, T)"] = sums
-    return named_differences(data, right, mistakes)
+    return right, mistakes
 
 
 # 13.3 Bradley-Terry --------------------------------------------------------------------------------------------------
@@ -193,9 +189,11 @@ def pair_loss(rewards, chosen, rejected):
 def pair_cases(rng):
     """A row that is chosen in one pair and rejected in another; then margins for which exp alone is too large."""
     cases = []
-    for scale in (1.0, 1.0, 1500.0):
-        rewards = [round(rng.uniform(0.2, 1.0) * scale * sign, 3) for sign in (1, -1, 2, -2, 1)]
-        cases.append({"rewards": rewards, "chosen": [0, 2, 3, 1], "rejected": [1, 0, 4, 3]})
+    for scale, chosen, rejected in ((1.0, [0, 1], [2, 0]), (1.0, [0, 2, 3, 1], [1, 0, 4, 3]),
+                                    (3.0, [4, 1, 0], [2, 4, 3]), (1500.0, [0, 2, 3, 1], [1, 0, 4, 3])):  # fmt: skip
+        signs = (1, -1, 2, -2, 1)[: 1 + max(chosen + rejected)]
+        rewards = [round(rng.uniform(0.2, 1.0) * scale * sign, 3) for sign in signs]
+        cases.append({"rewards": rewards, "chosen": chosen, "rejected": rejected})
     return cases
 
 
@@ -203,8 +201,7 @@ def drive_pairs(answer, case):
     import torch
 
     [rewards] = tensors(case, "rewards")
-    result = untouched(answer, rewards.requires_grad_(), torch.tensor(case["chosen"]), torch.tensor(case["rejected"]))
-    return {"loss": result, "requires grad": bool(getattr(result, "requires_grad", False))}
+    return answer(rewards, torch.tensor(case["chosen"]), torch.tensor(case["rejected"]))
 
 
 def softplus(x):
@@ -212,7 +209,7 @@ def softplus(x):
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
-def verify_pairs(case, data):
+def expect_pairs(case):
     rewards, numbers = case["rewards"], list(zip(case["chosen"], case["rejected"]))
     pairs = [(rewards[i], rewards[j]) for i, j in numbers]
     margins = [high - low for high, low in pairs]
@@ -226,8 +223,6 @@ def verify_pairs(case, data):
     right = mean(lambda m: softplus(-m))
     mistakes = {
         "turned round: the chosen one should have the higher reward": mean(softplus),
-        "summed: take the mean over pairs": right * len(margins),
-        "one number per pair: take their mean": [softplus(-m) for m in margins],
         "divided by the number of completions: by that of pairs": right * len(margins) / len(rewards),
         "the sign is missing: a loss, -log sigma, is never negative": -right,
         "the logarithm is missing: -log of the probability, not the probability": mean(sigmoid),
@@ -235,37 +230,33 @@ def verify_pairs(case, data):
         "the logarithm of the mean: each pair has its own logarithm": -math.log(max(mean(sigmoid), 1e-300)),
         "the margin itself: it goes through sigma and log": mean(lambda m: -m),
         "the sigma is missing: a hinge stops at 0, and Bradley-Terry never does": mean(lambda m: max(0.0, 1 - m)),
-        "each reward has its own sigma: the sigma is that of the difference": (
-            mean(lambda pair: softplus(-pair[0]) - softplus(-pair[1]), pairs)
-        ),
-        "one yes-or-no question per completion: the sigma is that of the difference of the two": (
-            mean(lambda pair: softplus(-pair[0]) + softplus(pair[1]), pairs)
-        ),
-        "the rejected one is left out: the sigma is that of the difference": (
-            mean(lambda pair: softplus(-pair[0]), pairs)
-        ),
+        "each reward has its own sigma: the sigma is that of the difference":
+            mean(lambda pair: softplus(-pair[0]) - softplus(-pair[1]), pairs),
+        "one yes-or-no question per completion: the sigma is that of the difference of the two":
+            mean(lambda pair: softplus(-pair[0]) + softplus(pair[1]), pairs),
+        "the rejected one is left out: the sigma is that of the difference":
+            mean(lambda pair: softplus(-pair[0]), pairs),
         "squared error: the labels are choices, and their likelihood is asked for": mean(lambda m: (1 - m) ** 2),
-        "chosen and rejected are numbers of rows: look up their rewards": mean(
-            lambda ij: softplus(ij[1] - ij[0]), numbers
-        ),
-        "every chosen one against every rejected one: each pair is on its own": (
-            mean(lambda m: softplus(-m), [high - low for high, _ in pairs for _, low in pairs])
-        ),
-    }
-    worst = min(margins)
+        "this is how often the chosen one is ahead: it has no gradient, take -log of the probability":
+            mean(lambda m: float(m > 0)),
+        "each pair is asked in both orders: the chosen one is the better": mean(lambda m: softplus(m) + softplus(-m)),
+        "the largest loss of a pair: take the mean": max(softplus(-m) for m in margins),
+        "chosen and rejected are numbers of rows: look up their rewards":
+            mean(lambda ij: softplus(ij[1] - ij[0]), numbers),
+        "every chosen one against every rejected one: each pair is on its own":
+            mean(lambda m: softplus(-m), [high - low for high, _ in pairs for _, low in pairs]),
+    }  # fmt: skip
     for least in (1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12, 1e-15, 1e-20, math.exp(-100)):
-        mistakes[
-            f"cut off at {least:.1g} under the logarithm: a margin of {worst:.0f} costs {-worst:.0f} nats; logsigmoid "
-            "says so"
-        ] = mean(lambda m, least=least: -math.log(sigmoid(m) + least))
-    if isinstance(data["loss"], float) and not math.isfinite(data["loss"]):
-        return (f"loss is {data['loss']}, expected {right:.6g}: with a margin of {worst:.0f} exp and sigma are "
-                "rounded to 0 or infinity before the logarithm is taken; logsigmoid takes both at once")  # fmt: skip
-    named = {("loss", text): wrong for text, wrong in mistakes.items()}
-    named[
-        "requires grad", "no gradient: detached, or made a plain number, so that no reward model can learn from it"
-    ] = False
-    return named_differences(data, {"loss": right, "requires grad": True}, named)
+        words = f"cut off at {least:.1g} under the logarithm: margins in the thousands cost as many nats; logsigmoid"
+        mistakes[f"{words} says so"] = mean(lambda m, least=least: -math.log(sigmoid(m) + least))
+    return right, mistakes
+
+
+def remark_pairs(case, data):
+    if isinstance(data, float) and not math.isfinite(data):
+        return ("not a number, or infinite: with margins in the thousands exp and sigma are rounded to 0 or infinity "
+                "before the logarithm is taken; logsigmoid takes both at once")  # fmt: skip
+    return None
 
 
 # 13.4 Best of n ------------------------------------------------------------------------------------------------------
@@ -281,23 +272,23 @@ def best_of(scores, truths, n):
 def best_cases(rng):
     """Scores that mislead at the top, in an order unlike its inverse; n = 1, and more than there are samples."""
     cases = []
-    for n in (3, 1, 9):
-        scores = [round(x + rng.uniform(0, 0.5), 3) for x in range(6)]
-        truths = [round(rng.uniform(0, 1) + (x if x < 4 else -x), 3) for x in range(6)]
-        order = list(range(6))
+    for count, n in ((4, 2), (6, 3), (6, 1), (5, 9)):
+        scores = [round(x + rng.uniform(0, 0.5), 3) for x in range(count)]
+        truths = [round(rng.uniform(0, 1) + (x if x < count - 2 else -x), 3) for x in range(count)]
+        order = list(range(count))
         while all(order[order[i]] == i for i in order):
-            order = rng.sample(range(5), 5)
-            order.insert(rng.randint(3, 5), 5)  # the best is not among the first n
+            order = rng.sample(range(count - 1), count - 1)
+            order.insert(rng.randint(count // 2, count - 1), count - 1)  # the best is not among the first n
         cases.append({"scores": [scores[i] for i in order], "truths": [truths[i] for i in order], "n": n})
     return cases
 
 
 def drive_best(answer, case):
     scores, truths = (tensor.float() for tensor in tensors(case, "scores", "truths"))  # as in the lesson
-    return untouched(answer, scores, truths, case["n"])
+    return answer(scores, truths, case["n"])
 
 
-def verify_best(case, data):
+def expect_best(case):
     n, count = case["n"], len(case["scores"])
     ranked = [truth for _, truth in sorted(zip(case["scores"], case["truths"]))]
     by_truth, order = sorted(case["truths"]), sorted(range(count), key=case["scores"].__getitem__)
@@ -311,29 +302,29 @@ def verify_best(case, data):
         "the highest truth among n is paid: the choice is made by the score": expected(best, by_truth),
         "this is the score of the best: its truth is asked for": expected(best, sorted(case["scores"])),
         "drawn without putting back: each of the n draws is from all samples": expected(without),
-        "(i/N)^n is the chance that all n are among the i lowest; subtract that of the next lower i": (
-            expected([((i + 1) / count) ** n for i in range(count)])
-        ),
-        "ranks begin at 0: the lowest of N is the best with probability (1/N)^n, not 0": (
-            expected([(i / count) ** n - max((i - 1) / count, 0) ** n for i in range(count)])
-        ),
+        "(i/N)^n is the chance that all n are among the i lowest; subtract that of the next lower i":
+            expected([((i + 1) / count) ** n for i in range(count)]),
+        "ranks begin at 0: the lowest of N is the best with probability (1/N)^n, not 0":
+            expected([(i / count) ** n - max((i - 1) / count, 0) ** n for i in range(count)]),
         "the lowest score is taken: the best of n has the highest": expected(best[::-1]),
         "n is ignored: this is the mean truth, the best of one": sum(ranked) / count,
         "the best of all samples, whatever n": ranked[-1],
         "the order of the samples is taken for that of their scores: sort by score": expected(best, case["truths"]),
-        "argsort says which sample has a rank, not which rank a sample has: sort the truths with it": (
-            sum(best[place] * truth for place, truth in zip(order, case["truths"]))
-        ),
-        "one number per sample: the mean over all draws is the sum of chance times truth": (
-            [chance * truth for chance, truth in zip(best, ranked)]
-        ),
+        "argsort says which sample has a rank, not which rank a sample has: sort the truths with it":
+            sum(best[place] * truth for place, truth in zip(order, case["truths"])),
         "these are the chances of the ranks: sum chance times truth": best,
-        "divided by N: the chances sum to 1 already, so the sum is the mean": expected(best) / count,
-        "the best of the first n alone: average over all ways to draw n": (
-            max(list(zip(case["scores"], case["truths"]))[:n])[1]
-        ),
-    }
-    return differences(data, expected(best), mistakes)
+        "the mean of the n highest: one is taken, the best of those n that were drawn":
+            sum(ranked[-n:]) / min(n, count),
+        "(i/(N+1))^n: with putting back every draw is one of N":
+            expected([((i + 1) ** n - i**n) / (count + 1) ** n for i in range(count)]),
+        "(i/N)^n divided by its sum: the chance of rank i is (i/N)^n less that of i - 1":
+            expected([(i + 1) ** n / sum(j**n for j in range(1, count + 1)) for i in range(count)]),
+        "n (i/N)^(n-1) / N is its density: take the difference of (i/N)^n to the next lower i":
+            expected([n * ((i + 1) / count) ** (n - 1) / count for i in range(count)]),
+        "the best of the first n alone: average over all ways to draw n":
+            max(list(zip(case["scores"], case["truths"]))[:n])[1],
+    }  # fmt: skip
+    return expected(best), mistakes
 
 
 # 13.5 DPO as weights -------------------------------------------------------------------------------------------------
@@ -351,23 +342,17 @@ def dpo_push(chosen, rejected, beta):
 
 
 def push_cases(rng):
-    """Settled pairs, unsettled ones, and a pair where nothing has moved yet."""
+    """Settled pairs, unsettled ones, some of them far, and a pair where nothing has moved yet, in any order."""
     cases = []
-    for beta in (0.5, 2.0):
-        chosen = [round(rng.uniform(0.2, 1.0), 3), round(rng.uniform(-1.0, -0.2), 3), 0.0]
-        rejected = [round(rng.uniform(-1.0, -0.2), 3), round(rng.uniform(0.2, 1.0), 3), 0.0]
+    for beta, sizes in ((0.5, (1, -1, 0)), (2.0, (-1, 1, 0, 1)), (0.1, (40, -40)), (1.0, (-1, 1, 0, -1, 1))):
+        sizes = rng.sample(sizes, len(sizes))
+        chosen = [round(size * rng.uniform(0.2, 1.0), 3) for size in sizes]
+        rejected = [round(-size * rng.uniform(0.2, 1.0), 3) for size in sizes]
         cases.append({"chosen": chosen, "rejected": rejected, "beta": beta})
     return cases
 
 
-def drive_push(answer, case):
-    chosen, rejected = tensors(case, "chosen", "rejected")
-    chosen.requires_grad_(), rejected.requires_grad_()
-    result = untouched(answer, chosen, rejected, case["beta"])
-    return {"push": result, "requires grad": bool(getattr(result, "requires_grad", False))}
-
-
-def verify_push(case, data):
+def expect_push(case):
     beta, pairs = case["beta"], list(zip(case["chosen"], case["rejected"]))
 
     def by(rule):
@@ -376,51 +361,38 @@ def verify_push(case, data):
     def sigmoid(x):
         return math.exp(-softplus(-x))
 
-    right = {"push": by(lambda c, r: beta * sigmoid(-beta * (c - r))), "requires grad": False}
+    right = by(lambda c, r: beta * sigmoid(-beta * (c - r)))
     mistakes = {
-        ("push", "turned round: an unsettled pair is pushed more, so sigma of minus the margin"): (
-            by(lambda c, r: beta * sigmoid(beta * (c - r)))
-        ),
-        ("push", "the factor beta is missing in front of the sigma"): by(lambda c, r: sigmoid(-beta * (c - r))),
-        ("push", "beta is missing in the margin: rewards are beta times the log-ratio"): (
-            by(lambda c, r: beta * sigmoid(r - c))
-        ),
-        ("push", "beta is missing: in front of the sigma and in the margin"): by(lambda c, r: sigmoid(r - c)),
-        ("push", "beta divides the margin: rewards are beta times the log-ratio"): (
-            by(lambda c, r: beta * sigmoid((r - c) / beta))
-        ),
-        ("push", "beta is in the margin twice: the log-ratios are multiplied with it once"): (
-            by(lambda c, r: beta * sigmoid(-beta * beta * (c - r)))
-        ),
-        ("push", "the rejected one is left out of the margin"): by(lambda c, r: beta * sigmoid(-beta * c)),
-        ("push", "the two are added: the margin is their difference"): by(lambda c, r: beta * sigmoid(-beta * (c + r))),
-        ("push", "minus the loss of the pair, log sigma: its slope is asked for"): by(
-            lambda c, r: -softplus(beta * (r - c))
-        ),
-        ("push", "all or nothing: a pair that is settled is pushed less and less, not suddenly no more"): (
-            by(lambda c, r: beta * (c < r))
-        ),
-        ("push", "the exponential of minus the margin: sigma is that over 1 plus that"): (
-            by(lambda c, r: beta * math.exp(-beta * (c - r)))
-        ),
-        ("push", "the sign is turned: the chosen one is pushed up"): by(lambda c, r: -beta * sigmoid(beta * (r - c))),
-        ("push", "this is the loss of the pair: its slope is asked for"): by(lambda c, r: softplus(beta * (r - c))),
-        ("push", "the slope of sigma, s (1 - s): the loss is -log sigma"): (
-            by(lambda c, r: beta * sigmoid(beta * (c - r)) * sigmoid(beta * (r - c)))
-        ),
-        ("push", "the margin itself: it goes through the sigma"): by(lambda c, r: beta * (c - r)),
-        ("push", "a constant: how much a pair is pushed depends on its margin"): by(lambda c, r: beta),
-        ("push", "half of beta for every pair: that is the first step alone, where no margin has opened"): (
-            by(lambda c, r: beta / 2)
-        ),
-        ("push", "divided by the number of pairs: the loss's normalizer does that"): (
-            by(lambda c, r: beta * sigmoid(beta * (r - c)) / len(pairs))
-        ),
-        ("requires grad", "weights carry no gradient: detach the log-ratios"): True,
-    }
-    mistakes["push", "summed: one number per pair is asked for"] = sum(right["push"])
-    mistakes["push", "averaged: one number per pair is asked for"] = sum(right["push"]) / len(pairs)
-    return named_differences(data, right, mistakes)
+        "turned round: an unsettled pair is pushed more, so sigma of minus the margin":
+            by(lambda c, r: beta * sigmoid(beta * (c - r))),
+        "beta is missing in the margin: rewards are beta times the log-ratio":
+            by(lambda c, r: beta * sigmoid(r - c)),
+        "beta is missing: in front of the sigma and in the margin": by(lambda c, r: sigmoid(r - c)),
+        "beta divides the margin: rewards are beta times the log-ratio":
+            by(lambda c, r: beta * sigmoid((r - c) / beta)),
+        "beta is in the margin twice: the log-ratios are multiplied with it once":
+            by(lambda c, r: beta * sigmoid(-beta * beta * (c - r))),
+        "the rejected one is left out of the margin": by(lambda c, r: beta * sigmoid(-beta * c)),
+        "the two are added: the margin is their difference": by(lambda c, r: beta * sigmoid(-beta * (c + r))),
+        "minus the loss of the pair, log sigma: its slope is asked for":
+            by(lambda c, r: -softplus(beta * (r - c))),
+        "the absolute value of the margin: an unsettled pair has a negative one":
+            by(lambda c, r: beta * sigmoid(-beta * abs(c - r))),
+        "a hinge, r - c where it is positive: the push is a sigma": by(lambda c, r: beta * max(r - c, 0.0)),
+        "log sigma in the place of sigma": by(lambda c, r: -beta * softplus(beta * (c - r))),
+        "all or nothing: a pair that is settled is pushed less and less, not suddenly no more":
+            by(lambda c, r: beta * (c < r)),
+        "the exponential of minus the margin: sigma is that over 1 plus that":
+            by(lambda c, r: beta * math.exp(-beta * (c - r))),
+        "this is the loss of the pair: its slope is asked for": by(lambda c, r: softplus(beta * (r - c))),
+        "the slope of sigma, s (1 - s): the loss is -log sigma":
+            by(lambda c, r: beta * sigmoid(beta * (c - r)) * sigmoid(beta * (r - c))),
+        "the margin itself: it goes through the sigma": by(lambda c, r: beta * (c - r)),
+        "a constant: how much a pair is pushed depends on its margin": by(lambda c, r: beta),
+        "half of beta for every pair: that is the first step alone, where no margin has opened":
+            by(lambda c, r: beta / 2),
+    }  # fmt: skip
+    return right, mistakes
 
 
 # 13.6 The lab --------------------------------------------------------------------------------------------------------
@@ -444,17 +416,34 @@ SEEN = {
 }
 
 
-def verify_lab(case, data):
-    return misnamed(data, BUGS, SIGNS, SEEN)
-
-
 EXERCISES = {
-    "13.1": Exercise(group_cases, drive_groups, verify_groups, points=2, reference=group_advantages),
-    "13.2": Exercise(kl_cases, drive_kl, verify_kl, points=2, reference=kl_estimates),
-    "13.3": Exercise(pair_cases, drive_pairs, verify_pairs, points=2, reference=pair_loss),
-    "13.4": Exercise(best_cases, drive_best, verify_best, points=2, reference=best_of),
-    "13.5": Exercise(push_cases, drive_push, verify_push, points=2, reference=dpo_push),
-    "13.6": Exercise(
-        lambda rng: [{"runs": list(BUGS)}], lambda answer, case: answer, verify_lab, points=4, reference=dict(BUGS)
+    "13.1": Exercise(
+        group_cases, drive_groups, expect_groups, points=2, reference=group_advantages,
+        signature="group_advantages(rewards: float[B], groups: int[B]) -> {Dr. GRPO: float[B], GRPO: float[B]}",
     ),
-}
+    "13.2": Exercise(
+        kl_cases, lambda answer, case: answer(*tensors(case, "logprobs", "reference", "mask")), expect_kl,
+        points=2, reference=kl_estimates, remark=lost_on_padding,
+        signature="kl_estimates(logprobs: float[B T], reference_logprobs: float[B T], mask: bool[B T])"
+        " -> {k1: float[B T], k2: float[B T], k3: float[B T]}",
+    ),
+    "13.3": Exercise(
+        pair_cases, drive_pairs, expect_pairs, points=2, reference=pair_loss, remark=remark_pairs,
+        signature="preference_loss(rewards: float[B], chosen: int[pairs], rejected: int[pairs]) -> float[]"
+        " with gradient of rewards",
+    ),
+    "13.4": Exercise(
+        best_cases, drive_best, expect_best, points=2, reference=best_of,
+        signature="best_of(scores: float[N], truths: float[N], n: int) -> number",
+    ),
+    "13.5": Exercise(
+        push_cases, lambda answer, case: answer(*tensors(case, "chosen", "rejected"), case["beta"]), expect_push,
+        points=2, reference=dpo_push,
+        signature="dpo_push(chosen: float[pairs], rejected: float[pairs], beta: number) -> float[pairs]"
+        " without gradient of chosen, rejected",
+    ),
+    "13.6": Exercise(
+        lambda rng: [sorted(BUGS)], lambda answer, case: answer, None, points=4, reference=BUGS,
+        remark=lambda case, data: misnamed(data, BUGS, SIGNS, SEEN),
+    ),
+}  # fmt: skip
