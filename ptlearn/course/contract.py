@@ -312,6 +312,8 @@ def parts_mismatch(wanted: Type, found: dict, sizes: dict[str, int], what: str) 
             return f"{what} has the keys {', '.join(parts)}, expected {', '.join(name for name, _ in wanted.parts)}"
         pairs = [(name, kind, parts[name]) for name, kind in wanted.parts]
     else:
+        if found.get("shape") == [len(wanted.parts)] and wanted.kind == "pair":
+            parts = [{"type": found["kind"]} for _ in wanted.parts]  # two numbers in one array
         if not isinstance(parts, list):
             return f"{what} is {a(found['type'])}, expected a {'tuple' if wanted.kind == 'pair' else 'list'}"
         if wanted.kind == "pair" and len(parts) != len(wanted.parts):

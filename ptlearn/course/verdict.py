@@ -116,7 +116,7 @@ def named_mistake(data, expected, listed, tolerance) -> str | None:
     entry, (now, then) = first_wrong_entry(data, expected, tolerance)
     if entry is None:
         return None
-    for (name, words, _), wrong in listed.items():
+    for (name, words, _), wrong in sorted(listed.items(), key=lambda item: item[0][0] is None):
         part = [None if given is None else part_of(given, entry, name) for given in wrong]
         if name in (None, entry) and gives(part, now, then, tolerance):
             return words if words.startswith(f"{entry}: ") or name is None else f"{entry}: {words}"
