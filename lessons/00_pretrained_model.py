@@ -213,7 +213,7 @@ print(f"'{examples[1]}': {-insects.mean():.2f} nats per token")
 def perplexity(logprobs, mask):
     """Perplexity over all tokens of all texts.
 
-    logprobs (B, T) float in nats, anything on padding; mask (B, T) bool, False on padding -> a number.
+    logprobs (B, T) float in nats, any number on padding; mask (B, T) bool, False on padding -> a number.
     """
     # BEGIN SOLUTION
     nats = -(logprobs * mask).sum() / mask.sum()
@@ -474,7 +474,7 @@ for name, rows in runs.items():
 
 # %% ex="0.5" points=2 difficulty="medium" minutes=8
 def power_law(compute, loss):
-    """The (a, b) of L = a C^-b by least squares between the logarithms; lists of numbers -> two numbers."""
+    """The (a, b) of L = a C^-b by least squares between the logarithms; lists or tuples -> two numbers."""
     # BEGIN SOLUTION
     slope, intercept = np.polyfit(np.log(compute), np.log(loss), 1)
     return math.exp(intercept), -slope

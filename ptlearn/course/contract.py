@@ -231,7 +231,7 @@ def violation(signature: Signature, note: dict, call: Call) -> str | None:
         return f"the result carries a gradient of {signature.detached[0]}: detach it, it is a number to weigh with"
     for name, grad in note.get("gradient", {}).items():
         if grad is None:
-            return f"no gradient reaches {name}: `.item()`, `.detach()`, `.data` or numbers of Python cut it off"
+            return f"no gradient reaches {name}: `.item()`, `.detach()`, `.data` or numbers of Python cut it off, or {name} is not used"
     return None
 
 
@@ -336,6 +336,8 @@ def parts_mismatch(wanted: Type, found: dict, sizes: dict[str, int], what: str) 
             return f"{what} has the keys {', '.join(parts)}, expected {', '.join(name for name, _ in wanted.parts)}"
         pairs = [(name, kind, parts[name]) for name, kind in wanted.parts]
     else:
+        if found.get("shape") == [len(wanted.parts)] and wanted.kind == "pair":
+            parts = [{"type": found["kind"]} for _ in wanted.parts]  # two numbers in one array
         if not isinstance(parts, list):
             return f"{what} is {a(found['type'])}, expected a {'tuple' if wanted.kind == 'pair' else 'list'}"
         if wanted.kind == "pair" and len(parts) != len(wanted.parts):

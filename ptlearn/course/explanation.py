@@ -94,7 +94,16 @@ def explained(evidence: Evidence, listed: dict[str, list]) -> str | None:
         tensors = [as_tensor(value) for value in wrong]
         if all(value is not None for value in tensors):
             bases.append((f"{words}; and all this", tensors[pivot], tensors.__getitem__))
-    return combined(evidence, bases, pivot)
+    return combined(evidence, bases, pivot) or in_logarithms(evidence)
+
+
+def in_logarithms(evidence: Evidence) -> str | None:
+    """A factor in the exponent of positive results."""
+    if not all(bool((value > 0).all()) for value in evidence.expected + evidence.data):
+        return None
+    expected, data = ([value.log() for value in values] for values in (evidence.expected, evidence.data))
+    found = factor(dataclasses.replace(evidence, expected=expected, data=data), expected, True)
+    return f"this is the right result, but its logarithm is {found}" if found else None
 
 
 def candidates(evidence: Evidence, rich: bool) -> Iterator[tuple[str, Any]]:
@@ -234,9 +243,10 @@ def unfinished(evidence: Evidence) -> str | None:
 
 
 def richness(values: list[torch.Tensor]) -> int:
-    """How many different numbers there are that are neither whole nor infinite."""
+    """How many different numbers there are that are neither infinite nor small and whole."""
     every = torch.cat([value.flatten() for value in values])
-    return len({round(float(x), 6) for x in every if math.isfinite(x) and abs(float(x) - round(float(x))) > 1e-6})
+    finite = (float(x) for x in every if math.isfinite(x))
+    return len({round(x, 6) for x in finite if abs(x) > 100 or abs(x - round(x)) > 1e-6})
 
 
 # ---------------------------------------------------------------- factors
@@ -291,6 +301,8 @@ def alike(one: float, other: float) -> bool:
 
 def ratio(came: torch.Tensor, expected: torch.Tensor, tolerance: float) -> float | None:
     """The one number that came / expected is everywhere; NaN where both are 0 throughout, None where there is none."""
+    told = ~(came.isnan() & expected.isnan())
+    came, expected = came[told], expected[told]
     zero = expected.abs() <= tolerance
     if not bool((came[zero].abs() <= tolerance).all()) or not bool(torch.isfinite(came + expected).all()):
         return None

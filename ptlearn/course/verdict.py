@@ -156,7 +156,7 @@ def named_mistake(data, expected, listed, tolerance) -> str | None:
     entry, (now, then) = first_wrong_entry(data, expected, tolerance)
     if entry is None:
         return None
-    for (name, words, _), wrong in listed.items():
+    for (name, words, _), wrong in sorted(listed.items(), key=lambda item: item[0][0] is None):
         part = [None if given is None else part_of(given, entry, name) for given in wrong]
         if name in (None, entry) and gives(part, now, then, tolerance):
             return words if words.startswith(f"{entry}: ") or name is None else f"{entry}: {words}"
@@ -325,7 +325,7 @@ def smallest_call(chosen, answer, cases: list) -> str | None:
 
 def shrunk(chosen, answer, call: Call) -> Call:
     """The call with its axes cut as far as the answer stays wrong."""
-    axes = {name: kind.axes or () for name, kind in parse(chosen.signature).takes}
+    axes = {name: kind.axes or () for name, kind in parse(chosen.signature).takes if "..." not in (kind.axes or ())}
     for letter in dict.fromkeys(letter for names in axes.values() for letter in names):
         places = {
             name: names.index(letter) for name, names in axes.items() if letter in names and name in call.arguments

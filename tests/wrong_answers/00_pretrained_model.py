@@ -121,7 +121,7 @@ def temperature_on_probabilities(logits, temperature, uniform):
 
 def by_search(logits, temperature, uniform):
     cumulative = np.exp((logits / temperature).log_softmax(-1).numpy()).cumsum(-1)
-    return [int(np.searchsorted(row, u, side="right")) for row, u in zip(cumulative, uniform.numpy())]
+    return torch.tensor([np.searchsorted(row, u, side="right") for row, u in zip(cumulative, uniform.numpy())])
 
 
 def by_subtraction(logits, temperature, uniform):

@@ -71,9 +71,15 @@ def pairwise(rule):
     return lambda continuations, answers: [rule(text, answer) for text, answer in zip(continuations, answers)]
 
 
+def by_index(continuations, answers):
+    verdicts = [False] * len(answers)
+    for place, text in enumerate(continuations):
+        verdicts[place] = text.split("\n", 1)[0].split() == answers[place].split()
+    return verdicts
+
+
 def with_numbers(continuations, answers):
-    firsts = (text.split("\n", 1)[0].split() for text in continuations)
-    return [int(first == answer.split()) for first, answer in zip(firsts, answers)]
+    return [int(right) for right in by_index(continuations, answers)]
 
 
 # 2.3 ------------------------------------------------------------------------------------------------------------------
@@ -267,6 +273,7 @@ WRONG = {
         (pairwise(lambda text, answer: text.strip().split("\n")[0].split() == answer.split()), "before the cut"),
         (pairwise(lambda text, answer: text.split("\n")[-1].split() == answer.split()), "the last line"),
         (pairwise(lambda text, answer: set(text.split("\n")[0].split()) == set(answer.split())), "order of words"),
+        (with_numbers, "expected True or False"),
     ],
     "2.3": [
         (last_label, "recency bias"),
@@ -305,7 +312,7 @@ WRONG = {
 RIGHT = {
     "2.1": [grown_line_by_line],
     "2.2": [
-        with_numbers,
+        by_index,
         pairwise(lambda text, answer: "".join(takewhile("\n".__ne__, text)).split() == answer.split()),
     ],
     "2.3": [backwards],
