@@ -4,10 +4,7 @@ The cases go out as plain data and what the answers did comes back as plain data
 as JSON, and judged by code that has never been near the submission.
 """
 
-import json
-import os
 import random
-import select
 import sys
 import time
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from ptlearn.course.exercise import cases_of, conclude, one_line
 from ptlearn.course.grading.merge import Merged, Release
 from ptlearn.course.grading.record import ExerciseMark
 from ptlearn.course.grading.sandbox import Confined, Limits
+from ptlearn.course.grading.talk import Lost, Talk
 from ptlearn.course.lesson import remarks
 from ptlearn.course.work import checked_name
 
@@ -25,15 +23,16 @@ SEEDS = 3  # of cases per exercise, none of which is the student's own
 CELL_SECONDS = 14.0  # after which a cell is ended from outside; the process itself tries at 10
 EXERCISE_SECONDS = 10.0  # of one exercise on all its cases
 START_SECONDS = 120.0  # of imports, on a busy machine
-MOST_BYTES = 8 << 20  # that a request may be answered with
 BROKEN = ("timeout", "crashed", "missing")
 KILLERS = 3  # cells that had to be ended before a student's other own cells are left out
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of an exercise: `data` per case, or why there is none (a status and a line); a
-    killer is an answer cell that cannot be run at all."""
+    """What came of an exercise: `data` per case, or why there is none (a status and a line).
+
+    Args: killer, whether it is the answer's own cell that cannot be run.
+    """
 
     data: Any = None
     status: str = ""
@@ -42,20 +41,13 @@ class Seen:
     killer: bool = False
 
 
-class Lost(Exception):
-    """The confined process is dead, silent or talks too much; the arguments are a status and a line."""
-
-
 class Worker:
     """A confined process that answers one request after another; started anew where it was lost."""
 
     def __init__(self, release: Release, given: list[str], limits: Limits):
-        self.setup = {
-            "lesson": release.lesson,
-            "folder": release.checks and str(release.checks),
-            "given": given,
-        }
-        self.limits, self.confined = limits, None
+        folder = str(release.checks) if release.checks else None
+        self.setup = {"lesson": release.lesson, "folder": folder, "given": given}
+        self.limits, self.talk, self.ready = limits, None, False
 
     def __enter__(self):
         self.start()
@@ -67,60 +59,24 @@ class Worker:
     def start(self) -> None:
         """A fresh process, which imports meanwhile."""
         command = [sys.executable, "-m", "ptlearn.course.grading.worker"]
-        self.confined, self.buffer, self.room, self.ready = Confined(command, self.limits, {}), b"", MOST_BYTES, False
-        self.send(self.setup)
+        self.talk, self.ready = Talk(Confined(command, self.limits, {})), False
+        self.talk.send(self.setup)
 
     def end(self) -> None:
-        """Kill it, and whatever it has started."""
-        if self.confined is not None:
-            self.confined.end()
-            self.confined = None
+        """Kill it, if it is there."""
+        if self.talk is not None:
+            self.talk.end()
+            self.talk = None
 
-    def ask(self, request: dict) -> None:
-        """Send a request, to a process that is there."""
-        if self.confined is None:
+    def ask(self, request: dict) -> Talk:
+        """Send a request, to a process that is there and ready, and hand back what will talk of it."""
+        if self.talk is None:
             self.start()
         if not self.ready:
-            self.hear(time.monotonic() + START_SECONDS)
+            self.talk.hear(time.monotonic() + START_SECONDS)
             self.ready = True
-        self.room = MOST_BYTES
-        self.send(request)
-
-    def send(self, what: dict) -> None:
-        """One line of JSON; a process that no longer reads is found out by what it does not say."""
-        try:
-            self.confined.process.stdin.write(json.dumps(what).encode() + b"\n")
-            self.confined.process.stdin.flush()
-        except BrokenPipeError:
-            pass
-
-    def hear(self, until: float) -> dict:
-        """The next thing that happens before a time; lines that are no JSON object are passed over."""
-        while True:
-            line, found, self.buffer = self.buffer.partition(b"\n")
-            if found:
-                try:
-                    said = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(said, dict):
-                    return said
-            else:
-                self.buffer = line + self.read(until)
-
-    def read(self, until: float) -> bytes:
-        """More bytes. Raises: Lost where none come."""
-        pipe = self.confined.process.stdout.fileno()
-        left = until - time.monotonic()
-        if left <= 0 or not select.select([pipe], [], [], left)[0]:
-            raise Lost("timeout", "takes too long")
-        data = os.read(pipe, 1 << 16)
-        self.room -= len(data)
-        if not data:
-            raise Lost("crashed", "ends the process that runs it")
-        if self.room < 0:
-            raise Lost("crashed", f"gives more than {MOST_BYTES >> 20} MB")
-        return data
+        self.talk.send(request)
+        return self.talk
 
 
 def marks_of(release: Release, merged: Merged, seed: int, rubric: dict[str, float], gpu: bool = False) -> list:
@@ -188,8 +144,7 @@ def observed(worker: Worker, cells: list, questions: list, killers: dict) -> dic
             spared = [cell for cell in spared if cell["kind"] != "own"]
         before, asked = len(seen) + len(killers), Asked(left)
         try:
-            worker.ask({"cells": spared, "questions": left})
-            asked.follow(worker)
+            asked.follow(worker.ask({"cells": spared, "questions": left}))
         except Lost as lost:
             worker.end()
             if asked.cell is None:
@@ -215,11 +170,11 @@ class Asked:
         self.cell, self.question, self.seen = None, None, {}
         self.began = self.until = time.monotonic()
 
-    def follow(self, worker: Worker) -> None:
+    def follow(self, talk: Talk) -> None:
         """Listen until the request has been served. Only what goes on as it has to counts, or buys time."""
         self.limit(CELL_SECONDS)
         while True:
-            said = worker.hear(self.until)
+            said = talk.hear(self.until)
             if "ended" in said:
                 self.end_question()
                 if self.cell is not None and self.open and not self.seen:
