@@ -66,7 +66,7 @@ class Worker:
         """Kill it, if it is there."""
         if self.talk is not None:
             self.talk.end()
-            self.talk = None
+            self.talk, self.ready = None, False
 
     def ask(self, request: dict) -> Talk:
         """Send a request, to a process that is there and ready, and hand back what will talk of it."""
@@ -142,11 +142,13 @@ def observed(worker: Worker, cells: list, questions: list, killers: dict) -> dic
         spared = [cell for cell in cells if cell["place"] not in killers]
         if len(killers) >= KILLERS:
             spared = [cell for cell in spared if cell["kind"] != "own"]
-        before, asked = len(seen) + len(killers), Asked(left)
+        before, asked, used = len(seen) + len(killers), Asked(left), worker.ready
         try:
             asked.follow(worker.ask({"cells": spared, "questions": left}))
         except Lost as lost:
             worker.end()
+            if asked.cell is None and used:  # what an earlier answer left behind keeps it from working
+                continue
             if asked.cell is None:
                 raise OSError(f"the process that runs submissions {lost.args[1]} before it has begun") from None
             if asked.question is None and not asked.seen:
@@ -154,6 +156,8 @@ def observed(worker: Worker, cells: list, questions: list, killers: dict) -> dic
             elif asked.question is not None:
                 asked.note(status=lost.args[0], why=lost.args[1])
         seen |= asked.seen
+        if any(each.status == "crashed" for each in asked.seen.values()):
+            worker.end()
         if len(seen) + len(killers) == before:
             seen[left[0]["exercise"]] = Seen(None, "crashed", "ends the process that runs it")
     for cell in cells:

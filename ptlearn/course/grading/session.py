@@ -70,7 +70,8 @@ def check_notebook(path: str) -> int:
     """Grade one notebook and print a line per exercise and the sum; 0 where everything passes, else 1."""
     found, failed = collect([path])
     if len(found) != 1:
-        raise ValueError(f"notebook: {failed[0].submission}: {failed[0].error}" if failed else "notebook: one, no folder")
+        why = f"{failed[0].submission}: {failed[0].error}" if failed else f"{path} holds {len(found)}, expected one"
+        raise ValueError(f"notebook: {why}")
     marks = grading.grade(found[0], secrets.randbits(48), Options(nbval=False))
     if marks.error:
         raise ValueError(f"notebook: {path}: {marks.error}")
