@@ -1,4 +1,4 @@
-"""The command `ptlearn`: a tour, the table of lessons, copies to work in, building the notebooks.
+"""The command `ptlearn`: a tour, the table of lessons, copies to work in, building the notebooks, grading.
 
 An error is one line and exit code 2, an interruption one line and 130. Commands are imported when they are used, so
 that `ptlearn --help` answers at once.
@@ -54,7 +54,35 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--check", action="store_true", help="write nothing; list what is not up to date")
     command.add_argument("--no-exec", action="store_true", help="make the blank notebooks only, run nothing")
     command.add_argument("--force", action="store_true", help="overwrite blank notebooks that hold answers")
+    add_grading(commands)
     return made
+
+
+def add_grading(commands) -> None:
+    """The options of what grades."""
+    command = commands.add_parser(
+        "grade",
+        help="grade submissions",
+        epilog="The exit code is the number of submissions that could not be graded, at most 100.",
+    )
+    command.add_argument("submission", nargs="+", help="a notebook, a folder or a zip of notebooks")
+    command.add_argument("--out", "-o", default="marks", help="the folder of marks and reports (default: marks)")
+    command.add_argument("--jobs", type=int, default=1, help="submissions that are graded at once")
+    command.add_argument("--lesson", type=int, help="take notebooks of this lesson only")
+    command.add_argument("--rubric", help="points per exercise, .json or .csv; 0 leaves one out")
+    command.add_argument("--roster", help="a .csv of students")
+    command.add_argument("--release", help="a copy of the repository as it was handed out (default: this one)")
+    command.add_argument("--seed", type=int, help="of the secret cases, to have the same ones again")
+    command.add_argument("--limit", type=float, default=300.0, help="seconds of nbval's run of a notebook")
+    command.add_argument("--no-nbval", action="store_true", help="points alone, without nbval's readable run")
+    command.add_argument("--merge-only", action="store_true", help="write notebooks to run nbval on, and no marks")
+    command.add_argument("--gpu", action="store_true", help="let submissions use a GPU, without a bound on memory")
+    command.add_argument("--scheduler", default="", help="tcp://HOST:PORT of a Dask cluster that does the work")
+    command = commands.add_parser("check", help="grade a notebook of your own as your instructor will")
+    command.add_argument("notebook")
+    command = commands.add_parser("progress", help="which exercises pass, by lesson")
+    command.add_argument("folder", nargs="?", default="work", help="where your notebooks are (default: work)")
+    command.add_argument("--run", action="store_true", help="run the answers; else what the notebooks show counts")
 
 
 def help_text(options: argparse.Namespace) -> int:
@@ -96,4 +124,34 @@ def build(options: argparse.Namespace) -> int:
     return 1 if options.check and lines else 0
 
 
-COMMANDS = {"help": help_text, "tour": tour, "lessons": lessons, "copy": copy, "build": build}
+def grade(options: argparse.Namespace) -> int:
+    """Grade submissions, and write marks and reports."""
+    from ptlearn.course.grading.session import grade_class
+
+    return grade_class(options)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Grade one notebook and print a line per exercise."""
+    from ptlearn.course.grading.session import check_notebook
+
+    return check_notebook(options.notebook)
+
+
+def progress(options: argparse.Namespace) -> int:
+    """Print a line per notebook."""
+    from ptlearn.course.grading.session import progress_of
+
+    return progress_of(options.folder, run=options.run)
+
+
+COMMANDS = {
+    "help": help_text,
+    "tour": tour,
+    "lessons": lessons,
+    "copy": copy,
+    "build": build,
+    "grade": grade,
+    "check": check,
+    "progress": progress,
+}

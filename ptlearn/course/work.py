@@ -6,6 +6,7 @@ the given cells that they wrote into, and the cells that they added: these are k
 
 import copy
 import itertools
+import re
 from pathlib import Path
 
 from ptlearn.course.build import serialized, write
@@ -47,19 +48,10 @@ def copy_notebooks(lessons: list[str] | None = None, *, root: Path = ROOT) -> li
 def merge(released, own) -> tuple:
     """The student's notebook on the cells of a release, and a line per answer whose exercise has changed.
 
-    A given cell is found by its id, or by the key in its metadata where a tool has dropped the ids. What the student
-    added stays behind the given cell that it stood behind.
+    What the student added stays behind the given cell that it stood behind.
     """
-    known, ids = {cell.id for cell in released.cells}, {cell.get("id") for cell in own.cells}
-    mine, added, place = {}, {None: []}, None
-    for cell in own.cells:
-        name = cell.get("id")
-        key = name if name in known else remarks(cell).get("key")
-        if key in known and key not in mine and (key == name or key not in ids):
-            mine[key], place = cell, key
-        elif is_changed(cell):  # one of the student's own, or the second part of an answer that was split
-            added.setdefault(place, []).append(cell)
-    used = set(known)
+    mine, added = matched(released, own)
+    used = {cell.id for cell in released.cells}
     cells, notes = [as_own(cell, used) for cell in added[None]], []
     for given in released.cells:
         now, below, note = joined(given, mine.get(given.id))
@@ -68,6 +60,71 @@ def merge(released, own) -> tuple:
     merged = copy.deepcopy(own)
     merged.cells, merged.nbformat_minor = cells, 5  # 4.5 is the oldest form that has ids
     return merged, notes
+
+
+def matched(released, own) -> tuple[dict, dict]:
+    """Which of the student's cells is which given one, {id: cell}; and the others by the id they stand behind, or None.
+
+    Of the others, those that an earlier release handed out and nobody changed are left out.
+    """
+    mine, added, place = {}, {None: []}, None
+    for cell, name in zip(own.cells, identities(released, own)):
+        if name is not None:
+            mine[name], place = cell, name
+        elif is_changed(cell):  # one of the student's own, or the second part of an answer that was split
+            added.setdefault(place, []).append(cell)
+    return mine, added
+
+
+def identities(released, own) -> list[str | None]:
+    """The given cell that each cell of the student's is, or None.
+
+    It is found by its id, by the key in its metadata where a tool has dropped the ids, by its text where both are gone,
+    and an answer by the name that it defines. The first that fits is the one.
+    """
+    known, ids = {cell.id for cell in released.cells}, {cell.get("id") for cell in own.cells}
+    defined = definitions(released)
+
+    def by_id(cell):
+        return [cell.get("id")]
+
+    def by_key(cell):
+        return [key for key in [remarks(cell).get("key")] if key not in ids]
+
+    def by_text(cell):
+        return [given.id for given in released.cells if given.source.strip() == cell.source.strip()]
+
+    def by_name(cell):
+        return [key for key, form in defined.items() if cell.cell_type == "code" and form.search(cell.source)]
+
+    found: list[str | None] = [None] * len(own.cells)
+    for candidates in (by_id, by_key, by_text, by_name):
+        for place, cell in enumerate(own.cells):
+            if found[place] is None:
+                found[place] = next((key for key in candidates(cell) if key in known and key not in found), None)
+    return found
+
+
+def definitions(released) -> dict[str, re.Pattern]:
+    """{id of an answer cell: what the definition of the name that its check asks for looks like}."""
+    answers = {remarks(cell)["ex"]: cell.id for cell in released.cells if remarks(cell).get("role") == "answer"}
+    return {
+        answers[remarks(cell)["ex"]]: re.compile(
+            rf"^(?:(?:def|class)\s+{name}\b|{name}\s*=(?!=|\s*check\())", re.MULTILINE
+        )
+        for cell in released.cells
+        if remarks(cell).get("role") == "check"
+        for name in [checked_name(cell.source)]
+    }
+
+
+def checked_name(source: str) -> str:
+    """The name that a check cell judges.
+
+    >>> checked_name('double = check("99.1", double)')
+    'double'
+    """
+    return source.partition(" =")[0].strip()
 
 
 def joined(given, cell) -> tuple:

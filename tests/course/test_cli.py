@@ -16,7 +16,7 @@ def test_help_names_the_commands(capsys):
         cli.main(["--help"])
     assert end.value.code == 0
     usage = capsys.readouterr().out
-    assert all(name in usage for name in ("tour", "lessons", "copy", "build"))
+    assert all(name in usage for name in ("tour", "lessons", "copy", "build", "grade", "check", "progress"))
     assert cli.main([]) == 0 and capsys.readouterr().out == usage
 
 

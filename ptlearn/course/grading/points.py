@@ -1,0 +1,241 @@
+"""Points: what the answers of a submission do on fresh secret cases, judged here and observed in a confined process.
+
+The cases go out as plain data and what the answers did comes back as plain data, of a size that is bounded. It is read
+as JSON, and judged by code that has never been near the submission.
+"""
+
+import random
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ptlearn.course import checks, exercise
+from ptlearn.course.exercise import cases_of, conclude, one_line
+from ptlearn.course.grading.merge import Merged, Release
+from ptlearn.course.grading.record import ExerciseMark
+from ptlearn.course.grading.sandbox import Confined, Limits
+from ptlearn.course.grading.talk import Lost, Talk
+from ptlearn.course.lesson import remarks
+from ptlearn.course.work import checked_name
+
+SEEDS = 3  # of cases per exercise, none of which is the student's own
+CELL_SECONDS = 14.0  # after which a cell is ended from outside; the process itself tries at 10
+EXERCISE_SECONDS = 10.0  # of one exercise on all its cases
+START_SECONDS = 120.0  # of imports, on a busy machine
+BROKEN = ("timeout", "crashed", "missing")
+KILLERS = 3  # cells that had to be ended before a student's other own cells are left out
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came of an exercise: `data` per case, or why there is none (a status and a line).
+
+    Args: killer, whether it is the answer's own cell that cannot be run.
+    """
+
+    data: Any = None
+    status: str = ""
+    why: str = ""
+    seconds: float = 0.0
+    killer: bool = False
+
+
+class Worker:
+    """A confined process that answers one request after another; started anew where it was lost."""
+
+    def __init__(self, release: Release, given: list[str], limits: Limits):
+        folder = str(release.checks) if release.checks else None
+        self.setup = {"lesson": release.lesson, "folder": folder, "given": given}
+        self.limits, self.talk, self.ready = limits, None, False
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *error):
+        self.end()
+
+    def start(self) -> None:
+        """A fresh process, which imports meanwhile."""
+        command = [sys.executable, "-m", "ptlearn.course.grading.worker"]
+        self.talk, self.ready = Talk(Confined(command, self.limits, {})), False
+        self.talk.send(self.setup)
+
+    def end(self) -> None:
+        """Kill it, if it is there."""
+        if self.talk is not None:
+            self.talk.end()
+            self.talk, self.ready = None, False
+
+    def ask(self, request: dict) -> Talk:
+        """Send a request, to a process that is there and ready, and hand back what will talk of it."""
+        if self.talk is None:
+            self.start()
+        if not self.ready:
+            self.talk.hear(time.monotonic() + START_SECONDS)
+            self.ready = True
+        self.talk.send(request)
+        return self.talk
+
+
+def marks_of(release: Release, merged: Merged, seed: int, rubric: dict[str, float], gpu: bool = False) -> list:
+    """A mark per exercise, on cases that the seed decides; the rubric's points for the exercises that it names.
+
+    What fails beside the other answers is tried again without them: nobody loses points to a neighbouring cell.
+    """
+    cells = [cell | {"place": place} for place, cell in enumerate(merged.cells)]
+    given = [cell["source"] for cell in cells if cell["kind"] == "given"]
+    with Worker(release, given, Limits(gpu=gpu)) as worker:  # it imports while this process does the same
+        known = exercises_of(release)
+        points = {number: rubric.get(number, each.points) for number, each in known.items()}
+        questions = [question(release, each, number, seed) for number, each in known.items() if points[number] > 0]
+        killers: dict[int, Lost] = {}
+        first = observed(worker, cells, questions, killers)
+        marks = []
+        for put in questions:
+            number, seen = put["exercise"], first[put["exercise"]]
+            status, diagnosis = judged(known[number], put, seen)
+            if status != "pass" and number not in merged.untouched and not seen.killer:
+                alone = [cell for cell in cells if cell["kind"] != "answer" or cell["exercise"] == number]
+                again = observed(worker, alone, [put], killers)[number]
+                second = judged(known[number], put, again)
+                if second[0] == "pass" or status in BROKEN:
+                    status, diagnosis = second
+            if status in ("missing", "todo") and number not in merged.answers:
+                status, diagnosis = "missing", "the answer cell is not in the notebook"
+            earned = points[number] if status == "pass" else 0
+            code = merged.answers.get(number, "")
+            marks.append(ExerciseMark(number, earned, points[number], status, diagnosis, round(seen.seconds, 2), code))
+    return marks
+
+
+def exercises_of(release: Release) -> dict:
+    """The exercises that a release was made with."""
+    if release.checks and str(release.checks) not in checks.__path__:
+        checks.__path__.insert(0, str(release.checks))
+    return exercise.exercises(release.lesson)
+
+
+def question(release: Release, known, number: str, seed: int) -> dict:
+    """An exercise with fresh cases; the worker's seed is for its generators and has nothing to do with the cases."""
+    draw = random.Random(f"{seed} {number}")
+    parts = [cases_of(known, draw.randrange(1, 2**31)) for _ in range(SEEDS)]
+    check = next(cell for cell in release.blank.cells if remarks(cell).items() >= {("role", "check"), ("ex", number)})
+    return {
+        "exercise": number,
+        "name": checked_name(check.source),
+        "cases": [case for part in parts for case in part],
+        "parts": [len(part) for part in parts],
+        "seed": draw.randrange(1, 2**31),
+    }
+
+
+def observed(worker: Worker, cells: list, questions: list, killers: dict) -> dict[str, Seen]:
+    """What is seen of each exercise asked for.
+
+    A cell or an answer that ends the process, or has to be ended, is noted and left out, and the others go on.
+    Args: killers, {place of a cell: how it was lost}, which is added to.
+    """
+    seen: dict[str, Seen] = {}
+    while left := [put for put in questions if put["exercise"] not in seen]:
+        spared = [cell for cell in cells if cell["place"] not in killers]
+        if len(killers) >= KILLERS:
+            spared = [cell for cell in spared if cell["kind"] != "own"]
+        before, asked, used = len(seen) + len(killers), Asked(left), worker.ready
+        try:
+            asked.follow(worker.ask({"cells": spared, "questions": left}))
+        except Lost as lost:
+            worker.end()
+            if asked.cell is None and used:  # what an earlier answer left behind keeps it from working
+                continue
+            if asked.cell is None:
+                raise OSError(f"the process that runs submissions {lost.args[1]} before it has begun") from None
+            if asked.question is None and not asked.seen:
+                killers[asked.cell] = lost
+            elif asked.question is not None:
+                asked.note(status=lost.args[0], why=lost.args[1])
+        seen |= asked.seen
+        if any(each.status == "crashed" for each in asked.seen.values()):
+            worker.end()
+        if len(seen) + len(killers) == before:
+            seen[left[0]["exercise"]] = Seen(None, "crashed", "ends the process that runs it")
+    for cell in cells:
+        if cell["kind"] == "answer" and cell["place"] in killers and cell["exercise"] in seen:
+            seen[cell["exercise"]] = Seen(None, *killers[cell["place"]].args, killer=True)
+    return seen
+
+
+class Asked:
+    """How far a request has come: the cell that runs, the question that is put, and what was seen."""
+
+    def __init__(self, questions: list):
+        self.open = [put["exercise"] for put in questions]
+        self.cell, self.question, self.seen = None, None, {}
+        self.began = self.until = time.monotonic()
+
+    def follow(self, talk: Talk) -> None:
+        """Listen until the request has been served. Only what goes on as it has to counts, or buys time."""
+        self.limit(CELL_SECONDS)
+        while True:
+            said = talk.hear(self.until)
+            if "ended" in said:
+                self.end_question()
+                if self.cell is not None and self.open and not self.seen:
+                    raise Lost("crashed", "ends the process that runs it")
+                return
+            if type(said.get("cell")) is int and self.question is None and said["cell"] > (self.cell or -1):
+                self.cell = said["cell"]
+                self.limit(CELL_SECONDS)
+            elif self.open and said.get("question") == self.open[0]:
+                self.end_question()
+                self.question = self.open.pop(0)
+                self.limit(EXERCISE_SECONDS)
+            elif self.question is not None and said.get("observed") == self.question:
+                self.note(data=said.get("data"))
+            elif self.question is not None and said.get("missing") == self.question:
+                why = str(said.get("why") or "")
+                self.note(status="error" if why else "missing", why=why or "no cell of the notebook defines it")
+
+    def limit(self, seconds: float) -> None:
+        """Something has begun that may take so long."""
+        self.began = time.monotonic()
+        self.until = self.began + seconds
+
+    def note(self, **found) -> None:
+        """The question is answered, or lost."""
+        self.seen[self.question] = Seen(seconds=time.monotonic() - self.began, **found)
+        self.question = None
+
+    def end_question(self) -> None:
+        """Whatever was asked has come to its end without an answer."""
+        if self.question is not None:
+            self.note(status="crashed", why="ends the process that runs it")
+
+
+def judged(known, put: dict, seen: Seen) -> tuple[str, str]:
+    """The status and the diagnosis of what was seen, one line."""
+    if seen.status:
+        return seen.status, one_line(seen.why)
+    if not well_formed(seen.data, len(put["cases"])):
+        return "wrong", "what comes back is not what an answer can give"
+    start = 0
+    for size in put["parts"]:
+        cases, data = put["cases"][start : start + size], seen.data[start : start + size]
+        verdict = conclude(known, cases, data)
+        if verdict.status == "TODO":
+            return "todo", verdict.diagnosis
+        if verdict.status != "PASS":
+            return "error" if any("error" in each for each in data) else "wrong", verdict.diagnosis
+        start += size
+    return "pass", ""
+
+
+def well_formed(data: Any, count: int) -> bool:
+    """Whether data that came from a submission is a list of `count` observations."""
+    return (
+        isinstance(data, list)
+        and len(data) == count
+        and all(isinstance(each, dict) and len(each) == 1 for each in data)
+        and all("data" in each or isinstance(each.get("todo", each.get("error")), str) for each in data)
+    )
