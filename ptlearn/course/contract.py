@@ -231,7 +231,8 @@ def violation(signature: Signature, note: dict, call: Call) -> str | None:
         return f"the result carries a gradient of {signature.detached[0]}: detach it, it is a number to weigh with"
     for name, grad in note.get("gradient", {}).items():
         if grad is None:
-            return f"no gradient reaches {name}: `.item()`, `.detach()`, `.data` or numbers of Python cut it off, or {name} is not used"
+            reasons = "`.item()`, `.detach()`, `.data` or numbers of Python cut it off, or it is not used"
+            return f"no gradient reaches {name}: {reasons}"
     return None
 
 
