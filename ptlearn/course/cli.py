@@ -54,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--check", action="store_true", help="write nothing; list what is not up to date")
     command.add_argument("--no-exec", action="store_true", help="make the blank notebooks only, run nothing")
     command.add_argument("--force", action="store_true", help="overwrite blank notebooks that hold answers")
+    command = commands.add_parser("gradescope", help="make the autograder of a lesson, a zip for Gradescope")
+    command.add_argument("lesson", help="its number or name")
+    command.add_argument("-o", "--out", metavar="FILE", help="autograder-NN.zip by default")
     return made
 
 
@@ -96,4 +99,12 @@ def build(options: argparse.Namespace) -> int:
     return 1 if options.check and lines else 0
 
 
-COMMANDS = {"help": help_text, "tour": tour, "lessons": lessons, "copy": copy, "build": build}
+def gradescope(options: argparse.Namespace) -> int:
+    """Make the zip and say where it is."""
+    from ptlearn.course.grading.gradescope import autograder
+
+    print(autograder(options.lesson, options.out))
+    return 0
+
+
+COMMANDS = {"help": help_text, "tour": tour, "lessons": lessons, "copy": copy, "build": build, "gradescope": gradescope}
