@@ -229,11 +229,13 @@ def test_gradescope_gets_the_score_and_a_test_per_exercise():
     assert results_json(CLASS[3])["score"] == 0 and results_json(CLASS[3])["output"] == "kurt.ipynb: not a notebook"
 
 
-def test_classroom_gets_a_status_and_scores():
-    made = classroom_json(CLASS[0])
-    assert (made["status"], made["max_score"]) == ("fail", 6)
-    assert [(test["status"], test["score"]) for test in made["tests"]] == [("pass", 1), ("fail", 0), ("fail", 0)]
-    assert [classroom_json(CLASS[place])["status"] for place in (1, 2, 3)] == ["pass", "error", "error"]
+def test_classroom_gets_an_exercise_as_a_runner_with_its_points():
+    made = [json.loads(json.dumps(classroom_json(mark))) for mark in CLASS[2].exercises]
+    assert [(one["status"], one["max_score"], one["tests"][0]["score"]) for one in made] == [
+        *(("error", 1, 0), ("fail", 2, 0), ("pass", 3, 3))
+    ]
+    assert all(one["version"] == 1 and len(one["tests"]) == 1 for one in made)
+    assert made[1]["tests"][0]["message"] == "mask 2 off" and made[1]["tests"][0]["status"] == "fail"
 
 
 def test_one_hand_in_is_one_notebook():
@@ -248,9 +250,15 @@ def test_the_command_prints_what_each_system_reads(tmp_path, capsys):
     path = str(tmp_path / "marks.json")
     assert formats.main(["gradescope", path]) == 0
     assert json.loads(capsys.readouterr().out) == results_json(CLASS[0])
-    assert formats.main(["classroom", path]) == 0
-    name, _, encoded = capsys.readouterr().out.strip().partition("=")
-    assert name == "result" and json.loads(base64.b64decode(encoded)) == classroom_json(CLASS[0])
-    for exercise, code, words in [("8.1", 0, "pass"), ("8.2", 1, "wrong: mask 2 off"), ("8.7", 1, "no exercise 8.7")]:
-        assert formats.main(["classroom", path, exercise]) == code
+    assert formats.main(["classroom", path, "8.1", "8.2"]) == 0
+    lines = [line.partition("=")[::2] for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, _ in lines] == ["e8_1", "e8_2"]
+    assert [json.loads(base64.b64decode(value)) for _, value in lines] == list(map(classroom_json, CLASS[0].exercises))[
+        :2
+    ]
+    for number, code, words in [("8.1", 0, "pass"), ("8.2", 1, "wrong: mask 2 off"), ("8.4", 1, "no exercise 8.4")]:
+        assert formats.main(["exercise", path, number]) == code
         assert words in capsys.readouterr().out
+    write_reports([CLASS[3]], tmp_path)
+    assert formats.main(["exercise", path, "8.1"]) == 1
+    assert capsys.readouterr().out == "8.1: 0 of 1, error: kurt.ipynb: not a notebook\n"

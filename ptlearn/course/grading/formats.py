@@ -1,7 +1,7 @@
 """Marks as the files that other systems import: a spreadsheet, Canvas, Moodle, JUnit, Gradescope, GitHub Classroom.
 
 Names, diagnoses and code come from students. No cell starts a formula, no text holds a character that XML forbids.
-`python -m ptlearn.course.grading.formats gradescope|classroom MARKS.JSON` prints what the last two read.
+`python -m ptlearn.course.grading.formats gradescope|classroom|exercise marks.json` prints what the last two read.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ptlearn.course.exercise import exercise
 from ptlearn.course.grading.record import ExerciseMark, Marks, from_json
 
 FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # by XML 1.0; also half of a pair
@@ -232,25 +233,20 @@ def results_json(marks: Marks) -> dict:
     }
 
 
-def classroom_json(marks: Marks) -> dict:
-    """What GitHub Classroom's reporter reads, as base64, from `<RUNNER>_RESULTS`."""
-    marks = cleaned(marks)
-    tests = [
-        {
-            "name": f"Exercise {mark.exercise}",
-            "status": "pass" if mark.status == "pass" else "fail" if mark.status in FAILURES else "error",
-            "message": mark.diagnosis or mark.status,
-            "score": mark.points,
-            "max_score": mark.maximum,
-            "execution_time": f"{mark.seconds:.1f}s",
-        }
-        for mark in marks.exercises
-    ]
-    if marks.error:
-        tests = [{"name": "Submission", "status": "error", "message": marks.error, "score": 0}]
-    statuses = {test["status"] for test in tests}
-    status = next((found for found in ("error", "fail") if found in statuses), "pass")
-    return {"version": 1, "status": status, "max_score": marks.maximum, "tests": tests}
+def classroom_json(mark: ExerciseMark) -> dict:
+    """What GitHub Classroom's reporter reads, as base64, from `<RUNNER>_RESULTS`.
+
+    An exercise is a runner of its own, since the reporter shares out a runner's points evenly among its tests.
+    """
+    status = "pass" if mark.status == "pass" else "fail" if mark.status in FAILURES else "error"
+    test = {
+        "name": f"Exercise {mark.exercise}",
+        "status": status,
+        "message": mark.diagnosis or mark.status,
+        "score": mark.points,
+        "execution_time": f"{mark.seconds:.1f}s",
+    }
+    return {"version": 1, "status": status, "max_score": mark.maximum, "tests": [test]}
 
 
 def one_submission(graded: list[Marks]) -> Marks:
@@ -264,22 +260,36 @@ def one_submission(graded: list[Marks]) -> Marks:
     return graded[0] if graded else Marks("", "", error="no notebook was handed in")
 
 
+def mark_of(marks: Marks, number: str) -> ExerciseMark:
+    """The mark of an exercise; one that was not graded has the status "error" and says why."""
+    for mark in cleaned(marks).exercises:
+        if mark.exercise == number:
+            return mark
+    reason = marks.error or f"there is no exercise {number} in {marks.lesson}"
+    return ExerciseMark(number, 0, exercise(number).points, "error", line(reason))
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Print the marks of one hand-in for another system, or the line of an exercise, with exit code 1 if it failed."""
+    """Print the marks of one hand-in for another system.
+
+    gradescope: results.json. classroom: "e8_1=..." for each exercise named, for $GITHUB_OUTPUT. exercise: the line of
+    one exercise, and the exit code is 1 if it did not pass.
+    """
     parser = argparse.ArgumentParser(prog="python -m ptlearn.course.grading.formats", description=main.__doc__)
-    parser.add_argument("form", choices=("gradescope", "classroom"))
+    parser.add_argument("form", choices=("gradescope", "classroom", "exercise"))
     parser.add_argument("marks", type=Path, help="the marks.json of `ptlearn grade`")
-    parser.add_argument("exercise", nargs="?", help="print this exercise's line alone")
+    parser.add_argument("exercise", nargs="*", help="such as 8.1")
     options = parser.parse_args(arguments)
     marks = one_submission(read_marks(options.marks.read_text(encoding="utf-8")))
-    if options.exercise:
-        mark = next((mark for mark in marks.exercises if mark.exercise == options.exercise), None)
-        print(sentence(mark) if mark else marks.error or f"no exercise {options.exercise} in {marks.lesson}")
-        return 0 if mark and mark.status == "pass" else 1
-    made = results_json(marks) if options.form == "gradescope" else classroom_json(marks)
-    text = json.dumps(made)
-    print(text if options.form == "gradescope" else f"result={base64.b64encode(text.encode()).decode()}")
-    return 0
+    if options.form == "gradescope":
+        print(json.dumps(results_json(marks)))
+        return 0
+    found = [mark_of(marks, number) for number in options.exercise]
+    for mark in found:
+        encoded = base64.b64encode(json.dumps(classroom_json(mark)).encode()).decode()
+        name = f"e{mark.exercise.replace('.', '_')}"
+        print(sentence(mark) if options.form == "exercise" else f"{name}={encoded}")
+    return int(options.form == "exercise" and any(mark.status != "pass" for mark in found))
 
 
 if __name__ == "__main__":
