@@ -24,6 +24,7 @@ IDENTITY = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")  # of Can
 OTHERWISE = {"Student": ("student", "name"), "SIS User ID": ("id",), "SIS Login ID": ("email",)}
 POSSIBLE = "    Points Possible"  # with its spaces, the row of Canvas's gradebook that holds what full marks are
 NAMES = ("student", "name", "email", "email address", "id", "id number", "sis login id", "sis user id", "file")
+STOPPED = "The grader stopped before it had a result. Your work is kept; please tell your instructor."
 FAILURES = ("wrong", "todo", "missing")  # what the student did; any other status but "pass" is an error of the run
 
 
@@ -280,7 +281,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("marks", type=Path, help="the marks.json of `ptlearn grade`")
     parser.add_argument("exercise", nargs="*", help="such as 8.1")
     options = parser.parse_args(arguments)
-    marks = one_submission(read_marks(options.marks.read_text(encoding="utf-8")))
+    try:
+        marks = one_submission(read_marks(options.marks.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        marks = Marks("", "", error=STOPPED)
     if options.form == "gradescope":
         print(json.dumps(results_json(marks)))
         return 0
