@@ -8,7 +8,7 @@ READY := .venv/ready
 PROBLEM = $(shell $(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.stdout.write("is " + sys.version.split()[0]); \
 	sys.version_info >= (3, 11) and __import__("ensurepip")' 2>/dev/null || echo cannot make an environment)
 
-.PHONY: run test lab build blanks bench site
+.PHONY: run test lab build blanks bench site wrong-answers
 run: $(READY)
 	.venv/bin/python -m ptlearn tour
 
@@ -25,6 +25,9 @@ build: $(READY)
 
 blanks: $(READY)
 	.venv/bin/python tests/course/blanks.py
+
+wrong-answers: $(READY)
+	.venv/bin/python tests/course/wrong_answers_page.py
 
 bench: $(READY)
 	for script in benchmarks/*.py; do .venv/bin/python $$script; done

@@ -99,6 +99,12 @@ def require_no_answers(root: Path, names: list[str]) -> None:
 
 def notebooks_of(path: Path) -> tuple:
     """The blank and the full notebook of a lesson, neither executed, with the same ids."""
+    cells = cells_with_ids(path)
+    return tuple(notebook([changed(cell, change, path) for cell in cells]) for change in (blanked, solved))
+
+
+def cells_with_ids(path: Path) -> list:
+    """The cells of a lesson's notebooks in order, answers still with their solution regions."""
     import nbformat
 
     cells = []
@@ -109,7 +115,7 @@ def notebooks_of(path: Path) -> tuple:
     hidden = {"ptlearn": {"role": "colab"}, "cellView": "form", "jupyter": {"source_hidden": True}}
     cells.insert(1, nbformat.v4.new_code_cell(COLAB.format(address=course_address()), metadata=hidden))
     identify(cells)
-    return tuple(notebook([changed(cell, change, path) for cell in cells]) for change in (blanked, solved))
+    return cells
 
 
 def course_address() -> str:

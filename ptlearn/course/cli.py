@@ -54,6 +54,11 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--check", action="store_true", help="write nothing; list what is not up to date")
     command.add_argument("--no-exec", action="store_true", help="make the blank notebooks only, run nothing")
     command.add_argument("--force", action="store_true", help="overwrite blank notebooks that hold answers")
+    command.add_argument("--flavor", choices=("nbgrader",), help="write source notebooks for nbgrader instead")
+    command.add_argument("-o", "--out", metavar="DIR", help="with --flavor: its folder of sources")
+    command = commands.add_parser("gradescope", help="make the autograder of a lesson, a zip for Gradescope")
+    command.add_argument("lesson", help="its number or name")
+    command.add_argument("-o", "--out", metavar="FILE", help="autograder-NN.zip by default")
     add_grading(commands)
     return made
 
@@ -118,7 +123,13 @@ def copy(options: argparse.Namespace) -> int:
 def build(options: argparse.Namespace) -> int:
     """Make the notebooks, or list what is not up to date."""
     from ptlearn.course.build import build as build_notebooks
+    from ptlearn.course.grading.nbgrader import write_sources
 
+    if bool(options.flavor) != bool(options.out) or options.flavor and options.check:
+        raise ValueError("--flavor nbgrader and -o DIR go together, and without --check")
+    if options.flavor:
+        print("\n".join(map(str, write_sources(options.lesson, options.out))))
+        return 0
     lines = build_notebooks(options.lesson, check=options.check, execute=not options.no_exec, force=options.force)
     print("\n".join(lines or ["nothing to do" if not options.check else "every notebook is what its lesson gives"]))
     return 1 if options.check and lines else 0
@@ -145,6 +156,14 @@ def progress(options: argparse.Namespace) -> int:
     return progress_of(options.folder, run=options.run)
 
 
+def gradescope(options: argparse.Namespace) -> int:
+    """Make the zip and say where it is."""
+    from ptlearn.course.grading.gradescope import autograder
+
+    print(autograder(options.lesson, options.out))
+    return 0
+
+
 COMMANDS = {
     "help": help_text,
     "tour": tour,
@@ -154,4 +173,5 @@ COMMANDS = {
     "grade": grade,
     "check": check,
     "progress": progress,
+    "gradescope": gradescope,
 }
