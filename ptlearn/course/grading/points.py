@@ -222,7 +222,7 @@ def judged(known, put: dict, seen: Seen) -> tuple[str, str]:
     start = 0
     for size in put["parts"]:
         cases, data = put["cases"][start : start + size], seen.data[start : start + size]
-        verdict = conclude(known, cases, data)
+        verdict = conclude(known, cases, data, secret=True)
         if verdict.status == "TODO":
             return "todo", verdict.diagnosis
         if verdict.status != "PASS":
