@@ -14,7 +14,7 @@ run: $(READY)
 
 test: $(READY)
 	.venv/bin/ruff check .
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: $(READY)
 	.venv/bin/python -m ptlearn copy

@@ -101,14 +101,14 @@ def advantage(
         if not 0 <= given <= 1:
             raise ValueError(f"{name}={given}: expected a number in [0, 1]")
     values, next_value, running = values.detach(), bootstrap.detach(), torch.zeros_like(bootstrap)
-    result = torch.zeros_like(rewards)
-    for t in reversed(range(rewards.shape[1])):
-        acted = mask[:, t]
-        residual = rewards[:, t] + gamma * next_value - values[:, t]
+    # columns taken apart at once: indexing them one by one costs as much as the recursion
+    steps, sums = list(zip(rewards.unbind(1), values.unbind(1), mask.unbind(1))), []
+    for reward, value, acted in reversed(steps):
+        residual = reward + gamma * next_value - value
         running = torch.where(acted, residual + gamma * lam * running, running)
-        next_value = torch.where(acted, values[:, t], next_value)
-        result[:, t] = torch.where(acted, running, 0)
-    return result
+        next_value = torch.where(acted, value, next_value)
+        sums.append(running)
+    return torch.where(mask, torch.stack(sums[::-1], 1), 0).to(rewards.dtype) if steps else torch.zeros_like(rewards)
 
 
 def reward_to_go(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:

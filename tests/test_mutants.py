@@ -88,7 +88,7 @@ RETURNS = of(
      "return advantage(rewards, torch.zeros_like(rewards), mask",
      "return advantage(rewards.roll(-1, 1), torch.zeros_like(rewards), mask", EXACT, "reward to go", 1.0),
     ("reward-to-go sums from the start",
-     "for t in reversed(range(rewards.shape[1])):", "for t in range(rewards.shape[1]):", EXACT, "reward to go", 1.0),
+     "for reward, value, acted in reversed(steps):", "for reward, value, acted in steps:", EXACT, "reward to go", 1.0),
 )
 
 RECURSION = of(
@@ -98,12 +98,12 @@ RECURSION = of(
     ("lam on the next value too",
      "gamma * next_value -", "gamma * lam * next_value -", EXACT, "GAE lam=0.95, exact V", 1.0),
     ("lam forgotten", "gamma * lam * running", "gamma * running", AVERAGED, 0.4, 0.7),
-    ("the value is not subtracted", "gamma * next_value - values[:, t]", "gamma * next_value", AVERAGED, 0.4, 0.7),
+    ("the value is not subtracted", "gamma * next_value - value\n", "gamma * next_value\n", AVERAGED, 0.4, 0.7),
     ("the sum runs on through steps that are not acted",
      "torch.where(acted, residual + gamma * lam * running, running)", "residual + gamma * lam * running", AVERAGED, 1.0,
      0.7),
     ("the next value comes from padding",
-     "next_value = torch.where(acted, values[:, t], next_value)", "next_value = values[:, t]", TRUNCATED, 0.0, 1.0),
+     "next_value = torch.where(acted, value, next_value)", "next_value = value", TRUNCATED, 0.0, 1.0),
     ("truncation is taken for termination: no bootstrap",
      "bootstrap.detach(), torch", "0 * bootstrap.detach(), torch", TRUNCATED, 0.5, 0.9),
     ("the bootstrap counts twice", "torch.zeros_like(bootstrap)\n", "bootstrap.detach()\n", TRUNCATED, 0.5, 0.9),

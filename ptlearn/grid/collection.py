@@ -9,6 +9,7 @@ A policy is any callable `policy(observations (B, T)) -> logits (B, T, A)`. Its 
 it is asked once about all of them, and each step is a look-up in that table.
 """
 
+import functools
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
@@ -278,7 +279,9 @@ def collect_from(
     if encode is None:
         encode = int if observed.start == 0 else lambda observation: int(observation) - int(observed.start)
     *seeds, last = torch.randint(2**31, (episodes + 1,), generator=generator).tolist()
-    cdf, uniform = _cumulative(pi).tolist(), random.Random(last).random
+    table, uniform = _cumulative(pi), random.Random(last).random
+    # a few of many states are met: a row becomes plain numbers when it is
+    cdf = functools.cache(lambda state: table[state].tolist())
     played = [
         _play(environments[i % len(environments)], seed, encode, cdf, uniform, int(taken.start), horizon)
         for i, seed in enumerate(seeds)
@@ -292,7 +295,7 @@ def _play(environment, seed, encode, cdf, uniform, first_action, horizon) -> tup
     states, actions, rewards = [encode(observation)], [], []
     terminated = truncated = False
     while not (terminated or truncated or len(rewards) == horizon):
-        action = bisect_right(cdf[states[-1]], uniform())
+        action = bisect_right(cdf(states[-1]), uniform())
         observation, reward, terminated, truncated, _ = environment.step(first_action + action)
         states.append(encode(observation))
         actions.append(action)

@@ -123,9 +123,9 @@ def horizon_values(mdp: MDP, pi: Tensor, horizon: int) -> Tensor:
     """
     check_counts(horizon=horizon)
     transitions, rewards = _under(mdp, pi)
-    values = [torch.zeros(mdp.states, dtype=torch.float64)]
+    discounted, values = mdp.gamma * transitions, [torch.zeros(mdp.states, dtype=torch.float64)]
     for _ in range(horizon):
-        values.append(rewards + mdp.gamma * transitions @ values[-1])
+        values.append(rewards + discounted @ values[-1])
     return torch.stack(values[::-1])
 
 

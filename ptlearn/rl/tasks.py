@@ -8,6 +8,7 @@ Order: Problem, Task, prompt_texts, score; pass_at_k; verifiers; GSM8K.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import unicodedata
@@ -145,6 +146,7 @@ def _numbers(text: str) -> list[Decimal]:
     return [Decimal(sign + re.sub(r"[^\d.]", "", digits)) for sign, digits in _NUMBER.findall(typewritten(text))]
 
 
+@functools.lru_cache(2**16)  # facts are put into these words for every request about any of them
 def plain(text: str) -> str:
     """The words of a text in lower case, joined by single spaces.
 
