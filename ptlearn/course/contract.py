@@ -3,12 +3,14 @@
     "reinforce_loss(logprobs: float[B T], weights: float[B T], mask: bool[B T]) -> float[] with gradient of logprobs"
 
 A type with brackets is a tensor: its kind of number and its axes, letters that stand for the same size wherever they
-occur (`T+1` and numbers are allowed, `...` is any axes). Without brackets: number (of Python, or a tensor with one
-entry), int, bool, str, list, dict, function, any. A result may also be a pair `(number, float[S])` or a dict
-`{loss: number, count: int}`; a list is `list`, or with its items `list of str`.
+occur (`T+1` and numbers are allowed, `...` is any axes); `bool[T T] or list` also takes rows of such numbers. Without
+brackets: number (of Python, or a tensor with one entry), int, bool, str, list, dict, function, any. A result may also
+be a pair `(number, float[S])` or a dict `{loss: number, count: int}`; a list is `list`, or with its items
+`list of str`.
 """
 
 import copy
+import dataclasses
 import functools
 import re
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ class Type:
     kind: str
     axes: tuple[str, ...] | None = None
     parts: tuple[tuple[str, "Type"], ...] = ()
+    or_list: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def parse(text: str) -> Signature:
     """A signature as data.
 
     >>> parse("total(rewards: float[B T], gamma: number) -> float[B]").returns
-    Type(kind='float', axes=('B',), parts=())
+    Type(kind='float', axes=('B',), parts=(), or_list=False)
     """
     found = re.fullmatch(r"(\w+)\((.*)\) -> (.*?)( with gradient of ([\w, ]+)| without gradient of ([\w, ]+))?", text)
     if not found:
@@ -69,6 +72,8 @@ def parse(text: str) -> Signature:
 def a_type(text: str) -> Type:
     """One type of a signature."""
     text = text.strip()
+    if text.endswith("] or list"):
+        return dataclasses.replace(a_type(text.removesuffix(" or list")), or_list=True)
     if text[:1] == "(":
         return Type("pair", parts=tuple((str(place), a_type(part)) for place, part in enumerate(split(text[1:-1]))))
     if text[:1] == "{":
@@ -271,6 +276,9 @@ def mismatch(wanted: Type, found: dict, sizes: dict[str, int], what: str = "the 
     if wanted.axes is not None:
         shape = wanted_shape(wanted.axes, sizes)
         words = f"a tensor of {wanted.kind}s" + ("" if shape is None else shape_in_words(wanted.axes, shape))
+        if wanted.or_list:
+            found = as_tensor(found)
+            kind = found["type"]
         if kind != "tensor":
             return f"{what} is {a(kind)}, expected {words}"
         if found["kind"] != wanted.kind:
@@ -285,6 +293,22 @@ def mismatch(wanted: Type, found: dict, sizes: dict[str, int], what: str = "the 
     if wanted.kind == "str" and kind != "str":
         return f"{what} is {a(kind)}, expected a string"
     return None
+
+
+def as_tensor(found: dict) -> dict:
+    """The description of an array, or of a list of equally long lists of one kind of number, as that of a tensor.
+
+    >>> as_tensor(described([[True, False]]))
+    {'type': 'tensor', 'kind': 'bool', 'shape': [1, 2]}
+    """
+    if found["type"] in KINDS or found["type"] == "array":
+        return {"type": "tensor", "kind": found.get("kind", found["type"]), "shape": found.get("shape", [])}
+    parts = found.get("parts")
+    rows = [as_tensor(part) for part in parts] if isinstance(parts, list) else []
+    if not rows or rows[0]["type"] != "tensor" or any(row["shape"] != rows[0]["shape"] for row in rows):
+        return found
+    odd = next((row["kind"] for row in rows if row["kind"] != rows[0]["kind"]), rows[0]["kind"])
+    return {"type": "tensor", "kind": odd, "shape": [len(rows), *rows[0]["shape"]]}
 
 
 def number_mismatch(wanted: str, found: dict, what: str) -> str | None:
