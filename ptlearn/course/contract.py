@@ -142,6 +142,8 @@ def snapshot(value: Any) -> Any:
     """A copy to compare with later; what cannot be compared (a function, a model) is kept as it is."""
     if hasattr(value, "detach"):
         return value.detach().clone()
+    if dataclasses.is_dataclass(value):
+        return dataclasses.replace(value, **{name: snapshot(part) for name, part in vars(value).items()})
     return copy.deepcopy(value) if isinstance(value, list | dict | set | tuple) or hasattr(value, "dtype") else value
 
 
@@ -156,6 +158,8 @@ def unchanged(before: Any, after: Any) -> bool:
         return len(before) == len(after) and all(map(unchanged, before, after))
     if isinstance(before, dict):
         return list(before) == list(after) and all(unchanged(before[key], after[key]) for key in before)
+    if dataclasses.is_dataclass(before):
+        return unchanged(vars(before), vars(after))
     return hasattr(before, "dtype") or before is after or before == after
 
 

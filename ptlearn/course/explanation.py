@@ -409,6 +409,8 @@ def explained_otherwise(evidence: Evidence) -> str | None:
         table = texts()
     elif all(isinstance(value, list) for value in evidence.expected):
         table = lists()
+    elif all(isinstance(value, dict) for value in evidence.expected):
+        table = ()
     else:
         return None
     for words, change in table:

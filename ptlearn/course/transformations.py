@@ -4,6 +4,7 @@
 "this is the right result …", and a function. All work on float64 tensors or on plain values.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -317,6 +318,10 @@ def changes_of(name: str, value: Any, axes: tuple[str, ...] | None) -> Iterator[
             yield f"as if all of {name} were equal", lambda x: [sum(x) / len(x)] * len(x)
         yield f"for an empty {name}", lambda x: []
         yield from ((f"for {name} {words}", change) for words, change in lists())
+    elif dataclasses.is_dataclass(value):
+        for field, part in vars(value).items():
+            for words, change in changes_of(f"{name}.{field}", part, None):
+                yield words, lambda x, f=field, change=change: dataclasses.replace(x, **{f: change(getattr(x, f))})
 
 
 def bools(name: str) -> Iterator[Change]:

@@ -192,7 +192,8 @@ def nearest(facts: Known, data: list, tolerance: float) -> Known:
 
 def first_wrong_entry(data, expected, tolerance):
     """The first entry of a dict that is wrong in a case, with its values in all cases; (None, all) otherwise."""
-    if all(isinstance(value, dict) for value in [*expected, *data]):
+    alike = all(isinstance(value, dict) for value in [*expected, *data])
+    if alike and all(value.keys() == expected[0].keys() for value in expected):
         for entry in expected[0]:
             if all(entry in now for now in data):
                 parts = [now[entry] for now in data], [then[entry] for then in expected]
