@@ -354,7 +354,7 @@ WRONG = {
         (lambda P, R, gamma, v: (P * R).sum(-1).amax(1), "are missing"),
         (lambda P, R, gamma, v: (P * R).sum(-1).amax(1) + gamma * v, "old value of s"),
         (overwrites, "overwritten during the sweep"),
-        (changes_its_argument, "handed in has changed"),
+        (changes_its_argument, "changed in place"),
         (lambda P, R, gamma, v: action_values(P, R, gamma, v).argmax(1), "these are the best actions"),
         (lambda P, R, gamma, v: action_values(P, R, gamma, v), "these are Q"),
         (to_the_end, "one sweep"),

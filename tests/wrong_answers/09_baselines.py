@@ -184,7 +184,7 @@ def shifted(returns):
 
 
 def by_leaving_out(returns):
-    return [torch.cat([returns[:i], returns[i + 1 :]]).mean().item() for i in range(len(returns))]
+    return torch.stack([torch.cat([returns[:i], returns[i + 1 :]]).mean() for i in range(len(returns))])
 
 
 # 9.6 ------------------------------------------------------------------------------------------------------------------

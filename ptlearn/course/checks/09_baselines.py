@@ -8,7 +8,6 @@ import math
 import statistics
 
 from ptlearn import policy_gradient
-from ptlearn.course.diagnosis import differences
 from ptlearn.course.exercise import Exercise
 
 
@@ -40,16 +39,13 @@ def variance_cases(rng):
     return cases
 
 
-def verify_variance(case, data):
+def expect_variance(case):
     rows, parameters = len(case), list(zip(*case))
     variances = [statistics.variance(column) for column in parameters]
     total = sum(variances)
     flat = [x for row in case for x in row]
     centred_rows = sum(statistics.variance(row) for row in case)
-    return differences(
-        data,
-        total,
-        {
+    mistakes = {
             "these are the variances one by one: the trace is their sum": variances,
             "the mean over the parameters: the trace is the sum, a squared length": total / len(parameters),
             "standard deviations: variances add up, standard deviations do not": sum(map(math.sqrt, variances)),
@@ -63,8 +59,8 @@ def verify_variance(case, data):
             "divided by M once more: this is the variance of the mean of all rows": total / rows,
             "one mean for all numbers: every parameter has a mean of its own": statistics.variance(flat),
             "the spread within a row: the estimates are the rows, so go down the columns": centred_rows,
-        },
-    )
+    }
+    return total, mistakes
 
 
 # 9.2 Reward-to-go ----------------------------------------------------------------------------------------------------
@@ -87,7 +83,7 @@ def drive_go(answer, case):
     return answer(tensor(case["rewards"]), tensor(case["mask"], dtype=torch.bool), gamma=case["gamma"])
 
 
-def verify_go(case, data):
+def expect_go(case):
     gamma, masks = case["gamma"], case["mask"]
 
     def by(weight, *, padding=False, outside=False):
@@ -110,10 +106,7 @@ def verify_go(case, data):
     def from_start(t, j):
         return gamma**j if j >= t else 0.0
 
-    return differences(
-        data,
-        by(discounted),
-        {
+    mistakes = {
             "padding leaks in: rewards behind an episode's end are not earned, whatever the numbers there": (
                 by(discounted, padding=True)
             ),
@@ -138,8 +131,8 @@ def verify_go(case, data):
                 by(lambda t, j: gamma ** (j - t + 1) if j >= t else 0.0)
             ),
             "these are the rewards: each step needs the sum of those that follow too": by(lambda t, j: float(j == t)),
-        },
-    )
+    }
+    return by(discounted), mistakes
 
 
 # 9.3 The expected push -----------------------------------------------------------------------------------------------
@@ -159,7 +152,7 @@ def push_cases(rng):
     return [*cases, {"pi": cases[0]["pi"], "b": [-1.6] * 4}]
 
 
-def verify_push(case, data):
+def expect_push(case):
     pi, b = case["pi"], case["b"]
     actions = range(len(pi))
 
@@ -171,12 +164,8 @@ def verify_push(case, data):
         return [sum(weight(a) * slope(a, k) for a in actions) for k in actions]
 
     expected = summed(lambda a: pi[a] * b[a])
-    return differences(
-        data,
-        expected,
-        {
+    mistakes = {
             "pi(a) is missing: an expectation weighs every action by its probability": summed(lambda a: b[a]),
-            "b(a) is missing: every term has the number of its own action": summed(lambda a: pi[a]),
             "the gradient of log pi(a) is 1[a = k] - pi(k): the second part is missing, it moves the other logits": (
                 [pi[k] * b[k] for k in actions]
             ),
@@ -185,16 +174,15 @@ def verify_push(case, data):
             ),
             "this is the gradient in pi(k), 1 / pi(k): pi is a softmax of logits": [b[k] for k in actions],
             "the sign is turned: grad log pi(a) raises the logit of a": [-x for x in expected],
-            "b is averaged first: then it is the same for all actions, and the sum is 0 whatever b is": (
-                [0.0 for _ in actions]
-            ),
+            "b(a) is missing, or averaged first and the same for all actions: then the sum is 0 whatever b is":
+                [0.0] * len(pi),
             "one number: the gradient has an entry per logit": sum(pi[a] * b[a] for a in actions),
             "the entries are summed up: the gradient has an entry per logit": sum(expected),
             "the rows are the logits here: weigh the rows of eye - pi, which are the actions, not its columns": (
                 [sum(score(a, k) * pi[k] * b[k] for k in actions) for a in actions]
             ),
-        },
-    )
+    }
+    return expected, mistakes
 
 
 # 9.4 What may be subtracted ------------------------------------------------------------------------------------------
@@ -220,7 +208,7 @@ WHY = {
 }
 
 
-def verify_choice(case, data):
+def remark_choice(case, data):
     if not isinstance(data, dict) or set(data) != set(KEEPS_THE_MEAN):
         return f"a dict is expected, with True or False for each of {', '.join(KEEPS_THE_MEAN)}"
     for name, choice in data.items():
@@ -240,17 +228,14 @@ def others_cases(rng):
     return [[round(rng.uniform(-1, 1) + 0.7, 3) for _ in range(size)] for size in (5, 2)] + [[1.0, 2.0, 6.0]]
 
 
-def verify_others(case, data):
+def expect_others(case):
     size, total = len(case), sum(case)
 
     def rest(index):
         return case[:index] + case[index + 1 :]
 
     expected = [statistics.mean(rest(index)) for index in range(size)]
-    return differences(
-        data,
-        expected,
-        {
+    mistakes = {
             "the average over all: its own return is among them, which is the bias 1/N": [total / size] * size,
             "one number, the average over all: every episode has a baseline of its own": total / size,
             "divided by N: there are N - 1 others": [(total - x) / size for x in case],
@@ -265,8 +250,8 @@ def verify_others(case, data):
             ),
             "another episode's return is left out, not the own": [expected[index - 1] for index in range(size)],
             "the median of the others: the mean is wanted": [statistics.median(rest(index)) for index in range(size)],
-        },
-    )
+    }
+    return expected, mistakes
 
 
 # 9.6 The best constant -----------------------------------------------------------------------------------------------
@@ -291,7 +276,7 @@ def drive_constant(answer, case):
     return answer(tensor(case["scores"]), tensor(case["returns"]))
 
 
-def verify_constant(case, data):
+def expect_constant(case):
     scores, returns = case["scores"], case["returns"]
     norms = [sum(x * x for x in row) for row in scores]
     pairs = list(zip(norms, returns))
@@ -304,10 +289,7 @@ def verify_constant(case, data):
     per_parameter = [sum(x * x * r for x, r in zip(column, returns)) / sum(x * x for x in column)
                      for column in zip(*scores)]  # fmt: skip
     wide = [abs(sum(row)) for row in scores]
-    return differences(
-        data,
-        weighted(norms),
-        {
+    mistakes = {
             "the mean return: each return counts with the squared length of its episode's score": (
                 statistics.mean(returns)
             ),
@@ -337,8 +319,8 @@ def verify_constant(case, data):
             "weighted by 1 / the squared length: long scores make the variance, so they count more": (
                 weighted([1 / norm for norm in norms])
             ),
-        },
-    )
+    }
+    return weighted(norms), mistakes
 
 
 def reward_to_go(rewards, mask, gamma=1.0):
@@ -353,25 +335,27 @@ def leave_one_out(returns):
 
 EXERCISES = {
     "9.1": Exercise(
-        variance_cases, lambda answer, case: answer(tensor(case)), verify_variance, points=1, reference=total_variance
+        variance_cases, lambda answer, case: answer(tensor(case)), expect_variance, points=1, reference=total_variance,
+        signature="total_variance(gradients: float[M P]) -> number",
     ),
-    "9.2": Exercise(go_cases, drive_go, verify_go, points=2, reference=reward_to_go),
+    "9.2": Exercise(
+        go_cases, drive_go, expect_go, points=2, reference=reward_to_go,
+        signature="reward_to_go(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B T]",
+    ),
     "9.3": Exercise(
-        push_cases,
-        lambda answer, case: answer(tensor(case["pi"]), tensor(case["b"])),
-        verify_push,
-        points=2,
-        reference=expected_push,
+        push_cases, lambda answer, case: answer(tensor(case["pi"]), tensor(case["b"])), expect_push, points=2,
+        reference=expected_push, signature="expected_push(pi: float[A], b: float[A]) -> float[A]",
     ),
     "9.4": Exercise(
-        lambda rng: [None], lambda answer, case: dict(answer), verify_choice, points=2, reference=KEEPS_THE_MEAN
+        lambda rng: [None], lambda answer, case: dict(answer), None, points=2, reference=KEEPS_THE_MEAN,
+        remark=remark_choice,
     ),
     "9.5": Exercise(
-        others_cases,
-        lambda answer, case: answer(tensor(case)),
-        verify_others,
-        points=2,
-        reference=leave_one_out,
+        others_cases, lambda answer, case: answer(tensor(case)), expect_others, points=2, reference=leave_one_out,
+        signature="leave_one_out(returns: float[B]) -> float[B]",
     ),
-    "9.6": Exercise(constant_cases, drive_constant, verify_constant, points=3, reference=optimal_constant),
-}
+    "9.6": Exercise(
+        constant_cases, drive_constant, expect_constant, points=3, reference=optimal_constant,
+        signature="optimal_constant(scores: float[B P], returns: float[B]) -> number",
+    ),
+}  # fmt: skip

@@ -3,7 +3,7 @@
 The expectations are plain Python on lists, from the definitions; tensors are made in `drive` alone.
 """
 
-from ptlearn.course.diagnosis import differences, misnamed
+from ptlearn.course.diagnosis import misnamed
 from ptlearn.course.exercise import Exercise
 from ptlearn.policy_gradient import advantage
 
@@ -37,7 +37,7 @@ def drive_advantages(answer, case):
     return answer(P, R, values, case["gamma"])
 
 
-def verify_advantages(case, data):
+def expect_advantages(case):
     P, R, values, gamma = case["P"], case["R"], case["values"], case["gamma"]
 
     def by(rule):
@@ -74,7 +74,7 @@ def verify_advantages(case, data):
             by(lambda s, a: q(s, a, weigh=False) - values[s])
         ),
     }
-    return differences(data, by(lambda s, a: q(s, a) - values[s]), mistakes)
+    return by(lambda s, a: q(s, a) - values[s]), mistakes
 
 
 # 10.2 TD residuals ---------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def next_value(case, at_termination=False, at_truncation=True):
     return after
 
 
-def verify_residuals(case, data):
+def expect_residuals(case):
     values, gamma = case["values"], case["gamma"]
     steps = len(values[0])
 
@@ -171,7 +171,7 @@ def verify_residuals(case, data):
         "V(s) is missing: this is the target r + gamma V(s')": residuals_of(case, rule=lambda r, now, then: r + then),
         "padding has residuals: they are 0 where mask is False": padded,
     }
-    return differences(data, residuals_of(case), mistakes)
+    return residuals_of(case), mistakes
 
 
 # 10.3 Fitted values --------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def drive_fitting(answer, case):
     return answer(torch.tensor(case["observations"]), targets, torch.tensor(case["mask"]), case["states"])
 
 
-def verify_fitting(case, data):
+def expect_fitting(case):
     rows = list(zip(case["observations"], case["targets"], case["mask"]))
     states, steps = case["states"], sum(map(sum, case["mask"]))
     visits = [(b, s, y) for b, row in enumerate(rows) for s, y, acted in zip(*row) if acted]
@@ -243,7 +243,7 @@ def verify_fitting(case, data):
             table(mean, empty=sum(y for *_, y in visits) / len(visits))
         ),
     }
-    return differences(data, table(mean), mistakes)
+    return table(mean), mistakes
 
 
 # 10.4 Generalized advantage estimation -------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def discounted_sums(row, mask, keep):
     return [sum(keep ** (k - t) * row[k] for k in steps[t:] if mask[k]) if mask[t] else 0.0 for t in steps]
 
 
-def verify_gae(case, data):
+def expect_gae(case):
     gamma, lam = case["gamma"], case["lam"]
     rows = list(zip(case["residuals"], case["mask"]))
 
@@ -316,7 +316,7 @@ def verify_gae(case, data):
         ),
         "one stream: the first episode's sum runs on into the second episode": [leaked[:4], leaked[4:]],
     }
-    return differences(data, expected, mistakes)
+    return expected, mistakes
 
 
 # 10.5 Actor and critic -----------------------------------------------------------------------------------------------
@@ -344,14 +344,11 @@ def drive_learning(answer, case):
     zeros = torch.zeros_like(mask, dtype=torch.long)
     rollout = Rollout(zeros, zeros, rewards, torch.zeros_like(rewards), mask, torch.tensor(case["terminated"]))
     # neither the loss nor the critic's regression looks at padding, so the check does not either
-    found = answer(rollout, values, final, case["gamma"], case["lam"])
-    if isinstance(found, torch.Tensor) and found.shape == mask.shape:
-        return {"alone": torch.where(mask, found, 0)}
-    weights, targets = found
+    weights, targets = answer(rollout, values, final, case["gamma"], case["lam"])
     return {"weights": torch.where(mask, weights, 0), "targets": torch.where(mask, targets, 0)}
 
 
-def verify_learning(case, data):
+def expect_learning(case):
     gamma, lam, mask, values = case["gamma"], case["lam"], case["mask"], case["values"]
 
     def weights(lam=lam, **options):
@@ -364,18 +361,12 @@ def verify_learning(case, data):
         return {"weights": actor, "targets": critic}
 
     expected = both(weights(), plus_values(weights()))
-    if "alone" in data:
-        known = [f"the {name}" for name, rows in expected.items() if differences(data["alone"], rows) is None]
-        return f"one tensor is returned, {''.join(known) or 'neither of the two'}: return both, weights, targets"
     no_values = {"after": lambda b, t, last: 0.0, "rule": lambda r, now, then: r}
     returns = [discounted_sums(row, acted, gamma) for row, acted in zip(residuals_of(case, **no_values), mask)]
     through = weights(after=next_value(case, at_termination=True))
     cut = weights(after=next_value(case, at_truncation=False))
     own = [[v * acted for v, acted in zip(*row)] for row in zip(values, mask)]
-    return differences(
-        data,
-        expected,
-        {
+    return expected, {
             "the critic's targets are the advantages: V must predict returns, so add values back": (
                 both(weights(), weights())
             ),
@@ -403,8 +394,7 @@ def verify_learning(case, data):
                 both(weights(), [[(x - v) * acted for x, v, acted in zip(*row)]
                                  for row in zip(weights(), values, mask)])
             ),
-        },
-    )  # fmt: skip
+    }
 
 
 # 10.6 Silent bugs ----------------------------------------------------------------------------------------------------
@@ -428,15 +418,35 @@ SEEN = {
 }
 
 
-def verify_bugs(case, data):
+def remark_bugs(case, data):
     return misnamed(data, BUGS, SIGNS, SEEN)
 
 
 EXERCISES = {
-    "10.1": Exercise(advantage_cases, drive_advantages, verify_advantages, points=1, reference=advantages),
-    "10.2": Exercise(residual_cases, drive_residuals, verify_residuals, points=2, reference=td_residuals),
-    "10.3": Exercise(fitting_cases, drive_fitting, verify_fitting, points=1, reference=fitted_values),
-    "10.4": Exercise(gae_cases, drive_gae, verify_gae, points=2, reference=gae),
-    "10.5": Exercise(learning_cases, drive_learning, verify_learning, points=2, reference=learn_from),
-    "10.6": Exercise(lambda rng: [sorted(SIGNS)], lambda answer, case: answer, verify_bugs, points=3, reference=BUGS),
-}
+    "10.1": Exercise(
+        advantage_cases, drive_advantages, expect_advantages, points=1, reference=advantages,
+        signature="advantages(P: float[S A S], R: float[S A S], values: float[S], gamma: number) -> float[S A]",
+    ),
+    "10.2": Exercise(
+        residual_cases, drive_residuals, expect_residuals, points=2, reference=td_residuals,
+        signature="td_residuals(rewards: float[B T], values: float[B T], mask: bool[B T], final_values: float[B], "
+        "terminated: bool[B], gamma: number) -> float[B T]",
+    ),
+    "10.3": Exercise(
+        fitting_cases, drive_fitting, expect_fitting, points=1, reference=fitted_values,
+        signature="fitted_values(observations: int[B T], targets: float[B T], mask: bool[B T], states: int)"
+        " -> float[states]",
+    ),
+    "10.4": Exercise(
+        gae_cases, drive_gae, expect_gae, points=2, reference=gae,
+        signature="gae(residuals: float[B T], mask: bool[B T], gamma: number, lam: number) -> float[B T]",
+    ),
+    "10.5": Exercise(
+        learning_cases, drive_learning, expect_learning, points=2, reference=learn_from,
+        signature="learn_from(rollout: any, values: float[B T], final_values: float[B], gamma: number, lam: number)"
+        " -> (float[B T], float[B T])",
+    ),
+    "10.6": Exercise(
+        lambda rng: [sorted(SIGNS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs,
+    ),
+}  # fmt: skip
