@@ -247,6 +247,163 @@ def last_place(labels, shares):
     return right_with_tensors(labels, shares)[-1]
 
 
+# written after the checks ---------------------------------------------------------------------------------------------
+
+
+def exchanged(demonstrations, query, template=EQUALS, separator=LINE):
+    shown = [filled(template, *pair[::-1]) for pair in demonstrations]
+    return separator.join([*shown, filled(template, query, "").rstrip()])
+
+
+def one_missing(demonstrations, query, template=EQUALS, separator=LINE):
+    return grown_line_by_line(demonstrations[1:], query, template, separator)
+
+
+def no_query(demonstrations, query, template=EQUALS, separator=LINE):
+    return separator.join(filled(template, *pair) for pair in demonstrations)
+
+
+def plain_query(demonstrations, query, template=EQUALS, separator=LINE):
+    return separator.join([*(filled(template, *pair) for pair in demonstrations), f"{query} ="])
+
+
+def with_commas(demonstrations, query, template=EQUALS, separator=LINE):
+    return ", ".join([*(filled(template, *pair) for pair in demonstrations), filled(template, query, "").rstrip()])
+
+
+def in_a_list(demonstrations, query, template=EQUALS, separator=LINE):
+    return [*(filled(template, *pair) for pair in demonstrations), filled(template, query, "").rstrip()]
+
+
+def in_alphabet(demonstrations, query, template=EQUALS, separator=LINE):
+    return grown_line_by_line(sorted(demonstrations), query, template, separator)
+
+
+def always_a_separator(demonstrations, query, template=EQUALS, separator=LINE):
+    shown = separator.join(filled(template, *pair) for pair in demonstrations)
+    return shown + separator + filled(template, query, "").rstrip()
+
+
+def by_one_join(demonstrations, query, template=EQUALS, separator=LINE):
+    return separator.join(filled(template, *pair) for pair in [*demonstrations, (query, "")]).rstrip(" ")
+
+
+def answers_anything(continuations, answers):
+    return [text.split("\n")[0].split() in [answer.split() for answer in answers] for text in continuations]
+
+
+def the_first_answer(continuations, answers):
+    return by_index(continuations, answers[:1] * len(answers))
+
+
+def all_of_them(continuations, answers):
+    return all(by_index(continuations, answers))
+
+
+def how_many(continuations, answers):
+    return sum(by_index(continuations, answers))
+
+
+def other_kind(demonstrations, query, kind):
+    return next((label for word, label in demonstrations[::-1] if kind[word] != kind[query]), "")
+
+
+def gives_up_early(demonstrations, query, kind):
+    for word, label in reversed(demonstrations):
+        return label if kind[word] == kind[query] else ""
+    return ""
+
+
+def label_before(demonstrations, query, kind):
+    same = [place for place, (word, _) in enumerate(demonstrations) if kind[word] == kind[query]]
+    return demonstrations[same[-1] - 1][1] if same else ""
+
+
+def all_labels(demonstrations, query, kind):
+    return [label for word, label in demonstrations if kind[word] == kind[query]]
+
+
+def says_unknown(demonstrations, query, kind):
+    return {kind[word]: label for word, label in demonstrations}.get(kind[query], "unknown")
+
+
+def emptied(demonstrations, query, kind):
+    while demonstrations:
+        word, label = demonstrations.pop()
+        if kind[word] == kind[query]:
+            return label
+    return ""
+
+
+def recursive(demonstrations, query, kind):
+    if not demonstrations:
+        return ""
+    *rest, (word, label) = demonstrations
+    return label if kind[word] == kind[query] else recursive(rest, query, kind)
+
+
+def sums_to_one_over_all(probabilities, content_free):
+    weighted = probabilities / content_free.mean(0)
+    return weighted / weighted.sum()
+
+
+def largest_of_each(probabilities, content_free):
+    weighted = probabilities / content_free.mean(0)
+    return weighted / weighted.max(1, keepdim=True).values
+
+
+def uses_the_median(probabilities, content_free):
+    weighted = probabilities / content_free.median(0).values
+    return weighted / weighted.sum(1, keepdim=True)
+
+
+def logarithms(probabilities, content_free):
+    return in_logarithms(probabilities, content_free).log()
+
+
+def divided_in_place(probabilities, content_free):
+    probabilities /= content_free.mean(0)
+    return probabilities / probabilities.sum(1, keepdim=True)
+
+
+def by_matrix(probabilities, content_free):
+    weighted = probabilities @ torch.diag(1 / content_free.sum(0))
+    return torch.nn.functional.normalize(weighted, p=1, dim=1)
+
+
+def ratio(labels, shares):
+    positive, negative = group_means(labels, shares)
+    return positive / negative
+
+
+def added(labels, shares):
+    return sum(group_means(labels, shares))
+
+
+def size_alone(labels, shares):
+    return right_with_tensors(labels, shares).abs()
+
+
+def against_all_turned(labels, shares):
+    return sum(shares) / len(shares) - group_means(labels, shares)[1]
+
+
+def without_the_first(labels, shares):
+    return right_with_tensors(labels, shares)[1:]
+
+
+def labels_sorted(labels, shares):
+    labels.sort(reverse=True)
+    return right_with_tensors(labels, shares)
+
+
+def by_covariance(labels, shares):
+    where, values = columns(labels, shares)
+    where = where.double()
+    centred = where - where.mean(0)
+    return (centred * values).sum(0) / (centred * centred).sum(0)
+
+
 WRONG = {
     "2.1": [
         (trailing_space, "ends in a space"),
@@ -259,6 +416,14 @@ WRONG = {
         (always_equals, "template is ignored"),
         (always_a_line_break, "separator is ignored"),
         (inputs_alone, "outputs of the demonstrations are left out"),
+        (exchanged, "inputs and outputs are exchanged"),
+        (one_missing, "first demonstration is missing"),
+        (no_query, "query is missing"),
+        (plain_query, "ignored for the query"),
+        (with_commas, "not joined by the separator"),
+        (in_a_list, "expected a string"),
+        (in_alphabet, "demonstrations sorted"),
+        (always_a_separator, "demonstrations is empty"),
     ],
     "2.2": [
         (pairwise(lambda text, answer: text == answer), "outer spaces count"),
@@ -274,6 +439,14 @@ WRONG = {
         (pairwise(lambda text, answer: text.split("\n")[-1].split() == answer.split()), "the last line"),
         (pairwise(lambda text, answer: set(text.split("\n")[0].split()) == set(answer.split())), "order of words"),
         (with_numbers, "expected True or False"),
+        (answers_anything, "any of the questions"),
+        (the_first_answer, "first answer is used for all"),
+        (all_of_them, "one verdict for all"),
+        (how_many, "a number of right ones"),
+        (pairwise(lambda text, answer: True), "every completion counts"),
+        (pairwise(lambda text, answer: text.split()[:1] == answer.split()[:1]), "first word"),
+        (pairwise(lambda text, answer: text.split("\\n")[0].strip().endswith(answer)), "ending in the answer"),
+        (pairwise(lambda text, answer: text.strip().lower() == answer.lower()), "case is ignored"),
     ],
     "2.3": [
         (last_label, "recency bias"),
@@ -285,6 +458,12 @@ WRONG = {
         (the_word, "word that matched"),
         (the_kind, "this is the kind"),
         (the_same_word, "very same word"),
+        (other_kind, "of another kind"),
+        (gives_up_early, "search goes on"),
+        (label_before, "before the match"),
+        (all_labels, "all labels of the kind"),
+        (says_unknown, "nothing can be known"),
+        (emptied, "changed in place"),
     ],
     "2.4": [
         (subtracts, "subtracted"),
@@ -298,6 +477,11 @@ WRONG = {
         (takes_a_softmax, "softmax on probabilities"),
         (labels_alone, "these are labels"),
         (unchanged, "come back as they were"),
+        (sums_to_one_over_all, "normalised over everything"),
+        (largest_of_each, "divided by its largest"),
+        (uses_the_median, "lower median"),
+        (logarithms, "as a logarithm"),
+        (divided_in_place, "probabilities was changed in place"),
     ],
     "2.5": [
         (from_the_query_backwards, "in reverse"),
@@ -307,15 +491,21 @@ WRONG = {
         (sums, "sums, not means"),
         (divided_by_all, "divided by all contexts"),
         (last_place, "one number per place"),
+        (ratio, "ratio of the two means"),
+        (added, "are added"),
+        (size_alone, "sign dropped"),
+        (against_all_turned, "less that of those with a negative label"),
+        (without_the_first, "without the first"),
+        (labels_sorted, "labels was changed in place"),
     ],
 }
 RIGHT = {
-    "2.1": [grown_line_by_line],
+    "2.1": [grown_line_by_line, by_one_join],
     "2.2": [
         by_index,
         pairwise(lambda text, answer: "".join(takewhile("\n".__ne__, text)).split() == answer.split()),
     ],
-    "2.3": [backwards],
-    "2.4": [in_logarithms],
-    "2.5": [right_with_tensors, by_a_loop],
+    "2.3": [backwards, recursive],
+    "2.4": [in_logarithms, by_matrix],
+    "2.5": [right_with_tensors, by_a_loop, by_covariance],
 }

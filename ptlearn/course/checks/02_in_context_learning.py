@@ -21,7 +21,8 @@ USUAL = {"template": "{input} = {output}", "separator": "\n"}
 
 def prompt_cases(rng):
     """Three demonstrations, two lines each, another separator, one, none; the last two without template, separator."""
-    first, second = rng.sample(FRENCH, 4), rng.sample(FRENCH, 3)
+    a, b, c, last = sorted(rng.sample(FRENCH, 4))
+    first, second = [b, c, a, last], rng.sample(FRENCH, 3)  # not in the order of the alphabet, nor backwards
     reviews = rng.sample(REVIEWS, 3)
     return [
         {"demonstrations": first[:3], "query": first[3][0], "options": USUAL},
