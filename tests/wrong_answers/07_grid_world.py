@@ -153,7 +153,7 @@ def horner(rewards, mask, gamma):
 
 def lists(rewards, mask, gamma):
     rows = ((row[kept].tolist()) for row, kept in zip(rewards, mask))
-    return [sum(gamma**t * reward for t, reward in enumerate(row)) for row in rows]
+    return torch.tensor([sum(gamma**t * reward for t, reward in enumerate(row)) for row in rows])
 
 
 # 7.3 ------------------------------------------------------------------------------------------------------------------
@@ -264,7 +264,8 @@ def to_the_end(P, R, gamma, values):
 
 def by_loops(P, R, gamma, values):
     states, actions = range(P.shape[0]), range(P.shape[1])
-    return [max(float(P[s, a] @ R[s, a] + gamma * P[s, a] @ values) for a in actions) for s in states]
+    best = [max(float(P[s, a] @ R[s, a] + gamma * P[s, a] @ values) for a in actions) for s in states]
+    return torch.tensor(best, dtype=P.dtype)
 
 
 WRONG = {

@@ -529,7 +529,7 @@ EXERCISES = {
     ),
     "7.2": Exercise(
         return_cases, drive_returns, expect_returns, points=1, reference=returns_of,
-        signature="episode_returns(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B] or list",
+        signature="episode_returns(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B]",
     ),
     "7.3": Exercise(
         trajectory_cases, drive_trajectory, expect_trajectory, points=1, reference=trajectory_probability,
@@ -543,10 +543,10 @@ EXERCISES = {
     ),
     "7.5": Exercise(
         values_cases, drive_values, expect_values, points=2, reference=policy_values,
-        signature="policy_values(P: float[S A S], R: float[S A S], pi: float[S A], gamma: number) -> float[S] or list",
+        signature="policy_values(P: float[S A S], R: float[S A S], pi: float[S A], gamma: number) -> float[S]",
     ),
     "7.6": Exercise(
         sweep_cases, drive_sweep, expect_sweep, points=2, reference=sweep,
-        signature="sweep(P: float[S A S], R: float[S A S], gamma: number, values: float[S]) -> float[S] or list",
+        signature="sweep(P: float[S A S], R: float[S A S], gamma: number, values: float[S]) -> float[S]",
     ),
 }  # fmt: skip
