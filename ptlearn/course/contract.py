@@ -3,7 +3,8 @@
     "reinforce_loss(logprobs: float[B T], weights: float[B T], mask: bool[B T]) -> float[] with gradient of logprobs"
 
 A type with brackets is a tensor: its kind of number and its axes, letters that stand for the same size wherever they
-occur (`T+1` and numbers are allowed, `...` is any axes); `bool[T T] or list` also takes rows of such numbers. Without
+occur (`T+1` and numbers are allowed, `...` is any axes); `bool[T T] or list` also takes rows of such numbers;
+`float32[B]` is handed over in single precision, a `float` in double. Without
 brackets: number (of Python, or a tensor with one entry), int, bool, str, list, dict, function, any. A result may also
 be a pair `(number, float[S])` or a dict `{loss: number, count: int}`; a list is `list`, or with its items
 `list of str`.
@@ -28,6 +29,7 @@ class Type:
     axes: tuple[str, ...] | None = None
     parts: tuple[tuple[str, "Type"], ...] = ()
     or_list: bool = False
+    single: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def parse(text: str) -> Signature:
     """A signature as data.
 
     >>> parse("total(rewards: float[B T], gamma: number) -> float[B]").returns
-    Type(kind='float', axes=('B',), parts=(), or_list=False)
+    Type(kind='float', axes=('B',), parts=(), or_list=False, single=False)
     """
     found = re.fullmatch(r"(\w+)\((.*)\) -> (.*?)( with gradient of ([\w, ]+)| without gradient of ([\w, ]+))?", text)
     if not found:
@@ -83,7 +85,7 @@ def a_type(text: str) -> Type:
         return Type("list", parts=(("", a_type(text.removeprefix("list of "))),))
     if text.endswith("]"):
         kind, axes = text[:-1].split("[")
-        return Type(kind, tuple(axes.split()))
+        return Type(kind.removesuffix("32"), tuple(axes.split()), single=kind == "float32")
     if not re.fullmatch(r"number|int|float|bool|str|list|dict|function|any", text):
         raise ValueError(f"signature: no type {text!r}")
     return Type(text)
@@ -99,6 +101,21 @@ def split(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return [part.strip() for part in parts if part.strip()]
+
+
+def call_with(signature: Signature, answer: Any, case: dict) -> Any:
+    """Call an answer with the entries of a case that the signature names, lists as the tensors that it says."""
+    return answer(*[as_type(kind, case[name]) for name, kind in signature.takes if name in case])
+
+
+def as_type(kind: Type, value: Any) -> Any:
+    """A plain value as what a signature says is taken."""
+    if kind.axes is None:
+        return value
+    import torch
+
+    precision = torch.float32 if kind.single else torch.float64
+    return torch.tensor(value, dtype={"float": precision, "int": torch.int64, "bool": torch.bool}[kind.kind])
 
 
 # ---------------------------------------------------------------- watching a call

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ptlearn.course.contract import mismatch, parse, watched
+from ptlearn.course.contract import call_with, mismatch, parse, watched
 from ptlearn.course.diagnosis import plain
 
 SEED = 0  # of the check a student sees: fixed, so that a failure can be debugged; the grader draws fresh ones
@@ -33,8 +33,9 @@ class Exercise:
     """One exercise: what it asks with, what is right, what its own mistakes give, its points, the package's answer.
 
     cases(rng) -> list of JSON-able inputs, from a `random.Random`; see `cases_of`.
-    drive(answer, case) -> what the answer gives: numbers, strings, lists or dicts of them, tensors. None of its
-        own code corrects or checks the answer: that is the contract's and the engine's.
+    drive(answer, case) -> what the answer gives: numbers, strings, lists or dicts of them, tensors; None calls a
+        function with the entries of the case that its signature names. None of its own code corrects or checks the
+        answer: that is the contract's and the engine's.
     expect(case) -> what is right, from the definition, and {diagnosis: what that mistake gives}; for a dict of results
         the key of a mistake may be (entry, diagnosis), and its value that entry. A case that cannot show a mistake
         leaves it out. Where several results are right, what is right is their `Alternatives`.
@@ -44,13 +45,19 @@ class Exercise:
     """
 
     cases: Callable[[random.Random], list]
-    drive: Callable[[Any, Any], Any]
+    drive: Callable[[Any, Any], Any] | None
     expect: Callable[[Any], tuple[Any, dict]] | None
     points: int
     reference: Any
     signature: str = ""
     remark: Callable[[Any, Any], str | None] | None = None
     tolerance: float = 1e-4
+
+    def driven(self, answer: Any, case: Any) -> Any:
+        """What the answer gives for a case, or the answer itself where it is a value."""
+        if self.drive:
+            return self.drive(answer, case)
+        return call_with(parse(self.signature), answer, case) if self.signature else answer
 
 
 class Verdict(NamedTuple):
@@ -195,7 +202,7 @@ def attempt(chosen: Exercise, answer: Any, case: Any, notes: list[dict]) -> Any:
     signature = parse(chosen.signature) if chosen.signature else None
     watching = watched(answer, signature, notes) if callable(answer) else answer
     try:
-        data = plain(chosen.drive(watching, copy.deepcopy(case)))
+        data = plain(chosen.driven(watching, copy.deepcopy(case)))
     except NotImplementedError as reason:
         raise Unanswered from reason
     except (Exception, SystemExit) as reason:

@@ -231,7 +231,7 @@ def right_calls(chosen, case) -> list[Call]:
     calls: list[Call] = []
     if callable(chosen.reference):
         signature = parse(chosen.signature) if chosen.signature else None
-        chosen.drive(watched(chosen.reference, signature, [], calls), copy.deepcopy(case))
+        chosen.driven(watched(chosen.reference, signature, [], calls), copy.deepcopy(case))
     return calls
 
 
@@ -248,7 +248,7 @@ def rerunning(chosen, cases, entry):
                 *[given[name] for name in names[: len(values)]], **{name: given[name] for name in options}
             )
 
-        data = plain(chosen.drive(functools.wraps(chosen.reference)(changed), copy.deepcopy(cases[place])))
+        data = plain(chosen.driven(functools.wraps(chosen.reference)(changed), copy.deepcopy(cases[place])))
         return data if entry is None else data[entry]
 
     return rerun

@@ -151,12 +151,6 @@ def loss_cases(rng):
     return cases
 
 
-def drive_loss(answer, case):
-    import torch
-
-    return answer(torch.tensor(case["logits"]), torch.tensor(case["tokens"]), torch.tensor(case["mask"]) == 1)
-
-
 def expect_loss(case):
     logits, tokens, mask = case["logits"], case["tokens"], case["mask"]
     rows, length = len(mask), len(mask[0])
@@ -300,10 +294,6 @@ def overall_cases(rng):
     return cases
 
 
-def drive_overall(answer, case):
-    return answer(case["scores"], case["shares"])
-
-
 def expect_overall(case):
     scores, shares = case["scores"], case["shares"]
     weighted = sum(score * shares[name] for name, score in scores.items())
@@ -356,13 +346,13 @@ def remark_bugs(case, data):
 EXERCISES = {
     "3.1": Exercise(build_cases, drive_build, expect_build, points=2, reference=build, remark=remark_build,
         signature="build(messages: list, encode: function, begin: int, end: int) -> (list of int, list)"),
-    "3.2": Exercise(loss_cases, drive_loss, expect_loss, points=2, reference=response_loss,
-        signature="response_loss(logits: float[B T V], tokens: int[B T], mask: bool[B T]) -> float[]"
+    "3.2": Exercise(loss_cases, None, expect_loss, points=2, reference=response_loss,
+        signature="response_loss(logits: float32[B T V], tokens: int[B T], mask: bool[B T]) -> float[]"
         " with gradient of logits"),
     "3.3": Exercise(packed_cases, drive_packed, expect_packed, points=2, reference=packed_attention,
         signature="packed_attention(segments: list) -> (bool[T T] or list, int[T] or list)"),
-    "3.4": Exercise(overall_cases, drive_overall, expect_overall, points=1, reference=overall,
+    "3.4": Exercise(overall_cases, None, expect_overall, points=1, reference=overall,
         signature="overall(scores: dict, shares: dict) -> number"),
     "3.5": Exercise(
-        lambda rng: [sorted(SIGNS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs),
+        lambda rng: [sorted(SIGNS)], None, None, points=3, reference=BUGS, remark=remark_bugs),
 }  # fmt: skip

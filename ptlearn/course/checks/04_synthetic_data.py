@@ -116,10 +116,6 @@ def dollars_cases(rng):
     ]  # fmt: skip
 
 
-def drive_dollars(answer, case):
-    return answer(**case)
-
-
 def expect_dollars(case):
     pairs, kept, prompt, response, price, hours, hourly = case.values()
     gpu, tokens = hours * hourly, prompt + response
@@ -169,10 +165,6 @@ def gain_cases(rng):
     return [{"sizes": some, "scores": [n / 100 for n in rng.sample(range(100), len(some))]} for some in sizes]
 
 
-def drive_gain(answer, case):
-    return answer(case["sizes"], case["scores"])
-
-
 def expect_gain(case):
     sizes, scores = case["sizes"], case["scores"]
     x = [math.log(size, 4) for size in sizes]
@@ -211,9 +203,9 @@ def expect_gain(case):
 EXERCISES = {
     "4.1": Exercise(filter_cases, drive_filter, expect_filter, 2, accepted,
         signature="accepted(proposals: list, pool: list, threshold: number, similarity: function) -> list of int"),
-    "4.2": Exercise(dollars_cases, drive_dollars, expect_dollars, 1, dollars,
+    "4.2": Exercise(dollars_cases, None, expect_dollars, 1, dollars,
         signature="dollars(pairs: number, kept: number, prompt_tokens: number, response_tokens: number, price: number,"
         " hours: number, hourly: number) -> number"),
-    "4.3": Exercise(gain_cases, drive_gain, expect_gain, 2, gain_per_fourfold,
+    "4.3": Exercise(gain_cases, None, expect_gain, 2, gain_per_fourfold,
         signature="gain_per_fourfold(sizes: list, scores: list) -> number"),
 }  # fmt: skip

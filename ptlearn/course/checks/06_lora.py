@@ -42,12 +42,6 @@ def forward_cases(rng):
     return cases
 
 
-def drive_forward(answer, case):
-    import torch
-
-    return answer(*(torch.tensor(case[name]) for name in "xWAB"), case["alpha"])
-
-
 def expect_forward(case):
     x, W, A, B, alpha = (case[name] for name in ("x", "W", "A", "B", "alpha"))
     rank, base, path = len(A), product(x, turned(W)), product(product(x, turned(A)), turned(B))
@@ -211,13 +205,6 @@ def merging_cases(rng):
     return cases
 
 
-def drive_merging(answer, case):
-    import torch
-
-    weight, A, B = (torch.tensor(case[name]) for name in ("weight", "A", "B"))
-    return answer(weight, A, B, case["alpha"], case["transposed"])
-
-
 def expect_merging(case):
     weight, A, B, alpha, transposed = (case[name] for name in ("weight", "A", "B", "alpha", "transposed"))
     rank, change = len(A), product(B, A)
@@ -281,16 +268,16 @@ def remark_bugs(case, data):
 
 
 EXERCISES = {
-    "6.1": Exercise(forward_cases, drive_forward, expect_forward, points=1, reference=lora_forward,
-        signature="lora_forward(x: float[N k], W: float[d k], A: float[r k], B: float[d r], alpha: number)"
+    "6.1": Exercise(forward_cases, None, expect_forward, points=1, reference=lora_forward,
+        signature="lora_forward(x: float32[N k], W: float32[d k], A: float32[r k], B: float32[d r], alpha: number)"
         " -> float[N d] with gradient of x, A, B"),
     "6.2": Exercise(start_cases, drive_start, expect_start, points=2, reference=start, remark=remark_start,
         signature="start(rank: int, k: int, d: int) -> (float[rank k], float[d rank])"),
     "6.3": Exercise(count_cases, drive_count, expect_count, points=1, reference=lora_count, tolerance=1e-9,
         signature="lora_count(shapes: list, rank: int) -> number"),
-    "6.4": Exercise(merging_cases, drive_merging, expect_merging, points=2, reference=merged_weight,
-        signature="merged_weight(weight: float[...], A: float[r k], B: float[d r], alpha: number, transposed: bool)"
-        " -> float[...]"),
+    "6.4": Exercise(merging_cases, None, expect_merging, points=2, reference=merged_weight,
+        signature="merged_weight(weight: float32[...], A: float32[r k], B: float32[d r], alpha: number,"
+        " transposed: bool) -> float[...]"),
     "6.5": Exercise(
-        lambda rng: [sorted(SIGNS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs),
+        lambda rng: [sorted(SIGNS)], None, None, points=3, reference=BUGS, remark=remark_bugs),
 }  # fmt: skip

@@ -81,34 +81,27 @@ def expect_slip(case):
         free |= {place: free.get(place, 0.0) + chance for place in outcome(case, ((turn, 1.0),)) if place != cell}
     total, meant = sum(free.values()), next(iter(outcome(case, ((0, 1.0),))))
     mistakes = {
-        "up and down are exchanged: rows are counted from the top, so up is row - 1": (
-            outcome(case, turns, steps=mirrored)
-        ),
+        "up and down are exchanged: rows are counted from the top, so up is row - 1":
+            outcome(case, turns, steps=mirrored),
         "row and column are exchanged: up and down change the row": outcome(case, turns, steps=swapped),
-        "slip is the probability of both sides together: half of it each, and 1 - slip for the move that was meant": (
-            outcome(case, ((0, 1 - 2 * slip), (1, slip), (3, slip)))
-        ),
+        "slip is the probability of both sides together: half of it each, and 1 - slip for the move that was meant":
+            outcome(case, ((0, 1 - 2 * slip), (1, slip), (3, slip))),
         "slip is counted twice: each side has half of it": outcome(case, ((0, 1 - slip), (1, slip), (3, slip))),
         "slip is ignored: the move succeeds with probability 1 - slip only": outcome(case, ((0, 1.0),)),
-        "the slip goes backwards: it goes to the two moves perpendicular to the one that was meant": (
-            outcome(case, ((0, 1 - slip), (2, slip)))
-        ),
+        "the slip goes backwards: it goes to the two moves perpendicular to the one that was meant":
+            outcome(case, ((0, 1 - slip), (2, slip))),
         "the slip goes to one side alone: half of it to each of the two": outcome(case, ((0, 1 - slip), (1, slip))),
-        "the slip goes to one side alone, the left one: half of it to each of the two": (
-            outcome(case, ((0, 1 - slip), (3, slip)))
-        ),
-        "the slip goes to three moves: one step backwards is not among them": (
-            outcome(case, ((0, 1 - slip), (1, slip / 3), (2, slip / 3), (3, slip / 3)))
-        ),
-        "the slip goes to all four moves: only to the two perpendicular ones": (
-            outcome(case, ((0, 1 - slip * 3 / 4), (1, slip / 4), (2, slip / 4), (3, slip / 4)))
-        ),
+        "the slip goes to one side alone, the left one: half of it to each of the two":
+            outcome(case, ((0, 1 - slip), (3, slip))),
+        "the slip goes to three moves: one step backwards is not among them":
+            outcome(case, ((0, 1 - slip), (1, slip / 3), (2, slip / 3), (3, slip / 3))),
+        "the slip goes to all four moves: only to the two perpendicular ones":
+            outcome(case, ((0, 1 - slip * 3 / 4), (1, slip / 4), (2, slip / 4), (3, slip / 4))),
         "a slip leaves the agent where it is: it moves it sideways": outcome(case, ((0, 1 - slip), (None, slip))),
         "the agent walks through walls: a '#' blocks like the border": outcome(case, turns, blocking=""),
         "only '.' is taken for free: the agent can enter 'S' and 'G' too": outcome(case, turns, blocking="#SG"),
-        "the border wraps around: index -1 is the last row in Python, so test for it": (
-            outcome(case, turns, border="wrap")
-        ),
+        "the border wraps around: index -1 is the last row in Python, so test for it":
+            outcome(case, turns, border="wrap"),
         "the agent leaves the map: at the border it stays where it is": outcome(case, turns, border="leave"),
         "blocked moves are left out: a blocked agent stays in its cell, with that probability": free,
     }
@@ -151,10 +144,6 @@ def return_cases(rng):
     return cases
 
 
-def drive_returns(answer, case):
-    return answer(torch.tensor(case["rewards"]), torch.tensor(case["mask"]), gamma=case["gamma"])
-
-
 def expect_returns(case):
     gamma = case["gamma"]
     rows = [row[: sum(acted)] for row, acted in zip(case["rewards"], case["mask"])]
@@ -170,28 +159,22 @@ def expect_returns(case):
         "gamma is ignored": [sum(row) for row in rows],
         "gamma is ignored, and so is mask": [sum(row) for row in case["rewards"]],
         "the first reward is discounted: its factor is gamma^0 = 1": discounted(rows, 1),
-        "the discount runs backwards: the last reward is the one that is discounted most": (
-            [sum(gamma ** (len(row) - 1 - t) * reward for t, reward in enumerate(row)) for row in rows]
-        ),
-        "each reward is discounted once: the factor is gamma^t at step t": (
-            [row[0] + gamma * sum(row[1:]) for row in rows]
-        ),
+        "the discount runs backwards: the last reward is the one that is discounted most":
+            [sum(gamma ** (len(row) - 1 - t) * reward for t, reward in enumerate(row)) for row in rows],
+        "each reward is discounted once: the factor is gamma^t at step t":
+            [row[0] + gamma * sum(row[1:]) for row in rows],
         "the sum is multiplied by gamma once: the factor is gamma^t at step t": [gamma * sum(row) for row in rows],
-        "the whole sum is discounted by the length of the episode: the factor is gamma^t at step t": (
-            [gamma ** len(row) * sum(row) for row in rows]
-        ),
-        "the factor is gamma * t: it is gamma to the power of t": (
-            [sum(gamma * t * reward for t, reward in enumerate(row)) for row in rows]
-        ),
+        "the whole sum is discounted by the length of the episode: the factor is gamma^t at step t":
+            [gamma ** len(row) * sum(row) for row in rows],
+        "the factor is gamma * t: it is gamma to the power of t":
+            [sum(gamma * t * reward for t, reward in enumerate(row)) for row in rows],
         "this is a mean: a return is a sum": [value / len(row) for value, row in zip(expected, rows)],
-        "this is a mean, over padding too: a return is a sum": (
-            [value / len(row) for value, row in zip(expected, case["rewards"])]
-        ),
+        "this is a mean, over padding too: a return is a sum":
+            [value / len(row) for value, row in zip(expected, case["rewards"])],
         "this is the last reward alone": [row[-1] for row in rows],
         "this is summed over the episodes: one return per row": [sum(column) for column in columns],
-        "these are the returns from every step on: the episode's return is the first of them": (
-            [row + [0.0] * (len(case["rewards"][0]) - len(row)) for row in to_go]
-        ),
+        "these are the returns from every step on: the episode's return is the first of them":
+            [row + [0.0] * (len(case["rewards"][0]) - len(row)) for row in to_go],
     }
     return expected, mistakes
 
@@ -223,10 +206,6 @@ def trajectory_cases(rng):
     return [*cases, cases[0] | {"start": [0.0, 1.0]}]
 
 
-def drive_trajectory(answer, case):
-    return answer(*tensors(case, "start", "P", "pi"), list(case["states"]), list(case["actions"]))
-
-
 def expect_trajectory(case):
     start, P, pi, states, actions = (case[name] for name in ("start", "P", "pi", "states", "actions"))
     steps = list(zip(states, actions, states[1:]))
@@ -240,36 +219,26 @@ def expect_trajectory(case):
         "the dynamics are missing: each step has the factor p(s_{t+1} | s_t, a_t)": first * math.prod(chosen),
         "only the policy is counted: p(s_1) and p(s_{t+1} | s_t, a_t) are factors too": math.prod(chosen),
         "only the dynamics are counted: p(s_1) and pi(a_t | s_t) are factors too": math.prod(moved),
-        "the last transition is missing: T actions make T transitions, into T + 1 states": (
-            first * math.prod(chosen) * math.prod(moved[:-1])
-        ),
-        "the last step is missing: states has one entry more than actions": (
-            first * math.prod(chosen[:-1]) * math.prod(moved[:-1])
-        ),
-        "the first step is missing: it is taken in the first state": (
-            first * math.prod(chosen[1:]) * math.prod(moved[1:])
-        ),
-        "the action is looked up in the state that follows: pi(a_t | s_t), in the state it is chosen in": (
-            first * math.prod(pi[after][a] for _, a, after in steps) * math.prod(moved)
-        ),
-        "P is read backwards: P[s, a, s'] is the way from s to s'": (
-            first * math.prod(chosen) * math.prod(P[after][a][s] for s, a, after in steps)
-        ),
-        "p(s_1) is a factor of every step: of the whole trajectory it is one factor": (
-            first ** len(steps) * math.prod(chosen) * math.prod(moved)
-        ),
-        "every state has a factor from `start`: p(s_1) belongs to the first state alone": (
-            math.prod(start[s] for s in states) * math.prod(chosen) * math.prod(moved)
-        ),
-        "these factors are added: the probability of all of them together is their product": (
-            first + sum(chosen) + sum(moved)
-        ),
-        "the factors of the steps are added: the probability of all of them together is their product": (
-            first + sum(c * m for c, m in zip(chosen, moved))
-        ),
-        "p(s_1) is added to the product of the steps: it is a factor, too": (
-            first + math.prod(chosen) * math.prod(moved)
-        ),
+        "the last transition is missing: T actions make T transitions, into T + 1 states":
+            first * math.prod(chosen) * math.prod(moved[:-1]),
+        "the last step is missing: states has one entry more than actions":
+            first * math.prod(chosen[:-1]) * math.prod(moved[:-1]),
+        "the first step is missing: it is taken in the first state":
+            first * math.prod(chosen[1:]) * math.prod(moved[1:]),
+        "the action is looked up in the state that follows: pi(a_t | s_t), in the state it is chosen in":
+            first * math.prod(pi[after][a] for _, a, after in steps) * math.prod(moved),
+        "P is read backwards: P[s, a, s'] is the way from s to s'":
+            first * math.prod(chosen) * math.prod(P[after][a][s] for s, a, after in steps),
+        "p(s_1) is a factor of every step: of the whole trajectory it is one factor":
+            first ** len(steps) * math.prod(chosen) * math.prod(moved),
+        "every state has a factor from `start`: p(s_1) belongs to the first state alone":
+            math.prod(start[s] for s in states) * math.prod(chosen) * math.prod(moved),
+        "these factors are added: the probability of all of them together is their product":
+            first + sum(chosen) + sum(moved),
+        "the factors of the steps are added: the probability of all of them together is their product":
+            first + sum(c * m for c, m in zip(chosen, moved)),
+        "p(s_1) is added to the product of the steps: it is a factor, too":
+            first + math.prod(chosen) * math.prod(moved),
         "this is the logarithm of the probability": math.log(expected) if expected else -math.inf,
     }
     return expected, mistakes
@@ -307,15 +276,13 @@ def expect_error(case):
         "this is the squared error, and with N for N - 1: take the root of s^2 / N": squares / n**2,
         "this is the variance of single returns: take the root, and divide by the root of N": spread**2,
         "the variance is divided by the root of N: it is the standard deviation that is": spread**2 / math.sqrt(n),
-        "the variance is divided by N, expected N - 1: the mean was estimated from the same returns": (
-            math.sqrt(squares) / n
-        ),
+        "the variance is divided by N, expected N - 1: the mean was estimated from the same returns":
+            math.sqrt(squares) / n,
         "divided by the root of N - 1: N - 1 is for the variance, the mean is of N returns": spread / math.sqrt(n - 1),
         "multiplied by 1.96: that is half of the 95 % interval, not the standard error": 1.96 * spread / math.sqrt(n),
         "multiplied by the root of N: more returns make the mean safer, not shakier": spread * math.sqrt(n),
-        "the mean square is taken around 0: deviations are from the mean": (
-            math.sqrt(sum(x * x for x in case) / (n - 1) / n)
-        ),
+        "the mean square is taken around 0: deviations are from the mean":
+            math.sqrt(sum(x * x for x in case) / (n - 1) / n),
         "this is the mean deviation: square the deviations": sum(abs(x - mean) for x in case) / n,
     }
     expected = {"mean": mean, "standard error": spread / math.sqrt(n)}
@@ -396,23 +363,19 @@ def expect_values(case):
     summed = [[sum(column) for column in zip(*rows)] for rows in P]
     mistakes = {
         "the best action is taken: these are the values of the best policy, not of pi": best,
-        "the likeliest action is taken: average over pi": (
-            solved(*under(case, [[float(p == max(row)) for p in row] for row in pi]), gamma)
-        ),
+        "the likeliest action is taken: average over pi":
+            solved(*under(case, [[float(p == max(row)) for p in row] for row in pi]), gamma),
         "all actions count alike: weigh them with pi": solved(*under(case, even), gamma),
         "gamma is ignored": solved(rewards, transitions, 1.0),
         "this is the reward of one step: what follows is missing": rewards,
         "this is two steps: repeat until nothing changes": solved(rewards, transitions, gamma, 2),
-        "the reward is not weighted by P: it is paid only where s' is reached": (
-            solved([sum(c * x for c, x in zip(pi[s], unweighted[s])) for s in range(len(P))], transitions, gamma)
-        ),
-        "the reward is not weighted by pi: it is paid where the action is taken": (
-            solved([sum(row) for row in r], transitions, gamma)
-        ),
+        "the reward is not weighted by P: it is paid only where s' is reached":
+            solved([sum(c * x for c, x in zip(pi[s], unweighted[s])) for s in range(len(P))], transitions, gamma),
+        "the reward is not weighted by pi: it is paid where the action is taken":
+            solved([sum(row) for row in r], transitions, gamma),
         "the reward is discounted too: V = r + gamma P V": solved([gamma * x for x in rewards], transitions, gamma),
-        "the transition matrix is transposed: row s holds where s leads to": (
-            solved(rewards, [list(column) for column in zip(*transitions)], gamma)
-        ),
+        "the transition matrix is transposed: row s holds where s leads to":
+            solved(rewards, [list(column) for column in zip(*transitions)], gamma),
         "these are Q(s, a), one per action: average over pi": q,
         "these are the largest Q(s, a): average over pi": [max(row) for row in q],
         "this is one number: one value per state": sum(expected) / len(expected),
@@ -455,11 +418,6 @@ def sweep_cases(rng):
     ]
 
 
-def drive_sweep(answer, case):
-    P, R, values = tensors(case, "P", "R", "values")
-    return answer(P, R, case["gamma"], values)
-
-
 def in_place(case, order=1):
     """The sweep that sees its own new values, in the order of the states or against it."""
     values = list(case["values"])
@@ -484,21 +442,17 @@ def expect_sweep(case):
         "the actions are summed: take the best one": [sum(row) for row in q],
         "the action with the best reward now is taken: maximise the reward plus gamma V(s')": hasty,
         "the best successor is taken too: the agent chooses a, the world chooses s', so average over s'": lucky,
-        "not weighted by P: the world chooses s', so average over s' with its probabilities": (
-            [max(row) for row in unweighted]
-        ),
+        "not weighted by P: the world chooses s', so average over s' with its probabilities":
+            [max(row) for row in unweighted],
         "gamma is ignored": swept(case, values, 1.0),
-        "the reward is discounted too: r + gamma V(s')": (
-            [gamma * x for x in swept(case, values, 1.0)]
-        ),
+        "the reward is discounted too: r + gamma V(s')":
+            [gamma * x for x in swept(case, values, 1.0)],
         "the values of the states that follow are missing": [max(row) for row in r],
         "the rewards are missing: r + gamma V(s')": [max(y - x for x, y in zip(r[s], q[s])) for s in states],
-        "the old value of s stands where the value of s' belongs": (
-            [max(x + gamma * values[s] for x in r[s]) for s in states]
-        ),
-        "the old value is subtracted: that is the change, the new value is wanted": (
-            [x - v for x, v in zip(expected, values)]
-        ),
+        "the old value of s stands where the value of s' belongs":
+            [max(x + gamma * values[s] for x in r[s]) for s in states],
+        "the old value is subtracted: that is the change, the new value is wanted":
+            [x - v for x, v in zip(expected, values)],
         "the new value is added to the old one: it takes its place": [x + v for x, v in zip(expected, values)],
         "the old value is kept where it is larger: the new one takes its place": list(map(max, expected, values)),
         "values are overwritten during the sweep: later states must still see the old ones": Alternatives(
@@ -528,11 +482,11 @@ EXERCISES = {
         signature="next_cells(rows: list, cell: any, action: int, slip: number) -> dict",
     ),
     "7.2": Exercise(
-        return_cases, drive_returns, expect_returns, points=1, reference=returns_of,
-        signature="episode_returns(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B]",
+        return_cases, None, expect_returns, points=1, reference=returns_of,
+        signature="episode_returns(rewards: float32[B T], mask: bool[B T], gamma: number) -> float[B]",
     ),
     "7.3": Exercise(
-        trajectory_cases, drive_trajectory, expect_trajectory, points=1, reference=trajectory_probability,
+        trajectory_cases, None, expect_trajectory, points=1, reference=trajectory_probability,
         signature="trajectory_probability(start: float[S], P: float[S A S], pi: float[S A], states: list, "
         "actions: list) -> number",
         tolerance=1e-6,
@@ -546,7 +500,7 @@ EXERCISES = {
         signature="policy_values(P: float[S A S], R: float[S A S], pi: float[S A], gamma: number) -> float[S]",
     ),
     "7.6": Exercise(
-        sweep_cases, drive_sweep, expect_sweep, points=2, reference=sweep,
+        sweep_cases, None, expect_sweep, points=2, reference=sweep,
         signature="sweep(P: float[S A S], R: float[S A S], gamma: number, values: float[S]) -> float[S]",
     ),
 }  # fmt: skip

@@ -51,10 +51,6 @@ def probability_cases(rng):
     return cases
 
 
-def drive_probability(answer, case):
-    return answer(*tensors(case, "logits", "actions", "mask"))
-
-
 def expect_probability(case):
     logits, actions, mask = case["logits"], case["actions"], case["mask"]
     episodes, steps = range(len(mask)), range(len(mask[0]))
@@ -75,38 +71,29 @@ def expect_probability(case):
     expected = total(lambda b, t: math.log(p(b, t)))
     lengths = [sum(row) for row in mask]
     mistakes = {
-        "padding is counted: add up the steps where mask is True, and no others": (
-            total(lambda b, t: math.log(p(b, t)), lambda b, t: True)
-        ),
-        "the mask is turned round: it is True where the policy acted": (
-            total(lambda b, t: math.log(p(b, t)), lambda b, t: not mask[b][t])
-        ),
-        "these are raw logits: log-probabilities need log_softmax over the actions": (
-            total(lambda b, t: logits[b][t][actions[b][t]])
-        ),
-        "softmax runs over the time steps: at each step the probabilities of the actions sum to 1": (
-            total(lambda b, t: math.log(over_time(b, t)))
-        ),
-        "softmax runs over the episodes: at each step the probabilities of the actions sum to 1": (
-            total(lambda b, t: math.log(over_batch(b, t)))
-        ),
+        "padding is counted: add up the steps where mask is True, and no others":
+            total(lambda b, t: math.log(p(b, t)), lambda b, t: True),
+        "the mask is turned round: it is True where the policy acted":
+            total(lambda b, t: math.log(p(b, t)), lambda b, t: not mask[b][t]),
+        "these are raw logits: log-probabilities need log_softmax over the actions":
+            total(lambda b, t: logits[b][t][actions[b][t]]),
+        "softmax runs over the time steps: at each step the probabilities of the actions sum to 1":
+            total(lambda b, t: math.log(over_time(b, t))),
+        "softmax runs over the episodes: at each step the probabilities of the actions sum to 1":
+            total(lambda b, t: math.log(over_batch(b, t))),
         "probabilities are added: the probability of a sequence is their product, so add their logarithms": total(p),
-        "this is the probability itself: return its logarithm, which does not underflow": (
-            [math.exp(x) for x in expected]
-        ),
+        "this is the probability itself: return its logarithm, which does not underflow":
+            [math.exp(x) for x in expected],
         "averaged over the steps: the logarithm of a product is a sum": [
             x / length for x, length in zip(expected, lengths)
         ],
-        "divided by T: the logarithm of a product is a sum, and episodes are shorter than T": (
-            [x / len(steps) for x in expected]
-        ),
-        "a mean over all T steps, padding included: the logarithm of a product is a sum, where mask is True": (
-            [x / len(steps) for x in total(lambda b, t: math.log(p(b, t)), lambda b, t: True)]
-        ),
+        "divided by T: the logarithm of a product is a sum, and episodes are shorter than T":
+            [x / len(steps) for x in expected],
+        "a mean over all T steps, padding included: the logarithm of a product is a sum, where mask is True":
+            [x / len(steps) for x in total(lambda b, t: math.log(p(b, t)), lambda b, t: True)],
         "the sign is turned: this is the negative log-likelihood": [-x for x in expected],
-        "the most likely action is scored: score the one that was taken": (
-            total(lambda b, t: math.log(max(softmax(logits[b][t]))))
-        ),
+        "the most likely action is scored: score the one that was taken":
+            total(lambda b, t: math.log(max(softmax(logits[b][t])))),
         "one number per step: add them up over time": [
             [math.log(p(b, t)) if mask[b][t] else 0.0 for t in steps] for b in episodes
         ],
@@ -139,10 +126,6 @@ def score_cases(rng):
     return cases
 
 
-def drive_score(answer, case):
-    return answer(*tensors(case, "pi"), list(case["states"]), list(case["actions"]))
-
-
 def expect_score(case):
     pi, path = case["pi"], list(zip(case["states"], case["actions"]))
     rows, columns = range(len(pi)), range(len(pi[0]))
@@ -165,22 +148,17 @@ def expect_score(case):
     mistakes = {
         "pi is not subtracted: pushing one action up pulls the others of that state down, one-hot minus pi": counts,
         "the sign is turned: one-hot minus pi": [[-x for x in row] for row in expected],
-        "this is the derivative by the probabilities, 1/pi: the parameters are logits": (
-            summed(lambda b, s, a: (a == b) / pi[s][b])
-        ),
-        "pi is subtracted from the taken action only: the softmax takes from all actions of the state": (
-            summed(lambda b, s, a: (a == b) * (1 - pi[s][b]))
-        ),
-        "this is the gradient of pi: that of log pi has no factor pi(a|s) in front": (
-            summed(lambda b, s, a: pi[s][a] * residual(b, s, a))
-        ),
-        "averaged over the steps: the gradient of a sum of logarithms is a sum": (
-            [[x / len(path) for x in row] for row in expected]
-        ),
+        "this is the derivative by the probabilities, 1/pi: the parameters are logits":
+            summed(lambda b, s, a: (a == b) / pi[s][b]),
+        "pi is subtracted from the taken action only: the softmax takes from all actions of the state":
+            summed(lambda b, s, a: (a == b) * (1 - pi[s][b])),
+        "this is the gradient of pi: that of log pi has no factor pi(a|s) in front":
+            summed(lambda b, s, a: pi[s][a] * residual(b, s, a)),
+        "averaged over the steps: the gradient of a sum of logarithms is a sum":
+            [[x / len(path) for x in row] for row in expected],
         "only the last step counts: add up all steps of the trajectory": summed(residual, path[-1:]),
-        "pi is subtracted in every state, visited or not: only the row of s_t changes at step t": (
-            less_pi(counts, lambda s: len(path))
-        ),
+        "pi is subtracted in every state, visited or not: only the row of s_t changes at step t":
+            less_pi(counts, lambda s: len(path)),
         "the table is transposed: one row per state, one column per action": [
             list(column) for column in zip(*expected)
         ],
@@ -206,10 +184,6 @@ def weights_cases(rng):
     return cases
 
 
-def drive_weights(answer, case):
-    return answer(*tensors(case, "rewards", "mask"), gamma=case["gamma"])
-
-
 def expect_weights(case):
     rewards, mask, gamma = case["rewards"], case["mask"], case["gamma"]
     steps, lengths = range(len(mask[0])), [sum(row) for row in case["mask"]]
@@ -224,34 +198,26 @@ def expect_weights(case):
     expected = spread(lambda row, t, n: discounted(row, n))
     returns = [discounted(row, n) for row, n in zip(rewards, lengths)]
     mistakes = {
-        "this is the reward-to-go: a better weight, but of lesson 09; here every step gets r(tau) whole": (
-            spread(lambda row, t, n: discounted(row, n, start=t))
-        ),
-        "each step gets its own reward alone: a step that leads to the star three steps later earns nothing": (
-            spread(lambda row, t, n: row[t])
-        ),
-        "each step gets its own discounted reward alone: every step gets the return of the whole episode": (
-            spread(lambda row, t, n: gamma**t * row[t])
-        ),
-        "the rewards up to t: every step gets the return of the whole episode": (
-            spread(lambda row, t, n: discounted(row, t + 1))
-        ),
+        "this is the reward-to-go: a better weight, but of lesson 09; here every step gets r(tau) whole":
+            spread(lambda row, t, n: discounted(row, n, start=t)),
+        "each step gets its own reward alone: a step that leads to the star three steps later earns nothing":
+            spread(lambda row, t, n: row[t]),
+        "each step gets its own discounted reward alone: every step gets the return of the whole episode":
+            spread(lambda row, t, n: gamma**t * row[t]),
+        "the rewards up to t: every step gets the return of the whole episode":
+            spread(lambda row, t, n: discounted(row, t + 1)),
         "only the last reward counts: the return is the sum over all steps": spread(lambda row, t, n: row[n - 1]),
-        "only the last step gets the return: all actions of the episode share it": (
-            spread(lambda row, t, n: discounted(row, n) if t == n - 1 else 0.0)
-        ),
-        "rewards on padding are counted: nothing is earned after the end": (
-            spread(lambda row, t, n: discounted(row, len(row)))
-        ),
+        "only the last step gets the return: all actions of the episode share it":
+            spread(lambda row, t, n: discounted(row, n) if t == n - 1 else 0.0),
+        "rewards on padding are counted: nothing is earned after the end":
+            spread(lambda row, t, n: discounted(row, len(row))),
         "weights on padding are not 0: nobody acted there": [[x for _ in steps] for x in returns],
         "the mean reward: the return is the sum": spread(lambda row, t, n: discounted(row, n) / n),
         "gamma is ignored: the reward of step t counts gamma^t": spread(lambda row, t, n: sum(row[:n])),
-        "gamma is off by one: the first reward counts in full, gamma^0": (
-            spread(lambda row, t, n: discounted(row, n, power=1))
-        ),
-        "every episode gets the mean return of the batch: each is weighted by its own": (
-            spread(lambda row, t, n: statistics.mean(returns))
-        ),
+        "gamma is off by one: the first reward counts in full, gamma^0":
+            spread(lambda row, t, n: discounted(row, n, power=1)),
+        "every episode gets the mean return of the batch: each is weighted by its own":
+            spread(lambda row, t, n: statistics.mean(returns)),
         "one number per episode: repeat it on each of its steps, 0 on padding": returns,
         "one number per episode, in a column: repeat it on each of its steps, 0 on padding": [[x] for x in returns],
     }
@@ -273,10 +239,6 @@ def loss_cases(rng):
     ]
 
 
-def drive_loss(answer, case):
-    return answer(*tensors(case, "logprobs", "weights", "mask"))
-
-
 def expect_loss(case):
     logprobs, weights, mask = case["logprobs"], case["weights"], case["mask"]
     episodes, steps = len(mask), len(mask[0])
@@ -288,23 +250,18 @@ def expect_loss(case):
 
     expected = outcome(lambda b, t: mask[b][t] / episodes)
     mistakes = {
-        "the sign is turned: losses are minimised, so this would make good episodes less likely": (
-            outcome(lambda b, t: -mask[b][t] / episodes)
-        ),
-        "divided by the number of steps: 1/N is over episodes, or long ones count less": (
-            outcome(lambda b, t: mask[b][t] / sum(lengths))
-        ),
-        "divided by all entries, padding included: 1/N is over episodes": (
-            outcome(lambda b, t: mask[b][t] / (episodes * steps))
-        ),
-        "each episode is divided by its own length: the gradient of log p(tau) is a sum over steps": (
-            outcome(lambda b, t: mask[b][t] / (episodes * lengths[b]))
-        ),
+        "the sign is turned: losses are minimised, so this would make good episodes less likely":
+            outcome(lambda b, t: -mask[b][t] / episodes),
+        "divided by the number of steps: 1/N is over episodes, or long ones count less":
+            outcome(lambda b, t: mask[b][t] / sum(lengths)),
+        "divided by all entries, padding included: 1/N is over episodes":
+            outcome(lambda b, t: mask[b][t] / (episodes * steps)),
+        "each episode is divided by its own length: the gradient of log p(tau) is a sum over steps":
+            outcome(lambda b, t: mask[b][t] / (episodes * lengths[b])),
         "not divided by the number of episodes: the estimate is N times too long": outcome(lambda b, t: mask[b][t]),
         "padding is counted: the mask says where the policy acted": outcome(lambda b, t: 1 / episodes),
-        "the mask is turned round: it is True where the policy acted": (
-            outcome(lambda b, t: (not mask[b][t]) / episodes)
-        ),
+        "the mask is turned round: it is True where the policy acted":
+            outcome(lambda b, t: (not mask[b][t]) / episodes),
     }
     return expected, mistakes
 
@@ -339,27 +296,21 @@ def expect_z(case):
     away = [m - e for m, e in zip(means, exact)]
     expected = [a * math.sqrt(count) / s for a, s in zip(away, spreads)]
     mistakes = {
-        "divided by the standard deviation of one estimate: the mean of K is sqrt(K) times as exact": (
-            [a / s for a, s in zip(away, spreads)]
-        ),
+        "divided by the standard deviation of one estimate: the mean of K is sqrt(K) times as exact":
+            [a / s for a, s in zip(away, spreads)],
         "the standard error is s / sqrt(K), not s / K": [a * count / s for a, s in zip(away, spreads)],
-        "this is the variance, not its root: the standard error is s / sqrt(K)": (
-            [a * count / s**2 for a, s in zip(away, spreads)]
-        ),
-        "divided by the variance of one estimate: the standard error is s / sqrt(K)": (
-            [a / s**2 for a, s in zip(away, spreads)]
-        ),
-        "the squared deviations are divided by K: from the sample's own mean it is K - 1": (
-            [x * math.sqrt(count / (count - 1)) for x in expected]
-        ),
+        "this is the variance, not its root: the standard error is s / sqrt(K)":
+            [a * count / s**2 for a, s in zip(away, spreads)],
+        "divided by the variance of one estimate: the standard error is s / sqrt(K)":
+            [a / s**2 for a, s in zip(away, spreads)],
+        "the squared deviations are divided by K: from the sample's own mean it is K - 1":
+            [x * math.sqrt(count / (count - 1)) for x in expected],
         "the sign is lost: a z-score says in which direction the mean is off": [abs(x) for x in expected],
         "the sign is turned: estimate minus truth": [-x for x in expected],
-        "compared with 0: the question is the distance from the exact gradient": (
-            [m * math.sqrt(count) / s for m, s in zip(means, spreads)]
-        ),
-        "one spread for all parameters: each has a standard error of its own": (
-            [a * math.sqrt(count) / pooled for a in away]
-        ),
+        "compared with 0: the question is the distance from the exact gradient":
+            [m * math.sqrt(count) / s for m, s in zip(means, spreads)],
+        "one spread for all parameters: each has a standard error of its own":
+            [a * math.sqrt(count) / pooled for a in away],
         "not divided by a standard error: is this distance small or large?": away,
         "relative errors: they do not say what chance alone would do": [a / e for a, e in zip(away, exact)],
         "one z-score per estimate: average over the estimates first": [
@@ -402,28 +353,28 @@ def weights_of(rewards, mask, gamma=1.0):
 
 EXERCISES = {
     "8.1": Exercise(
-        probability_cases, drive_probability, expect_probability, points=1, reference=log_probability,
+        probability_cases, None, expect_probability, points=1, reference=log_probability,
         signature="log_probability(logits: float[B T A], actions: int[B T], mask: bool[B T]) -> float[B]",
     ),
     "8.2": Exercise(
-        score_cases, drive_score, expect_score, points=2, reference=score,
+        score_cases, None, expect_score, points=2, reference=score,
         signature="score(pi: float[S A], states: list, actions: list) -> float[S A]",
     ),
     "8.3": Exercise(
-        weights_cases, drive_weights, expect_weights, points=1, reference=weights_of,
+        weights_cases, None, expect_weights, points=1, reference=weights_of,
         signature="reinforce_weights(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B T]",
     ),
     "8.4": Exercise(
-        loss_cases, drive_loss, expect_loss, points=2, reference=policy_gradient_loss,
+        loss_cases, None, expect_loss, points=2, reference=policy_gradient_loss,
         signature="reinforce_loss(logprobs: float[B T], weights: float[B T], mask: bool[B T]) -> float[]"
         " with gradient of logprobs",
     ),
     "8.5": Exercise(
-        z_cases, lambda answer, case: answer(*tensors(case, "estimates", "exact")), expect_z, points=2,
+        z_cases, None, expect_z, points=2,
         reference=z_scores,
         signature="z_scores(estimates: float[K P], exact: float[P]) -> float[P]",
     ),
     "8.6": Exercise(
-        lambda rng: [sorted(BUGS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs,
+        lambda rng: [sorted(BUGS)], None, None, points=3, reference=BUGS, remark=remark_bugs,
     ),
 }  # fmt: skip

@@ -51,9 +51,8 @@ def expect_variance(case):
             "standard deviations: variances add up, standard deviations do not": sum(map(math.sqrt, variances)),
             "the root of the total: this is a length, the variance is its square": math.sqrt(total),
             "not centred: subtract the mean estimate, or the signal counts as noise": sum(x * x for x in flat) / rows,
-            "not centred: subtract the mean estimate, or the signal counts as noise, whatever it is divided by": (
-                sum(x * x for x in flat) / (rows - 1)
-            ),
+            "not centred: subtract the mean estimate, or the signal counts as noise, whatever it is divided by":
+                sum(x * x for x in flat) / (rows - 1),
             "divided by M: the mean was estimated from the same rows, so divide by M - 1": total * (rows - 1) / rows,
             "not divided: the mean squared distance is wanted, not their sum": total * (rows - 1),
             "divided by M once more: this is the variance of the mean of all rows": total / rows,
@@ -75,12 +74,6 @@ def go_cases(rng):
         mask = [[step < length for step in range(longest)] for length in lengths]
         cases.append({"rewards": rewards, "mask": mask, "gamma": gamma})
     return cases
-
-
-def drive_go(answer, case):
-    import torch
-
-    return answer(tensor(case["rewards"]), tensor(case["mask"], dtype=torch.bool), gamma=case["gamma"])
 
 
 def expect_go(case):
@@ -107,29 +100,24 @@ def expect_go(case):
         return gamma**j if j >= t else 0.0
 
     mistakes = {
-            "padding leaks in: rewards behind an episode's end are not earned, whatever the numbers there": (
-                by(discounted, padding=True)
-            ),
-            "padding leaks in: rewards behind an episode's end count, and steps there get a weight": (
-                by(discounted, padding=True, outside=True)
-            ),
+            "padding leaks in: rewards behind an episode's end are not earned, whatever the numbers there":
+                by(discounted, padding=True),
+            "padding leaks in: rewards behind an episode's end count, and steps there get a weight":
+                by(discounted, padding=True, outside=True),
             "every step gets the total return: sum from t on": by(lambda t, j: gamma**j),
             "every step gets the total return, undiscounted: sum from t on, and discount": by(lambda t, j: 1.0),
             "rewards up to step t: this is the past, sum from t to the end": by(until),
-            "rewards up to step t, not discounted: this is the past, sum from t to the end": (
-                by(lambda t, j: float(j <= t))
-            ),
-            "the reward of step t itself is missing: an action does change what it earns at once": (
-                by(lambda t, j: gamma ** (j - t - 1) if j > t else 0.0)
-            ),
+            "rewards up to step t, not discounted: this is the past, sum from t to the end":
+                by(lambda t, j: float(j <= t)),
+            "the reward of step t itself is missing: an action does change what it earns at once":
+                by(lambda t, j: gamma ** (j - t - 1) if j > t else 0.0),
             "the reward of step t itself is missing: the sum starts at t": by(
                 lambda t, j: gamma ** (j - t) if j > t else 0.0
             ),
             "discounted from the start of the episode: at step t the reward r_t counts in full": by(from_start),
             "gamma is ignored": by(lambda t, j: float(j >= t)),
-            "gamma is applied to r_t too: the first reward of the sum counts in full": (
-                by(lambda t, j: gamma ** (j - t + 1) if j >= t else 0.0)
-            ),
+            "gamma is applied to r_t too: the first reward of the sum counts in full":
+                by(lambda t, j: gamma ** (j - t + 1) if j >= t else 0.0),
             "these are the rewards: each step needs the sum of those that follow too": by(lambda t, j: float(j == t)),
     }
     return by(discounted), mistakes
@@ -166,21 +154,18 @@ def expect_push(case):
     expected = summed(lambda a: pi[a] * b[a])
     mistakes = {
             "pi(a) is missing: an expectation weighs every action by its probability": summed(lambda a: b[a]),
-            "the gradient of log pi(a) is 1[a = k] - pi(k): the second part is missing, it moves the other logits": (
-                [pi[k] * b[k] for k in actions]
-            ),
-            "pi(a) counts twice: the gradient of pi, weighted by pi again; use that of log pi": (
-                summed(lambda a: pi[a] * pi[a] * b[a])
-            ),
+            "the gradient of log pi(a) is 1[a = k] - pi(k): the second part is missing, it moves the other logits":
+                [pi[k] * b[k] for k in actions],
+            "pi(a) counts twice: the gradient of pi, weighted by pi again; use that of log pi":
+                summed(lambda a: pi[a] * pi[a] * b[a]),
             "this is the gradient in pi(k), 1 / pi(k): pi is a softmax of logits": [b[k] for k in actions],
             "the sign is turned: grad log pi(a) raises the logit of a": [-x for x in expected],
             "b(a) is missing, or averaged first and the same for all actions: then the sum is 0 whatever b is":
                 [0.0] * len(pi),
             "one number: the gradient has an entry per logit": sum(pi[a] * b[a] for a in actions),
             "the entries are summed up: the gradient has an entry per logit": sum(expected),
-            "the rows are the logits here: weigh the rows of eye - pi, which are the actions, not its columns": (
-                [sum(score(a, k) * pi[k] * b[k] for k in actions) for a in actions]
-            ),
+            "the rows are the logits here: weigh the rows of eye - pi, which are the actions, not its columns":
+                [sum(score(a, k) * pi[k] * b[k] for k in actions) for a in actions],
     }
     return expected, mistakes
 
@@ -242,12 +227,10 @@ def expect_others(case):
             "not divided: the average of the others, not their sum": [total - x for x in case],
             "all divided by N - 1: the own return must be taken out of the sum too": [total / (size - 1)] * size,
             "this is the weight, return minus baseline: return the baseline": [x - b for x, b in zip(case, expected)],
-            "the average over all minus the own return: take it out of the sum, before dividing": (
-                [total / size - x for x in case]
-            ),
-            "the average of the episodes before this one: all others count": (
-                [statistics.mean(case[:index]) if index else 0.0 for index in range(size)]
-            ),
+            "the average over all minus the own return: take it out of the sum, before dividing":
+                [total / size - x for x in case],
+            "the average of the episodes before this one: all others count":
+                [statistics.mean(case[:index]) if index else 0.0 for index in range(size)],
             "another episode's return is left out, not the own": [expected[index - 1] for index in range(size)],
             "the median of the others: the mean is wanted": [statistics.median(rest(index)) for index in range(size)],
     }
@@ -272,10 +255,6 @@ def constant_cases(rng):
     return cases
 
 
-def drive_constant(answer, case):
-    return answer(tensor(case["scores"]), tensor(case["returns"]))
-
-
 def expect_constant(case):
     scores, returns = case["scores"], case["returns"]
     norms = [sum(x * x for x in row) for row in scores]
@@ -290,35 +269,28 @@ def expect_constant(case):
                      for column in zip(*scores)]  # fmt: skip
     wide = [abs(sum(row)) for row in scores]
     mistakes = {
-            "the mean return: each return counts with the squared length of its episode's score": (
-                statistics.mean(returns)
-            ),
+            "the mean return: each return counts with the squared length of its episode's score":
+                statistics.mean(returns),
             "weighted by the length: the variance has its square": weighted([math.sqrt(norm) for norm in norms]),
             "weighted by the sum of a score's entries: its length is the root of the sum of their squares": weighted(
                 wide
             ),
-            "weighted by the square of a score's sum: square the entries first, then sum": (
-                weighted([x * x for x in wide])
-            ),
+            "weighted by the square of a score's sum: square the entries first, then sum":
+                weighted([x * x for x in wide]),
             "not divided by the sum of the weights: a weighted average needs it": numerator,
-            "divided by the number of episodes: a weighted average is divided by the sum of its weights": (
-                numerator / len(returns)
-            ),
+            "divided by the number of episodes: a weighted average is divided by the sum of its weights":
+                numerator / len(returns),
             "a baseline per parameter: one constant for all of them is wanted": per_parameter,
-            "the mean of the baselines of the parameters: sum numerator and denominator over them": (
-                statistics.mean(per_parameter)
-            ),
-            "divided by the squared length of the summed scores: sum the squares, episode by episode": (
-                numerator / sum(x * x for x in total)
-            ),
-            "squared returns: the derivative of (r - b)^2 leaves r in the first power": (
-                sum(norm * r * r for norm, r in pairs) / sum(norms)
-            ),
+            "the mean of the baselines of the parameters: sum numerator and denominator over them":
+                statistics.mean(per_parameter),
+            "divided by the squared length of the summed scores: sum the squares, episode by episode":
+                numerator / sum(x * x for x in total),
+            "squared returns: the derivative of (r - b)^2 leaves r in the first power":
+                sum(norm * r * r for norm, r in pairs) / sum(norms),
             "the sign is turned": -weighted(norms),
             "one number per episode: the constant is the same for all": [norm * r / sum(norms) for norm, r in pairs],
-            "weighted by 1 / the squared length: long scores make the variance, so they count more": (
-                weighted([1 / norm for norm in norms])
-            ),
+            "weighted by 1 / the squared length: long scores make the variance, so they count more":
+                weighted([1 / norm for norm in norms]),
     }
     return weighted(norms), mistakes
 
@@ -339,7 +311,7 @@ EXERCISES = {
         signature="total_variance(gradients: float[M P]) -> number",
     ),
     "9.2": Exercise(
-        go_cases, drive_go, expect_go, points=2, reference=reward_to_go,
+        go_cases, None, expect_go, points=2, reference=reward_to_go,
         signature="reward_to_go(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B T]",
     ),
     "9.3": Exercise(
@@ -355,7 +327,7 @@ EXERCISES = {
         signature="leave_one_out(returns: float[B]) -> float[B]",
     ),
     "9.6": Exercise(
-        constant_cases, drive_constant, expect_constant, points=3, reference=optimal_constant,
+        constant_cases, None, expect_constant, points=3, reference=optimal_constant,
         signature="optimal_constant(scores: float[B P], returns: float[B]) -> number",
     ),
 }  # fmt: skip

@@ -30,13 +30,6 @@ def advantage_cases(rng):
     return cases
 
 
-def drive_advantages(answer, case):
-    import torch
-
-    P, R, values = (torch.tensor(case[name], dtype=torch.float64) for name in ("P", "R", "values"))
-    return answer(P, R, values, case["gamma"])
-
-
 def expect_advantages(case):
     P, R, values, gamma = case["P"], case["R"], case["values"], case["gamma"]
 
@@ -51,28 +44,21 @@ def expect_advantages(case):
 
     mistakes = {
         "this is Q: subtract V(s), the value before the action": by(q),
-        "V(s') counts in full: it is one step away, so multiply it by gamma": (
-            by(lambda s, a: q(s, a, gamma=1.0) - values[s])
-        ),
-        "gamma multiplies the reward too: r comes now, only V(s') is one step away": (
-            by(lambda s, a: sum(p * gamma * (r + v) for p, r, v in zip(P[s][a], R[s][a], values)) - values[s])
-        ),
-        "the sign is turned: Q - V, positive where the action is better than the policy's average": (
-            by(lambda s, a: values[s] - q(s, a))
-        ),
-        "the plain mean over actions is V of the uniform policy only: subtract the values that are given": (
-            over_actions(lambda row: sum(row) / len(row))
-        ),
+        "V(s') counts in full: it is one step away, so multiply it by gamma":
+            by(lambda s, a: q(s, a, gamma=1.0) - values[s]),
+        "gamma multiplies the reward too: r comes now, only V(s') is one step away":
+            by(lambda s, a: sum(p * gamma * (r + v) for p, r, v in zip(P[s][a], R[s][a], values)) - values[s]),
+        "the sign is turned: Q - V, positive where the action is better than the policy's average":
+            by(lambda s, a: values[s] - q(s, a)),
+        "the plain mean over actions is V of the uniform policy only: subtract the values that are given":
+            over_actions(lambda row: sum(row) / len(row)),
         "the best action's Q is subtracted: V(s) is the policy's average, not its maximum": over_actions(max),
-        "the reward is missing from Q": (
-            by(lambda s, a: sum(p * gamma * v for p, v in zip(P[s][a], values)) - values[s])
-        ),
-        "V(s') is missing: this is the reward of one step alone, minus V(s)": (
-            by(lambda s, a: sum(p * r for p, r in zip(P[s][a], R[s][a])) - values[s])
-        ),
-        "a sum over next states without their probabilities: weigh r + gamma V(s') by P": (
-            by(lambda s, a: q(s, a, weigh=False) - values[s])
-        ),
+        "the reward is missing from Q":
+            by(lambda s, a: sum(p * gamma * v for p, v in zip(P[s][a], values)) - values[s]),
+        "V(s') is missing: this is the reward of one step alone, minus V(s)":
+            by(lambda s, a: sum(p * r for p, r in zip(P[s][a], R[s][a])) - values[s]),
+        "a sum over next states without their probabilities: weigh r + gamma V(s') by P":
+            by(lambda s, a: q(s, a, weigh=False) - values[s]),
     }
     return by(lambda s, a: q(s, a) - values[s]), mistakes
 
@@ -97,13 +83,6 @@ def residual_cases(rng):
         case = {"rewards": rewards, "values": values, "mask": mask, "final_values": final, "gamma": gamma}
         cases.append(case | {"terminated": [True, False, gamma == 0.9]})
     return cases
-
-
-def drive_residuals(answer, case):
-    import torch
-
-    rewards, values, final = (torch.tensor(case[name]) for name in ("rewards", "values", "final_values"))
-    return answer(rewards, values, torch.tensor(case["mask"]), final, torch.tensor(case["terminated"]), case["gamma"])
 
 
 def residuals_of(case, *, after=None, gamma=None, rule=lambda r, now, then: r + then - now, padding=0.0):
@@ -143,31 +122,23 @@ def expect_residuals(case):
 
     padded = residuals_of(case, padding=-1.0)
     mistakes = {
-        "a terminated episode goes on: after the goal or a pit nothing more comes, so V(s') is 0 there": (
-            residuals_of(case, after=next_value(case, at_termination=True))
-        ),
-        "an episode that was cut off is treated as over: the world would have gone on, so use final_values": (
-            residuals_of(case, after=next_value(case, at_truncation=False))
-        ),
-        "the flag is turned: terminated is True where V(s') is 0, and False where final_values count": (
-            residuals_of(case, after=next_value(case, at_termination=True, at_truncation=False))
-        ),
-        "V(s') of an episode's last step is taken from its padding: the end is where the mask ends": (
-            residuals_of(case, after=in_the_columns)
-        ),
-        "V(s') of the last step comes from the padding, and final_values are not used": (
-            residuals_of(case, after=columns_without_final)
-        ),
+        "a terminated episode goes on: after the goal or a pit nothing more comes, so V(s') is 0 there":
+            residuals_of(case, after=next_value(case, at_termination=True)),
+        "an episode that was cut off is treated as over: the world would have gone on, so use final_values":
+            residuals_of(case, after=next_value(case, at_truncation=False)),
+        "the flag is turned: terminated is True where V(s') is 0, and False where final_values count":
+            residuals_of(case, after=next_value(case, at_termination=True, at_truncation=False)),
+        "V(s') of an episode's last step is taken from its padding: the end is where the mask ends":
+            residuals_of(case, after=in_the_columns),
+        "V(s') of the last step comes from the padding, and final_values are not used":
+            residuals_of(case, after=columns_without_final),
         "V(s') is not discounted": residuals_of(case, gamma=1.0),
-        "gamma multiplies the reward too: only V(s') is one step away": (
-            residuals_of(case, rule=lambda r, now, then: gamma * r + then - now)
-        ),
-        "V(s) is added: the residual is what came, r + gamma V(s'), minus what was expected, V(s)": (
-            residuals_of(case, rule=lambda r, now, then: r + then + now)
-        ),
-        "the sign is turned: what came minus what was expected": (
-            residuals_of(case, rule=lambda r, now, then: now - r - then)
-        ),
+        "gamma multiplies the reward too: only V(s') is one step away":
+            residuals_of(case, rule=lambda r, now, then: gamma * r + then - now),
+        "V(s) is added: the residual is what came, r + gamma V(s'), minus what was expected, V(s)":
+            residuals_of(case, rule=lambda r, now, then: r + then + now),
+        "the sign is turned: what came minus what was expected":
+            residuals_of(case, rule=lambda r, now, then: now - r - then),
         "V(s) is missing: this is the target r + gamma V(s')": residuals_of(case, rule=lambda r, now, then: r + then),
         "padding has residuals: they are 0 where mask is False": padded,
     }
@@ -195,13 +166,6 @@ def fitting_cases(rng):
     return cases
 
 
-def drive_fitting(answer, case):
-    import torch
-
-    targets = torch.tensor(case["targets"], dtype=torch.float64)
-    return answer(torch.tensor(case["observations"]), targets, torch.tensor(case["mask"]), case["states"])
-
-
 def expect_fitting(case):
     rows = list(zip(case["observations"], case["targets"], case["mask"]))
     states, steps = case["states"], sum(map(sum, case["mask"]))
@@ -225,23 +189,19 @@ def expect_fitting(case):
 
     mistakes = {
         "padding is fitted too: it repeats state 0, which was not visited there; use the mask": table(mean, padded),
-        "sums, not means: the number with the least squared error to some targets is their mean": (
-            table(lambda some: sum(y for *_, y in some))
-        ),
-        "divided by all steps: divide by the visits of this state": (
-            table(lambda some: sum(y for *_, y in some) / steps)
-        ),
-        "divided by the number of episodes: divide by the visits of this state": (
-            table(lambda some: sum(y for *_, y in some) / len(rows))
-        ),
+        "sums, not means: the number with the least squared error to some targets is their mean":
+            table(lambda some: sum(y for *_, y in some)),
+        "divided by all steps: divide by the visits of this state":
+            table(lambda some: sum(y for *_, y in some) / steps),
+        "divided by the number of episodes: divide by the visits of this state":
+            table(lambda some: sum(y for *_, y in some) / len(rows)),
         "a state that was never visited has no mean: give it 0, not NaN": table(mean, empty=float("nan")),
         "the last visit replaces the others: average over all of them": table(lambda some: some[-1][2]),
         "the first visit of each episode alone: every visit is an example": table(first_visits),
         "averaged within each episode first: every visit weighs the same": table(episode_by_episode),
         "the largest target is kept: regression takes the mean": table(lambda some: max(y for *_, y in some)),
-        "a state that was never visited gets the mean of all targets: give it 0": (
-            table(mean, empty=sum(y for *_, y in visits) / len(visits))
-        ),
+        "a state that was never visited gets the mean of all targets: give it 0":
+            table(mean, empty=sum(y for *_, y in visits) / len(visits)),
     }
     return table(mean), mistakes
 
@@ -263,12 +223,6 @@ def gae_cases(rng):
         mask = [[True] * 4, [True, True, False, False]]
         cases.append({"residuals": residuals, "mask": mask, "gamma": gamma, "lam": lam})
     return cases
-
-
-def drive_gae(answer, case):
-    import torch
-
-    return answer(torch.tensor(case["residuals"]), torch.tensor(case["mask"]), case["gamma"], case["lam"])
 
 
 def discounted_sums(row, mask, keep):
@@ -311,9 +265,8 @@ def expect_gae(case):
         "residuals in the padding are summed: steps after the end of an episode do not count": masked(unmasked),
         "padding has advantages, and passes them on: both stop where mask is False": unmasked,
         "summed over the past: an advantage is about what comes after the action, so walk backwards": forward,
-        "scaled by 1 - lam: that is the average over n-step advantages; the sum of residuals needs no factor": (
-            [[(1 - lam) * x for x in row] for row in expected]
-        ),
+        "scaled by 1 - lam: that is the average over n-step advantages; the sum of residuals needs no factor":
+            [[(1 - lam) * x for x in row] for row in expected],
         "one stream: the first episode's sum runs on into the second episode": [leaked[:4], leaked[4:]],
     }
     return expected, mistakes
@@ -367,29 +320,22 @@ def expect_learning(case):
     cut = weights(after=next_value(case, at_truncation=False))
     own = [[v * acted for v, acted in zip(*row)] for row in zip(values, mask)]
     return expected, {
-            "the critic's targets are the advantages: V must predict returns, so add values back": (
-                both(weights(), weights())
-            ),
+            "the critic's targets are the advantages: V must predict returns, so add values back":
+                both(weights(), weights()),
             "actor and critic are swapped: return weights, then targets": both(expected["targets"], weights()),
-            "the actor's weights are the targets: without V(s) subtracted there is no baseline": (
-                both(expected["targets"], expected["targets"])
-            ),
+            "the actor's weights are the targets: without V(s) subtracted there is no baseline":
+                both(expected["targets"], expected["targets"]),
             "the critic's targets are its own values: it has nothing to learn": both(weights(), own),
-            "bootstraps through the end: after a terminated episode the next value is 0": (
-                both(through, plus_values(through))
-            ),
-            "episodes that were cut off are treated as over: bootstrap there with final_values": (
-                both(cut, plus_values(cut))
-            ),
-            "the targets are the sampled rewards alone: an episode that was cut off earns more than that": (
-                both(weights(), returns)
-            ),
-            "lam is not used: these are Monte Carlo advantages, lam = 1": (
-                both(weights(lam=1.0), plus_values(weights(lam=1.0)))
-            ),
-            "lam is not used: these are TD residuals, lam = 0": (
-                both(weights(lam=0.0), plus_values(weights(lam=0.0)))
-            ),
+            "bootstraps through the end: after a terminated episode the next value is 0":
+                both(through, plus_values(through)),
+            "episodes that were cut off are treated as over: bootstrap there with final_values":
+                both(cut, plus_values(cut)),
+            "the targets are the sampled rewards alone: an episode that was cut off earns more than that":
+                both(weights(), returns),
+            "lam is not used: these are Monte Carlo advantages, lam = 1":
+                both(weights(lam=1.0), plus_values(weights(lam=1.0))),
+            "lam is not used: these are TD residuals, lam = 0":
+                both(weights(lam=0.0), plus_values(weights(lam=0.0))),
             "values are subtracted from the advantages: the target is V + A": (
                 both(weights(), [[(x - v) * acted for x, v, acted in zip(*row)]
                                  for row in zip(weights(), values, mask)])
@@ -424,22 +370,22 @@ def remark_bugs(case, data):
 
 EXERCISES = {
     "10.1": Exercise(
-        advantage_cases, drive_advantages, expect_advantages, points=1, reference=advantages,
+        advantage_cases, None, expect_advantages, points=1, reference=advantages,
         signature="advantages(P: float[S A S], R: float[S A S], values: float[S], gamma: number) -> float[S A]",
     ),
     "10.2": Exercise(
-        residual_cases, drive_residuals, expect_residuals, points=2, reference=td_residuals,
-        signature="td_residuals(rewards: float[B T], values: float[B T], mask: bool[B T], final_values: float[B], "
-        "terminated: bool[B], gamma: number) -> float[B T]",
+        residual_cases, None, expect_residuals, points=2, reference=td_residuals,
+        signature="td_residuals(rewards: float32[B T], values: float32[B T], mask: bool[B T], "
+        "final_values: float32[B], terminated: bool[B], gamma: number) -> float[B T]",
     ),
     "10.3": Exercise(
-        fitting_cases, drive_fitting, expect_fitting, points=1, reference=fitted_values,
+        fitting_cases, None, expect_fitting, points=1, reference=fitted_values,
         signature="fitted_values(observations: int[B T], targets: float[B T], mask: bool[B T], states: int)"
         " -> float[states]",
     ),
     "10.4": Exercise(
-        gae_cases, drive_gae, expect_gae, points=2, reference=gae,
-        signature="gae(residuals: float[B T], mask: bool[B T], gamma: number, lam: number) -> float[B T]",
+        gae_cases, None, expect_gae, points=2, reference=gae,
+        signature="gae(residuals: float32[B T], mask: bool[B T], gamma: number, lam: number) -> float[B T]",
     ),
     "10.5": Exercise(
         learning_cases, drive_learning, expect_learning, points=2, reference=learn_from,
@@ -447,6 +393,6 @@ EXERCISES = {
         " -> (float[B T], float[B T])",
     ),
     "10.6": Exercise(
-        lambda rng: [sorted(SIGNS)], lambda answer, case: answer, None, points=3, reference=BUGS, remark=remark_bugs,
+        lambda rng: [sorted(SIGNS)], None, None, points=3, reference=BUGS, remark=remark_bugs,
     ),
 }  # fmt: skip

@@ -382,23 +382,21 @@ def weights_of(ratios, advantages, epsilon=0.2):
 
 EXERCISES = {
     "11.1": Exercise(
-        trajectory_cases, lambda answer, case: answer(*tensors(case, "logprobs", "behavior_logprobs", "mask")),
-        expect_trajectory, points=2, reference=trajectory_ratio, remark=lost_on_padding,
+        trajectory_cases, None, expect_trajectory, points=2, reference=trajectory_ratio, remark=lost_on_padding,
         signature="trajectory_ratio(logprobs: float[B T], behavior_logprobs: float[B T], mask: bool[B T])"
         " -> float[B T] without gradient of logprobs",
     ),
     "11.2": Exercise(
-        decision_cases, lambda answer, case: answer(*tensors(case, "rewards", "step_ratios", "mask")),
-        expect_decision, points=2, reference=per_decision,
+        decision_cases, None, expect_decision, points=2, reference=per_decision,
         signature="per_decision(rewards: float[B T], step_ratios: float[B T], mask: bool[B T]) -> float[B T]",
     ),
     "11.3": Exercise(
-        normalizing_cases, lambda answer, case: answer(*tensors(case, "ratios", "mask")), expect_normalizing,
+        normalizing_cases, None, expect_normalizing,
         points=2, reference=self_normalized,
         signature="self_normalized(ratios: float[B T], mask: bool[B T]) -> float[B T]",
     ),
     "11.4": Exercise(
-        worth_cases, lambda answer, case: answer(*tensors(case, "log_weights")), expect_worth,
+        worth_cases, None, expect_worth,
         points=2, reference=effective_sample_size,
         signature="effective_sample_size(log_weights: float[B]) -> number",
     ),
@@ -407,7 +405,7 @@ EXERCISES = {
         signature="clipped_weights(ratios: float[B T], advantages: float[B T], epsilon: number) -> float[B T]",
     ),
     "11.6": Exercise(
-        lambda rng: [sorted(BUGS)], lambda answer, case: answer, None, points=4, reference=dict(BUGS),
+        lambda rng: [sorted(BUGS)], None, None, points=4, reference=dict(BUGS),
         remark=remark_lab,
     ),
 }  # fmt: skip

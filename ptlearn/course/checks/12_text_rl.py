@@ -5,7 +5,7 @@ The expectations are plain Python on lists, from the definitions; tensors are ma
 
 import math
 
-from ptlearn.course.cases import lost_on_padding, rows, spread, tensors
+from ptlearn.course.cases import lost_on_padding, rows, spread
 from ptlearn.course.diagnosis import Alternatives, misnamed
 from ptlearn.course.exercise import Exercise
 from ptlearn.rl.tasks import pass_at_k
@@ -112,13 +112,6 @@ def log_softmax(row):
     return [x - total for x in row]
 
 
-def drive_agreement(answer, case):
-    import torch
-
-    logits, recorded, mask = tensors(case, "logits", "recorded", "mask")
-    return answer(logits, torch.tensor(case["tokens"]), recorded, mask)
-
-
 def expect_agreement(case):
     logits, tokens, recorded, mask = (case[name] for name in ("logits", "tokens", "recorded", "mask"))
     texts, columns = range(len(mask)), range(len(mask[0]))
@@ -202,13 +195,6 @@ def rloo_cases(rng):
         mask = [[1 <= t <= length for t in range(steps)] for length in lengths]
         cases.append({"returns": returns, "groups": groups, "mask": mask})
     return cases
-
-
-def drive_rloo(answer, case):
-    import torch
-
-    returns, mask = tensors(case, "returns", "mask")
-    return answer(returns.float(), torch.tensor(case["groups"]), mask)  # as in the lesson
 
 
 def expect_rloo(case):
@@ -317,10 +303,6 @@ def normalizing_cases(rng):
     return cases
 
 
-def drive_normalizing(answer, case):
-    return answer(*tensors(case, "values", "mask"), case["room"])
-
-
 def expect_normalizing(case):
     room, count, columns = case["room"], len(case["values"]), len(case["mask"][0])
     kept = [[x for x, m in zip(row, flags) if m] for row, flags in zip(case["values"], case["mask"])]
@@ -375,10 +357,6 @@ def passing_cases(rng):
     """Many problems at once, and with few wrong ones, where not all k can be wrong; the last one is a large n."""
     some = [(3, rng.choice((11, 13)), 3), (9, 11, 3), (0, 5, 2), (5, 5, 1), (rng.randint(2, 7), 16, 1)]
     return [{"successes": c, "samples": n, "k": k} for c, n, k in (*some, (3, 2000, 100))]
-
-
-def drive_passing(answer, case):
-    return answer(case["successes"], case["samples"], case["k"])
 
 
 def expect_passing(case):
@@ -439,26 +417,26 @@ EXERCISES = {
         signature="action_mask(prompt_lengths: int[B], completion_lengths: int[B], steps: int) -> bool[B steps]",
     ),
     "12.2": Exercise(
-        agreement_cases, drive_agreement, expect_agreement, points=2, reference=disagreement, remark=lost_on_padding,
+        agreement_cases, None, expect_agreement, points=2, reference=disagreement, remark=lost_on_padding,
         signature="disagreement(logits: float[B T V], tokens: int[B T+1], recorded: float[B T], mask: bool[B T])"
         " -> number",
     ),
     "12.3": Exercise(
-        rloo_cases, drive_rloo, expect_rloo, points=2, reference=rloo_weights,
-        signature="rloo_weights(returns: float[B], groups: int[B], mask: bool[B T]) -> float[B T]",
+        rloo_cases, None, expect_rloo, points=2, reference=rloo_weights,
+        signature="rloo_weights(returns: float32[B], groups: int[B], mask: bool[B T]) -> float[B T]",
     ),
     "12.4": Exercise(
-        normalizing_cases, drive_normalizing, expect_normalizing, points=2, reference=normalized,
+        normalizing_cases, None, expect_normalizing, points=2, reference=normalized,
         remark=lost_on_padding,
         signature="normalized(values: float[B T], mask: bool[B T], room: int)"
         " -> {constant: float[], sequence: float[], token: float[]} with gradient of values",
     ),
     "12.5": Exercise(
-        passing_cases, drive_passing, expect_passing, points=2, reference=pass_at_k,
+        passing_cases, None, expect_passing, points=2, reference=pass_at_k,
         signature="pass_at_k(successes: int, samples: int, k: int) -> number",
     ),
     "12.6": Exercise(
-        lambda rng: [sorted(BUGS)], lambda answer, case: answer, None, points=4, reference=BUGS,
+        lambda rng: [sorted(BUGS)], None, None, points=4, reference=BUGS,
         remark=lambda case, data: misnamed(data, BUGS, SIGNS, SEEN),
     ),
 }  # fmt: skip

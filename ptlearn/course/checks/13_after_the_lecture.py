@@ -5,7 +5,7 @@ The expectations are plain Python on lists, from the definitions; tensors are ma
 
 import math
 
-from ptlearn.course.cases import lost_on_padding, rows, tensors
+from ptlearn.course.cases import lost_on_padding, rows
 from ptlearn.course.diagnosis import Alternatives, misnamed
 from ptlearn.course.exercise import Exercise
 
@@ -26,12 +26,6 @@ def group_cases(rng):
         rewards = [round(rng.uniform(0, 1) * (6 if group in (1, 4) else 1) + group, 3) for group in groups]
         cases.append({"rewards": rewards, "groups": groups})
     return [*cases, {"rewards": [0.75, 0.0, 0.75, 0.03], "groups": [3, 7, 3, 7]}]
-
-
-def drive_groups(answer, case):
-    import torch
-
-    return answer(*(tensor.float() for tensor in tensors(case, "rewards")), torch.tensor(case["groups"]))
 
 
 def expect_groups(case):
@@ -138,7 +132,7 @@ def kl_cases(rng):
                 [[x if m else junk for x, m in zip(*pair)] for pair in zip(table, mask)]
                 for table in (logprobs, reference)
             )
-        cases.append({"logprobs": logprobs, "reference": reference, "mask": mask, "junk": junk is not None})
+        cases.append({"logprobs": logprobs, "reference_logprobs": reference, "mask": mask, "junk": junk is not None})
     return cases
 
 
@@ -148,7 +142,7 @@ def expect_kl(case):
     def by(rule, everywhere=False):  # of d = log r = log reference - log policy
         return [
             [rule(q - p) if acted or everywhere else 0.0 for p, q, acted in zip(*row)]
-            for row in zip(case["logprobs"], case["reference"], mask)
+            for row in zip(case["logprobs"], case["reference_logprobs"], mask)
         ]
 
     rules = {"k1": lambda d: -d, "k2": lambda d: d**2 / 2, "k3": lambda d: math.exp(d) - 1 - d}
@@ -195,13 +189,6 @@ def pair_cases(rng):
         rewards = [round(rng.uniform(0.2, 1.0) * scale * sign, 3) for sign in signs]
         cases.append({"rewards": rewards, "chosen": chosen, "rejected": rejected})
     return cases
-
-
-def drive_pairs(answer, case):
-    import torch
-
-    [rewards] = tensors(case, "rewards")
-    return answer(rewards, torch.tensor(case["chosen"]), torch.tensor(case["rejected"]))
 
 
 def softplus(x):
@@ -281,11 +268,6 @@ def best_cases(rng):
             order.insert(rng.randint(count // 2, count - 1), count - 1)  # the best is not among the first n
         cases.append({"scores": [scores[i] for i in order], "truths": [truths[i] for i in order], "n": n})
     return cases
-
-
-def drive_best(answer, case):
-    scores, truths = (tensor.float() for tensor in tensors(case, "scores", "truths"))  # as in the lesson
-    return answer(scores, truths, case["n"])
 
 
 def expect_best(case):
@@ -418,32 +400,32 @@ SEEN = {
 
 EXERCISES = {
     "13.1": Exercise(
-        group_cases, drive_groups, expect_groups, points=2, reference=group_advantages,
-        signature="group_advantages(rewards: float[B], groups: int[B]) -> {Dr. GRPO: float[B], GRPO: float[B]}",
+        group_cases, None, expect_groups, points=2, reference=group_advantages,
+        signature="group_advantages(rewards: float32[B], groups: int[B]) -> {Dr. GRPO: float[B], GRPO: float[B]}",
     ),
     "13.2": Exercise(
-        kl_cases, lambda answer, case: answer(*tensors(case, "logprobs", "reference", "mask")), expect_kl,
+        kl_cases, None, expect_kl,
         points=2, reference=kl_estimates, remark=lost_on_padding,
         signature="kl_estimates(logprobs: float[B T], reference_logprobs: float[B T], mask: bool[B T])"
         " -> {k1: float[B T], k2: float[B T], k3: float[B T]}",
     ),
     "13.3": Exercise(
-        pair_cases, drive_pairs, expect_pairs, points=2, reference=pair_loss, remark=remark_pairs,
+        pair_cases, None, expect_pairs, points=2, reference=pair_loss, remark=remark_pairs,
         signature="preference_loss(rewards: float[B], chosen: int[pairs], rejected: int[pairs]) -> float[]"
         " with gradient of rewards",
     ),
     "13.4": Exercise(
-        best_cases, drive_best, expect_best, points=2, reference=best_of,
-        signature="best_of(scores: float[N], truths: float[N], n: int) -> number",
+        best_cases, None, expect_best, points=2, reference=best_of,
+        signature="best_of(scores: float32[N], truths: float32[N], n: int) -> number",
     ),
     "13.5": Exercise(
-        push_cases, lambda answer, case: answer(*tensors(case, "chosen", "rejected"), case["beta"]), expect_push,
+        push_cases, None, expect_push,
         points=2, reference=dpo_push,
         signature="dpo_push(chosen: float[pairs], rejected: float[pairs], beta: number) -> float[pairs]"
         " without gradient of chosen, rejected",
     ),
     "13.6": Exercise(
-        lambda rng: [sorted(BUGS)], lambda answer, case: answer, None, points=4, reference=BUGS,
+        lambda rng: [sorted(BUGS)], None, None, points=4, reference=BUGS,
         remark=lambda case, data: misnamed(data, BUGS, SIGNS, SEEN),
     ),
 }  # fmt: skip
