@@ -279,6 +279,22 @@ def flops_cases(rng):
     return [dict(zip(names, values)) for values in ((1000, 2, 8, 15, 10), (57, 1, 3, 1, 2), *drawn)]
 
 
+BOTH_PARTS = {
+    (2, 4): "the forward pass alone: the backward pass costs twice as much again",
+    (3, 6): "3 operations per weight: multiplying and adding are two each time",
+    (2, 0): "2 P D: this is the weights' forward pass alone, and attention is missing",
+}
+OF_WEIGHTS = {
+    6: "", 2: "the weights are counted forwards only", 4: "the weights are counted backwards only",
+    3: "the weights are counted with 3 operations", 0: "the parameters are missing",
+}  # fmt: skip
+OF_ATTENTION = {
+    12: "", 4: "attention is counted forwards only: it has a backward pass too, 12 L d in all",
+    6: "one of attention's two matrix products is missing, or multiplying and adding are one",
+    0: "attention is missing: add its 12 L d per token and visible position",
+}  # fmt: skip
+
+
 def expect_flops(case):
     P, L, d, T, D = case.values()
 
@@ -286,20 +302,6 @@ def expect_flops(case):
         """Operations per weight, and per layer, unit of width and visible position."""
         return (weights * P + attention * layers * d * positions) * D
 
-    whole = {
-        (2, 4): "the forward pass alone: the backward pass costs twice as much again",
-        (3, 6): "3 operations per weight: multiplying and adding are two each time",
-        (2, 0): "2 P D: this is the weights' forward pass alone, and attention is missing",
-    }
-    of_weights = {
-        6: "", 2: "the weights are counted forwards only", 4: "the weights are counted backwards only",
-        3: "the weights are counted with 3 operations", 0: "the parameters are missing",
-    }  # fmt: skip
-    of_attention = {
-        12: "", 4: "attention is counted forwards only: it has a backward pass too, 12 L d in all",
-        6: "one of attention's two matrix products is missing, or multiplying and adding are one",
-        0: "attention is missing: add its 12 L d per token and visible position",
-    }  # fmt: skip
     seen = {
         "attention looks at all T positions: under the causal mask it is (T + 1) / 2 on average": T,
         "attention counts (T + 1) positions: under the causal mask it is half of that on average": T + 1,
@@ -317,9 +319,9 @@ def expect_flops(case):
         "all is multiplied by the context: tokens are counted one by one already": total() * T,
         "the parameters are multiplied by the number of layers: they are those of all layers": total(6 * L),
     }
-    for (w, words), (a, more) in itertools.product(of_weights.items(), of_attention.items()):
+    for (w, words), (a, more) in itertools.product(OF_WEIGHTS.items(), OF_ATTENTION.items()):
         if (w, a) not in ((6, 12), (0, 0)):
-            mistakes[whole.get((w, a)) or "; and ".join(filter(None, [words, more]))] = total(w, a)
+            mistakes[BOTH_PARTS.get((w, a)) or "; and ".join(filter(None, [words, more]))] = total(w, a)
     for words, positions in seen.items():
         mistakes[words] = total(positions=positions)
         mistakes[f"the forward pass alone; and {words}"] = total(2, 4, positions)

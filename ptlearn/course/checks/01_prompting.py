@@ -230,22 +230,43 @@ def greedy(left, right):
     return found
 
 
+TABLE_RULES = {
+    "the unequal case keeps entry (i - 1, j): it takes the larger of that and (i, j - 1)":
+        lambda same, both, up, back: both + 1 if same else up,
+    "the unequal case keeps entry (i, j - 1): it takes the larger of that and (i - 1, j)":
+        lambda same, both, up, back: both + 1 if same else back,
+    "the unequal case goes on from (i - 1, j - 1): it takes the larger of (i - 1, j) and (i, j - 1)":
+        lambda same, both, up, back: both + same,
+    "equal words prolong a neighbour: they prolong the entry (i - 1, j - 1)":
+        lambda same, both, up, back: max(up, back) + same,
+}  # fmt: skip
+MEASURES = {
+    "": lambda c, n, m: 2 * c / (n + m) if c else 0.0,
+    "precision alone: common words over the prediction's length; a one-word summary would score 1":
+        lambda c, n, m: c / n if n else 0.0,
+    "recall alone: common words over the reference's length; copying the whole story would score 1":
+        lambda c, n, m: c / m,
+    "the length of the subsequence: turn it into an F-measure": lambda c, n, m: c,
+    "half of the F-measure: it is 2 P R / (P + R)": lambda c, n, m: c / (n + m),
+    "the mean of precision and recall: the F-measure is the harmonic mean":
+        lambda c, n, m: (c / n + c / m) / 2 if n else 0.0,
+    "the geometric mean of precision and recall: the F-measure is the harmonic mean":
+        lambda c, n, m: c / (n * m) ** 0.5 if n else 0.0,
+    "the product of precision and recall": lambda c, n, m: c * c / (n * m) if n else 0.0,
+    "twice the product of precision and recall: it is divided by their sum":
+        lambda c, n, m: 2 * c * c / (n * m) if n else 0.0,
+    "shared over all that occurs (Jaccard): the F-measure is 2 P R / (P + R)": lambda c, n, m: c / (n + m - c),
+    "divided by the longer of the two: the F-measure is 2 P R / (P + R)": lambda c, n, m: c / max(n, m),
+    "divided by the shorter of the two: the F-measure is 2 P R / (P + R)": lambda c, n, m: c / (min(n, m) or 1),
+}  # fmt: skip
+
+
 def expect_rouge(case):
     prediction, reference = case["prediction"], case["reference"]
     n, m, common = len(prediction), len(reference), longest_by_trying(prediction, reference)
     shared, letters = set(prediction) & set(reference), (" ".join(prediction), " ".join(reference))
     bag = sum(min(prediction.count(word), reference.count(word)) for word in shared)
     runs = filled(prediction, reference, lambda same, both, up, back: both + 1 if same else 0)
-    by_rule = {
-        "the unequal case keeps entry (i - 1, j): it takes the larger of that and (i, j - 1)":
-            lambda same, both, up, back: both + 1 if same else up,
-        "the unequal case keeps entry (i, j - 1): it takes the larger of that and (i - 1, j)":
-            lambda same, both, up, back: both + 1 if same else back,
-        "the unequal case goes on from (i - 1, j - 1): it takes the larger of (i - 1, j) and (i, j - 1)":
-            lambda same, both, up, back: both + same,
-        "equal words prolong a neighbour: they prolong the entry (i - 1, j - 1)":
-            lambda same, both, up, back: max(up, back) + same,
-    }  # fmt: skip
     overlaps = {
         "": (common, n, m),
         "the overlap of word sets: order counts, so take the longest common subsequence":
@@ -259,31 +280,12 @@ def expect_rouge(case):
             (sum(x == y for x, y in zip(prediction, reference)), n, m),
         "compares characters: the unit is the word": (common_subsequence(*letters), *map(len, letters)),
     }  # fmt: skip
-    measures = {
-        "": lambda c, n, m: 2 * c / (n + m) if c else 0.0,
-        "precision alone: common words over the prediction's length; a one-word summary would score 1":
-            lambda c, n, m: c / n if n else 0.0,
-        "recall alone: common words over the reference's length; copying the whole story would score 1":
-            lambda c, n, m: c / m,
-        "the length of the subsequence: turn it into an F-measure": lambda c, n, m: c,
-        "half of the F-measure: it is 2 P R / (P + R)": lambda c, n, m: c / (n + m),
-        "the mean of precision and recall: the F-measure is the harmonic mean":
-            lambda c, n, m: (c / n + c / m) / 2 if n else 0.0,
-        "the geometric mean of precision and recall: the F-measure is the harmonic mean":
-            lambda c, n, m: c / (n * m) ** 0.5 if n else 0.0,
-        "the product of precision and recall": lambda c, n, m: c * c / (n * m) if n else 0.0,
-        "twice the product of precision and recall: it is divided by their sum":
-            lambda c, n, m: 2 * c * c / (n * m) if n else 0.0,
-        "shared over all that occurs (Jaccard): the F-measure is 2 P R / (P + R)": lambda c, n, m: c / (n + m - c),
-        "divided by the longer of the two: the F-measure is 2 P R / (P + R)": lambda c, n, m: c / max(n, m),
-        "divided by the shorter of the two: the F-measure is 2 P R / (P + R)": lambda c, n, m: c / (min(n, m) or 1),
-    }  # fmt: skip
-    pairs = itertools.product(overlaps.items(), itertools.islice(measures.items(), 3))
+    pairs = itertools.product(overlaps.items(), itertools.islice(MEASURES.items(), 3))
     mistakes = {"; and ".join(filter(None, [words, more])): measure(*sizes)
                 for (words, sizes), (more, measure) in pairs}  # fmt: skip
-    mistakes |= {words: measure(common, n, m) for words, measure in measures.items()}
-    for words, rule in by_rule.items():
-        mistakes[words] = measures[""](filled(prediction, reference, rule)[-1][-1], n, m)
+    mistakes |= {words: measure(common, n, m) for words, measure in MEASURES.items()}
+    for words, rule in TABLE_RULES.items():
+        mistakes[words] = MEASURES[""](filled(prediction, reference, rule)[-1][-1], n, m)
     return mistakes.pop(""), mistakes
 
 
