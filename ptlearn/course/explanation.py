@@ -303,14 +303,13 @@ def ratio(came: torch.Tensor, expected: torch.Tensor, tolerance: float) -> float
     """The one number that came / expected is everywhere; NaN where both are 0 throughout, None where there is none."""
     told = ~(came.isnan() & expected.isnan())
     came, expected = came[told], expected[told]
-    zero = expected.abs() <= tolerance
-    if not bool((came[zero].abs() <= tolerance).all()) or not bool(torch.isfinite(came + expected).all()):
+    if not bool(torch.isfinite(torch.stack([came, expected])).all()):
         return None
-    found = (came / expected)[~zero]
-    if not len(found):
-        return math.nan
-    first = float(found[0])
-    return first if bool(torch.isclose(found, found[0], rtol=1e-4, atol=1e-9).all()) else None
+    if not bool((expected.abs() > tolerance).any()):
+        return math.nan if bool((came.abs() <= tolerance).all()) else None
+    largest = expected.abs().argmax()  # the entry with the least rounding
+    found = float(came.flatten()[largest] / expected.flatten()[largest])
+    return found if bool(torch.isclose(came, found * expected, rtol=1e-4, atol=tolerance / 10).all()) else None
 
 
 def quantities(evidence: Evidence) -> Iterator[tuple[str, list[float]]]:

@@ -25,7 +25,7 @@ def group_cases(rng):
     for groups in ([1, 0, 1, 0, 1], [0, 0, 0, 1, 1, 1, 1], [4, 2, 4, 2, 2, 4, 2]):
         rewards = [round(rng.uniform(0, 1) * (6 if group in (1, 4) else 1) + group, 3) for group in groups]
         cases.append({"rewards": rewards, "groups": groups})
-    return [*cases, {"rewards": [0.75, 0.0, 0.75, 0.03], "groups": [3, 7, 3, 7]}]
+    return [*cases, {"rewards": [0.75, 0.0, 0.75, 0.02], "groups": [3, 7, 3, 7]}]
 
 
 def expect_groups(case):
@@ -124,7 +124,8 @@ def kl_cases(rng):
     for lengths, steps, junk in (([2, 1], 3, None), ([4, 2], 5, None), ([1, 3, 2], 4, None), ([3, 3], 5, -math.inf),
                                  ([2, 1], 4, math.nan)):  # fmt: skip
         mask = [[1 <= t <= length for t in range(steps)] for length in lengths]
-        logprobs, reference = (rows(rng, (len(lengths), steps), -3.0, -0.1) for _ in range(2))
+        logprobs = rows(rng, (len(lengths), steps), -3.0, -1.6)
+        reference = [[p + rng.choice((-1, 1)) * round(rng.uniform(0.1, 1.5), 3) for p in row] for row in logprobs]
         logprobs[0][1], reference[0][1] = -2.0, -1.2  # a ratio above 1
         logprobs[1][1] = reference[1][1]
         if junk is not None:
@@ -326,7 +327,7 @@ def dpo_push(chosen, rejected, beta):
 def push_cases(rng):
     """Settled pairs, unsettled ones, some of them far, and a pair where nothing has moved yet, in any order."""
     cases = []
-    for beta, sizes in ((0.5, (1, -1, 0)), (2.0, (-1, 1, 0, 1)), (0.1, (40, -40)), (1.0, (-1, 1, 0, -1, 1))):
+    for beta, sizes in ((0.5, (1, -1, 0)), (2.0, (-1, 1, 0, 1)), (0.1, (20, -20)), (1.0, (-1, 1, 0, -1, 1))):
         sizes = rng.sample(sizes, len(sizes))
         chosen = [round(size * rng.uniform(0.2, 1.0), 3) for size in sizes]
         rejected = [round(-size * rng.uniform(0.2, 1.0), 3) for size in sizes]
