@@ -5,6 +5,7 @@ nothing does, `property_of` says what the wrong numbers have in common.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ class Evidence:
     """What is known of all cases: what was expected, what came, the right calls, and how to make right results anew.
 
     Args: rerun(change, case) -> the plain result of the right answer for changed arguments in case number `case`,
-          None where an answer is more than one call.
+          None where an answer is more than one call; memory, which keeps what does not depend on what came.
     """
 
     expected: list
@@ -34,6 +35,7 @@ class Evidence:
     signature: Signature | None
     rerun: Any
     tolerance: float
+    memory: dict = dataclasses.field(default_factory=dict)
 
     def agrees(self, wrong: list) -> bool:
         """Whether this is what came, everywhere, and somewhere not what was expected."""
@@ -77,24 +79,77 @@ def explained(evidence: Evidence, listed: dict[str, list]) -> str | None:
     found = plain_factor(evidence, expected, rich) or unfinished(evidence)
     if found:
         return f"this is the right result {found}"
-    pivot = max(range(len(data)), key=lambda place: richness(data[place : place + 1]) * (data[place].numel() < 200))
-    bases, seen = [], {fingerprint(expected[pivot])}
-    for words, run in candidates(evidence, rich):
-        value = attempted(run, pivot)
-        if value is None:
-            continue
-        if close(value, data[pivot], evidence.tolerance) and fits(evidence, run):
+    if "table" not in evidence.memory:
+        evidence.memory["table"] = Table(evidence)
+    table = evidence.memory["table"]
+    early, late = table.singles(evidence)
+    for words, run in early:
+        if fits(evidence, run):
             return f"this is the right result {words}"
-        if rich and fingerprint(value) not in seen:
-            seen.add(fingerprint(value))
-            bases.append((f"this is the right result {words},", value, run))
-    if not rich:
-        return None
+    found = given_factor(evidence, expected, rich) or next((words for words, run in late if fits(evidence, run)), None)
+    if found or not rich:
+        return found and f"this is the right result {found}"
+    bases = [(f"this is the right result {words},", value, run) for words, value, run in table.bases(evidence)]
     for words, wrong in listed.items():
         tensors = [as_tensor(value) for value in wrong]
         if all(value is not None for value in tensors):
-            bases.append((f"{words}; and all this", tensors[pivot], tensors.__getitem__))
-    return combined(evidence, bases, pivot) or in_logarithms(evidence)
+            bases.append((f"{words}; and all this", tensors[table.pivot], tensors.__getitem__))
+    return combined(evidence, bases, table.pivot) or in_logarithms(evidence)
+
+
+class Table:
+    """What every change of the right answer gives in one case, the pivot, stacked by shape to be compared at once.
+
+    It knows nothing of what came, and serves all answers to the same cases.
+    """
+
+    def __init__(self, evidence: Evidence):
+        rooms = [richness([value]) * (value.numel() < 200) for value in evidence.expected]
+        self.pivot = rooms.index(max(rooms))
+        self.entries: list[tuple[str, Any, bool]] = []
+        self.values: dict[tuple, list[tuple[int, torch.Tensor]]] = {}
+        self.seconds: dict[tuple, list[tuple[int, torch.Tensor]]] = {}
+        seen = {fingerprint(evidence.expected[self.pivot])}
+        for words, run, early in candidates(evidence):
+            run = functools.cache(functools.partial(attempted, run))
+            value = run(self.pivot)
+            if value is None:
+                continue
+            place = len(self.entries)
+            self.entries.append((words, run, early))
+            self.values.setdefault(tuple(value.shape), []).append((place, value.flatten()))
+            if fingerprint(value) not in seen:  # a change that makes no difference, or another's, is no basis
+                seen.add(fingerprint(value))
+                changed = [changed_by(change, value) for _, change in entrywise()]
+                rows = [value, *(other for other in changed if other is not None and other.shape == value.shape)]
+                self.seconds.setdefault(tuple(value.shape), []).append((place, torch.stack([row.flatten() for row in rows])))
+        self.stacked = {shape: torch.stack([value for _, value in found]) for shape, found in self.values.items()}
+
+    def singles(self, evidence: Evidence) -> tuple[list, list]:
+        """The changes that give what came in the pivot case: those that are told early, and the others."""
+        came = evidence.data[self.pivot]
+        shape = tuple(came.shape)
+        if shape not in self.stacked:
+            return [], []
+        good = near(self.stacked[shape], came, evidence.tolerance).tolist()
+        found = [self.entries[place] for (place, _), hit in zip(self.values[shape], good) if hit]
+        return [(w, run) for w, run, early in found if early], [(w, run) for w, run, early in found if not early]
+
+    def bases(self, evidence: Evidence) -> Iterator[tuple[str, torch.Tensor, Any]]:
+        """The changes that need one more, a factor or a change of each number, to give what came in the pivot case."""
+        came = evidence.data[self.pivot]
+        for place, rows in self.seconds.get(tuple(came.shape), []):
+            value = rows[0].view(came.shape)
+            if (
+                bool(near(rows[1:], came, evidence.tolerance).any())
+                or ratio(came, value, evidence.tolerance) is not None
+            ):
+                yield self.entries[place][0], value, self.entries[place][1]
+
+
+def near(rows: torch.Tensor, came: torch.Tensor, tolerance: float) -> torch.Tensor:
+    """Which rows are the flattened result."""
+    return torch.isclose(rows, came.flatten(), rtol=tolerance, atol=tolerance, equal_nan=True).all(1)
 
 
 def in_logarithms(evidence: Evidence) -> str | None:
@@ -106,27 +161,32 @@ def in_logarithms(evidence: Evidence) -> str | None:
     return f"this is the right result, but its logarithm is {found}" if found else None
 
 
-def candidates(evidence: Evidence, rich: bool) -> Iterator[tuple[str, Any]]:
-    """Every change of the right answer: words, and a function from the number of a case to what comes out there."""
-    known, others = [], []
+def candidates(evidence: Evidence) -> Iterator[tuple[str, Any, bool]]:
+    """Every change of the right answer: words, a function from the number of a case to what comes out there, and
+    whether it is told before a factor that gives the same."""
+    late = []
     if evidence.rerun is not None:
         for words, name, change in argument_changes(evidence):
-            simple = words.startswith(("as if", "for 1 -")) or is_mask(evidence, name)
+            early = words.startswith(("as if", "for 1 -")) or is_mask(evidence, name)
             run = lambda place, change=change: as_tensor(evidence.rerun(change, place))  # noqa: E731
-            (known if simple else others).append((words, run))
-    yield from known
-    found = given_factor(evidence, evidence.expected, rich)
-    if found:
-        yield found, lambda place: evidence.data[place]
+            if early:
+                yield words, run, True
+            else:
+                late.append((words, run, False))
     biggest = max(evidence.expected, key=lambda value: value.numel())
     axes = evidence.signature.returns.axes if evidence.signature else None
     for words, change in results(biggest, axes):
-        yield words, lambda place, change=change: change(evidence.expected[place])
-    yield from others
+        yield words, lambda place, change=change: change(evidence.expected[place]), False
+    yield from late
     if evidence.rerun is not None:
-        yield from with_arguments(evidence)
+        for words, run in with_arguments(evidence):
+            yield words, run, False
         for (words, swap), turn in itertools.product(SWAPS.items(), (None, 0, 1, 2)):
-            yield words, lambda place, swap=swap, turn=turn: as_tensor(swapped(evidence.rerun, swap, turn, place))
+            yield (
+                words,
+                lambda place, swap=swap, turn=turn: as_tensor(swapped(evidence.rerun, swap, turn, place)),
+                False,
+            )
 
 
 def is_mask(evidence: Evidence, name: str) -> bool:

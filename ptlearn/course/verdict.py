@@ -5,7 +5,7 @@ import functools
 import itertools
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class Known:
     rights: list[list]
     listed: dict[tuple[str | None, str, int], list]
     calls: list[list[Call]]
+    memory: dict = field(default_factory=dict)
 
     @property
     def expected(self) -> list:
@@ -42,6 +43,8 @@ class Known:
 
     def of(self, places: list[int]) -> "Known":
         """The same of some of the cases."""
+        if len(places) == len(self.cases):
+            return self
         some = [[values[place] for place in places] for values in (self.cases, self.rights, self.calls)]
         listed = {key: [wrong[place] for place in places] for key, wrong in self.listed.items()}
         return Known(some[0], some[1], listed, some[2])
@@ -107,7 +110,8 @@ def unlisted(chosen, facts: Known, data: list, broken: str | None, secret: bool)
     entry, (came, expected) = first_wrong_entry(data, facts.expected, chosen.tolerance)
     signature = parse(chosen.signature) if chosen.signature else None
     rerun = rerunning(chosen, facts.cases, entry)
-    evidence = Evidence(expected, came, facts.calls, signature, rerun, chosen.tolerance)
+    memory = facts.memory.setdefault(entry, {})
+    evidence = Evidence(expected, came, facts.calls, signature, rerun, chosen.tolerance, memory)
     whole = {
         words: [given.value for given in wrong]
         for (name, words, _), wrong in facts.listed.items()
@@ -187,7 +191,9 @@ def nearest(facts: Known, data: list, tolerance: float) -> Known:
     """The facts with one right result for each case: of several the one that came, or else the first."""
     pairs = zip(facts.rights, data, strict=True)
     chosen = [[next((one for one in rights if same(now, one, tolerance)), rights[0])] for rights, now in pairs]
-    return replace(facts, rights=chosen)
+    return replace(
+        facts, rights=chosen, memory=facts.memory if chosen == [rights[:1] for rights in facts.rights] else {}
+    )
 
 
 def first_wrong_entry(data, expected, tolerance):

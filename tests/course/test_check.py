@@ -109,7 +109,7 @@ def test_a_value_may_be_the_answer(capsys):
 
 def test_data_of_another_form_fails_and_does_not_stop_the_lesson():
     assert judge(exercise("99.2"), 3).status == "FAIL"
-    assert "type object" in judge(exercise("99.1"), lambda values: [object()]).diagnosis
+    assert "is an object, expected a number" in judge(exercise("99.1"), lambda values: [object()]).diagnosis
     assert judge(exercise("99.1"), lambda values: "text").status == "FAIL"
 
 
