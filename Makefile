@@ -8,7 +8,7 @@ READY := .venv/ready
 PROBLEM = $(shell $(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.stdout.write("is " + sys.version.split()[0]); \
 	sys.version_info >= (3, 11) and __import__("ensurepip")' 2>/dev/null || echo cannot make an environment)
 
-.PHONY: run test lab build blanks bench site wrong-answers
+.PHONY: run test lab build seeds blanks bench site wrong-answers
 run: $(READY)
 	.venv/bin/python -m ptlearn tour
 
@@ -22,6 +22,9 @@ lab: $(READY)
 
 build: $(READY)
 	.venv/bin/python -m ptlearn build
+
+seeds: $(READY)
+	PTLEARN_SEEDS=30 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 tests/course/test_exercises.py
 
 blanks: $(READY)
 	.venv/bin/python tests/course/blanks.py
