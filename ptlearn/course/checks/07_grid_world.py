@@ -349,7 +349,7 @@ def expected_rewards(case, weighted=True):
     return [[sum((p if weighted else 1) * r for p, r in zip(*rows)) for rows in zip(P[s], R[s])] for s in range(len(P))]
 
 
-def solved(rewards, transitions, gamma, sweeps=600):
+def solved(rewards, transitions, gamma, sweeps=300):
     """V = r + gamma P V for lists, by repeating it."""
     values = [0.0] * len(rewards)
     for _ in range(sweeps):
@@ -370,13 +370,13 @@ def expect_values(case):
     P, pi, gamma = case["P"], case["pi"], case["gamma"]
     rewards, transitions = under(case)
 
-    def solution(rewards=rewards, transitions=transitions, gamma=gamma, sweeps=600):
+    def solution(rewards=rewards, transitions=transitions, gamma=gamma, sweeps=300):
         return solved(rewards, transitions, gamma, sweeps)
 
     expected = solution()
     r, q, unweighted = expected_rewards(case), backed_up(case, expected, gamma), expected_rewards(case, weighted=False)
     best = [0.0] * len(P)
-    for _ in range(600):
+    for _ in range(300):
         best = swept(case, best)
     even = under(case, [[1 / len(row)] * len(row) for row in pi])
     likeliest = under(case, [[float(p == max(row)) for p in row] for row in pi])
@@ -494,7 +494,7 @@ def expect_sweep(case):
     }
     if gamma < 1:
         limit = expected
-        for _ in range(600):
+        for _ in range(300):
             limit = swept(case, limit)
         mistakes["this is where value iteration ends: expected one sweep"] = limit
     return expected, mistakes
