@@ -122,7 +122,8 @@ class Table:
                 seen.add(fingerprint(value))
                 changed = [changed_by(change, value) for _, change in entrywise()]
                 rows = [value, *(other for other in changed if other is not None and other.shape == value.shape)]
-                self.seconds.setdefault(tuple(value.shape), []).append((place, torch.stack([row.flatten() for row in rows])))
+                stacked = torch.stack([row.flatten() for row in rows])
+                self.seconds.setdefault(tuple(value.shape), []).append((place, stacked))
         self.stacked = {shape: torch.stack([value for _, value in found]) for shape, found in self.values.items()}
 
     def singles(self, evidence: Evidence) -> tuple[list, list]:

@@ -91,6 +91,37 @@ def padded_map(rows, cell, action, slip):
     return chances
 
 
+def steps_aside(rows, cell, action, slip):
+    """The slip as a second step, after the one that was meant."""
+    chances, place = Counter({moved(rows, cell, action): 1 - slip}), moved(rows, cell, action)
+    for turn in (1, 3):
+        chances[moved(rows, place, action + turn)] += slip / 2
+    return chances
+
+
+def inner_cells_only(rows, cell, action, slip):
+    chances = Counter()
+    for turn, chance in right_turns(slip):
+        row, column = (cell[i] + STEPS[(action + turn) % 4][i] for i in range(2))
+        inside = 0 < row < len(rows) and 0 < column < len(rows[0]) and rows[row][column] != "#"
+        chances[(row, column) if inside else cell] += chance
+    return chances
+
+
+def stays_when_blocked(rows, cell, action, slip):
+    return {cell: 1.0} if moved(rows, cell, action) == cell else spread(right_turns)(rows, cell, action, slip)
+
+
+def by_number(rows, cell, action, slip):
+    chances = spread(right_turns)(rows, cell, action, slip)
+    return {row * len(rows[0]) + column: chance for (row, column), chance in chances.items()}
+
+
+def one_at_a_time(rows, cell, action, slip):
+    places = [moved(rows, cell, action + turn) for turn in (0, 1, 3)]
+    return {place: (1 - slip) * (place == places[0]) + slip / 2 * places[1:].count(place) for place in set(places)}
+
+
 # 7.2 ------------------------------------------------------------------------------------------------------------------
 
 
@@ -147,6 +178,34 @@ def from_every_step(rewards, mask, gamma):
     return result
 
 
+def mask_turned(rewards, mask, gamma):
+    return (rewards * ~mask * powers(rewards, gamma)).sum(1)
+
+
+def gamma_times_t(rewards, mask, gamma):
+    return (rewards * mask * gamma * torch.arange(rewards.shape[1])).sum(1)
+
+
+def forward_horner(rewards, mask, gamma):
+    running = torch.zeros(len(rewards))
+    for t in range(rewards.shape[1]):
+        running = rewards[:, t] * mask[:, t] + gamma * running
+    return running
+
+
+def cleared(rewards, mask, gamma):
+    rewards[~mask] = 0
+    return horner(rewards, mask, gamma)
+
+
+def without_the_last_column(rewards, mask, gamma):
+    return (rewards * mask * powers(rewards, gamma))[:, :-1].sum(1)
+
+
+def with_einsum(rewards, mask, gamma):
+    return torch.einsum("bt,bt,t->b", rewards, mask.to(rewards), powers(rewards, gamma).to(rewards))
+
+
 def horner(rewards, mask, gamma):
     return from_every_step(rewards, mask, gamma)[:, 0]
 
@@ -180,6 +239,30 @@ def reads_backwards(start, P, pi, states, actions):
     return float(start[states[0]]) * math.prod(factors(start, P, pi, states, actions)[1]) * back
 
 
+def takes_states_away(start, P, pi, states, actions):
+    state = states.pop(0)
+    probability = start[state]
+    for action in actions:
+        after = states.pop(0)
+        probability, state = probability * pi[state, action] * P[state, action, after], after
+    return probability
+
+
+def one_step_too_far(start, P, pi, states, actions):
+    return math.prod(float(pi[states[t], actions[t]]) for t in range(len(states)))
+
+
+def stays_in_place(start, P, pi, states, actions):
+    there = math.prod(float(P[s, a, s]) for s, a in zip(states, actions))
+    return float(start[states[0]]) * math.prod(factors(start, P, pi, states, actions)[1]) * there
+
+
+def in_float32(start, P, pi, states, actions):
+    start, P, pi = start.float(), P.float(), pi.float()
+    states, taken = torch.tensor(states), torch.tensor(actions, dtype=torch.long)
+    return start[states[0]] * pi[states[:-1], taken].prod() * P[states[:-1], taken, states[1:]].prod()
+
+
 def through_logarithms(start, P, pi, states, actions):
     total = start[states[0]].log()
     for t, action in enumerate(actions):
@@ -193,6 +276,22 @@ def through_logarithms(start, P, pi, states, actions):
 def with_error(rule):
     """An answer whose standard error is rule(sample standard deviation, N)."""
     return lambda returns: (returns.mean(), rule(returns.std(), len(returns)))
+
+
+def centred_in_place(returns):
+    mean = returns.mean()
+    returns -= mean
+    return mean, (returns**2).sum().div(len(returns) - 1).sqrt() / len(returns) ** 0.5
+
+
+def the_interval(returns):
+    mean, error = returns.mean(), returns.std() / len(returns) ** 0.5
+    return mean - 1.96 * error, mean + 1.96 * error
+
+
+def with_numpy(returns):
+    numbers = returns.numpy()
+    return numbers.mean(), numbers.std(ddof=1) / len(numbers) ** 0.5
 
 
 def by_sums(returns):
@@ -228,6 +327,34 @@ def transposed_solve(P, R, pi, gamma):
     return torch.linalg.inv(torch.eye(len(P)).double() - gamma * transitions.T) @ (pi * (P * R).sum(-1)).sum(1)
 
 
+def solving(rewards, transitions):
+    """An answer that solves for rewards(P, R, pi) and transitions(P, pi)."""
+
+    def answer(P, R, pi, gamma):
+        matrix = torch.eye(len(P)).double() - gamma * transitions(P, pi)
+        return torch.linalg.solve(matrix, rewards(P, R, pi))
+
+    return answer
+
+
+def right_rewards(P, R, pi):
+    return (pi * (P * R).sum(-1)).sum(1)
+
+
+def right_transitions(P, pi):
+    return (pi[..., None] * P).sum(1)
+
+
+def plus_gamma(P, R, pi, gamma):
+    return solving(right_rewards, right_transitions)(P, R, pi, -gamma)
+
+
+def until_nothing_changes(P, R, pi, gamma, values=None):
+    values = torch.zeros(len(P)).double() if values is None else values
+    new = right_step(P, R, pi, gamma, values)
+    return new if (new - values).abs().max() < 1e-9 else until_nothing_changes(P, R, pi, gamma, new)
+
+
 def as_q(P, R, pi, gamma):
     return action_values(P, R, gamma, iterated(right_step)(P, R, pi, gamma))
 
@@ -254,6 +381,13 @@ def overwrites(P, R, gamma, values):
 def changes_its_argument(P, R, gamma, values):
     values[:] = action_values(P, R, gamma, values).amax(1)
     return values
+
+
+def starts_at_zero(P, R, gamma, values):
+    best = torch.zeros(len(P)).double()
+    for action in range(P.shape[1]):
+        best = torch.maximum(best, action_values(P, R, gamma, values)[:, action])
+    return best
 
 
 def to_the_end(P, R, gamma, values):
@@ -285,19 +419,34 @@ WRONG = {
         (spread(right_turns, transposed), "row and column are exchanged"),
         (drops_blocked, "blocked moves are left out:"),
         (drops_and_scales, "the rest scaled up"),
+        (spread(lambda slip: ((0, slip), (1, (1 - slip) / 2), (3, (1 - slip) / 2))), "for 1 - slip"),
+        (spread(lambda slip: ((0, 1 - slip), (1, slip // 2), (3, slip // 2))), "not 1"),
+        (spread(lambda slip: ((2, 1 - slip), (1, slip / 2), (3, slip / 2))), "away from where it meant"),
+        (spread(lambda slip: ((0, 1 - slip), (1, slip))), "to the right alone"),
+        (steps_aside, "result has"),
+        (inner_cells_only, "row 0 and column 0"),
+        (stays_when_blocked, "stays for certain"),
+        (by_number, "is not a cell (row, column)"),
+        (lambda rows, cell, action, slip: list(spread(right_turns)(rows, cell, action, slip)), "expected a dict"),
     ],
     "7.2": [
         (padding_counts, "padding is not part"),
-        (no_gamma, "gamma is ignored"),
+        (no_gamma, "as if gamma were 1: it is not used"),
         (first_discounted, "the first reward is discounted"),
         (discounted_once, "each reward is discounted once"),
         (multiplied_once, "multiplied by gamma once"),
         (backwards_discount, "runs backwards"),
         (mean_of_rewards, "this is a mean:"),
-        (mean_over_all, "a return is a sum"),
+        (mean_over_all, "this is a mean: a return is a sum"),
         (last_reward, "the last reward alone"),
         (over_episodes, "summed over the episodes"),
         (from_every_step, "returns from every step on"),
+        (mask_turned, "the mask is turned round"),
+        (gamma_times_t, "gamma * t"),
+        (forward_horner, "runs backwards"),
+        (cleared, "rewards was changed in place"),
+        (without_the_last_column, "with 0 in the last place along steps"),
+        (lambda rewards, mask, gamma: horner(rewards, mask, gamma)[:, None], "too many"),
     ],
     "7.3": [
         (from_factors(lambda first, chosen, landed: math.prod(chosen) * math.prod(landed)), "taken for certain"),
@@ -316,6 +465,13 @@ WRONG = {
         (reads_backwards, "P is read backwards"),
         (from_factors(lambda first, chosen, landed: first + sum(chosen) + sum(landed)), "these factors are added"),
         (lambda *given: math.log(through_logarithms(*given)), "logarithm"),
+        (
+            from_factors(lambda first, chosen, landed: first * math.prod(chosen[1:]) * math.prod(landed[1:])),
+            "the first step is missing",
+        ),
+        (stays_in_place, "P[s, a, s]"),
+        (takes_states_away, "states was changed in place"),
+        (one_step_too_far, "IndexError"),
     ],
     "7.4": [
         (with_error(lambda s, n: s), "their mean shakes less"),
@@ -327,6 +483,15 @@ WRONG = {
         (with_error(lambda s, n: 1.96 * s / n**0.5), "1.96"),
         (with_error(lambda s, n: s * n**0.5), "not shakier"),
         (lambda returns: (returns.sum(), returns.std() / len(returns) ** 0.5), "the mean is a sum"),
+        (with_error(lambda s, n: s / (n - 1) ** 0.5), "divided by the root of N - 1"),
+        (with_error(lambda s, n: s**2 / n**0.5), "it is the standard deviation that is"),
+        (with_error(lambda s, n: s / n**2), "and all this divided by N"),
+        (lambda returns: (returns.median(), returns.std() / len(returns) ** 0.5), "the lower median"),
+        (lambda returns: (returns.std() / len(returns) ** 0.5, returns.mean()), "exchanged"),
+        (lambda returns: returns.mean(), "expected a tuple"),
+        (lambda returns: (returns.mean(), returns.std(), len(returns)), "has 3 parts"),
+        (centred_in_place, "returns was changed in place"),
+        (the_interval, "ends of the 95 % interval"),
     ],
     "7.5": [
         (iterated(lambda P, R, pi, gamma, v: action_values(P, R, gamma, v).amax(1)), "the best action is taken"),
@@ -345,6 +510,12 @@ WRONG = {
         (transposed_solve, "transposed"),
         (as_q, "one per action"),
         (lambda *given: iterated(right_step)(*given).mean(), "one value per state"),
+        (iterated(right_step, 10), "or a few"),
+        (plus_gamma, "gamma with its sign turned"),
+        (solving(lambda P, R, pi: (P * R).sum((1, 2)), right_transitions), "not weighted by pi"),
+        (solving(right_rewards, lambda P, pi: P.mean(1)), "transitions are not weighted by pi"),
+        (solving(lambda P, R, pi: (pi * R.mean(-1)).sum(1), right_transitions), "not weighted by P: it is paid only"),
+        (solving(lambda *given: right_rewards(*given)[:, None], right_transitions), "too many"),
     ],
     "7.6": [
         (lambda P, R, gamma, v: action_values(P, R, gamma, v).mean(1), "averaged"),
@@ -355,17 +526,24 @@ WRONG = {
         (lambda P, R, gamma, v: (P * R).sum(-1).amax(1), "are missing"),
         (lambda P, R, gamma, v: (P * R).sum(-1).amax(1) + gamma * v, "old value of s"),
         (overwrites, "overwritten during the sweep"),
-        (changes_its_argument, "changed in place"),
+        (changes_its_argument, "values was changed in place"),
         (lambda P, R, gamma, v: action_values(P, R, gamma, v).argmax(1), "these are the best actions"),
         (lambda P, R, gamma, v: action_values(P, R, gamma, v), "these are Q"),
         (to_the_end, "one sweep"),
+        (lambda P, R, gamma, v: action_values(P, R, gamma, v).max(1), "take .values"),
+        (lambda P, R, gamma, v: action_values(P, R, gamma, v).amax(1) - v, "the new value is wanted"),
+        (lambda P, R, gamma, v: (R + gamma * v).sum(-1).amax(1), "not weighted by P: the world chooses"),
+        (lambda P, R, gamma, v: (R.sum(-1) + gamma * P @ v).amax(1), "the rewards are not weighted"),
+        (lambda P, R, gamma, v: action_values(P, R, -gamma, v).amax(1), "gamma with its sign turned"),
+        (lambda P, R, gamma, v: action_values(P, R, gamma, v)[:, 0], "the first alone"),
+        (starts_at_zero, "cut off below 0"),
     ],
 }
 RIGHT = {
-    "7.1": [spread(right_turns), padded_map],
-    "7.2": [horner, lists],
-    "7.3": [through_logarithms],
-    "7.4": [by_sums],
-    "7.5": [iterated(right_step)],
+    "7.1": [spread(right_turns), padded_map, one_at_a_time],
+    "7.2": [horner, lists, with_einsum],
+    "7.3": [through_logarithms, in_float32],
+    "7.4": [by_sums, with_numpy],
+    "7.5": [iterated(right_step), solving(right_rewards, right_transitions), until_nothing_changes],
     "7.6": [by_loops],
 }

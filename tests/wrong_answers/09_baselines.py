@@ -41,6 +41,17 @@ def along_the_rows(gradients):
     return gradients.var(1).sum()
 
 
+def centred_in_place(gradients):
+    gradients -= gradients.mean(0)
+    return gradients.square().sum() / (len(gradients) - 1)
+
+
+def by_shifting(gradients):
+    """The sum of squares less that of the means, row by row."""
+    total = sum(float(row @ row) for row in gradients) - len(gradients) * float(gradients.mean(0).square().sum())
+    return total / (len(gradients) - 1)
+
+
 def by_the_covariance(gradients):
     return torch.cov(gradients.T).trace()
 
@@ -90,6 +101,34 @@ def gamma_too_soon(rewards, mask, gamma=1.0):
     return backwards(rewards, mask, gamma, first=gamma)
 
 
+def without_the_last_column(rewards, mask, gamma=1.0):
+    mask = mask.clone()
+    mask[:, -1] = False
+    return backwards(rewards, mask, gamma)
+
+
+def added_in_place(rewards, mask, gamma=1.0):
+    for t in reversed(range(rewards.shape[1] - 1)):
+        rewards[:, t] += gamma * rewards[:, t + 1] * mask[:, t + 1]
+    return rewards * mask
+
+
+def one_after_another(rewards, mask, gamma=1.0):
+    result, running = torch.zeros_like(rewards), 0.0
+    for row in reversed(range(len(rewards))):
+        for t in reversed(range(int(mask[row].sum()))):
+            running = float(rewards[row, t]) + gamma * running
+            result[row, t] = running
+    return result
+
+
+def row_by_row(rewards, mask, gamma=1.0):
+    rows = []
+    for row, acted in zip(rewards.tolist(), mask.sum(1).tolist()):
+        rows.append([sum(gamma ** (k - t) * row[k] for k in range(t, acted)) for t in range(len(row))])
+    return torch.tensor(rows)
+
+
 def by_a_matrix(rewards, mask, gamma=1.0):
     steps = torch.arange(rewards.shape[1])
     ahead = steps[:, None] - steps
@@ -129,6 +168,30 @@ def one_number(pi, b):
 
 def transposed(pi, b):
     return (torch.eye(len(pi), dtype=pi.dtype) - pi) @ (pi * b)
+
+
+def mean_of_b_first(pi, b):
+    return pi * (b - b.mean())
+
+
+def of_a_softmax_twice(pi, b):
+    logits = pi.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((logits.softmax(0) * b).sum(), logits)
+    return gradient
+
+
+def term_by_term(pi, b):
+    return (pi * b)[:, None] * (torch.eye(len(pi), dtype=pi.dtype) - pi)
+
+
+def centred_b(pi, b):
+    b -= pi @ b
+    return pi * b
+
+
+def entry_by_entry(pi, b):
+    actions = range(len(pi))
+    return torch.stack([sum(pi[a] * b[a] * (float(a == k) - pi[k]) for a in actions) for k in actions])
 
 
 def by_autograd(pi, b):
@@ -183,6 +246,16 @@ def shifted(returns):
     return ((returns.sum() - returns) / (len(returns) - 1)).roll(1)
 
 
+def equal_ones_left_out(returns):
+    others = [returns[returns != own] for own in returns]
+    return torch.stack([some.mean() if len(some) else own for some, own in zip(others, returns)])
+
+
+def by_a_matrix_of_ones(returns):
+    count = len(returns)
+    return (torch.ones(count, count) - torch.eye(count)).to(returns) @ returns / (count - 1)
+
+
 def by_leaving_out(returns):
     return torch.stack([torch.cat([returns[:i], returns[i + 1 :]]).mean() for i in range(len(returns))])
 
@@ -224,6 +297,21 @@ def short_ones_count(scores, returns):
     return (weights * returns).sum() / weights.sum()
 
 
+def weighted_by(weigh):
+    """The average of the returns with weigh(scores) as weights."""
+    return lambda scores, returns: (weigh(scores) * returns).sum() / weigh(scores).sum()
+
+
+def squared_in_place(scores, returns):
+    weights = scores.square_().sum(1)
+    return (weights * returns).sum() / weights.sum()
+
+
+def in_a_loop(scores, returns):
+    norms = [sum(x * x for x in row) for row in scores.tolist()]
+    return sum(norm * reward for norm, reward in zip(norms, returns.tolist())) / sum(norms)
+
+
 def by_least_squares(scores, returns):
     return torch.linalg.lstsq(scores.reshape(-1, 1), (scores * returns[:, None]).reshape(-1, 1)).solution.squeeze()
 
@@ -239,6 +327,12 @@ WRONG = {
         (of_the_mean, "divided by M once more"),
         (all_numbers, "one mean for all numbers"),
         (along_the_rows, "go down the columns"),
+        (lambda gradients: torch.cov(gradients.T).sum(), "all entries of the covariance"),
+        (lambda gradients: (gradients - gradients.mean(0)).norm(dim=1).mean(), "distances"),
+        (lambda gradients: (gradients**2).sum() / (len(gradients) - 1), "not centred"),
+        (lambda gradients: (gradients - gradients.mean()).square().sum() / (len(gradients) - 1), "one mean for all"),
+        (lambda gradients: gradients.var(0, keepdim=True).sum(1), "too many"),
+        (centred_in_place, "gradients was changed in place"),
     ],
     "9.2": [
         (no_mask, "padding leaks in"),
@@ -250,6 +344,14 @@ WRONG = {
         (no_gamma, "gamma is ignored"),
         (gamma_too_soon, "gamma is applied to r_t too"),
         (lambda rewards, mask, gamma=1.0: rewards * mask, "these are the rewards"),
+        (lambda rewards, mask, gamma=1.0: gamma * no_gamma(rewards, mask), "later rewards are discounted once"),
+        (lambda rewards, mask, gamma=1.0: backwards(rewards, ~mask, gamma), "mask turned round"),
+        (lambda rewards, mask, gamma=1.0: backwards(rewards, mask, gamma)[:, 0], "one number per step"),
+        (lambda rewards, mask, gamma=1.0: backwards(rewards, mask, gamma).tolist(), "is a list"),
+        (lambda rewards, mask, gamma: backwards(rewards, mask, gamma), "missing 1 required positional argument"),
+        (without_the_last_column, "0 in the last place along steps"),
+        (added_in_place, "rewards was changed in place"),
+        (one_after_another, "one stream"),
     ],
     "9.3": [
         (unweighted, "pi(a) is missing"),
@@ -260,6 +362,13 @@ WRONG = {
         (turned, "sign is turned"),
         (one_number, "an entry per logit"),
         (transposed, "weigh the rows"),
+        (mean_of_b_first, "the plain mean of b"),
+        (of_a_softmax_twice, "pi under a softmax"),
+        (term_by_term, "not added up"),
+        (centred_b, "b was changed in place"),
+        (lambda pi, b: b - pi @ b, "less its mean"),
+        (lambda pi, b: pi * b * (1 - pi), "its own logit alone"),
+        (lambda pi, b: entry_by_entry(pi, b).numpy(), "is an array"),
     ],
     "9.4": [
         (choosing(value=False), "same for every action"),
@@ -283,6 +392,13 @@ WRONG = {
         (subtracts_too_late, "before dividing"),
         (those_before, "before this one"),
         (shifted, "not the own"),
+        (lambda returns: by_leaving_out(returns).tolist(), "is a list"),
+        (lambda returns: returns.sum() - returns / (len(returns) - 1), "divide the difference"),
+        (lambda returns: returns.sum() / (len(returns) - 1) - returns, "take it out of the sum first"),
+        (lambda returns: by_leaving_out(returns) - returns, "turned round"),
+        (lambda returns: returns[1:].mean().expand_as(returns), "not the own"),
+        (lambda returns: by_leaving_out(returns)[:, None], "too many"),
+        (equal_ones_left_out, "leave out the place"),
     ],
     "9.6": [
         (plain_mean, "the mean return"),
@@ -294,13 +410,24 @@ WRONG = {
         (square_of_the_sum, "square the entries first"),
         (squared_returns, "squared returns"),
         (short_ones_count, "long scores make the variance"),
+        (weighted_by(lambda scores: scores.abs().sum(1)), "absolute entries"),
+        (weighted_by(lambda scores: scores.square().sum(1) ** 2), "fourth power"),
+        (weighted_by(lambda scores: (scores - scores.mean(0)).square().sum(1)), "scores less its mean over rows"),
+        (lambda scores, returns: in_a_loop(scores, returns.abs()), "returns with its sign dropped"),
+        (lambda scores, returns: 2 * in_a_loop(scores, returns), "factor 2"),
+        (lambda scores, returns: in_a_loop(scores, returns) - returns.mean(), "the constant itself"),
+        (squared_in_place, "scores was changed in place"),
     ],
 }
 RIGHT = {
-    "9.1": [by_the_covariance, lambda gradients: ((gradients - gradients.mean(0)).norm() ** 2) / (len(gradients) - 1)],
-    "9.2": [by_a_matrix, lambda rewards, mask, gamma=1.0: backwards(rewards, mask, gamma)],
-    "9.3": [by_autograd, lambda pi, b: pi * b - pi * (pi @ b)],
+    "9.1": [
+        by_shifting,
+        by_the_covariance,
+        lambda gradients: ((gradients - gradients.mean(0)).norm() ** 2) / (len(gradients) - 1),
+    ],
+    "9.2": [row_by_row, by_a_matrix, lambda rewards, mask, gamma=1.0: backwards(rewards, mask, gamma)],
+    "9.3": [entry_by_entry, by_autograd, lambda pi, b: pi * b - pi * (pi @ b)],
     "9.4": [{name: int(choice) for name, choice in RIGHT_CHOICE.items()}],
-    "9.5": [by_leaving_out],
-    "9.6": [by_least_squares],
+    "9.5": [by_leaving_out, by_a_matrix_of_ones],
+    "9.6": [by_least_squares, in_a_loop],
 }

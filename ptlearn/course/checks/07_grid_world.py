@@ -4,7 +4,6 @@ The expectations are plain Python on lists, from the definitions; tensors are ma
 """
 
 import math
-import statistics
 
 import torch
 
@@ -16,6 +15,7 @@ from ptlearn.policy_gradient import episode_returns
 # 7.1 A slippery move -------------------------------------------------------------------------------------------------
 
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # (down, right) of the moves up, right, down, left
+UPSIDE_DOWN, SIDEWAYS = ((1, 0), (0, 1), (-1, 0), (0, -1)), ((0, -1), (1, 0), (0, 1), (-1, 0))
 MAP = ["S..#", ".#..", "...G"]
 CORNERS = [([0, 0], 0), ([0, 0], 1), ([2, 0], 2), ([2, 3], 1), ([1, 0], 1), ([1, 2], 3), ([0, 2], 1), ([1, 3], 2)]
 
@@ -23,7 +23,8 @@ CORNERS = [([0, 0], 0), ([0, 0], 1), ([2, 0], 2), ([2, 3], 1), ([1, 0], 1), ([1,
 def landing(rows, cell, action, steps=STEPS, blocking="#", border="stay"):
     """The cell that a move leads to, with the mistakes that can be made about what blocks."""
     row, column = cell[0] + steps[action % 4][0], cell[1] + steps[action % 4][1]
-    inside = 0 <= row < len(rows) and 0 <= column < len(rows[0])
+    low = int(border == "first")
+    inside = low <= row < len(rows) and low <= column < len(rows[0])
     if not inside and border == "wrap":
         row, column, inside = row % len(rows), column % len(rows[0]), True
     if not inside and border == "leave":
@@ -42,10 +43,10 @@ def next_cells(rows, cell, action, slip):
 
 def slip_cases(rng):
     """Every border, wall and corner of a map, a free cell for each action, a cell without a way out, a corridor."""
-    slips = iter([rng.choice((0.1, 0.2, 0.3, 0.4)) for _ in range(15)])
-    places = [(["S#"], [0, 0], 1), (["..."], [0, 1], rng.randrange(4)), *((["..."] * 3, [1, 1], a) for a in range(4))]
+    places = [*((["..."] * 3, [1, 1], a) for a in range(4)), (["S#"], [0, 0], 1), (["..."], [0, 1], rng.randrange(4))]
     places += [(MAP, cell, action) for cell, action in CORNERS]
-    return [{"rows": rows, "cell": cell, "action": action, "slip": next(slips)} for rows, cell, action in places]
+    keys, slips = ("rows", "cell", "action", "slip"), (0.1, 0.2, 0.3, 0.4)
+    return [dict(zip(keys, (*place, rng.choice(slips)))) for place in places]
 
 
 def drive_slip(answer, case):
@@ -62,56 +63,54 @@ def chances_of(found):
 
 def outcome(case, turns, **mistake):
     """The chances over turns of the action; None stands for staying."""
-    chances = {}
+    cell, action, chances = tuple(case["cell"]), case["action"], {}
     for turn, chance in turns:
-        moved = turn is not None
-        place = landing(case["rows"], case["cell"], case["action"] + turn, **mistake) if moved else tuple(case["cell"])
+        place = cell if turn is None else landing(case["rows"], cell, action + turn, **mistake)
         chances[place] = chances.get(place, 0.0) + chance
     return chances_of(chances)
 
 
 def expect_slip(case):
     slip, cell = case["slip"], str(tuple(case["cell"]))
-    turns = ((0, 1 - slip), (1, slip / 2), (3, slip / 2))
-    expected = outcome(case, turns)
-    mirrored = tuple((-down, right) for down, right in STEPS)
-    swapped = tuple((right, down) for down, right in STEPS)
-    free = {}
-    for turn, chance in turns:
-        free |= {place: free.get(place, 0.0) + chance for place in outcome(case, ((turn, 1.0),)) if place != cell}
-    total, meant = sum(free.values()), next(iter(outcome(case, ((0, 1.0),))))
-    mistakes = {
-        "up and down are exchanged: rows are counted from the top, so up is row - 1":
-            outcome(case, turns, steps=mirrored),
-        "row and column are exchanged: up and down change the row": outcome(case, turns, steps=swapped),
+    right = ((0, 1 - slip), (1, slip / 2), (3, slip / 2))
+    expected = outcome(case, right)
+    free = {place: chance for place, chance in expected.items() if place != cell}
+    (meant,) = outcome(case, ((0, 1.0),))
+    turned = {
         "slip is the probability of both sides together: half of it each, and 1 - slip for the move that was meant":
-            outcome(case, ((0, 1 - 2 * slip), (1, slip), (3, slip))),
-        "slip is counted twice: each side has half of it": outcome(case, ((0, 1 - slip), (1, slip), (3, slip))),
-        "slip is ignored: the move succeeds with probability 1 - slip only": outcome(case, ((0, 1.0),)),
+            ((0, 1 - 2 * slip), (1, slip), (3, slip)),
+        "slip is counted twice: each side has half of it": ((0, 1 - slip), (1, slip), (3, slip)),
+        "slip is ignored: the move succeeds with probability 1 - slip only": ((0, 1.0),),
         "the slip goes backwards: it goes to the two moves perpendicular to the one that was meant":
-            outcome(case, ((0, 1 - slip), (2, slip))),
-        "the slip goes to one side alone: half of it to each of the two": outcome(case, ((0, 1 - slip), (1, slip))),
-        "the slip goes to one side alone, the left one: half of it to each of the two":
-            outcome(case, ((0, 1 - slip), (3, slip))),
+            ((0, 1 - slip), (2, slip)),
+        "the agent moves away from where it meant to go": ((2, 1 - slip), (1, slip / 2), (3, slip / 2)),
+        "the slip goes to the right alone: half of it to each side": ((0, 1 - slip), (1, slip)),
+        "the slip goes to the left alone: half of it to each side": ((0, 1 - slip), (3, slip)),
         "the slip goes to three moves: one step backwards is not among them":
-            outcome(case, ((0, 1 - slip), (1, slip / 3), (2, slip / 3), (3, slip / 3))),
+            ((0, 1 - slip), (1, slip / 3), (2, slip / 3), (3, slip / 3)),
         "the slip goes to all four moves: only to the two perpendicular ones":
-            outcome(case, ((0, 1 - slip * 3 / 4), (1, slip / 4), (2, slip / 4), (3, slip / 4))),
-        "a slip leaves the agent where it is: it moves it sideways": outcome(case, ((0, 1 - slip), (None, slip))),
-        "the agent walks through walls: a '#' blocks like the border": outcome(case, turns, blocking=""),
-        "only '.' is taken for free: the agent can enter 'S' and 'G' too": outcome(case, turns, blocking="#SG"),
-        "the border wraps around: index -1 is the last row in Python, so test for it":
-            outcome(case, turns, border="wrap"),
-        "the agent leaves the map: at the border it stays where it is": outcome(case, turns, border="leave"),
-        "blocked moves are left out: a blocked agent stays in its cell, with that probability": free,
+            ((0, 1 - slip * 3 / 4), (1, slip / 4), (2, slip / 4), (3, slip / 4)),
+        "a slip leaves the agent where it is: it moves it sideways": ((0, 1 - slip), (None, slip)),
     }
+    moved = {
+        "up and down are exchanged: rows are counted from the top, so up is row - 1": {"steps": UPSIDE_DOWN},
+        "row and column are exchanged: up and down change the row": {"steps": SIDEWAYS},
+        "the agent walks through walls: a '#' blocks like the border": {"blocking": ""},
+        "only '.' is taken for free: the agent can enter 'S' and 'G' too": {"blocking": "#SG"},
+        "the border wraps around: index -1 is the last row in Python, so test for it": {"border": "wrap"},
+        "the agent leaves the map: at the border it stays where it is": {"border": "leave"},
+        "row 0 and column 0 are taken for the border: they are on the map": {"border": "first"},
+    }
+    mistakes = {words: outcome(case, turns) for words, turns in turned.items()}
+    mistakes |= {words: outcome(case, right, **mistake) for words, mistake in moved.items()}
+    mistakes["blocked moves are left out: a blocked agent stays in its cell, with that probability"] = free
+    mistakes["where the way is blocked the agent stays for certain: it may still slip"] = (
+        expected if meant != cell else {cell: 1.0}
+    )
     if free:
         mistakes["blocked moves are left out and the rest scaled up: a blocked agent stays in its cell"] = {
-            place: chance / total for place, chance in free.items()
+            place: chance / sum(free.values()) for place, chance in free.items()
         }
-        mistakes["what is blocked on the sides goes to the move that was meant: a blocked agent stays in its cell"] = {
-            place: chance + (1 - sum(free.values())) * (place == meant) for place, chance in free.items()
-        } if meant != cell else expected
     return expected, mistakes
 
 
@@ -126,9 +125,9 @@ def remark_slip(case, data):
             return f"{place} is not a cell (row, column) of the map"
         if cells[place] == "#":
             return f"the agent ends in {place}, a wall: a '#' blocks like the border"
-    if total < 1 - 1e-6:
+    if total < 1 - 1e-6 and len(expect_slip(case)[0]) < 3:
         return f"the probabilities sum to {total:.3g}: where two moves end in the same cell, theirs add up"
-    return f"the probabilities sum to {total:.3g}, not 1" if total > 1 + 1e-6 else None
+    return f"the probabilities sum to {total:.3g}, not 1" if abs(total - 1) > 1e-6 else None
 
 
 # 7.2 The return of an episode ----------------------------------------------------------------------------------------
@@ -137,44 +136,49 @@ def remark_slip(case, data):
 def return_cases(rng):
     """Padding holds numbers that must not count; gamma is 0, 1 and between; a single step, and a single episode."""
     cases = []
-    shapes = ((0.5, [3, 1], 3), (1.0, [2, 4], 4), (0.0, [2], 3), (0.8, [6, 2, 4], 6), (0.9, [1], 1))
-    for gamma, lengths, steps in shapes:
+    for gamma, lengths in ((0.5, [3, 1]), (1.0, [2, 4]), (0.0, [2, 3]), (0.8, [6, 2, 4]), (0.9, [1])):
+        steps = max(lengths)
         rewards = [[rng.randint(1, 9) * rng.choice((-0.5, 0.5)) for _ in range(steps)] for _ in lengths]
         cases.append({"rewards": rewards, "mask": masks(lengths, steps), "gamma": gamma})
     return cases
 
 
+def drive_returns(answer, case):
+    kind = torch.float32 if len(case["mask"]) > 2 else torch.float64  # the lesson has both
+    return answer(torch.tensor(case["rewards"], dtype=kind), torch.tensor(case["mask"]), gamma=case["gamma"])
+
+
 def expect_returns(case):
-    gamma = case["gamma"]
-    rows = [row[: sum(acted)] for row, acted in zip(case["rewards"], case["mask"])]
+    gamma, full = case["gamma"], case["rewards"]
+    rows = [row[: sum(acted)] for row, acted in zip(full, case["mask"])]
 
-    def discounted(rows, first=0):
-        return [sum(gamma ** (t + first) * reward for t, reward in enumerate(row)) for row in rows]
+    def by(factor, rows=rows):
+        """For each row the sum of factor(t, its length) times reward."""
+        return [sum(factor(t, len(row)) * reward for t, reward in enumerate(row)) for row in rows]
 
-    expected = discounted(rows)
-    to_go = [[sum(gamma ** (k - t) * row[k] for k in range(t, len(row))) for t in range(len(row))] for row in rows]
-    columns = list(zip(*case["rewards"]))
+    def discounted(t, n):
+        return gamma**t
+
+    expected = by(discounted)
+    to_go = [[*by(discounted, [row[t:] for t in range(len(row))]), *[0.0] * (len(full[0]) - len(row))] for row in rows]
     mistakes = {
-        "rewards where mask is False are counted: padding is not part of the episode": discounted(case["rewards"]),
-        "gamma is ignored": [sum(row) for row in rows],
-        "gamma is ignored, and so is mask": [sum(row) for row in case["rewards"]],
-        "the first reward is discounted: its factor is gamma^0 = 1": discounted(rows, 1),
-        "the discount runs backwards: the last reward is the one that is discounted most":
-            [sum(gamma ** (len(row) - 1 - t) * reward for t, reward in enumerate(row)) for row in rows],
-        "each reward is discounted once: the factor is gamma^t at step t":
-            [row[0] + gamma * sum(row[1:]) for row in rows],
-        "the sum is multiplied by gamma once: the factor is gamma^t at step t": [gamma * sum(row) for row in rows],
-        "the whole sum is discounted by the length of the episode: the factor is gamma^t at step t":
-            [gamma ** len(row) * sum(row) for row in rows],
-        "the factor is gamma * t: it is gamma to the power of t":
-            [sum(gamma * t * reward for t, reward in enumerate(row)) for row in rows],
-        "this is a mean: a return is a sum": [value / len(row) for value, row in zip(expected, rows)],
-        "this is a mean, over padding too: a return is a sum":
-            [value / len(row) for value, row in zip(expected, case["rewards"])],
-        "this is the last reward alone": [row[-1] for row in rows],
-        "this is summed over the episodes: one return per row": [sum(column) for column in columns],
-        "these are the returns from every step on: the episode's return is the first of them":
-            [row + [0.0] * (len(case["rewards"][0]) - len(row)) for row in to_go],
+        "rewards where mask is False are counted: padding is not part of the episode": by(discounted, full),
+        "gamma is ignored, and so is mask": by(lambda t, n: 1, full),
+        "the mask is turned round": [whole - part for whole, part in zip(by(discounted, full), expected)],
+        "the first reward is discounted: its factor is gamma^0 = 1": by(lambda t, n: gamma ** (t + 1)),
+        "the discount runs backwards: the last reward is the one that is discounted most": Alternatives(
+            by(lambda t, n: gamma ** (n - 1 - t)), by(lambda t, n: gamma ** (len(full[0]) - 1 - t))
+        ),
+        "each reward is discounted once: the factor is gamma^t at step t": by(lambda t, n: gamma if t else 1),
+        "the sum is multiplied by gamma once: the factor is gamma^t at step t": by(lambda t, n: gamma),
+        "the whole sum is discounted by the length: the factor is gamma^t at step t": by(lambda t, n: gamma**n),
+        "the factor is gamma * t: it is gamma to the power of t": by(lambda t, n: gamma * t),
+        "this is a mean: a return is a sum": Alternatives(
+            by(lambda t, n: gamma**t / n), by(lambda t, n: gamma**t / len(full[0]))
+        ),
+        "this is the last reward alone": by(lambda t, n: t == n - 1),
+        "this is summed over the episodes: one return per row": [sum(column) for column in zip(*full)],
+        "these are the returns from every step on: the episode's return is the first of them": to_go,
     }
     return expected, mistakes
 
@@ -203,6 +207,7 @@ def trajectory_cases(rng):
         pi = [some_probabilities(rng, actions) for _ in range(count)]
         taken = [rng.randrange(actions) for _ in states[1:]]
         cases.append({"start": some_probabilities(rng, count), "P": P, "pi": pi, "states": states, "actions": taken})
+    cases[0]["pi"] = [[0.3, 0.7], [0.8, 0.2]]
     return [*cases, cases[0] | {"start": [0.0, 1.0]}]
 
 
@@ -212,33 +217,30 @@ def expect_trajectory(case):
     first = start[states[0]]
     chosen = [pi[s][a] for s, a, _ in steps]
     moved = [P[s][a][after] for s, a, after in steps]
-    expected = first * math.prod(chosen) * math.prod(moved)
+
+    def product(first=first, chosen=chosen, moved=moved):
+        return first * math.prod(chosen) * math.prod(moved)
+
+    expected = product()
     mistakes = {
-        "the first state is taken for certain: p(s_1) is a factor too": math.prod(chosen) * math.prod(moved),
-        "the policy is missing: each step has the factor pi(a_t | s_t)": first * math.prod(moved),
-        "the dynamics are missing: each step has the factor p(s_{t+1} | s_t, a_t)": first * math.prod(chosen),
-        "only the policy is counted: p(s_1) and p(s_{t+1} | s_t, a_t) are factors too": math.prod(chosen),
-        "only the dynamics are counted: p(s_1) and pi(a_t | s_t) are factors too": math.prod(moved),
-        "the last transition is missing: T actions make T transitions, into T + 1 states":
-            first * math.prod(chosen) * math.prod(moved[:-1]),
-        "the last step is missing: states has one entry more than actions":
-            first * math.prod(chosen[:-1]) * math.prod(moved[:-1]),
-        "the first step is missing: it is taken in the first state":
-            first * math.prod(chosen[1:]) * math.prod(moved[1:]),
+        "the first state is taken for certain: p(s_1) is a factor too": product(first=1),
+        "the policy is missing: each step has the factor pi(a_t | s_t)": product(chosen=[]),
+        "the dynamics are missing: each step has the factor p(s_{t+1} | s_t, a_t)": product(moved=[]),
+        "only the policy is counted: p(s_1) and p(s_{t+1} | s_t, a_t) are factors too": product(first=1, moved=[]),
+        "only the dynamics are counted: p(s_1) and pi(a_t | s_t) are factors too": product(first=1, chosen=[]),
+        "the last transition is missing: T actions make T transitions, into T + 1 states": product(moved=moved[:-1]),
+        "the last step is missing: states has one entry more than actions": product(first, chosen[:-1], moved[:-1]),
+        "the first step is missing: it is taken in the first state": product(first, chosen[1:], moved[1:]),
         "the action is looked up in the state that follows: pi(a_t | s_t), in the state it is chosen in":
-            first * math.prod(pi[after][a] for _, a, after in steps) * math.prod(moved),
-        "P is read backwards: P[s, a, s'] is the way from s to s'":
-            first * math.prod(chosen) * math.prod(P[after][a][s] for s, a, after in steps),
-        "p(s_1) is a factor of every step: of the whole trajectory it is one factor":
-            first ** len(steps) * math.prod(chosen) * math.prod(moved),
-        "every state has a factor from `start`: p(s_1) belongs to the first state alone":
-            math.prod(start[s] for s in states) * math.prod(chosen) * math.prod(moved),
+            product(chosen=[pi[after][a] for _, a, after in steps]),
+        "P is read backwards: P[s, a, s'] is the way from s to s'": product(moved=[P[t][a][s] for s, a, t in steps]),
+        "P is read at P[s, a, s]: s' is the state that follows": product(moved=[P[s][a][s] for s, a, _ in steps]),
+        "p(s_1) is a factor of every step: of the whole trajectory it is one factor": product(first ** len(steps)),
+        "every state has a factor from start: the first one alone": product(math.prod(start[s] for s in states)),
         "these factors are added: the probability of all of them together is their product":
             first + sum(chosen) + sum(moved),
         "the factors of the steps are added: the probability of all of them together is their product":
             first + sum(c * m for c, m in zip(chosen, moved)),
-        "p(s_1) is added to the product of the steps: it is a factor, too":
-            first + math.prod(chosen) * math.prod(moved),
         "this is the logarithm of the probability": math.log(expected) if expected else -math.inf,
     }
     return expected, mistakes
@@ -289,8 +291,9 @@ def expect_error(case):
     mistakes = {("standard error", words): wrong for words, wrong in errors.items()}
     mistakes["mean", "the mean is a sum: divide by N"] = mean * n
     mistakes["mean", "the mean is divided by N - 1: that is for the variance, a mean has N"] = mean * n / (n - 1)
-    mistakes["mean", "this is the median: one large return counts as any other there"] = statistics.median(case)
-    mistakes["the two are exchanged: the mean first"] = dict(zip(expected, [*expected.values()][::-1]))
+    mistakes["the two are exchanged: the mean first"] = {"mean": expected["standard error"], "standard error": mean}
+    low, high = (mean + sign * 1.96 * expected["standard error"] for sign in (-1, 1))
+    mistakes["these are the ends of the 95 % interval"] = {"mean": low, "standard error": high}
     return expected, mistakes
 
 
@@ -333,7 +336,7 @@ def expected_rewards(case, weighted=True):
     return [[sum((p if weighted else 1) * r for p, r in zip(*rows)) for rows in zip(P[s], R[s])] for s in range(len(P))]
 
 
-def solved(rewards, transitions, gamma, sweeps=600):
+def solved(rewards, transitions, gamma, sweeps=300):
     """V = r + gamma P V for lists, by repeating it."""
     values = [0.0] * len(rewards)
     for _ in range(sweeps):
@@ -353,35 +356,36 @@ def under(case, pi=None):
 def expect_values(case):
     P, pi, gamma = case["P"], case["pi"], case["gamma"]
     rewards, transitions = under(case)
-    expected = solved(rewards, transitions, gamma)
-    r, q = expected_rewards(case), backed_up(case, expected, gamma)
+
+    def solution(rewards=rewards, transitions=transitions, gamma=gamma, sweeps=300):
+        return solved(rewards, transitions, gamma, sweeps)
+
+    expected = solution()
+    r, q, unweighted = expected_rewards(case), backed_up(case, expected, gamma), expected_rewards(case, weighted=False)
     best = [0.0] * len(P)
-    for _ in range(600):
+    for _ in range(300):
         best = swept(case, best)
-    even = [[1 / len(row)] * len(row) for row in pi]
-    unweighted = expected_rewards(case, weighted=False)
-    summed = [[sum(column) for column in zip(*rows)] for rows in P]
+    even = under(case, [[1 / len(row)] * len(row) for row in pi])
+    likeliest = under(case, [[float(p == max(row)) for p in row] for row in pi])
     mistakes = {
         "the best action is taken: these are the values of the best policy, not of pi": best,
-        "the likeliest action is taken: average over pi":
-            solved(*under(case, [[float(p == max(row)) for p in row] for row in pi]), gamma),
-        "all actions count alike: weigh them with pi": solved(*under(case, even), gamma),
-        "gamma is ignored": solved(rewards, transitions, 1.0),
+        "the likeliest action is taken: average over pi": solution(*likeliest),
+        "all actions count alike: weigh them with pi": solution(*even),
+        "gamma is ignored": solution(gamma=1.0),
         "this is the reward of one step: what follows is missing": rewards,
-        "this is two steps: repeat until nothing changes": solved(rewards, transitions, gamma, 2),
+        "this is two steps, or a few: repeat until nothing changes": Alternatives(
+            *(solution(sweeps=sweeps) for sweeps in (2, 3, 5, 10))
+        ),
         "the reward is not weighted by P: it is paid only where s' is reached":
-            solved([sum(c * x for c, x in zip(pi[s], unweighted[s])) for s in range(len(P))], transitions, gamma),
-        "the reward is not weighted by pi: it is paid where the action is taken":
-            solved([sum(row) for row in r], transitions, gamma),
-        "the reward is discounted too: V = r + gamma P V": solved([gamma * x for x in rewards], transitions, gamma),
-        "the transition matrix is transposed: row s holds where s leads to":
-            solved(rewards, [list(column) for column in zip(*transitions)], gamma),
+            solution([sum(c * x for c, x in zip(*rows)) for rows in zip(pi, unweighted)]),
+        "the reward is not weighted by pi: it is paid where the action is taken": solution([sum(row) for row in r]),
+        "the transitions are not weighted by pi: P_pi is an average over pi": solution(transitions=even[1]),
+        "the reward is discounted too: V = r + gamma P V": solution([gamma * x for x in rewards]),
+        "the transition matrix is transposed: row s holds where s leads to": solution(rewards, list(zip(*transitions))),
         "these are Q(s, a), one per action: average over pi": q,
         "these are the largest Q(s, a): average over pi": [max(row) for row in q],
         "this is one number: one value per state": sum(expected) / len(expected),
     }
-    if gamma * max(map(len, pi)) < 1:  # otherwise it has no limit
-        mistakes["P is summed over the actions: weigh it with pi"] = solved(rewards, summed, gamma)
     return expected, mistakes
 
 
@@ -418,6 +422,11 @@ def sweep_cases(rng):
     ]
 
 
+def drive_sweep(answer, case):
+    P, R, values = tensors(case, "P", "R", "values")
+    return answer(P, R, case["gamma"], values)
+
+
 def in_place(case, order=1):
     """The sweep that sees its own new values, in the order of the states or against it."""
     values = list(case["values"])
@@ -430,42 +439,44 @@ def expect_sweep(case):
     P, R, gamma, values = (case[name] for name in ("P", "R", "gamma", "values"))
     q, r = backed_up(case, values, gamma), expected_rewards(case)
     states, actions = range(len(P)), range(len(P[0]))
-    expected = [max(row) for row in q]
-    hasty = [q[s][r[s].index(max(r[s]))] for s in states]
-    lucky = [
-        max(R[s][a][after] + gamma * values[after] for a in actions for after in states if P[s][a][after] > 0)
-        for s in states
-    ]
-    unweighted = [[sum(x + gamma * v for x, v in zip(row, values)) for row in rows] for rows in R]
+
+    def best(number):
+        """In each state the largest number(s, a)."""
+        return [max(number(s, a) for a in actions) for s in states]
+
+    expected = best(lambda s, a: q[s][a])
+    places = [row.index(max(row)) for row in q]
     mistakes = {
         "the actions are averaged: take the best one": [sum(row) / len(row) for row in q],
         "the actions are summed: take the best one": [sum(row) for row in q],
-        "the action with the best reward now is taken: maximise the reward plus gamma V(s')": hasty,
-        "the best successor is taken too: the agent chooses a, the world chooses s', so average over s'": lucky,
+        "the action with the best reward now is taken: maximise the reward plus gamma V(s')":
+            [q[s][r[s].index(max(r[s]))] for s in states],
+        "the best successor is taken too: the agent chooses a, the world chooses s', so average over s'":
+            best(lambda s, a: max(x + gamma * v for p, x, v in zip(P[s][a], R[s][a], values) if p)),
         "not weighted by P: the world chooses s', so average over s' with its probabilities":
-            [max(row) for row in unweighted],
+            best(lambda s, a: sum(x + gamma * v for x, v in zip(R[s][a], values))),
+        "the rewards are not weighted by P: they are paid only where s' is reached":
+            best(lambda s, a: sum(R[s][a]) + q[s][a] - r[s][a]),
         "gamma is ignored": swept(case, values, 1.0),
-        "the reward is discounted too: r + gamma V(s')":
-            [gamma * x for x in swept(case, values, 1.0)],
+        "the reward is discounted too: r + gamma V(s')": [gamma * x for x in swept(case, values, 1.0)],
         "the values of the states that follow are missing": [max(row) for row in r],
-        "the rewards are missing: r + gamma V(s')": [max(y - x for x, y in zip(r[s], q[s])) for s in states],
-        "the old value of s stands where the value of s' belongs":
-            [max(x + gamma * values[s] for x in r[s]) for s in states],
-        "the old value is subtracted: that is the change, the new value is wanted":
-            [x - v for x, v in zip(expected, values)],
+        "the rewards are missing: r + gamma V(s')": best(lambda s, a: q[s][a] - r[s][a]),
+        "the old value of s stands where the value of s' belongs": best(lambda s, a: r[s][a] + gamma * values[s]),
+        "the old value is subtracted: the new value is wanted": [x - v for x, v in zip(expected, values)],
         "the new value is added to the old one: it takes its place": [x + v for x, v in zip(expected, values)],
         "the old value is kept where it is larger: the new one takes its place": list(map(max, expected, values)),
         "values are overwritten during the sweep: later states must still see the old ones": Alternatives(
             in_place(case), in_place(case, -1)
         ),
-        "these are the best actions: expected their values": [row.index(max(row)) for row in q],
+        "these are the best actions: expected their values": places,
+        "a pair came back: max(1) returns values and places, take .values": [expected, places],
         "these are Q(s, a): take the best action of each state": q,
         "the worst action is taken": [min(row) for row in q],
         "these are two sweeps: expected one": swept(case, expected),
     }
     if gamma < 1:
         limit = expected
-        for _ in range(600):
+        for _ in range(300):
             limit = swept(case, limit)
         mistakes["this is where value iteration ends: expected one sweep"] = limit
     return expected, mistakes
@@ -482,13 +493,13 @@ EXERCISES = {
         signature="next_cells(rows: list, cell: any, action: int, slip: number) -> dict",
     ),
     "7.2": Exercise(
-        return_cases, None, expect_returns, points=1, reference=returns_of,
-        signature="episode_returns(rewards: float32[B T], mask: bool[B T], gamma: number) -> float[B]",
+        return_cases, drive_returns, expect_returns, points=1, reference=returns_of,
+        signature="episode_returns(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B]",
     ),
     "7.3": Exercise(
         trajectory_cases, None, expect_trajectory, points=1, reference=trajectory_probability,
-        signature="trajectory_probability(start: float[S], P: float[S A S], pi: float[S A], states: list, "
-        "actions: list) -> number",
+        signature="trajectory_probability(start: float[S], P: float[S A S], pi: float[S A], states: list,"
+        " actions: list) -> number",
         tolerance=1e-6,
     ),
     "7.4": Exercise(
@@ -500,7 +511,7 @@ EXERCISES = {
         signature="policy_values(P: float[S A S], R: float[S A S], pi: float[S A], gamma: number) -> float[S]",
     ),
     "7.6": Exercise(
-        sweep_cases, None, expect_sweep, points=2, reference=sweep,
+        sweep_cases, drive_sweep, expect_sweep, points=2, reference=sweep,
         signature="sweep(P: float[S A S], R: float[S A S], gamma: number, values: float[S]) -> float[S]",
     ),
 }  # fmt: skip

@@ -20,9 +20,13 @@ def tensors(case, *names):
     return [tensor.double() if tensor.is_floating_point() else tensor for tensor in found]
 
 
+def log_softmax(row):
+    total = max(row) + math.log(sum(math.exp(x - max(row)) for x in row))
+    return [x - total for x in row]
+
+
 def softmax(row):
-    total = sum(math.exp(x) for x in row)
-    return [math.exp(x) / total for x in row]
+    return [math.exp(x) for x in log_softmax(row)]
 
 
 def table(rng, *shape, low=-1.5, high=1.5):
@@ -42,12 +46,12 @@ def log_probability(logits, actions, mask):
 
 
 def probability_cases(rng):
+    """Two sizes, and logits whose exponentials are too large for a float."""
     cases = []
-    for batch, steps, actions, lengths in ((3, 4, 5, [4, 2, 3]), (2, 5, 3, [1, 5])):
+    for batch, steps, actions, lengths, around in ((3, 4, 5, [4, 2, 3], 0), (2, 5, 3, [1, 5], 0), (1, 2, 2, [2], 900)):
         taken = [[rng.randrange(actions) for _ in range(steps)] for _ in range(batch)]
-        cases.append(
-            {"logits": table(rng, batch, steps, actions), "actions": taken, "mask": masks(lengths, steps)},
-        )
+        logits = table(rng, batch, steps, actions, low=around - 1.5, high=around + 1.5)
+        cases.append({"logits": logits, "actions": taken, "mask": masks(lengths, steps)})
     return cases
 
 
@@ -59,29 +63,30 @@ def expect_probability(case):
         """For each episode the sum of value(b, t) over the steps that count."""
         return [sum(value(b, t) for t in steps if counts(b, t)) for b in episodes]
 
-    def p(b, t):
-        return softmax(logits[b][t])[actions[b][t]]
+    def logp(b, t):
+        return log_softmax(logits[b][t])[actions[b][t]]
 
     def over_time(b, t):
-        return softmax([logits[b][other][actions[b][t]] for other in steps])[t]
+        return log_softmax([logits[b][other][actions[b][t]] for other in steps])[t]
 
     def over_batch(b, t):
-        return softmax([logits[other][t][actions[b][t]] for other in episodes])[b]
+        return log_softmax([logits[other][t][actions[b][t]] for other in episodes])[b]
 
-    expected = total(lambda b, t: math.log(p(b, t)))
+    expected = total(logp)
     lengths = [sum(row) for row in mask]
     mistakes = {
         "padding is counted: add up the steps where mask is True, and no others":
-            total(lambda b, t: math.log(p(b, t)), lambda b, t: True),
+            total(logp, lambda b, t: True),
         "the mask is turned round: it is True where the policy acted":
-            total(lambda b, t: math.log(p(b, t)), lambda b, t: not mask[b][t]),
+            total(logp, lambda b, t: not mask[b][t]),
         "these are raw logits: log-probabilities need log_softmax over the actions":
             total(lambda b, t: logits[b][t][actions[b][t]]),
         "softmax runs over the time steps: at each step the probabilities of the actions sum to 1":
-            total(lambda b, t: math.log(over_time(b, t))),
+            total(over_time),
         "softmax runs over the episodes: at each step the probabilities of the actions sum to 1":
-            total(lambda b, t: math.log(over_batch(b, t))),
-        "probabilities are added: the probability of a sequence is their product, so add their logarithms": total(p),
+            total(over_batch),
+        "probabilities are added: the probability of a sequence is their product, so add their logarithms":
+            total(lambda b, t: math.exp(logp(b, t))),
         "this is the probability itself: return its logarithm, which does not underflow":
             [math.exp(x) for x in expected],
         "averaged over the steps: the logarithm of a product is a sum": [
@@ -90,12 +95,12 @@ def expect_probability(case):
         "divided by T: the logarithm of a product is a sum, and episodes are shorter than T":
             [x / len(steps) for x in expected],
         "a mean over all T steps, padding included: the logarithm of a product is a sum, where mask is True":
-            [x / len(steps) for x in total(lambda b, t: math.log(p(b, t)), lambda b, t: True)],
+            [x / len(steps) for x in total(logp, lambda b, t: True)],
         "the sign is turned: this is the negative log-likelihood": [-x for x in expected],
         "the most likely action is scored: score the one that was taken":
-            total(lambda b, t: math.log(max(softmax(logits[b][t])))),
+            total(lambda b, t: max(log_softmax(logits[b][t]))),
         "one number per step: add them up over time": [
-            [math.log(p(b, t)) if mask[b][t] else 0.0 for t in steps] for b in episodes
+            [logp(b, t) if mask[b][t] else 0.0 for t in steps] for b in episodes
         ],
         "one number for the whole batch: each episode has its own": sum(expected),
         "the mean over the batch: each episode has a number of its own": sum(expected) / len(expected),
@@ -232,7 +237,7 @@ def loss_cases(rng):
     return [
         {
             "logprobs": table(rng, len(lengths), steps, low=-2.0, high=-0.2),
-            "weights": table(rng, len(lengths), steps, low=0.2, high=2.0),
+            "weights": table(rng, len(lengths), steps, low=-2.0, high=2.0),
             "mask": masks(lengths, steps),
         }
         for steps, lengths in ((4, [4, 2, 3]), (3, [1, 3]))

@@ -355,7 +355,7 @@ def expect_normalizing(case):
 
 def passing_cases(rng):
     """Many problems at once, and with few wrong ones, where not all k can be wrong; the last one is a large n."""
-    some = [(3, rng.choice((11, 13)), 3), (9, 11, 3), (0, 5, 2), (5, 5, 1), (rng.randint(2, 7), 16, 1)]
+    some = [(3, rng.choice((11, 13)), 3), (9, 11, 3), (10, 11, 3), (0, 5, 2), (5, 5, 1), (rng.randint(2, 7), 16, 1)]
     return [{"successes": c, "samples": n, "k": k} for c, n, k in (*some, (3, 2000, 100))]
 
 

@@ -327,7 +327,8 @@ def dpo_push(chosen, rejected, beta):
 def push_cases(rng):
     """Settled pairs, unsettled ones, some of them far, and a pair where nothing has moved yet, in any order."""
     cases = []
-    for beta, sizes in ((0.5, (1, -1, 0)), (2.0, (-1, 1, 0, 1)), (0.1, (20, -20)), (1.0, (-1, 1, 0, -1, 1))):
+    many = ((0.5, (1, -1, 0)), (2.0, (-1, 1, 0, 1)), (0.1, (20, -20)), (1.0, (2000, -2000)), (1.0, (-1, 1, 0, -1, 1)))
+    for beta, sizes in many:
         sizes = rng.sample(sizes, len(sizes))
         chosen = [round(size * rng.uniform(0.2, 1.0), 3) for size in sizes]
         rejected = [round(-size * rng.uniform(0.2, 1.0), 3) for size in sizes]
@@ -366,7 +367,7 @@ def expect_push(case):
         "all or nothing: a pair that is settled is pushed less and less, not suddenly no more":
             by(lambda c, r: beta * (c < r)),
         "the exponential of minus the margin: sigma is that over 1 plus that":
-            by(lambda c, r: beta * math.exp(-beta * (c - r))),
+            by(lambda c, r: beta * math.exp(-beta * (c - r)) if beta * (r - c) < 700 else math.inf),
         "this is the loss of the pair: its slope is asked for": by(lambda c, r: softplus(beta * (r - c))),
         "the slope of sigma, s (1 - s): the loss is -log sigma":
             by(lambda c, r: beta * sigmoid(beta * (c - r)) * sigmoid(beta * (r - c))),
