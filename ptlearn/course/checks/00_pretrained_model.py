@@ -413,25 +413,16 @@ def expect_law(case):
 
 
 EXERCISES = {
-    "0.1": Exercise(
-        likelihood_cases, drive_likelihood, expect_likelihood, points=2, reference=log_likelihood,
-        signature="log_likelihood(logits: float[B T V], tokens: int[B T], mask: bool[B T]) -> float[B]",
-    ),
-    "0.2": Exercise(
-        perplexity_cases, drive_perplexity, expect_perplexity, points=2, reference=perplexity, tolerance=1e-5,
-        signature="perplexity(logprobs: float[B T], mask: bool[B T]) -> number",
-    ),
-    "0.3": Exercise(
-        draw_cases, None, expect_draw, points=3, reference=draw,
-        signature="draw(logits: float[B V], temperature: number, uniform: float[B]) -> int[B]",
-    ),
-    "0.4": Exercise(
-        flops_cases, lambda answer, case: answer(*case.values()), expect_flops, points=2, reference=training_flops,
+    "0.1": Exercise(likelihood_cases, drive_likelihood, expect_likelihood, points=2, reference=log_likelihood,
+        signature="log_likelihood(logits: float[B T V], tokens: int[B T], mask: bool[B T]) -> float[B]"),
+    "0.2": Exercise(perplexity_cases, drive_perplexity, expect_perplexity, points=2, reference=perplexity,
+        tolerance=1e-5, signature="perplexity(logprobs: float[B T], mask: bool[B T]) -> number"),
+    "0.3": Exercise(draw_cases, None, expect_draw, points=3, reference=draw,
+        signature="draw(logits: float[B V], temperature: number, uniform: float[B]) -> int[B]"),
+    "0.4": Exercise(flops_cases, lambda answer, case: answer(*case.values()), expect_flops, points=2,
+        reference=training_flops,
         signature="training_flops(parameters: int, layers: int, width: int, context: int, tokens: int) -> number",
-        tolerance=1e-6,
-    ),
-    "0.5": Exercise(
-        law_cases, drive_law, expect_law, points=2, reference=power_law,
-        signature="power_law(compute: list, loss: list) -> (number, number)",
-    ),
+        tolerance=1e-6),
+    "0.5": Exercise(law_cases, drive_law, expect_law, points=2, reference=power_law,
+        signature="power_law(compute: list, loss: list) -> (number, number)"),
 }  # fmt: skip

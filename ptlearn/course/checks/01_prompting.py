@@ -160,9 +160,8 @@ def expect_verbalizer(case):
         "also without the space, and not renormalised": everything[:, bare],
         "the columns are in another order than the words":
             Alternatives(logits[:, sorted(spaced)].softmax(-1), logits[:, in_alphabet].softmax(-1)),
-        "normalised over the prompts instead of the words": Alternatives(
-            chosen.softmax(0), everything[:, spaced] / everything[:, spaced].sum(0)
-        ),
+        "normalised over the prompts instead of the words":
+            Alternatives(chosen.softmax(0), everything[:, spaced] / everything[:, spaced].sum(0)),
         "normalised over prompts and words together": chosen.flatten().softmax(0).view_as(chosen),
         "log-probabilities, expected probabilities": Alternatives(chosen.log_softmax(-1), everything[:, spaced].log()),
         "a softmax of probabilities: divide them by their sum, or take the softmax of the logits":
@@ -290,20 +289,14 @@ def expect_rouge(case):
 
 
 EXERCISES = {
-    "1.1": Exercise(
-        cloze_cases, lambda answer, case: answer(case["statement"], case["name"]), expect_cloze, points=1,
-        reference=cloze, signature="cloze(statement: str, name: str) -> str", remark=remark_cloze,
-    ),
-    "1.2": Exercise(
-        score_cases, lambda answer, case: answer(case["logprobs"], case["prompt_length"]), expect_score, points=2,
-        reference=score_per_token, signature="score_per_token(logprobs: list, prompt_length: int) -> number",
-    ),
-    "1.3": Exercise(
-        verbalizer_cases, drive_verbalizer, expect_verbalizer, points=2, reference=label_probabilities,
-        signature="label_probabilities(logits: float[B V], encode: function, words: list) -> float[B C]",
-    ),
-    "1.4": Exercise(
-        rouge_cases, lambda answer, case: answer(case["prediction"], case["reference"]), expect_rouge, points=3,
-        reference=rouge_l, signature="rouge_l_words(prediction: list, reference: list) -> number", tolerance=1e-6,
-    ),
+    "1.1": Exercise(cloze_cases, lambda answer, case: answer(case["statement"], case["name"]), expect_cloze, points=1,
+        reference=cloze, signature="cloze(statement: str, name: str) -> str", remark=remark_cloze),
+    "1.2": Exercise(score_cases, lambda answer, case: answer(case["logprobs"], case["prompt_length"]), expect_score,
+        points=2, reference=score_per_token,
+        signature="score_per_token(logprobs: list, prompt_length: int) -> number"),
+    "1.3": Exercise(verbalizer_cases, drive_verbalizer, expect_verbalizer, points=2, reference=label_probabilities,
+        signature="label_probabilities(logits: float[B V], encode: function, words: list) -> float[B C]"),
+    "1.4": Exercise(rouge_cases, lambda answer, case: answer(case["prediction"], case["reference"]), expect_rouge,
+        points=3, reference=rouge_l, signature="rouge_l_words(prediction: list, reference: list) -> number",
+        tolerance=1e-6),
 }  # fmt: skip

@@ -428,24 +428,16 @@ def prompt_of(demonstrations, query, template="{input} = {output}", separator="\
 
 
 EXERCISES = {
-    "2.1": Exercise(
-        prompt_cases, drive_prompt, expect_prompt, points=1, reference=prompt_of, remark=remark_prompt,
-        signature="few_shot_prompt(demonstrations: list, query: str, template: str, separator: str) -> str",
-    ),
-    "2.2": Exercise(
-        judging_cases, lambda answer, case: answer(case["continuations"], case["answers"]), expect_judging, points=1,
-        reference=judged, signature="judged(continuations: list, answers: list) -> list of bool", remark=remark_judging,
-    ),
-    "2.3": Exercise(
-        copying_cases, drive_copying, expect_copying, points=2, reference=copied_label,
-        signature="copied_label(demonstrations: list, query: str, kind: dict) -> str", remark=remark_copying,
-    ),
-    "2.4": Exercise(
-        calibration_cases, drive_calibration, expect_calibration, points=2, reference=contextual_calibration,
-        signature="calibrated(probabilities: float[B C], content_free: float[N C]) -> float[B C]",
-    ),
-    "2.5": Exercise(
-        pull_cases, lambda answer, case: answer(case["labels"], case["shares"]), expect_pull, points=2,
-        reference=label_pull, signature="label_pull(labels: list, shares: list) -> any",
-    ),
+    "2.1": Exercise(prompt_cases, drive_prompt, expect_prompt, points=1, reference=prompt_of, remark=remark_prompt,
+        signature="few_shot_prompt(demonstrations: list, query: str, template: str, separator: str) -> str"),
+    "2.2": Exercise(judging_cases, lambda answer, case: answer(case["continuations"], case["answers"]), expect_judging,
+        points=1, reference=judged, signature="judged(continuations: list, answers: list) -> list of bool",
+        remark=remark_judging),
+    "2.3": Exercise(copying_cases, drive_copying, expect_copying, points=2, reference=copied_label,
+        signature="copied_label(demonstrations: list, query: str, kind: dict) -> str", remark=remark_copying),
+    "2.4": Exercise(calibration_cases, drive_calibration, expect_calibration, points=2,
+        reference=contextual_calibration,
+        signature="calibrated(probabilities: float[B C], content_free: float[N C]) -> float[B C]"),
+    "2.5": Exercise(pull_cases, lambda answer, case: answer(case["labels"], case["shares"]), expect_pull, points=2,
+        reference=label_pull, signature="label_pull(labels: list, shares: list) -> any"),
 }  # fmt: skip

@@ -89,9 +89,8 @@ def expect_build(case):
         "the begin token is missing": without("begin"),
         "the header 'Assistant:' is missing": without("header"),
         "the end token stands behind the user's message too": behind("user", [case["end"]]),
-        "the begin token stands before every message": [
-            token for message in case["messages"] for token in joined(pieces_of([message], *given[1:]))[0]
-        ],
+        "the begin token stands before every message":
+            [token for message in case["messages"] for token in joined(pieces_of([message], *given[1:]))[0]],
         "the end token stands behind the last response alone": without("end") + [case["end"]],
         "a line break stands behind the assistant's message: the user's has one": behind("end", letters("\n")),
     }
@@ -178,9 +177,8 @@ def expect_loss(case):
         "shifted the wrong way: logits[:, :-1] belong to tokens[:, 1:]": mean(chosen(scores(late, early), early)),
         "shifted the wrong way: the logits at t are about t + 1, not about t - 1":
             mean(chosen(scores(late, early), late)),
-        "the mask is off by one: it belongs to the predicted tokens, mask[:, 1:]": Alternatives(
-            mean(chosen(shifted, early)), -sum(map(sum, chosen(shifted, early))) / count
-        ),
+        "the mask is off by one: it belongs to the predicted tokens, mask[:, 1:]":
+            Alternatives(mean(chosen(shifted, early)), -sum(map(sum, chosen(shifted, early))) / count),
         "every position is trained: the mask is not used": mean(shifted),
         "the mask is inverted: this is the loss of all that the assistant does not say": mean(chosen(shifted, late, 0)),
         "divided by all positions: N is the number of response tokens": right * count / (rows * (length - 1)),
@@ -261,14 +259,12 @@ def expect_packed(case):
         "they do not restart: each example counts from 0": list(places),
         "they count from 1: the first position of an example is 0": [i - begins[i] + 1 for i in places],
         "these are the places where the examples begin: subtract them": begins,
-        "they count down: the first position of an example is 0": [
-            begins[i] + case.count(case[i]) - 1 - i for i in places
-        ],
+        "they count down: the first position of an example is 0":
+            [begins[i] + case.count(case[i]) - 1 - i for i in places],
         "the padding does not restart: it counts as an example of its own":
             [i - begins[i] if case[i] >= 0 else i for i in places],
-        "the padding counts as an example of its own, from 0": Alternatives(
-            *([i - begins[i] if case[i] >= 0 else other for i in places] for other in (0, -1))
-        ),
+        "the padding counts as an example of its own, from 0":
+            Alternatives(*([i - begins[i] if case[i] >= 0 else other for i in places] for other in (0, -1))),
     }
     mistakes = {("allowed", words): table(rule) for words, rule in rules.items()}
     mistakes |= {("positions", words): found for words, found in counted.items()}
@@ -347,12 +343,11 @@ EXERCISES = {
     "3.1": Exercise(build_cases, drive_build, expect_build, points=2, reference=build, remark=remark_build,
         signature="build(messages: list, encode: function, begin: int, end: int) -> (list of int, list)"),
     "3.2": Exercise(loss_cases, None, expect_loss, points=2, reference=response_loss,
-        signature="response_loss(logits: float32[B T V], tokens: int[B T], mask: bool[B T]) -> float[]"
-        " with gradient of logits"),
+        signature="response_loss(logits: float32[B T V], tokens: int[B T], mask: bool[B T]) -> float[] with gradient"
+        " of logits"),
     "3.3": Exercise(packed_cases, drive_packed, expect_packed, points=2, reference=packed_attention,
         signature="packed_attention(segments: list) -> (bool[T T] or list, int[T] or list)"),
     "3.4": Exercise(overall_cases, None, expect_overall, points=1, reference=overall,
         signature="overall(scores: dict, shares: dict) -> number"),
-    "3.5": Exercise(
-        lambda rng: [sorted(SIGNS)], None, None, points=3, reference=BUGS, remark=remark_bugs),
+    "3.5": Exercise(lambda rng: [sorted(SIGNS)], None, None, points=3, reference=BUGS, remark=remark_bugs),
 }  # fmt: skip

@@ -79,15 +79,13 @@ def expect_filter(case):
         "rejected proposals join the pool too: only accepted ones do": compared(lambda i: [*pool, *proposals[:i]]),
         "a proposal is compared with later ones, too: take them in order":
             compared(lambda i: [*pool, *proposals[:i], *proposals[i + 1 :]]),
-        "a proposal is compared with one text alone: all of the pool count": Alternatives(
-            by(lambda found, low: found[-1] < low), by(lambda found, low: found[0] < low)
-        ),
+        "a proposal is compared with one text alone: all of the pool count":
+            Alternatives(by(lambda found, low: found[-1] < low), by(lambda found, low: found[0] < low)),
         "numbers count from 1: the first proposal is number 0": [number + 1 for number in right],
         "the pool is counted as well: the first proposal is number 0": [number + len(pool) for number in right],
         "these are the texts: return their numbers": [proposals[number] for number in right],
-        "exact repetitions alone are rejected: compare with similarity": [
-            number for number, text in enumerate(proposals) if text not in [*pool, *proposals[:number]]
-        ],
+        "exact repetitions alone are rejected: compare with similarity":
+            [number for number, text in enumerate(proposals) if text not in [*pool, *proposals[:number]]],
         "the seeds are left out: proposals are compared with the pool as well":
             _filtered(proposals, [], threshold, similarity),
         "it ends at the first rejected one: go on with the next":
@@ -187,9 +185,8 @@ def expect_gain(case):
             (scores[-1] - scores[0]) / (len(scores) - 1),
         "this is the correlation, not the slope": math.copysign(math.sqrt(right * back), right),
         "this is where the line crosses 0, not its slope": mean_y - right * mean_x,
-        "this is the covariance: divide by the sum of (x - mean x) squared": Alternatives(
-            *(right * spread / count for count in (1, len(x), len(x) - 1))
-        ),
+        "this is the covariance: divide by the sum of (x - mean x) squared":
+            Alternatives(*(right * spread / count for count in (1, len(x), len(x) - 1))),
         "below stands a root too many": right * spread**0.5,
         "the means are missing below: it is the sum of (x - mean x) squared": right * spread / sum(a * a for a in x),
         "the means are missing above: it is the sum of (x - mean x)(y - mean y)":
@@ -204,8 +201,8 @@ EXERCISES = {
     "4.1": Exercise(filter_cases, drive_filter, expect_filter, 2, accepted,
         signature="accepted(proposals: list, pool: list, threshold: number, similarity: function) -> list of int"),
     "4.2": Exercise(dollars_cases, None, expect_dollars, 1, dollars,
-        signature="dollars(pairs: number, kept: number, prompt_tokens: number, response_tokens: number, price: number,"
-        " hours: number, hourly: number) -> number"),
+        signature="dollars(pairs: number, kept: number, prompt_tokens: number, response_tokens: number, price:"
+        " number, hours: number, hourly: number) -> number"),
     "4.3": Exercise(gain_cases, None, expect_gain, 2, gain_per_fourfold,
         signature="gain_per_fourfold(sizes: list, scores: list) -> number"),
 }  # fmt: skip

@@ -51,13 +51,11 @@ def expect_counting(case):
         "optimizer states contain the gradients: they are counted apart": answer(states=(moments + 1) * trained),
         "the moments are numbers, not bytes: multiply by bytes_per_number": answer(states=moments * trained / size),
         "the bytes are multiplied into the states twice": answer(states=moments * trained * size),
-        "these are gigabytes or megabytes: return bytes": Alternatives(
-            *([x / unit for x in answer()] for unit in (1e9, 1e6, 2**30, 2**20))
-        ),
+        "these are gigabytes or megabytes: return bytes":
+            Alternatives(*([x / unit for x in answer()] for unit in (1e9, 1e6, 2**30, 2**20))),
         "the gradients are 0: one is kept for each trained number": answer(gradients=0),
-        "the order is another: weights, gradients, optimizer states": Alternatives(
-            *list(itertools.permutations(answer()))[1:]
-        ),
+        "the order is another: weights, gradients, optimizer states":
+            Alternatives(*list(itertools.permutations(answer()))[1:]),
     }
     return answer(), mistakes
 
@@ -91,17 +89,15 @@ def expect_activations(case):
             answer(blocks * (block + 3 * width) + vocabulary),
         "the vocabulary is counted once per block: it comes once": answer(blocks * (block + vocabulary) + 3 * width),
         "the numbers of one token: multiply by tokens": answer(blocks * block + rest, tokens=1),
-        "what stands outside the blocks is counted for one token: each has its own": Alternatives(
-            answer(blocks * block) + size * rest, answer(blocks * block) + rest
-        ),
+        "what stands outside the blocks is counted for one token: each has its own":
+            Alternatives(answer(blocks * block) + size * rest, answer(blocks * block) + rest),
         "one block alone: multiply its numbers by blocks": answer(block + rest),
         "the vocabulary is missing: its logits are saved for every token": answer(blocks * block + 3 * width),
         "the 3 vectors outside the blocks are missing": answer(blocks * block + vocabulary),
         "nothing outside the blocks is counted": answer(blocks * block),
         "one vector of the width outside the blocks: there are 3": answer(blocks * block + width + vocabulary),
-        "these are gigabytes or megabytes: return bytes": Alternatives(
-            *(answer(blocks * block + rest) / unit for unit in (1e9, 1e6, 2**30, 2**20))
-        ),
+        "these are gigabytes or megabytes: return bytes":
+            Alternatives(*(answer(blocks * block + rest) / unit for unit in (1e9, 1e6, 2**30, 2**20))),
         "the MLP's inner vectors are missing": answer(blocks * 10 * width + rest),
         "the MLP's inner vectors are counted with the width": answer(blocks * 14 * width + rest),
         "10 and 4 are swapped: 10 vectors have the width, 4 the inner width":
@@ -303,9 +299,8 @@ def expect_size(case):
         "each bias is one number: d has size numbers, u has width": counted(biases=2),
         "each bias is counted twice: d has size numbers, u has width": counted(biases=2 * (size + width)),
         "the biases are multiplied: d has size numbers, u has width": counted(biases=size * width),
-        "the biases are not counted for both adapters of all blocks: each has its own": Alternatives(
-            *(counted(biases=0) + times * (size + width) for times in (1, 2, blocks))
-        ),
+        "the biases are not counted for both adapters of all blocks: each has its own":
+            Alternatives(*(counted(biases=0) + times * (size + width) for times in (1, 2, blocks))),
         "D and U are taken for square matrices of the model's width": counted(2 * width**2, 2 * width),
     }
     return counted(), mistakes
@@ -344,21 +339,20 @@ def remark_savings(case, data):
 
 
 EXERCISES = {
-    "5.1": Exercise(
-        counting_cases, drive_arguments, expect_counting, points=1, reference=finetuning_bytes, tolerance=1e-9,
-        signature="finetuning_bytes(parameters: int, trained: int, bytes_per_number: int, moments: int)"
-        " -> (number, number, number)"),
-    "5.2": Exercise(
-        activation_cases, drive_arguments, expect_activations, points=1, reference=activation_bytes, tolerance=1e-9,
+    "5.1": Exercise(counting_cases, drive_arguments, expect_counting, points=1, reference=finetuning_bytes,
+        tolerance=1e-9,
+        signature="finetuning_bytes(parameters: int, trained: int, bytes_per_number: int, moments: int) -> (number,"
+        " number, number)"),
+    "5.2": Exercise(activation_cases, drive_arguments, expect_activations, points=1, reference=activation_bytes,
+        tolerance=1e-9,
         signature="activation_bytes(tokens: int, blocks: int, width: int, inner: int, vocabulary: int,"
         " bytes_per_number: int) -> number"),
     "5.3": Exercise(block_cases, drive_arguments, expect_blocks, points=2, reference=last_blocks, remark=remark_blocks,
         signature="last_blocks(names: list, k: int) -> list of str"),
     "5.4": Exercise(adapter_cases, None, expect_adapter, points=2, reference=adapter, tolerance=1e-5,
-        signature="adapter(y: float32[...], D: float32[S W], d: float32[S], U: float32[W S], u: float32[W])"
-        " -> float[...] with gradient of y, D, d, U, u"),
+        signature="adapter(y: float32[...], D: float32[S W], d: float32[S], U: float32[W S], u: float32[W]) ->"
+        " float[...] with gradient of y, D, d, U, u"),
     "5.5": Exercise(size_cases, drive_arguments, expect_size, points=1, reference=adapter_parameters, tolerance=1e-9,
         signature="adapter_parameters(blocks: int, width: int, size: int) -> number"),
-    "5.6": Exercise(lambda rng: [sorted(SAVES)], None, None, points=1, reference=SAVES,
-        remark=remark_savings),
+    "5.6": Exercise(lambda rng: [sorted(SAVES)], None, None, points=1, reference=SAVES, remark=remark_savings),
 }  # fmt: skip

@@ -59,9 +59,8 @@ def expect_forward(case):
         "the path is subtracted": added(base, path, -scale),
         "alpha / r multiplies W x too: only the path is scaled": added(added(base, base, scale - 1), path, scale),
         "alpha / r multiplies W x instead of the path": added(path, base, scale),
-        "alpha is divided by the width: r is the number of rows of A": Alternatives(
-            added(base, path, alpha / len(W)), added(base, path, alpha / len(W[0]))
-        ),
+        "alpha is divided by the width: r is the number of rows of A":
+            Alternatives(added(base, path, alpha / len(W)), added(base, path, alpha / len(W[0]))),
         "the number of rows of x divides alpha: r is the number of rows of A": added(base, path, alpha / len(x)),
     }
     if len(W) == len(W[0]):
@@ -160,9 +159,8 @@ def expect_count(case):
         "this is what full finetuning trains, d k for every layer": full,
         "d k times the rank: A and B are r (d + k), not r d k": rank * full,
         "A times B: their numbers add up, r k and d r": rank * rank * full,
-        "the rank multiplies one factor alone: A and B both have r": Alternatives(
-            sum(rank * d + k for d, k in shapes), sum(d + rank * k for d, k in shapes)
-        ),
+        "the rank multiplies one factor alone: A and B both have r":
+            Alternatives(sum(rank * d + k for d, k in shapes), sum(d + rank * k for d, k in shapes)),
         "the frozen weights are counted too: only A and B are trained": rank * sums + full,
         "the trained numbers are subtracted from the frozen ones: count A and B": full - rank * sums,
         "the rank is missing: this is right for r = 1": sums,
@@ -217,9 +215,8 @@ def expect_merging(case):
         "divided by the root of the rank: what is added is alpha / r B A": added(weight, fitting, alpha / rank**0.5),
         "the scale is applied twice": added(weight, fitting, scale**2),
         "the scale is turned: what is added is alpha / r B A, not r / alpha": added(weight, fitting, rank / alpha),
-        "alpha is divided by the width: r is the number of rows of A": Alternatives(
-            added(weight, fitting, alpha / len(B)), added(weight, fitting, alpha / len(A[0]))
-        ),
+        "alpha is divided by the width: r is the number of rows of A":
+            Alternatives(added(weight, fitting, alpha / len(B)), added(weight, fitting, alpha / len(A[0]))),
         "alpha / r multiplies the weight too: only B A is scaled": [[scale * x for x in row] for row in
                                                                     added(weight, fitting)],
         "this is the change alone: add it to the weight": added(fitting, fitting, scale - 1),
@@ -269,15 +266,14 @@ def remark_bugs(case, data):
 
 EXERCISES = {
     "6.1": Exercise(forward_cases, None, expect_forward, points=1, reference=lora_forward,
-        signature="lora_forward(x: float32[N k], W: float32[d k], A: float32[r k], B: float32[d r], alpha: number)"
-        " -> float[N d] with gradient of x, A, B"),
+        signature="lora_forward(x: float32[N k], W: float32[d k], A: float32[r k], B: float32[d r], alpha: number) ->"
+        " float[N d] with gradient of x, A, B"),
     "6.2": Exercise(start_cases, drive_start, expect_start, points=2, reference=start, remark=remark_start,
         signature="start(rank: int, k: int, d: int) -> (float[rank k], float[d rank])"),
     "6.3": Exercise(count_cases, drive_count, expect_count, points=1, reference=lora_count, tolerance=1e-9,
         signature="lora_count(shapes: list, rank: int) -> number"),
     "6.4": Exercise(merging_cases, None, expect_merging, points=2, reference=merged_weight,
-        signature="merged_weight(weight: float32[...], A: float32[r k], B: float32[d r], alpha: number,"
-        " transposed: bool) -> float[...]"),
-    "6.5": Exercise(
-        lambda rng: [sorted(SIGNS)], None, None, points=3, reference=BUGS, remark=remark_bugs),
+        signature="merged_weight(weight: float32[...], A: float32[r k], B: float32[d r], alpha: number, transposed:"
+        " bool) -> float[...]"),
+    "6.5": Exercise(lambda rng: [sorted(SIGNS)], None, None, points=3, reference=BUGS, remark=remark_bugs),
 }  # fmt: skip

@@ -166,16 +166,14 @@ def expect_returns(case):
         "gamma is ignored, and so is mask": by(lambda t, n: 1, full),
         "the mask is turned round": [whole - part for whole, part in zip(by(discounted, full), expected)],
         "the first reward is discounted: its factor is gamma^0 = 1": by(lambda t, n: gamma ** (t + 1)),
-        "the discount runs backwards: the last reward is the one that is discounted most": Alternatives(
-            by(lambda t, n: gamma ** (n - 1 - t)), by(lambda t, n: gamma ** (len(full[0]) - 1 - t))
-        ),
+        "the discount runs backwards: the last reward is the one that is discounted most":
+            Alternatives(by(lambda t, n: gamma ** (n - 1 - t)), by(lambda t, n: gamma ** (len(full[0]) - 1 - t))),
         "each reward is discounted once: the factor is gamma^t at step t": by(lambda t, n: gamma if t else 1),
         "the sum is multiplied by gamma once: the factor is gamma^t at step t": by(lambda t, n: gamma),
         "the whole sum is discounted by the length: the factor is gamma^t at step t": by(lambda t, n: gamma**n),
         "the factor is gamma * t: it is gamma to the power of t": by(lambda t, n: gamma * t),
-        "this is a mean: a return is a sum": Alternatives(
-            by(lambda t, n: gamma**t / n), by(lambda t, n: gamma**t / len(full[0]))
-        ),
+        "this is a mean: a return is a sum":
+            Alternatives(by(lambda t, n: gamma**t / n), by(lambda t, n: gamma**t / len(full[0]))),
         "this is the last reward alone": by(lambda t, n: t == n - 1),
         "this is summed over the episodes: one return per row": [sum(column) for column in zip(*full)],
         "these are the returns from every step on: the episode's return is the first of them": to_go,
@@ -373,9 +371,8 @@ def expect_values(case):
         "all actions count alike: weigh them with pi": solution(*even),
         "gamma is ignored": solution(gamma=1.0),
         "this is the reward of one step: what follows is missing": rewards,
-        "this is two steps, or a few: repeat until nothing changes": Alternatives(
-            *(solution(sweeps=sweeps) for sweeps in (2, 3, 5, 10))
-        ),
+        "this is two steps, or a few: repeat until nothing changes":
+            Alternatives(*(solution(sweeps=sweeps) for sweeps in (2, 3, 5, 10))),
         "the reward is not weighted by P: it is paid only where s' is reached":
             solution([sum(c * x for c, x in zip(*rows)) for rows in zip(pi, unweighted)]),
         "the reward is not weighted by pi: it is paid where the action is taken": solution([sum(row) for row in r]),
@@ -465,9 +462,8 @@ def expect_sweep(case):
         "the old value is subtracted: the new value is wanted": [x - v for x, v in zip(expected, values)],
         "the new value is added to the old one: it takes its place": [x + v for x, v in zip(expected, values)],
         "the old value is kept where it is larger: the new one takes its place": list(map(max, expected, values)),
-        "values are overwritten during the sweep: later states must still see the old ones": Alternatives(
-            in_place(case), in_place(case, -1)
-        ),
+        "values are overwritten during the sweep: later states must still see the old ones":
+            Alternatives(in_place(case), in_place(case, -1)),
         "these are the best actions: expected their values": places,
         "a pair came back: max(1) returns values and places, take .values": [expected, places],
         "these are Q(s, a): take the best action of each state": q,
@@ -488,30 +484,17 @@ def returns_of(rewards, mask, gamma):
 
 
 EXERCISES = {
-    "7.1": Exercise(
-        slip_cases, drive_slip, expect_slip, points=2, reference=next_cells, remark=remark_slip,
-        signature="next_cells(rows: list, cell: any, action: int, slip: number) -> dict",
-    ),
-    "7.2": Exercise(
-        return_cases, drive_returns, expect_returns, points=1, reference=returns_of,
-        signature="episode_returns(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B]",
-    ),
-    "7.3": Exercise(
-        trajectory_cases, None, expect_trajectory, points=1, reference=trajectory_probability,
-        signature="trajectory_probability(start: float[S], P: float[S A S], pi: float[S A], states: list,"
-        " actions: list) -> number",
-        tolerance=1e-6,
-    ),
-    "7.4": Exercise(
-        error_cases, drive_error, expect_error, points=1, reference=mean_and_error, tolerance=1e-5,
-        signature="mean_and_error(returns: float[N]) -> (number, number)",
-    ),
-    "7.5": Exercise(
-        values_cases, drive_values, expect_values, points=2, reference=policy_values,
-        signature="policy_values(P: float[S A S], R: float[S A S], pi: float[S A], gamma: number) -> float[S]",
-    ),
-    "7.6": Exercise(
-        sweep_cases, drive_sweep, expect_sweep, points=2, reference=sweep,
-        signature="sweep(P: float[S A S], R: float[S A S], gamma: number, values: float[S]) -> float[S]",
-    ),
+    "7.1": Exercise(slip_cases, drive_slip, expect_slip, points=2, reference=next_cells, remark=remark_slip,
+        signature="next_cells(rows: list, cell: any, action: int, slip: number) -> dict"),
+    "7.2": Exercise(return_cases, drive_returns, expect_returns, points=1, reference=returns_of,
+        signature="episode_returns(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B]"),
+    "7.3": Exercise(trajectory_cases, None, expect_trajectory, points=1, reference=trajectory_probability,
+        signature="trajectory_probability(start: float[S], P: float[S A S], pi: float[S A], states: list, actions:"
+        " list) -> number", tolerance=1e-6),
+    "7.4": Exercise(error_cases, drive_error, expect_error, points=1, reference=mean_and_error, tolerance=1e-5,
+        signature="mean_and_error(returns: float[N]) -> (number, number)"),
+    "7.5": Exercise(values_cases, drive_values, expect_values, points=2, reference=policy_values,
+        signature="policy_values(P: float[S A S], R: float[S A S], pi: float[S A], gamma: number) -> float[S]"),
+    "7.6": Exercise(sweep_cases, drive_sweep, expect_sweep, points=2, reference=sweep,
+        signature="sweep(P: float[S A S], R: float[S A S], gamma: number, values: float[S]) -> float[S]"),
 }  # fmt: skip

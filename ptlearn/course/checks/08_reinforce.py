@@ -89,9 +89,8 @@ def expect_probability(case):
             total(lambda b, t: math.exp(logp(b, t))),
         "this is the probability itself: return its logarithm, which does not underflow":
             [math.exp(x) for x in expected],
-        "averaged over the steps: the logarithm of a product is a sum": [
-            x / length for x, length in zip(expected, lengths)
-        ],
+        "averaged over the steps: the logarithm of a product is a sum":
+            [x / length for x, length in zip(expected, lengths)],
         "divided by T: the logarithm of a product is a sum, and episodes are shorter than T":
             [x / len(steps) for x in expected],
         "a mean over all T steps, padding included: the logarithm of a product is a sum, where mask is True":
@@ -99,9 +98,8 @@ def expect_probability(case):
         "the sign is turned: this is the negative log-likelihood": [-x for x in expected],
         "the most likely action is scored: score the one that was taken":
             total(lambda b, t: max(log_softmax(logits[b][t]))),
-        "one number per step: add them up over time": [
-            [logp(b, t) if mask[b][t] else 0.0 for t in steps] for b in episodes
-        ],
+        "one number per step: add them up over time":
+            [[logp(b, t) if mask[b][t] else 0.0 for t in steps] for b in episodes],
         "one number for the whole batch: each episode has its own": sum(expected),
         "the mean over the batch: each episode has a number of its own": sum(expected) / len(expected),
     }
@@ -164,9 +162,8 @@ def expect_score(case):
         "only the last step counts: add up all steps of the trajectory": summed(residual, path[-1:]),
         "pi is subtracted in every state, visited or not: only the row of s_t changes at step t":
             less_pi(counts, lambda s: len(path)),
-        "the table is transposed: one row per state, one column per action": [
-            list(column) for column in zip(*expected)
-        ],
+        "the table is transposed: one row per state, one column per action":
+            [list(column) for column in zip(*expected)],
     }
     mistakes[once] = Alternatives(
         less_pi(pairs_once, lambda s: min(visits[s], 1)),
@@ -318,9 +315,8 @@ def expect_z(case):
             [a * math.sqrt(count) / pooled for a in away],
         "not divided by a standard error: is this distance small or large?": away,
         "relative errors: they do not say what chance alone would do": [a / e for a, e in zip(away, exact)],
-        "one z-score per estimate: average over the estimates first": [
-            [(x - e) / s for x, e, s in zip(row, exact, spreads)] for row in case["estimates"]
-        ],
+        "one z-score per estimate: average over the estimates first":
+            [[(x - e) / s for x, e, s in zip(row, exact, spreads)] for row in case["estimates"]],
     }
     return expected, mistakes
 
@@ -357,29 +353,16 @@ def weights_of(rewards, mask, gamma=1.0):
 
 
 EXERCISES = {
-    "8.1": Exercise(
-        probability_cases, None, expect_probability, points=1, reference=log_probability,
-        signature="log_probability(logits: float[B T A], actions: int[B T], mask: bool[B T]) -> float[B]",
-    ),
-    "8.2": Exercise(
-        score_cases, None, expect_score, points=2, reference=score,
-        signature="score(pi: float[S A], states: list, actions: list) -> float[S A]",
-    ),
-    "8.3": Exercise(
-        weights_cases, None, expect_weights, points=1, reference=weights_of,
-        signature="reinforce_weights(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B T]",
-    ),
-    "8.4": Exercise(
-        loss_cases, None, expect_loss, points=2, reference=policy_gradient_loss,
-        signature="reinforce_loss(logprobs: float[B T], weights: float[B T], mask: bool[B T]) -> float[]"
-        " with gradient of logprobs",
-    ),
-    "8.5": Exercise(
-        z_cases, None, expect_z, points=2,
-        reference=z_scores,
-        signature="z_scores(estimates: float[K P], exact: float[P]) -> float[P]",
-    ),
-    "8.6": Exercise(
-        lambda rng: [sorted(BUGS)], None, None, points=3, reference=BUGS, remark=remark_bugs,
-    ),
+    "8.1": Exercise(probability_cases, None, expect_probability, points=1, reference=log_probability,
+        signature="log_probability(logits: float[B T A], actions: int[B T], mask: bool[B T]) -> float[B]"),
+    "8.2": Exercise(score_cases, None, expect_score, points=2, reference=score,
+        signature="score(pi: float[S A], states: list, actions: list) -> float[S A]"),
+    "8.3": Exercise(weights_cases, None, expect_weights, points=1, reference=weights_of,
+        signature="reinforce_weights(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B T]"),
+    "8.4": Exercise(loss_cases, None, expect_loss, points=2, reference=policy_gradient_loss,
+        signature="reinforce_loss(logprobs: float[B T], weights: float[B T], mask: bool[B T]) -> float[] with"
+        " gradient of logprobs"),
+    "8.5": Exercise(z_cases, None, expect_z, points=2, reference=z_scores,
+        signature="z_scores(estimates: float[K P], exact: float[P]) -> float[P]"),
+    "8.6": Exercise(lambda rng: [sorted(BUGS)], None, None, points=3, reference=BUGS, remark=remark_bugs),
 }  # fmt: skip

@@ -44,14 +44,12 @@ def expect_variance(case):
     lengths = [math.dist(row, mean) for row in rows]
     mistakes = {
         "these are the variances one by one: the trace is their sum": variances,
-        "the mean over the parameters: the trace is the sum, a squared length": Alternatives(
-            total / len(mean), total * (count - 1) / len(flat), total * (count - 1) / (len(flat) - 1)
-        ),
+        "the mean over the parameters: the trace is the sum, a squared length":
+            Alternatives(total / len(mean), total * (count - 1) / len(flat), total * (count - 1) / (len(flat) - 1)),
         "standard deviations: variances add up, standard deviations do not": sum(map(math.sqrt, variances)),
         "the root of the total: this is a length, the variance is its square": math.sqrt(total),
-        "not centred: subtract the mean estimate, or the signal counts as noise": Alternatives(
-            squares / count, squares / (count - 1), squares
-        ),
+        "not centred: subtract the mean estimate, or the signal counts as noise":
+            Alternatives(squares / count, squares / (count - 1), squares),
         "divided by M: the mean was estimated from the same rows, so divide by M - 1": total * (count - 1) / count,
         "not divided: the mean squared distance is wanted, not their sum": total * (count - 1),
         "divided by M once more: this is the variance of the mean of all rows": total / count,
@@ -113,9 +111,8 @@ def expect_go(case):
             by(after, padding=True, outside=True),
         "every step gets the total return: sum from t on": by(lambda t, j: gamma**j),
         "every step gets the total return, undiscounted: sum from t on, and discount": by(lambda t, j: 1.0),
-        "rewards up to step t: this is the past, sum from t to the end": Alternatives(
-            by(lambda t, j: after(j, t)), by(lambda t, j: gamma**j if j <= t else 0.0)
-        ),
+        "rewards up to step t: this is the past, sum from t to the end":
+            Alternatives(by(lambda t, j: after(j, t)), by(lambda t, j: gamma**j if j <= t else 0.0)),
         "rewards up to step t, not discounted: this is the past, sum from t to the end": by(lambda t, j: float(j <= t)),
         "the reward of step t itself is missing: an action does change what it earns at once": Alternatives(
             by(lambda t, j: after(t + 1, j)), by(lambda t, j: after(t, j, first=1)), by(lambda t, j: float(j > t))
@@ -124,9 +121,8 @@ def expect_go(case):
             by(lambda t, j: gamma**j if j >= t else 0.0),
         "gamma is ignored": by(lambda t, j: float(j >= t)),
         "gamma is applied to r_t too: the first reward of the sum counts in full": by(lambda t, j: gamma * after(t, j)),
-        "later rewards are discounted once: gamma to the power of the steps between": Alternatives(
-            by(lambda t, j: (1.0 if j == t else gamma) * (j >= t)), by(lambda t, j: gamma * (j >= t))
-        ),
+        "later rewards are discounted once: gamma to the power of the steps between":
+            Alternatives(by(lambda t, j: (1.0 if j == t else gamma) * (j >= t)), by(lambda t, j: gamma * (j >= t))),
         "these are the rewards: each step needs the sum of those that follow too": by(lambda t, j: float(j == t)),
         "these are the discounted rewards one by one: each step needs the sum": by(lambda t, j: gamma**t * (j == t)),
         "only the next reward is added: sum to the end of the episode": by(lambda t, j: after(t, j) * (j <= t + 1)),
@@ -313,9 +309,8 @@ def expect_constant(case):
         "the mean return: each return counts with the squared length of its episode's score": mean,
         "weighted by the length: the variance has its square": weighted([math.sqrt(norm) for norm in norms]),
         "weighted by the fourth power of the length: the variance has its square": weighted([x * x for x in norms]),
-        "weighted by the sum of a score's entries: its length is the root of the sum of their squares": Alternatives(
-            weighted(wide), weighted([sum(row) for row in scores])
-        ),
+        "weighted by the sum of a score's entries: its length is the root of the sum of their squares":
+            Alternatives(weighted(wide), weighted([sum(row) for row in scores])),
         "weighted by the absolute entries: square them": weighted([sum(map(abs, row)) for row in scores]),
         "weighted by the square of a score's sum: square the entries first, then sum": weighted([x * x for x in wide]),
         "not divided by the sum of the weights: a weighted average needs it": numerator,
@@ -354,27 +349,15 @@ def leave_one_out(returns):
 
 
 EXERCISES = {
-    "9.1": Exercise(
-        variance_cases, None, expect_variance, points=1, reference=total_variance,
-        signature="total_variance(gradients: float[M P]) -> number",
-    ),
-    "9.2": Exercise(
-        go_cases, drive_go, expect_go, points=2, reference=reward_to_go,
-        signature="reward_to_go(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B T]",
-    ),
-    "9.3": Exercise(
-        push_cases, None, expect_push, points=2, reference=expected_push,
-        signature="expected_push(pi: float[A], b: float[A]) -> float[A]",
-    ),
-    "9.4": Exercise(
-        lambda rng: [None], None, None, points=2, reference=KEEPS_THE_MEAN, remark=remark_choice,
-    ),
-    "9.5": Exercise(
-        others_cases, None, expect_others, points=2, reference=leave_one_out,
-        signature="leave_one_out(returns: float[B]) -> float[B]",
-    ),
-    "9.6": Exercise(
-        constant_cases, None, expect_constant, points=3, reference=optimal_constant,
-        signature="optimal_constant(scores: float[B P], returns: float[B]) -> number",
-    ),
+    "9.1": Exercise(variance_cases, None, expect_variance, points=1, reference=total_variance,
+        signature="total_variance(gradients: float[M P]) -> number"),
+    "9.2": Exercise(go_cases, drive_go, expect_go, points=2, reference=reward_to_go,
+        signature="reward_to_go(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B T]"),
+    "9.3": Exercise(push_cases, None, expect_push, points=2, reference=expected_push,
+        signature="expected_push(pi: float[A], b: float[A]) -> float[A]"),
+    "9.4": Exercise(lambda rng: [None], None, None, points=2, reference=KEEPS_THE_MEAN, remark=remark_choice),
+    "9.5": Exercise(others_cases, None, expect_others, points=2, reference=leave_one_out,
+        signature="leave_one_out(returns: float[B]) -> float[B]"),
+    "9.6": Exercise(constant_cases, None, expect_constant, points=3, reference=optimal_constant,
+        signature="optimal_constant(scores: float[B P], returns: float[B]) -> number"),
 }  # fmt: skip

@@ -369,30 +369,18 @@ def remark_bugs(case, data):
 
 
 EXERCISES = {
-    "10.1": Exercise(
-        advantage_cases, None, expect_advantages, points=1, reference=advantages,
-        signature="advantages(P: float[S A S], R: float[S A S], values: float[S], gamma: number) -> float[S A]",
-    ),
-    "10.2": Exercise(
-        residual_cases, None, expect_residuals, points=2, reference=td_residuals,
-        signature="td_residuals(rewards: float32[B T], values: float32[B T], mask: bool[B T], "
-        "final_values: float32[B], terminated: bool[B], gamma: number) -> float[B T]",
-    ),
-    "10.3": Exercise(
-        fitting_cases, None, expect_fitting, points=1, reference=fitted_values,
-        signature="fitted_values(observations: int[B T], targets: float[B T], mask: bool[B T], states: int)"
-        " -> float[states]",
-    ),
-    "10.4": Exercise(
-        gae_cases, None, expect_gae, points=2, reference=gae,
-        signature="gae(residuals: float32[B T], mask: bool[B T], gamma: number, lam: number) -> float[B T]",
-    ),
-    "10.5": Exercise(
-        learning_cases, drive_learning, expect_learning, points=2, reference=learn_from,
+    "10.1": Exercise(advantage_cases, None, expect_advantages, points=1, reference=advantages,
+        signature="advantages(P: float[S A S], R: float[S A S], values: float[S], gamma: number) -> float[S A]"),
+    "10.2": Exercise(residual_cases, None, expect_residuals, points=2, reference=td_residuals,
+        signature="td_residuals(rewards: float32[B T], values: float32[B T], mask: bool[B T], final_values:"
+        " float32[B], terminated: bool[B], gamma: number) -> float[B T]"),
+    "10.3": Exercise(fitting_cases, None, expect_fitting, points=1, reference=fitted_values,
+        signature="fitted_values(observations: int[B T], targets: float[B T], mask: bool[B T], states: int) ->"
+        " float[states]"),
+    "10.4": Exercise(gae_cases, None, expect_gae, points=2, reference=gae,
+        signature="gae(residuals: float32[B T], mask: bool[B T], gamma: number, lam: number) -> float[B T]"),
+    "10.5": Exercise(learning_cases, drive_learning, expect_learning, points=2, reference=learn_from,
         signature="learn_from(rollout: any, values: float[B T], final_values: float[B], gamma: number, lam: number)"
-        " -> (float[B T], float[B T])",
-    ),
-    "10.6": Exercise(
-        lambda rng: [sorted(SIGNS)], None, None, points=3, reference=BUGS, remark=remark_bugs,
-    ),
+        " -> (float[B T], float[B T])"),
+    "10.6": Exercise(lambda rng: [sorted(SIGNS)], None, None, points=3, reference=BUGS, remark=remark_bugs),
 }  # fmt: skip

@@ -269,9 +269,8 @@ def expect_worth(case):
         "Σ w² / Σ w²: square the sum, not the terms": 1.0,
         "1 / the largest share: another count, the ESS is (Σ w)² / Σ w²": 1 / max(shares),
         "the log-weights are taken for weights: exp is missing": sum(logs) ** 2 / sum(x * x for x in logs),
-        "B / (1 + variance) with weights that do not average to 1: divide them by their mean first": Alternatives(
-            count / (1 + deviations / max(count - 1, 1)), count / (1 + deviations / count)
-        ),
+        "B / (1 + variance) with weights that do not average to 1: divide them by their mean first":
+            Alternatives(count / (1 + deviations / max(count - 1, 1)), count / (1 + deviations / count)),
         "not a number: exp overflows at 710 and is 0 below -745, so subtract the largest log-weight first": less(0.0),
         "not a number where log-weights are far apart: subtract the largest, not the mean": less(mean_log),
         "not a number where log-weights are far apart: subtract the largest, not the smallest": less(min(logs)),
@@ -381,31 +380,17 @@ def weights_of(ratios, advantages, epsilon=0.2):
 
 
 EXERCISES = {
-    "11.1": Exercise(
-        trajectory_cases, None, expect_trajectory, points=2, reference=trajectory_ratio, remark=lost_on_padding,
-        signature="trajectory_ratio(logprobs: float[B T], behavior_logprobs: float[B T], mask: bool[B T])"
-        " -> float[B T] without gradient of logprobs",
-    ),
-    "11.2": Exercise(
-        decision_cases, None, expect_decision, points=2, reference=per_decision,
-        signature="per_decision(rewards: float[B T], step_ratios: float[B T], mask: bool[B T]) -> float[B T]",
-    ),
-    "11.3": Exercise(
-        normalizing_cases, None, expect_normalizing,
-        points=2, reference=self_normalized,
-        signature="self_normalized(ratios: float[B T], mask: bool[B T]) -> float[B T]",
-    ),
-    "11.4": Exercise(
-        worth_cases, None, expect_worth,
-        points=2, reference=effective_sample_size,
-        signature="effective_sample_size(log_weights: float[B]) -> number",
-    ),
-    "11.5": Exercise(
-        clip_cases, drive_clip, expect_clip, points=3, reference=weights_of,
-        signature="clipped_weights(ratios: float[B T], advantages: float[B T], epsilon: number) -> float[B T]",
-    ),
-    "11.6": Exercise(
-        lambda rng: [sorted(BUGS)], None, None, points=4, reference=dict(BUGS),
-        remark=remark_lab,
-    ),
+    "11.1": Exercise(trajectory_cases, None, expect_trajectory, points=2, reference=trajectory_ratio,
+        remark=lost_on_padding,
+        signature="trajectory_ratio(logprobs: float[B T], behavior_logprobs: float[B T], mask: bool[B T]) -> float[B"
+        " T] without gradient of logprobs"),
+    "11.2": Exercise(decision_cases, None, expect_decision, points=2, reference=per_decision,
+        signature="per_decision(rewards: float[B T], step_ratios: float[B T], mask: bool[B T]) -> float[B T]"),
+    "11.3": Exercise(normalizing_cases, None, expect_normalizing, points=2, reference=self_normalized,
+        signature="self_normalized(ratios: float[B T], mask: bool[B T]) -> float[B T]"),
+    "11.4": Exercise(worth_cases, None, expect_worth, points=2, reference=effective_sample_size,
+        signature="effective_sample_size(log_weights: float[B]) -> number"),
+    "11.5": Exercise(clip_cases, drive_clip, expect_clip, points=3, reference=weights_of,
+        signature="clipped_weights(ratios: float[B T], advantages: float[B T], epsilon: number) -> float[B T]"),
+    "11.6": Exercise(lambda rng: [sorted(BUGS)], None, None, points=4, reference=dict(BUGS), remark=remark_lab),
 }  # fmt: skip

@@ -158,18 +158,14 @@ def expect_agreement(case):
         "the smallest difference: one step that agrees says nothing, take the largest": min(sizes),
         "whole texts are compared: the difference of one token is asked for":
             max(abs(sum(apart(b, t) for t in columns if mask[b][t])) for b in texts),
-        "softmax goes over the steps: over the vocabulary, the last axis": max(
-            abs(across(b, t, [logits[b][other][tokens[b][t + 1]] for other in columns])) for b, t in acted
-        ),
-        "softmax goes over the texts: over the vocabulary, the last axis": max(
-            abs(across(b, t, [logits[other][t][tokens[b][t + 1]] for other in texts])) for b, t in acted
-        ),
-        "the likeliest token is scored: the one that was written is asked for": max(
-            abs(max(log_softmax(logits[b][t])) - recorded[b][t]) for b, t in acted
-        ),
-        "probabilities are subtracted: the difference of their logarithms is asked for": max(
-            abs(math.exp(written(b, t)) - math.exp(recorded[b][t])) for b, t in acted
-        ),
+        "softmax goes over the steps: over the vocabulary, the last axis":
+            max(abs(across(b, t, [logits[b][other][tokens[b][t + 1]] for other in columns])) for b, t in acted),
+        "softmax goes over the texts: over the vocabulary, the last axis":
+            max(abs(across(b, t, [logits[other][t][tokens[b][t + 1]] for other in texts])) for b, t in acted),
+        "the likeliest token is scored: the one that was written is asked for":
+            max(abs(max(log_softmax(logits[b][t])) - recorded[b][t]) for b, t in acted),
+        "probabilities are subtracted: the difference of their logarithms is asked for":
+            max(abs(math.exp(written(b, t)) - math.exp(recorded[b][t])) for b, t in acted),
     }  # fmt: skip
     return max(sizes), mistakes
 
@@ -412,31 +408,19 @@ SEEN = {
 
 
 EXERCISES = {
-    "12.1": Exercise(
-        mask_cases, drive_mask, expect_mask, points=2, reference=action_mask,
-        signature="action_mask(prompt_lengths: int[B], completion_lengths: int[B], steps: int) -> bool[B steps]",
-    ),
-    "12.2": Exercise(
-        agreement_cases, None, expect_agreement, points=2, reference=disagreement, remark=lost_on_padding,
-        signature="disagreement(logits: float[B T V], tokens: int[B T+1], recorded: float[B T], mask: bool[B T])"
-        " -> number",
-    ),
-    "12.3": Exercise(
-        rloo_cases, None, expect_rloo, points=2, reference=rloo_weights,
-        signature="rloo_weights(returns: float32[B], groups: int[B], mask: bool[B T]) -> float[B T]",
-    ),
-    "12.4": Exercise(
-        normalizing_cases, None, expect_normalizing, points=2, reference=normalized,
+    "12.1": Exercise(mask_cases, drive_mask, expect_mask, points=2, reference=action_mask,
+        signature="action_mask(prompt_lengths: int[B], completion_lengths: int[B], steps: int) -> bool[B steps]"),
+    "12.2": Exercise(agreement_cases, None, expect_agreement, points=2, reference=disagreement, remark=lost_on_padding,
+        signature="disagreement(logits: float[B T V], tokens: int[B T+1], recorded: float[B T], mask: bool[B T]) ->"
+        " number"),
+    "12.3": Exercise(rloo_cases, None, expect_rloo, points=2, reference=rloo_weights,
+        signature="rloo_weights(returns: float32[B], groups: int[B], mask: bool[B T]) -> float[B T]"),
+    "12.4": Exercise(normalizing_cases, None, expect_normalizing, points=2, reference=normalized,
         remark=lost_on_padding,
-        signature="normalized(values: float[B T], mask: bool[B T], room: int)"
-        " -> {constant: float[], sequence: float[], token: float[]} with gradient of values",
-    ),
-    "12.5": Exercise(
-        passing_cases, None, expect_passing, points=2, reference=pass_at_k,
-        signature="pass_at_k(successes: int, samples: int, k: int) -> number",
-    ),
-    "12.6": Exercise(
-        lambda rng: [sorted(BUGS)], None, None, points=4, reference=BUGS,
-        remark=lambda case, data: misnamed(data, BUGS, SIGNS, SEEN),
-    ),
+        signature="normalized(values: float[B T], mask: bool[B T], room: int) -> {constant: float[], sequence:"
+        " float[], token: float[]} with gradient of values"),
+    "12.5": Exercise(passing_cases, None, expect_passing, points=2, reference=pass_at_k,
+        signature="pass_at_k(successes: int, samples: int, k: int) -> number"),
+    "12.6": Exercise(lambda rng: [sorted(BUGS)], None, None, points=4, reference=BUGS, remark=lambda case,
+        data: misnamed(data, BUGS, SIGNS, SEEN)),
 }  # fmt: skip

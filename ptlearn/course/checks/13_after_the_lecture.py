@@ -401,33 +401,19 @@ SEEN = {
 
 
 EXERCISES = {
-    "13.1": Exercise(
-        group_cases, None, expect_groups, points=2, reference=group_advantages,
-        signature="group_advantages(rewards: float32[B], groups: int[B]) -> {Dr. GRPO: float[B], GRPO: float[B]}",
-    ),
-    "13.2": Exercise(
-        kl_cases, None, expect_kl,
-        points=2, reference=kl_estimates, remark=lost_on_padding,
-        signature="kl_estimates(logprobs: float[B T], reference_logprobs: float[B T], mask: bool[B T])"
-        " -> {k1: float[B T], k2: float[B T], k3: float[B T]}",
-    ),
-    "13.3": Exercise(
-        pair_cases, None, expect_pairs, points=2, reference=pair_loss, remark=remark_pairs,
-        signature="preference_loss(rewards: float[B], chosen: int[pairs], rejected: int[pairs]) -> float[]"
-        " with gradient of rewards",
-    ),
-    "13.4": Exercise(
-        best_cases, None, expect_best, points=2, reference=best_of,
-        signature="best_of(scores: float32[N], truths: float32[N], n: int) -> number",
-    ),
-    "13.5": Exercise(
-        push_cases, None, expect_push,
-        points=2, reference=dpo_push,
-        signature="dpo_push(chosen: float[pairs], rejected: float[pairs], beta: number) -> float[pairs]"
-        " without gradient of chosen, rejected",
-    ),
-    "13.6": Exercise(
-        lambda rng: [sorted(BUGS)], None, None, points=4, reference=BUGS,
-        remark=lambda case, data: misnamed(data, BUGS, SIGNS, SEEN),
-    ),
+    "13.1": Exercise(group_cases, None, expect_groups, points=2, reference=group_advantages,
+        signature="group_advantages(rewards: float32[B], groups: int[B]) -> {Dr. GRPO: float[B], GRPO: float[B]}"),
+    "13.2": Exercise(kl_cases, None, expect_kl, points=2, reference=kl_estimates, remark=lost_on_padding,
+        signature="kl_estimates(logprobs: float[B T], reference_logprobs: float[B T], mask: bool[B T]) -> {k1:"
+        " float[B T], k2: float[B T], k3: float[B T]}"),
+    "13.3": Exercise(pair_cases, None, expect_pairs, points=2, reference=pair_loss, remark=remark_pairs,
+        signature="preference_loss(rewards: float[B], chosen: int[pairs], rejected: int[pairs]) -> float[] with"
+        " gradient of rewards"),
+    "13.4": Exercise(best_cases, None, expect_best, points=2, reference=best_of,
+        signature="best_of(scores: float32[N], truths: float32[N], n: int) -> number"),
+    "13.5": Exercise(push_cases, None, expect_push, points=2, reference=dpo_push,
+        signature="dpo_push(chosen: float[pairs], rejected: float[pairs], beta: number) -> float[pairs] without"
+        " gradient of chosen, rejected"),
+    "13.6": Exercise(lambda rng: [sorted(BUGS)], None, None, points=4, reference=BUGS, remark=lambda case,
+        data: misnamed(data, BUGS, SIGNS, SEEN)),
 }  # fmt: skip
