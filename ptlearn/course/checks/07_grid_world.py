@@ -77,21 +77,25 @@ def expect_slip(case):
     free = {place: chance for place, chance in expected.items() if place != cell}
     (meant,) = outcome(case, ((0, 1.0),))
     turned = {
-        "slip is the probability of both sides together: half of it each, and 1 - slip for the move that was meant":
-            ((0, 1 - 2 * slip), (1, slip), (3, slip)),
+        "slip is the probability of both sides together: half of it each, and 1 - slip for the move that was meant": (
+            ((0, 1 - 2 * slip), (1, slip), (3, slip))
+        ),
         "slip is counted twice: each side has half of it": ((0, 1 - slip), (1, slip), (3, slip)),
         "slip is ignored: the move succeeds with probability 1 - slip only": ((0, 1.0),),
-        "the slip goes backwards: it goes to the two moves perpendicular to the one that was meant":
-            ((0, 1 - slip), (2, slip)),
+        "the slip goes backwards: it goes to the two moves perpendicular to the one that was meant": (
+            ((0, 1 - slip), (2, slip))
+        ),
         "the agent moves away from where it meant to go": ((2, 1 - slip), (1, slip / 2), (3, slip / 2)),
         "the slip goes to the right alone: half of it to each side": ((0, 1 - slip), (1, slip)),
         "the slip goes to the left alone: half of it to each side": ((0, 1 - slip), (3, slip)),
-        "the slip goes to three moves: one step backwards is not among them":
-            ((0, 1 - slip), (1, slip / 3), (2, slip / 3), (3, slip / 3)),
-        "the slip goes to all four moves: only to the two perpendicular ones":
-            ((0, 1 - slip * 3 / 4), (1, slip / 4), (2, slip / 4), (3, slip / 4)),
+        "the slip goes to three moves: one step backwards is not among them": (
+            ((0, 1 - slip), (1, slip / 3), (2, slip / 3), (3, slip / 3))
+        ),
+        "the slip goes to all four moves: only to the two perpendicular ones": (
+            ((0, 1 - slip * 3 / 4), (1, slip / 4), (2, slip / 4), (3, slip / 4))
+        ),
         "a slip leaves the agent where it is: it moves it sideways": ((0, 1 - slip), (None, slip)),
-    }  # fmt: skip
+    }
     moved = {
         "up and down are exchanged: rows are counted from the top, so up is row - 1": {"steps": UPSIDE_DOWN},
         "row and column are exchanged: up and down change the row": {"steps": SIDEWAYS},
@@ -211,6 +215,10 @@ def trajectory_cases(rng):
     return [*cases, cases[0] | {"start": [0.0, 1.0]}]
 
 
+def drive_trajectory(answer, case):
+    return answer(*tensors(case, "start", "P", "pi"), list(case["states"]), list(case["actions"]))
+
+
 def expect_trajectory(case):
     start, P, pi, states, actions = (case[name] for name in ("start", "P", "pi", "states", "actions"))
     steps = list(zip(states, actions, states[1:]))
@@ -231,18 +239,21 @@ def expect_trajectory(case):
         "the last transition is missing: T actions make T transitions, into T + 1 states": product(moved=moved[:-1]),
         "the last step is missing: states has one entry more than actions": product(first, chosen[:-1], moved[:-1]),
         "the first step is missing: it is taken in the first state": product(first, chosen[1:], moved[1:]),
-        "the action is looked up in the state that follows: pi(a_t | s_t), in the state it is chosen in":
-            product(chosen=[pi[after][a] for _, a, after in steps]),
+        "the action is looked up in the state that follows: pi(a_t | s_t), in the state it is chosen in": (
+            product(chosen=[pi[after][a] for _, a, after in steps])
+        ),
         "P is read backwards: P[s, a, s'] is the way from s to s'": product(moved=[P[t][a][s] for s, a, t in steps]),
         "P is read at P[s, a, s]: s' is the state that follows": product(moved=[P[s][a][s] for s, a, _ in steps]),
         "p(s_1) is a factor of every step: of the whole trajectory it is one factor": product(first ** len(steps)),
         "every state has a factor from start: the first one alone": product(math.prod(start[s] for s in states)),
-        "these factors are added: the probability of all of them together is their product":
-            first + sum(chosen) + sum(moved),
-        "the factors of the steps are added: the probability of all of them together is their product":
-            first + sum(c * m for c, m in zip(chosen, moved)),
+        "these factors are added: the probability of all of them together is their product": (
+            first + sum(chosen) + sum(moved)
+        ),
+        "the factors of the steps are added: the probability of all of them together is their product": (
+            first + sum(c * m for c, m in zip(chosen, moved))
+        ),
         "this is the logarithm of the probability": math.log(expected) if expected else -math.inf,
-    }  # fmt: skip
+    }
     return expected, mistakes
 
 
@@ -278,15 +289,17 @@ def expect_error(case):
         "this is the squared error, and with N for N - 1: take the root of s^2 / N": squares / n**2,
         "this is the variance of single returns: take the root, and divide by the root of N": spread**2,
         "the variance is divided by the root of N: it is the standard deviation that is": spread**2 / math.sqrt(n),
-        "the variance is divided by N, expected N - 1: the mean was estimated from the same returns":
-            math.sqrt(squares) / n,
+        "the variance is divided by N, expected N - 1: the mean was estimated from the same returns": (
+            math.sqrt(squares) / n
+        ),
         "divided by the root of N - 1: N - 1 is for the variance, the mean is of N returns": spread / math.sqrt(n - 1),
         "multiplied by 1.96: that is half of the 95 % interval, not the standard error": 1.96 * spread / math.sqrt(n),
         "multiplied by the root of N: more returns make the mean safer, not shakier": spread * math.sqrt(n),
-        "the mean square is taken around 0: deviations are from the mean":
-            math.sqrt(sum(x * x for x in case) / (n - 1) / n),
+        "the mean square is taken around 0: deviations are from the mean": (
+            math.sqrt(sum(x * x for x in case) / (n - 1) / n)
+        ),
         "this is the mean deviation: square the deviations": sum(abs(x - mean) for x in case) / n,
-    }  # fmt: skip
+    }
     expected = {"mean": mean, "standard error": spread / math.sqrt(n)}
     mistakes = {("standard error", words): wrong for words, wrong in errors.items()}
     mistakes["mean", "the mean is a sum: divide by N"] = mean * n
@@ -376,8 +389,9 @@ def expect_values(case):
         "this is two steps, or a few: repeat until nothing changes": Alternatives(
             *(solution(sweeps=sweeps) for sweeps in (2, 3, 5, 10))
         ),
-        "the reward is not weighted by P: it is paid only where s' is reached":
-            solution([sum(c * x for c, x in zip(*rows)) for rows in zip(pi, unweighted)]),
+        "the reward is not weighted by P: it is paid only where s' is reached": (
+            solution([sum(c * x for c, x in zip(*rows)) for rows in zip(pi, unweighted)])
+        ),
         "the reward is not weighted by pi: it is paid where the action is taken": solution([sum(row) for row in r]),
         "the transitions are not weighted by pi: P_pi is an average over pi": solution(transitions=even[1]),
         "the reward is discounted too: V = r + gamma P V": solution([gamma * x for x in rewards]),
@@ -385,7 +399,7 @@ def expect_values(case):
         "these are Q(s, a), one per action: average over pi": q,
         "these are the largest Q(s, a): average over pi": [max(row) for row in q],
         "this is one number: one value per state": sum(expected) / len(expected),
-    }  # fmt: skip
+    }
     return expected, mistakes
 
 
@@ -449,14 +463,18 @@ def expect_sweep(case):
     mistakes = {
         "the actions are averaged: take the best one": [sum(row) / len(row) for row in q],
         "the actions are summed: take the best one": [sum(row) for row in q],
-        "the action with the best reward now is taken: maximise the reward plus gamma V(s')":
-            [q[s][r[s].index(max(r[s]))] for s in states],
-        "the best successor is taken too: the agent chooses a, the world chooses s', so average over s'":
-            best(lambda s, a: max(x + gamma * v for p, x, v in zip(P[s][a], R[s][a], values) if p)),
-        "not weighted by P: the world chooses s', so average over s' with its probabilities":
-            best(lambda s, a: sum(x + gamma * v for x, v in zip(R[s][a], values))),
-        "the rewards are not weighted by P: they are paid only where s' is reached":
-            best(lambda s, a: sum(R[s][a]) + q[s][a] - r[s][a]),
+        "the action with the best reward now is taken: maximise the reward plus gamma V(s')": (
+            [q[s][r[s].index(max(r[s]))] for s in states]
+        ),
+        "the best successor is taken too: the agent chooses a, the world chooses s', so average over s'": (
+            best(lambda s, a: max(x + gamma * v for p, x, v in zip(P[s][a], R[s][a], values) if p))
+        ),
+        "not weighted by P: the world chooses s', so average over s' with its probabilities": (
+            best(lambda s, a: sum(x + gamma * v for x, v in zip(R[s][a], values)))
+        ),
+        "the rewards are not weighted by P: they are paid only where s' is reached": (
+            best(lambda s, a: sum(R[s][a]) + q[s][a] - r[s][a])
+        ),
         "gamma is ignored": swept(case, values, 1.0),
         "the reward is discounted too: r + gamma V(s')": [gamma * x for x in swept(case, values, 1.0)],
         "the values of the states that follow are missing": [max(row) for row in r],
@@ -473,7 +491,7 @@ def expect_sweep(case):
         "these are Q(s, a): take the best action of each state": q,
         "the worst action is taken": [min(row) for row in q],
         "these are two sweeps: expected one": swept(case, expected),
-    }  # fmt: skip
+    }
     if gamma < 1:
         limit = expected
         for _ in range(300):
@@ -497,9 +515,7 @@ EXERCISES = {
         signature="episode_returns(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B] or list",
     ),
     "7.3": Exercise(
-        trajectory_cases,
-        lambda answer, case: answer(*tensors(case, "start", "P", "pi"), list(case["states"]), list(case["actions"])),
-        expect_trajectory, points=1, reference=trajectory_probability,
+        trajectory_cases, drive_trajectory, expect_trajectory, points=1, reference=trajectory_probability,
         signature="trajectory_probability(start: float[S], P: float[S A S], pi: float[S A], states: list,"
         " actions: list) -> number",
         tolerance=1e-6,

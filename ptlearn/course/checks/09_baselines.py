@@ -12,6 +12,11 @@ from ptlearn.course.cases import masks, tensors
 from ptlearn.course.diagnosis import Alternatives
 from ptlearn.course.exercise import Exercise
 
+
+def normals(rng, rows, columns):
+    return [[rng.gauss(0, 1) for _ in range(columns)] for _ in range(rows)]
+
+
 # 9.1 Total variance --------------------------------------------------------------------------------------------------
 
 
@@ -24,8 +29,14 @@ def variance_cases(rng):
     """Estimates (M, P) whose mean is far from 0 and whose parameters differ in spread; one that never moves."""
     cases = []
     for rows, columns in ((2, 2), (3, 2), (5, 3), (4, 6)):
-        cases.append([[2.0 + p + (0.5 + 0.7 * p) * rng.gauss(0, 1) for p in range(columns)] for _ in range(rows)])
+        spread = [0.5 + 0.7 * column for column in range(columns)]
+        noise = normals(rng, rows, columns)
+        cases.append([[2.0 + column + spread[column] * row[column] for column in range(columns)] for row in noise])
     return [{"gradients": rows} for rows in (*cases, [[*row, 3.0] for row in cases[1]])]
+
+
+def drive_variance(answer, case):
+    return answer(*tensors(case, "gradients"))
 
 
 def expect_variance(case):
@@ -52,10 +63,11 @@ def expect_variance(case):
             statistics.variance(flat), statistics.pvariance(flat), sum((x - sum(flat) / len(flat)) ** 2 for x in flat)
         ),
         "distances: their squares are what is averaged": Alternatives(sum(lengths) / count, sum(lengths) / (count - 1)),
-        "the spread within a row: the estimates are the rows, so go down the columns":
-            sum(map(statistics.variance, rows)),
+        "the spread within a row: the estimates are the rows, so go down the columns": (
+            sum(map(statistics.variance, rows))
+        ),
         "all entries of the covariance are summed: the trace is its diagonal": statistics.variance(map(sum, rows)),
-    }  # fmt: skip
+    }
     return total, mistakes
 
 
@@ -100,10 +112,12 @@ def expect_go(case):
             row[t] = running = rewards[t] + gamma * running
         one_stream.insert(0, row)
     mistakes = {
-        "padding leaks in: rewards behind an episode's end are not earned, whatever the numbers there":
-            by(after, padding=True),
-        "padding leaks in: rewards behind an episode's end count, and steps there get a weight":
-            by(after, padding=True, outside=True),
+        "padding leaks in: rewards behind an episode's end are not earned, whatever the numbers there": (
+            by(after, padding=True)
+        ),
+        "padding leaks in: rewards behind an episode's end count, and steps there get a weight": (
+            by(after, padding=True, outside=True)
+        ),
         "every step gets the total return: sum from t on": by(lambda t, j: gamma**j),
         "every step gets the total return, undiscounted: sum from t on, and discount": by(lambda t, j: 1.0),
         "rewards up to step t: this is the past, sum from t to the end": Alternatives(
@@ -113,8 +127,9 @@ def expect_go(case):
         "the reward of step t itself is missing: an action does change what it earns at once": Alternatives(
             by(lambda t, j: after(t + 1, j)), by(lambda t, j: after(t, j, first=1)), by(lambda t, j: float(j > t))
         ),
-        "discounted from the start of the episode: at step t the reward r_t counts in full":
-            by(lambda t, j: gamma**j if j >= t else 0.0),
+        "discounted from the start of the episode: at step t the reward r_t counts in full": (
+            by(lambda t, j: gamma**j if j >= t else 0.0)
+        ),
         "gamma is ignored": by(lambda t, j: float(j >= t)),
         "gamma is applied to r_t too: the first reward of the sum counts in full": by(lambda t, j: gamma * after(t, j)),
         "later rewards are discounted once: gamma to the power of the steps between": Alternatives(
@@ -129,7 +144,7 @@ def expect_go(case):
         ],
         "one stream: the sum of an episode runs on into the one before it in the batch": one_stream,
         "this is the return of the whole episode alone: one number per step": [row[0] for row in expected],
-    }  # fmt: skip
+    }
     return expected, mistakes
 
 
@@ -154,6 +169,10 @@ def push_cases(rng):
     ]  # fmt: skip
 
 
+def drive_push(answer, case):
+    return answer(*tensors(case, "pi", "b"))
+
+
 def expect_push(case):
     pi, b = case["pi"], case["b"]
     actions = range(len(pi))
@@ -167,26 +186,33 @@ def expect_push(case):
     mistakes = {
         "pi(a) is missing: an expectation weighs every action by its probability": summed(lambda a: b[a]),
         "b(a) is missing or averaged first, or summed over the logits: that is 0, whatever b is": [0.0] * len(pi),
-        "the gradient of log pi(a) is 1[a = k] - pi(k): the second part is missing, it moves the other logits":
-            [pi[k] * b[k] for k in actions],
-        "the gradient of log pi(a) is 1[a = k] - pi(k): the first part is missing, it moves the own logit":
-            summed(lambda a: pi[a] * b[a], own=0.0),
-        "pi(a) counts twice: the gradient of pi, weighted by pi again; use that of log pi":
-            summed(lambda a: pi[a] * pi[a] * b[a]),
+        "the gradient of log pi(a) is 1[a = k] - pi(k): the second part is missing, it moves the other logits": (
+            [pi[k] * b[k] for k in actions]
+        ),
+        "the gradient of log pi(a) is 1[a = k] - pi(k): the first part is missing, it moves the own logit": (
+            summed(lambda a: pi[a] * b[a], own=0.0)
+        ),
+        "pi(a) counts twice: the gradient of pi, weighted by pi again; use that of log pi": (
+            summed(lambda a: pi[a] * pi[a] * b[a])
+        ),
         "this is the gradient in pi(k), 1 / pi(k): pi is a softmax of logits": b,
         "the sign is turned: grad log pi(a) raises the logit of a": [-x for x in expected],
-        "the plain mean of b is subtracted: its expectation under pi is":
-            [p * (x - sum(b) / len(b)) for p, x in zip(pi, b)],
+        "the plain mean of b is subtracted: its expectation under pi is": (
+            [p * (x - sum(b) / len(b)) for p, x in zip(pi, b)]
+        ),
         "this is b less its mean: every entry has a factor pi(k), too": [x - mean for x in b],
-        "each action moves its own logit alone: add what the others do to it":
-            [pi[k] * b[k] * (1 - pi[k]) for k in actions],
+        "each action moves its own logit alone: add what the others do to it": (
+            [pi[k] * b[k] * (1 - pi[k]) for k in actions]
+        ),
         "one number: the gradient has an entry per logit": mean,
         "the entries are summed up: the gradient has an entry per logit": sum(expected),
-        "the terms are not added up: sum over the actions":
-            [[pi[a] * b[a] * ((a == k) - pi[k]) for k in actions] for a in actions],
-        "the rows are the logits here: weigh the rows of eye - pi, which are the actions, not its columns":
-            [sum(((a == k) - pi[k]) * pi[k] * b[k] for k in actions) for a in actions],
-    }  # fmt: skip
+        "the terms are not added up: sum over the actions": (
+            [[pi[a] * b[a] * ((a == k) - pi[k]) for k in actions] for a in actions]
+        ),
+        "the rows are the logits here: weigh the rows of eye - pi, which are the actions, not its columns": (
+            [sum(((a == k) - pi[k]) * pi[k] * b[k] for k in actions) for a in actions]
+        ),
+    }
     return expected, mistakes
 
 
@@ -234,6 +260,10 @@ def others_cases(rng):
     return [{"returns": row} for row in ([1.0, 2.0, 6.0], *drawn, [2.0, 2.0, 2.0], [0.0, 0.0, 2.0, -1.0, 0.0])]
 
 
+def drive_others(answer, case):
+    return answer(*tensors(case, "returns"))
+
+
 def expect_others(case):
     returns = case["returns"]
     size, total = len(returns), sum(returns)
@@ -246,18 +276,24 @@ def expect_others(case):
         "not divided: the average of the others, not their sum": [total - x for x in returns],
         "all divided by N - 1: the own return must be taken out of the sum too": [total / (size - 1)] * size,
         "this is the weight, return minus baseline: return the baseline": [x - b for x, b in zip(returns, expected)],
-        "this is the weight turned round, baseline minus return: return the baseline":
-            [b - x for x, b in zip(returns, expected)],
-        "the average over all minus the own return: take it out of the sum, before dividing":
-            [total / size - x for x in returns],
-        "total / (N - 1) minus the own return: brackets are missing, take it out of the sum first":
-            [total / (size - 1) - x for x in returns],
-        "total minus return / (N - 1): brackets are missing, divide the difference":
-            [total - x / (size - 1) for x in returns],
-        "the average of the episodes before this one: all others count":
-            [statistics.mean(returns[:index]) if index else 0.0 for index in range(size)],
-        "the average of the episodes after this one: all others count":
-            [statistics.mean(returns[index + 1 :]) if index < size - 1 else 0.0 for index in range(size)],
+        "this is the weight turned round, baseline minus return: return the baseline": (
+            [b - x for x, b in zip(returns, expected)]
+        ),
+        "the average over all minus the own return: take it out of the sum, before dividing": (
+            [total / size - x for x in returns]
+        ),
+        "total / (N - 1) minus the own return: brackets are missing, take it out of the sum first": (
+            [total / (size - 1) - x for x in returns]
+        ),
+        "total minus return / (N - 1): brackets are missing, divide the difference": (
+            [total - x / (size - 1) for x in returns]
+        ),
+        "the average of the episodes before this one: all others count": (
+            [statistics.mean(returns[:index]) if index else 0.0 for index in range(size)]
+        ),
+        "the average of the episodes after this one: all others count": (
+            [statistics.mean(returns[index + 1 :]) if index < size - 1 else 0.0 for index in range(size)]
+        ),
         "another episode's return is left out, not the own": Alternatives(
             [expected[index - 1] for index in range(size)], expected[1:] + expected[:1],
             [expected[0]] * size, [expected[-1]] * size,
@@ -292,6 +328,10 @@ def constant_cases(rng):
     return [*cases, {"scores": [[0.0, 0.0], [1.0, -2.0], [0.5, 1.0]], "returns": cases[1]["returns"][:3]}]
 
 
+def drive_constant(answer, case):
+    return answer(*tensors(case, "scores", "returns"))
+
+
 def expect_constant(case):
     scores, returns = case["scores"], case["returns"]
     norms = [sum(x * x for x in row) for row in scores]
@@ -312,23 +352,29 @@ def expect_constant(case):
         "weighted by the absolute entries: square them": weighted([sum(map(abs, row)) for row in scores]),
         "weighted by the square of a score's sum: square the entries first, then sum": weighted([x * x for x in wide]),
         "not divided by the sum of the weights: a weighted average needs it": numerator,
-        "divided by the number of episodes: a weighted average is divided by the sum of its weights":
-            numerator / len(returns),
-        "divided by the sum of the returns: a weighted average is divided by the sum of its weights":
-            numerator / sum(returns),
+        "divided by the number of episodes: a weighted average is divided by the sum of its weights": (
+            numerator / len(returns)
+        ),
+        "divided by the sum of the returns: a weighted average is divided by the sum of its weights": (
+            numerator / sum(returns)
+        ),
         "a baseline per parameter: one constant for all of them is wanted": per_parameter,
-        "the mean of the baselines of the parameters: sum numerator and denominator over them":
-            statistics.mean(per_parameter),
-        "divided by the squared length of the summed scores: sum the squares, episode by episode":
-            numerator / sum(sum(column) ** 2 for column in zip(*scores)),
-        "squared returns: the derivative of (r - b)^2 leaves r in the first power":
-            weighted(norms, [r * r for r in returns]),
+        "the mean of the baselines of the parameters: sum numerator and denominator over them": (
+            statistics.mean(per_parameter)
+        ),
+        "divided by the squared length of the summed scores: sum the squares, episode by episode": (
+            numerator / sum(sum(column) ** 2 for column in zip(*scores))
+        ),
+        "squared returns: the derivative of (r - b)^2 leaves r in the first power": (
+            weighted(norms, [r * r for r in returns])
+        ),
         "the sign is turned": -weighted(norms),
         "twice as large: both parts of the derivative have the factor 2": 2 * weighted(norms),
         "the difference from the mean return: the constant itself is wanted": weighted(norms) - mean,
-        "one number per episode: the constant is the same for all":
-            [norm * r / sum(norms) for norm, r in zip(norms, returns)],
-    }  # fmt: skip
+        "one number per episode: the constant is the same for all": (
+            [norm * r / sum(norms) for norm, r in zip(norms, returns)]
+        ),
+    }
     if all(norms):
         mistakes["weighted by 1 / the squared length: long scores make the variance, so they count more"] = (
             weighted([1 / norm for norm in norms])
@@ -341,10 +387,14 @@ def reward_to_go(rewards, mask, gamma=1.0):
     return policy_gradient.reward_to_go(rewards, mask, gamma=gamma)
 
 
+def leave_one_out(returns):
+    """The package's, called as the student's."""
+    return policy_gradient.leave_one_out(returns)
+
+
 EXERCISES = {
     "9.1": Exercise(
-        variance_cases, lambda answer, case: answer(*tensors(case, "gradients")), expect_variance,
-        points=1, reference=total_variance,
+        variance_cases, drive_variance, expect_variance, points=1, reference=total_variance,
         signature="total_variance(gradients: float[M P]) -> number",
     ),
     "9.2": Exercise(
@@ -352,21 +402,18 @@ EXERCISES = {
         signature="reward_to_go(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B T]",
     ),
     "9.3": Exercise(
-        push_cases, lambda answer, case: answer(*tensors(case, "pi", "b")), expect_push,
-        points=2, reference=expected_push,
+        push_cases, drive_push, expect_push, points=2, reference=expected_push,
         signature="expected_push(pi: float[A], b: float[A]) -> float[A]",
     ),
     "9.4": Exercise(
         lambda rng: [None], lambda answer, case: answer, None, points=2, reference=KEEPS_THE_MEAN, remark=remark_choice,
     ),
     "9.5": Exercise(
-        others_cases, lambda answer, case: answer(*tensors(case, "returns")), expect_others,
-        points=2, reference=policy_gradient.leave_one_out,
+        others_cases, drive_others, expect_others, points=2, reference=leave_one_out,
         signature="leave_one_out(returns: float[B]) -> float[B]",
     ),
     "9.6": Exercise(
-        constant_cases, lambda answer, case: answer(*tensors(case, "scores", "returns")), expect_constant,
-        points=3, reference=optimal_constant,
+        constant_cases, drive_constant, expect_constant, points=3, reference=optimal_constant,
         signature="optimal_constant(scores: float[B P], returns: float[B]) -> number",
     ),
 }  # fmt: skip
