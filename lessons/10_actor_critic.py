@@ -407,7 +407,7 @@ for name, fitted in {"TD, bootstrapped where cut off": td_values(pieces, left_in
 def gae(residuals, mask, gamma, lam):
     """A_t = sum over l >= 0 of (gamma lam)^l delta_{t+l}, within each episode; 0 where mask is False.
 
-    residuals (B, T), with anything in the padding; mask (B, T) bool, True for the first steps of each row -> (B, T).
+    residuals (B, T), with any numbers in the padding; mask (B, T) bool, True for the first steps of each row -> (B, T).
     """
     # BEGIN SOLUTION
     result, running = torch.zeros_like(residuals), torch.zeros_like(residuals[:, 0])
