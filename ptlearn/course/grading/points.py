@@ -233,9 +233,12 @@ def judged(known, put: dict, seen: Seen) -> tuple[str, str]:
 
 def well_formed(data: Any, count: int) -> bool:
     """Whether data that came from a submission is a list of `count` observations."""
-    return (
-        isinstance(data, list)
-        and len(data) == count
-        and all(isinstance(each, dict) and len(each) == 1 for each in data)
-        and all("data" in each or isinstance(each.get("todo", each.get("error")), str) for each in data)
-    )
+    return isinstance(data, list) and len(data) == count and all(map(is_observation, data))
+
+
+def is_observation(each: Any) -> bool:
+    """Whether it has the form of what `observe` returns: data, an error or a stub, and notes of calls."""
+    if not isinstance(each, dict) or not isinstance(each.get("calls", []), list):
+        return False
+    kinds = set(each) - {"calls"}
+    return kinds == {"data"} or len(kinds) == 1 and kinds <= {"todo", "error"} and isinstance(each[kinds.pop()], str)
