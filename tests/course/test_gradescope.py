@@ -60,7 +60,7 @@ def test_a_hand_in_that_cannot_be_graded_says_why(tmp_path):
 def test_a_grader_that_crashes_leaves_a_score_of_0_and_a_line(tmp_path, does):
     program(tmp_path / "venv/bin/python", grader(does))
     found = results(tmp_path)
-    assert found["score"] == 0 and found["output"].startswith("The grader stopped before it had a result.")
+    assert found["score"] == 0 and found["output"].startswith("There is no result:")
 
 
 def test_results_of_the_hand_in_before_are_not_taken_for_these(tmp_path):

@@ -265,4 +265,4 @@ def test_the_command_prints_what_each_system_reads(tmp_path, capsys):
     for left in ("[{", None):
         (tmp_path / "marks.json").write_text(left) if left else (tmp_path / "marks.json").unlink()
         assert formats.main(["exercise", path, "8.1"]) == 1
-        assert capsys.readouterr().out.startswith("8.1: 0 of 1, error: The grader stopped before it had a result.")
+        assert capsys.readouterr().out.startswith("8.1: 0 of 1, error: There is no result:")

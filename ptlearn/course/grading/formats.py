@@ -24,7 +24,7 @@ IDENTITY = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")  # of Can
 OTHERWISE = {"Student": ("student", "name"), "SIS User ID": ("id",), "SIS Login ID": ("email",)}
 POSSIBLE = "    Points Possible"  # with its spaces, the row of Canvas's gradebook that holds what full marks are
 NAMES = ("student", "name", "email", "email address", "id", "id number", "sis login id", "sis user id", "file")
-STOPPED = "The grader stopped before it had a result. Your work is kept; please tell your instructor."
+STOPPED = "There is no result: no notebook was handed in, or the grader stopped. Please tell your instructor."
 FAILURES = ("wrong", "todo", "missing")  # what the student did; any other status but "pass" is an error of the run
 
 
