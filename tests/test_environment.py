@@ -51,7 +51,7 @@ def test_conda_brings_python_and_leaves_the_rest_to_pip():
 
 def test_make_takes_torch_alone_from_another_index():
     makefile = (ROOT / "Makefile").read_text()
-    installs = re.findall(r"pip install -c constraints\.txt (.+)", makefile)
+    installs = re.findall(r"pip install --no-compile -c constraints\.txt (.+)", makefile)
     assert installs == ["--no-deps --index-url $(TORCH_INDEX) torch)", "-e '.[dev]'"]
 
 

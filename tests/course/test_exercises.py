@@ -20,7 +20,7 @@ from ptlearn.course.exercise import SEED, cases_of, exercises, judge
 from ptlearn.course.verdict import unseparated
 
 ANSWERS = Path(__file__).parents[1] / "wrong_answers"
-SEEDS = range(SEED, SEED + int(os.environ.get("PTLEARN_SEEDS", "8")))  # the student's and others; `make seeds`: 30
+SEEDS = range(SEED, SEED + int(os.environ.get("PTLEARN_SEEDS", "5")))  # the student's and others; `make seeds`: 30
 LESSONS = sorted(path.stem for path in Path(checks.__path__[0]).glob("[0-9][0-9]_*.py"))
 EXERCISES = {number: known for name in LESSONS for number, known in exercises(int(name[:2])).items()}
 
@@ -66,7 +66,8 @@ def test_the_reference_passes_on_plain_cases_that_tell_all_mistakes_apart(number
     assert isinstance(known.points, int) and known.points > 0
     for seed in SEEDS:
         cases = cases_of(known, seed)
-        assert cases and cases == json.loads(json.dumps(cases)) == cases_of.__wrapped__(known, seed)
+        assert cases and json.dumps(cases) == json.dumps(cases_of.__wrapped__(known, seed))  # as text: NaN is not NaN
+        assert json.dumps(json.loads(json.dumps(cases))) == json.dumps(cases)
         assert unseparated(known, cases) == []
         assert judge(known, known.reference, seed).status == "PASS"
 
