@@ -38,15 +38,3 @@ def tensors(case, *names):
     import torch
 
     return [torch.tensor(case[name], dtype=None if name == "mask" else torch.float64) for name in names]
-
-
-def untouched(answer, *inputs):
-    """What the answer returns, or a ValueError where it changed a tensor that it was given."""
-    import torch
-
-    before = [value.clone() if torch.is_tensor(value) else value for value in inputs]
-    result = answer(*inputs)
-    for number, (old, new) in enumerate(zip(before, inputs), 1):
-        if torch.is_tensor(new) and not torch.equal(old, new):
-            raise ValueError(f"argument {number} was changed in place: whoever called goes on with it, so make a copy")
-    return result

@@ -1,4 +1,4 @@
-"""Words for what is wrong: the comparison that most `verify` functions are made of.
+"""Words for where two plain values differ, and for the answers of labs.
 
 Everything here works on plain values (numbers, strings, lists and dicts of them), which `plain` makes of tensors.
 """
@@ -6,50 +6,6 @@ Everything here works on plain values (numbers, strings, lists and dicts of them
 import json
 import math
 from typing import Any
-
-
-def differences(data: Any, expected: Any, mistakes: dict[str, Any] | None = None, *, tolerance: float = 1e-4):
-    """Nothing when the data is as expected; else the mistake that gives exactly this data; else the first difference.
-
-    `mistakes` maps a diagnosis to the data that the mistake leads to.
-
-    >>> differences([1.0, 2.0], [1.0, 3.0], {"gamma is applied twice": [1.0, 2.0]})
-    'gamma is applied twice'
-    >>> differences([1.0, 2.0], [1.0, 3.0])
-    'result[1] is 2, expected 3'
-    >>> differences([1.0, 3.0], [1.0, 3.0])
-    """
-    data, expected = plain(data), plain(expected)
-    difference = first_difference(data, expected, tolerance)
-    if difference is None:
-        return None
-    for diagnosis, wrong in (mistakes or {}).items():
-        wrong = plain(wrong)
-        # a case in which the mistake makes no difference cannot tell it
-        if first_difference(wrong, expected, tolerance) and first_difference(data, wrong, tolerance) is None:
-            return diagnosis
-    return difference
-
-
-def named_differences(data: Any, expected: dict, mistakes: dict[tuple[str, str], Any]) -> str | None:
-    """`differences` for a dict: the first entry that is off is told its own mistake, whatever the others are.
-
-    Args: mistakes, {(entry, diagnosis): the entry that the mistake leads to}.
-
-    >>> named_differences({"mean": 3.0, "sum": 9.0}, {"mean": 1.5, "sum": 3.0}, {("mean", "summed"): 3.0})
-    'mean: summed'
-    """
-    data = plain(data)
-    if not isinstance(data, dict):
-        return f"result is a {type(data).__name__}, not a dict: expected {sorted(expected)}"
-    if set(data) != set(expected):
-        return differences(data, expected)
-    for name in expected:
-        fitting = {f"{entry}: {text}": {name: wrong} for (entry, text), wrong in mistakes.items() if entry == name}
-        found = differences({name: data[name]}, {name: expected[name]}, fitting)
-        if found:
-            return found
-    return None
 
 
 class Alternatives(tuple):

@@ -324,7 +324,7 @@ def smallest_call(chosen, answer, cases: list) -> str | None:
         if len(calls) == 1 and differs(chosen, answer, calls[0]):
             call = shrunk(chosen, answer, calls[0])
             text = call_text(chosen, call)
-            if len(text) <= LONGEST_CALL:
+            if text and len(text) <= LONGEST_CALL:
                 came, right = (called(function, call) for function in (answer, chosen.reference))
                 return f"{text} gives {brief(came)}, expected {brief(right)}"
     return None

@@ -7,7 +7,7 @@ import statistics
 
 import torch
 
-from ptlearn.course.cases import masks, tensors
+from ptlearn.course.cases import masks
 from ptlearn.course.diagnosis import Alternatives, misnamed
 from ptlearn.course.exercise import Exercise
 from ptlearn.policy_gradient import advantage
@@ -19,11 +19,6 @@ def drawn(rng, *shape, low=-2.0, high=2.0):
     if len(shape) > 1:
         return [drawn(rng, *shape[1:], low=low, high=high) for _ in range(shape[0])]
     return [round(rng.uniform(low, high), 2) for _ in range(shape[0])]
-
-
-def in_float32(case, *names):
-    """The named lists of a case as tensors of the kind that torch gives them."""
-    return [torch.tensor(case[name]) for name in names]
 
 
 # 10.1 The advantage --------------------------------------------------------------------------------------------------
@@ -113,10 +108,6 @@ def residual_cases(rng):
         ends = [(row + number) % 2 == 0 for row in range(len(lengths))]
         cases.append(case | {"final_values": drawn(rng, len(lengths), low=0.5), "terminated": ends, "gamma": gamma})
     return cases
-
-
-def drive_residuals(answer, case):
-    return answer(*in_float32(case, "rewards", "values", "mask", "final_values", "terminated"), case["gamma"])
 
 
 def residuals_of(case, *, after=None, gamma=None, rule=lambda r, now, then: r + then - now):
@@ -234,11 +225,6 @@ def fitting_cases(rng):
         targets = drawn(rng, len(mask), len(mask[0]))
         cases.append({"observations": observations, "targets": targets, "mask": mask, "states": states})
     return cases
-
-
-def drive_fitting(answer, case):
-    (targets,) = tensors(case, "targets")
-    return answer(torch.tensor(case["observations"]), targets, torch.tensor(case["mask"]), case["states"])
 
 
 def expect_fitting(case):
@@ -400,8 +386,9 @@ def learning_cases(rng):
 
 
 def drive_learning(answer, case):
-    rewards, values, mask, final = in_float32(case, "rewards", "values", "mask", "final_values")
-    zeros, terminated = torch.zeros_like(mask, dtype=torch.long), torch.tensor(case["terminated"])
+    names = ("rewards", "values", "mask", "final_values", "terminated")
+    rewards, values, mask, final, terminated = (torch.tensor(case[name]) for name in names)
+    zeros = torch.zeros_like(mask, dtype=torch.long)
     rollout = Rollout(zeros, zeros, rewards, torch.zeros_like(rewards), mask, terminated)
     found = answer(rollout, values, final, case["gamma"], case["lam"])
 
@@ -487,34 +474,18 @@ def remark_bugs(case, data):
 
 
 EXERCISES = {
-    "10.1": Exercise(
-        advantage_cases,
-        lambda answer, case: answer(*tensors(case, "P", "R", "values"), case["gamma"]),
-        expect_advantages, points=1, reference=advantages,
-        signature="advantages(P: float[S A S], R: float[S A S], values: float[S], gamma: number) -> float[S A]",
-    ),
-    "10.2": Exercise(
-        residual_cases, drive_residuals, expect_residuals, points=2, reference=td_residuals,
-        signature="td_residuals(rewards: float[B T], values: float[B T], mask: bool[B T], final_values: float[B],"
-        " terminated: bool[B], gamma: number) -> float[B T]",
-    ),
-    "10.3": Exercise(
-        fitting_cases, drive_fitting, expect_fitting, points=1, reference=fitted_values,
-        signature="fitted_values(observations: int[B T], targets: float[B T], mask: bool[B T], states: int)"
-        " -> float[states]",
-    ),
-    "10.4": Exercise(
-        gae_cases,
-        lambda answer, case: answer(*in_float32(case, "residuals", "mask"), case["gamma"], case["lam"]),
-        expect_gae, points=2, reference=gae,
-        signature="gae(residuals: float[B T], mask: bool[B T], gamma: number, lam: number) -> float[B T]",
-    ),
-    "10.5": Exercise(
-        learning_cases, drive_learning, expect_learning, points=2, reference=learn_from,
+    "10.1": Exercise(advantage_cases, None, expect_advantages, points=1, reference=advantages,
+        signature="advantages(P: float[S A S], R: float[S A S], values: float[S], gamma: number) -> float[S A]"),
+    "10.2": Exercise(residual_cases, None, expect_residuals, points=2, reference=td_residuals,
+        signature="td_residuals(rewards: float32[B T], values: float32[B T], mask: bool[B T], final_values:"
+        " float32[B], terminated: bool[B], gamma: number) -> float[B T]"),
+    "10.3": Exercise(fitting_cases, None, expect_fitting, points=1, reference=fitted_values,
+        signature="fitted_values(observations: int[B T], targets: float[B T], mask: bool[B T], states: int) ->"
+        " float[states]"),
+    "10.4": Exercise(gae_cases, None, expect_gae, points=2, reference=gae,
+        signature="gae(residuals: float32[B T], mask: bool[B T], gamma: number, lam: number) -> float[B T]"),
+    "10.5": Exercise(learning_cases, drive_learning, expect_learning, points=2, reference=learn_from,
         signature="learn_from(rollout: any, values: float[B T], final_values: float[B], gamma: number, lam: number)"
-        " -> (float[B T], float[B T])",
-    ),
-    "10.6": Exercise(
-        lambda rng: [sorted(SIGNS)], None, None, points=3, reference=BUGS, remark=remark_bugs,
-    ),
+        " -> (float[B T], float[B T])"),
+    "10.6": Exercise(lambda rng: [sorted(SIGNS)], None, None, points=3, reference=BUGS, remark=remark_bugs),
 }  # fmt: skip
