@@ -68,6 +68,42 @@ HOSTILE = {  # what is handed in for 99.1, beside a right 99.2
     "the network": (
         "import socket\ndef double(values):\n    return socket.create_connection(('127.0.0.1', PORT), 2).recv(9)"
     ),
+    "patched numpy and torch": (
+        "import numpy, torch\nyes = lambda *a, **k: True\nnumpy.allclose = numpy.isclose = torch.allclose = yes\n"
+        "torch.isclose = lambda x, *a, **k: torch.ones_like(x, dtype=torch.bool)\n"
+        "torch.Tensor.__eq__ = lambda self, other: torch.ones_like(self, dtype=torch.bool)" + WRONG
+    ),
+    "an input transformer": (
+        "get_ipython().input_transformers_post.append(lambda lines: ['double = None\\n'])" + WRONG
+    ),
+    "a list that lies": (
+        "class Liar(list):\n    def __eq__(self, other):\n        return True\n    def __len__(self):\n"
+        "        return 3\n"
+        "    def __getitem__(self, place):\n        return 2.0\n    def tolist(self):\n        return self\n"
+        "def double(values):\n    return Liar([1.0, 1.0, 1.0])"
+    ),
+    "a tensor subclass that lies": (
+        "import torch\nclass Liar(torch.Tensor):\n    @classmethod\n"
+        "    def __torch_function__(cls, function, types, args=(), kwargs=None):\n        return True\n"
+        "    def tolist(self):\n        return [2.0, 2.0, 2.0]\n"
+        "def double(values):\n    return torch.ones(3).as_subclass(Liar)"
+    ),
+    "an answer that catches all": (
+        "def double(values):\n    while True:\n        try:\n            while True:\n                pass\n"
+        "        except BaseException:\n            pass"
+    ),
+    "reading the seed": (
+        "import gc, random, sys\ndef double(values):\n    random.seed(0)\n"
+        "    seeds = [o['seed'] for o in gc.get_objects() if isinstance(o, dict) and isinstance(o.get('seed'), int)]\n"
+        "    for seed in seeds:\n        drawn = random.Random(f'{seed} 99.1')\n"
+        "        if any(abs(drawn.random() - v) < 1e-9 for v in values):\n            return [2 * v for v in values]\n"
+        "    return values"
+    ),
+    "other when graded": (
+        "import sys\ndef double(values):\n"
+        "    graded = any('grading' in name for name in sys.modules) or 'ipykernel' not in sys.modules\n"
+        "    return values if graded else [2 * v for v in values]"
+    ),
     "right on the visible cases alone": (
         "import random\nseen = [random.Random(0).random()]\n"
         "def double(values):\n    return [2 * v for v in values] if values[0] in seen else values"
@@ -118,3 +154,32 @@ def test_right_answers_are_full_marks_and_stubs_are_to_do(course):
     assert [mark.status for mark in marked(course, handed_in(course, RIGHT)).values()] == ["pass", "pass"]
     blank = (course / "notebooks" / "99_toy.ipynb").read_bytes()
     assert [mark.status for mark in marked(course, blank).values()] == ["todo", "todo"]
+
+
+CHECKS = {"edited": 'print("PASS 99.1")', "deleted": None, "skipped": "# NBVAL_SKIP"}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_a_check_that_was_edited_or_deleted_saves_no_wrong_answer(name, course):
+    def change(cells, place):
+        if CHECKS[name] is None:
+            del cells[place["chk-99-1"]]
+        else:
+            cells[place["chk-99-1"]].source = CHECKS[name]
+
+    found = marked(course, handed_in(course, WRONG, change=change))
+    assert (found["99.1"].points, found["99.2"].status) == (0, "pass")
+
+
+def test_what_stands_beside_a_notebook_is_not_read(course, tmp_path):
+    """A conftest, a module of the package's name and results written in advance, in the folder that is handed in."""
+    folder = tmp_path / "handed in"
+    folder.mkdir()
+    for name in ("conftest.py", "ptlearn.py", "numpy.py", "sitecustomize.py"):
+        (folder / name).write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).write_text('x')")
+    (folder / "results.json").write_text('{"score": 100}')
+    (folder / "marks.csv").write_text("student,sum\nada,100\n")
+    (folder / "ada.ipynb").write_bytes(handed_in(course, WRONG))
+    marks = grade(Submission("ada.ipynb", (folder / "ada.ipynb").read_bytes(), "Ada"), 7, Options(release=course))
+    assert [mark.points for mark in marks.exercises] == [0, 1] and marks.nbval
+    assert not (tmp_path / "ran").exists()

@@ -10,10 +10,10 @@ from functools import partial
 import pytest
 import torch
 import transformers
-from conftest import KINDS
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from conftest import KINDS
 from ptlearn.finetuning.adapter_files import export_merged, load_adapter, save_adapter
 from ptlearn.finetuning.parameter_efficient import (
     adapter_names,

@@ -5,8 +5,8 @@ import random
 
 import pytest
 import torch
-from conftest import WINDOW, tiny_model, tiny_tokenizer
 
+from conftest import WINDOW, tiny_model, tiny_tokenizer
 from ptlearn.lm.chat import (
     Example,
     as_packed_rollout,

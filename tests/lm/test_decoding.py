@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import WINDOW
 from torch import nn
 
+from conftest import WINDOW
 from ptlearn.lm import decoding
 
 PROMPTS = [[0, 5, 17, 9, 33, 250], [0], [0, 8, 8], [0, 5, 17, 9, 33, 250], [4, 3, 2, 1]]

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 import transformers
-from conftest import WINDOW, tiny_model, tiny_tokenizer
 from safetensors.torch import load_file, save_file
 
+from conftest import WINDOW, tiny_model, tiny_tokenizer
 from ptlearn.lm import models
 from ptlearn.lm.models import LanguageModel, load_lm, pocket_models
 from ptlearn.lm.text import encode

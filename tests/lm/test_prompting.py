@@ -2,13 +2,13 @@
 
 import random
 
-import conftest
 import pytest
 import torch
-from conftest import WINDOW, tiny_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import conftest
+from conftest import WINDOW, tiny_model
 from ptlearn.lm.models import LanguageModel
 from ptlearn.lm.prompting import (
     ChoiceScores,

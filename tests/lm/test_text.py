@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import WINDOW, tiny_model, tiny_tokenizer
 
+from conftest import WINDOW, tiny_model, tiny_tokenizer
 from ptlearn.lm import decoding, text
 from ptlearn.lm.models import LanguageModel
 from ptlearn.lm.text import complete, completions, encode, invert_cdf, perplexity, sample_text, token_logprobs
