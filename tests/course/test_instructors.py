@@ -95,8 +95,9 @@ def test_a_section_says_each_diagnosis_once_and_leaves_markdown_alone():
     known = Exercise(
         cases=lambda rng: [None],
         drive=lambda answer, case: answer,
-        verify=lambda case, data: None if data == 4 else "2 * 2 is <4>",
+        expect=None,
         points=1,
         reference=4,
+        remark=lambda case, data: None if data == 4 else "2 * 2 is <4>",
     )
     assert section("8.1", known, [(3, ""), (5, "")]) == "### 8.1 · 1 point\n\n- 2 \\* 2 is \\<4>"
