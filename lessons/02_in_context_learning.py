@@ -177,7 +177,8 @@ show(figure, alt=alt.format(*posterior[[0, 1, 3], 0].tolist()))
 
 # %% ex="2.2" points=1 minutes=6 difficulty="easy"
 def judged(continuations, answers):
-    """Whether the first line of each continuation is the answer: white space aside, but case and every word count.
+    """Whether the first line of each continuation is the answer: white space aside, but case, punctuation
+    and every word count.
 
     A continuation that begins with a line break has answered nothing. Returns a list of booleans.
     """

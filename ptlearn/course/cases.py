@@ -1,6 +1,7 @@
 """What the cases of several lessons are made of: plain lists of rows; for `drive`, tensors that must not be changed."""
 
 import json
+import math
 
 
 def masks(lengths, steps):
@@ -34,7 +35,29 @@ def lost_on_padding(case, data):
 
 
 def tensors(case, *names):
-    """The named lists of a case as float64 tensors, a mask as bool."""
+    """The named lists of a case as tensors: numbers in float64, integers and booleans as they are."""
     import torch
 
-    return [torch.tensor(case[name], dtype=None if name == "mask" else torch.float64) for name in names]
+    found = [torch.tensor(case[name]) for name in names]
+    return [torch.tensor(case[name], dtype=torch.float64) if made.is_floating_point() else made
+            for name, made in zip(names, found)]  # fmt: skip
+
+
+def log_sum(row):
+    """The logarithm of a sum of exponentials."""
+    return max(row) + math.log(sum(math.exp(x - max(row)) for x in row))
+
+
+def log_softmax(row, temperature=1.0):
+    """Logits as log-probabilities.
+
+    >>> [round(math.exp(x), 6) for x in log_softmax([0.0, math.log(3)])]
+    [0.25, 0.75]
+    """
+    scaled = [x / temperature for x in row]
+    return [x - log_sum(scaled) for x in scaled]
+
+
+def softmax(row, temperature=1.0):
+    """Logits as probabilities."""
+    return [math.exp(x) for x in log_softmax(row, temperature)]

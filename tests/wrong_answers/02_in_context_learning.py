@@ -476,7 +476,7 @@ WRONG = {
         (normalizes_the_inputs, "normalised over the inputs"),
         (takes_a_softmax, "softmax on probabilities"),
         (labels_alone, "these are labels"),
-        (unchanged, "come back as they were"),
+        (unchanged, "as if content_free were 1"),
         (sums_to_one_over_all, "normalised over everything"),
         (largest_of_each, "divided by its largest"),
         (uses_the_median, "lower median"),
@@ -485,7 +485,7 @@ WRONG = {
     ],
     "2.5": [
         (from_the_query_backwards, "in reverse"),
-        (turned, "sign is turned"),
+        (turned, "with the sign turned"),
         (positive_alone, "subtract the mean of those"),
         (against_all, "mean over all contexts"),
         (sums, "sums, not means"),

@@ -135,10 +135,10 @@ SAVES = {"last 1": [*FEW, "activations"], "BitFit": FEW, "adapters 8": FEW, "LoR
 
 WRONG = {
     "5.1": [
-        (everything_trained, "a frozen one has neither"),
+        (everything_trained, "with parameters in the place of trained"),
         (states_for_all, "remembers frozen numbers"),
         (gradients_for_all, "frozen numbers have gradients"),
-        (trained_weights_alone, "frozen weights are left out"),
+        (trained_weights_alone, "with trained in the place of parameters"),
         (one_moment, "one optimizer state per number"),
         (two_moments, "two moments always"),
         (numbers_alone, "not bytes"),
@@ -151,11 +151,11 @@ WRONG = {
     ],
     "5.2": [
         (outside_per_block, "once per block"),
-        (one_token, "multiply by tokens"),
-        (activations(rest=lambda width, words: 3 * width), "vocabulary is missing"),
+        (one_token, "as if tokens were 1"),
+        (activations(rest=lambda width, words: 3 * width), "as if vocabulary were 0"),
         (activations(rest=lambda width, words: words), "3 vectors outside"),
         (activations(rest=lambda width, words: 0), "nothing outside"),
-        (activations(block=lambda width, inner: 10 * width), "inner vectors are missing"),
+        (activations(block=lambda width, inner: 10 * width), "as if inner were 0"),
         (activations(block=lambda width, inner: 14 * width), "counted with the width"),
         (activations(block=lambda width, inner: 4 * width + 10 * inner), "swapped"),
         (activation_numbers, "not bytes"),
@@ -187,8 +187,8 @@ WRONG = {
         (bottleneck(bend=lambda x: x), "nothing bends"),
         (bottleneck(bend=torch.relu), "relu instead"),
         (bottleneck(bend=torch.tanh), "tanh instead"),
-        (bottleneck(down=0.0), "bias d is missing"),
-        (bottleneck(up=0.0), "bias u is missing"),
+        (bottleneck(down=0.0), "as if d were 0"),
+        (bottleneck(up=0.0), "as if u were 0"),
         (bottleneck(bend=lambda x: x, outside=functional.gelu), "behind U"),
         (bottleneck(outside=functional.gelu), "gelu stands twice"),
         (bottleneck(sign=-1.0), "sign is turned"),
@@ -201,7 +201,7 @@ WRONG = {
     ],
     "5.5": [
         (lambda blocks, width, size: blocks * (2 * width * size + size + width), "one adapter per block"),
-        (lambda blocks, width, size: 2 * (2 * width * size + size + width), "one block alone"),
+        (lambda blocks, width, size: 2 * (2 * width * size + size + width), "as if blocks were 1"),
         (lambda blocks, width, size: 4 * blocks * width * size, "biases are missing"),
         (lambda blocks, width, size: 2 * blocks * (width * size + size + width), "one matrix alone"),
         (lambda blocks, width, size: 4 * blocks * (width * size + size), "size of the bottleneck"),

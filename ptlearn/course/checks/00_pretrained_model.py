@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from ptlearn.course.cases import masks
+from ptlearn.course.cases import log_softmax, log_sum, masks, softmax
 from ptlearn.course.diagnosis import Alternatives
 from ptlearn.course.exercise import Exercise
 
@@ -18,15 +18,6 @@ def reals(rng, *shape, low=-2.0, high=2.0):
     if not shape:
         return round(rng.uniform(low, high), 3)
     return [reals(rng, *shape[1:], low=low, high=high) for _ in range(shape[0])]
-
-
-def log_sum(logits):
-    largest = max(logits)
-    return largest + math.log(sum(math.exp(x - largest) for x in logits))
-
-
-def log_softmax(logits):
-    return [x - log_sum(logits) for x in logits]
 
 
 # 0.1 The log-likelihood of texts -------------------------------------------------------------------------------------
@@ -80,15 +71,8 @@ def expect_likelihood(case):
             Alternatives(totals(scored(0), first=0), totals(scored(0)), totals(scored(0), first=0, last=-1)),
         "shifted the wrong way: the logits at t are matched with token t - 1, which lies in the past":
             Alternatives(totals(scored(-1), first=0, last=-1), totals(lambda b, t: scored(-1)(b, t - 1))),
-        "padding is scored as if it were text: leave out what mask says is no token": totals(scored(1), padding=True),
         "padding is scored and nothing is shifted":
             Alternatives(totals(scored(0), first=0, padding=True), totals(scored(0), padding=True)),
-        "probabilities are added: a likelihood is a product of them, so add their logarithms":
-            totals(lambda b, t: math.exp(scored(1)(b, t))),
-        "this is the likelihood, not its logarithm: a long text would underflow to 0": [math.exp(x) for x in expected],
-        "raw logits are added: normalise them over the vocabulary first (log_softmax)":
-            totals(lambda b, t: logits[b][t - 1][tokens[b][t]]),
-        "the sign is turned: this is the negative log-likelihood": [-x for x in expected],
         "this is the mean per token: the log-likelihood of a text is the sum":
             Alternatives([0.0 if math.isnan(x) else x for x in means], means),
         "the mask is not shifted: the first predicted token (the text's second) got lost": totals(scored(1), first=2),
@@ -150,7 +134,6 @@ def expect_perplexity(case):
     last_steps = {
         "": math.exp,
         "2 to the power of nats: log-probabilities in nats go with exp, those in bits with 2": lambda x: 2.0**x,
-        "the sign is missing: a perplexity below 1 would mean probabilities above 1": lambda x: math.exp(-x),
         "this is the loss in nats per token: perplexity is its exponential": lambda x: x,
     }
     mistakes = {
@@ -185,10 +168,6 @@ def running(row):
 def inverse(cumulative, uniform):
     """The first token whose border exceeds the uniform number, the last one if none does."""
     return next((v for v, border in enumerate(cumulative) if border > uniform), len(cumulative) - 1)
-
-
-def softmax(row, temperature=1.0):
-    return [math.exp(x) for x in log_softmax([x / temperature for x in row])]
 
 
 def draw_cases(rng):
@@ -234,9 +213,6 @@ def expect_draw(case):
         "this is the argmax: the uniform number is not used": each(lambda row, u: row.index(max(row))),
         "temperature is multiplied: logits are divided by it, so that a low temperature sharpens":
             by_cdf([softmax(row, 1 / temperature) for row in rows]),
-        "temperature is ignored": by_cdf([softmax(row) for row in rows]),
-        "off by one upwards: the answer is how many borders lie at or below u": [x + 1 for x in expected],
-        "off by one downwards: the answer is the first token whose border exceeds u": [x - 1 for x in expected],
         "off by one downwards, with the first token kept: its border must exceed u": [max(x - 1, 0) for x in expected],
         "a token of probability 0 is drawn for a uniform number of 0: the border must exceed it, so count with <=":
             each(lambda row, u: sum(border < u for border in running(row))),
@@ -312,11 +288,8 @@ def expect_flops(case):
     }
     mistakes = {
         "the backward pass alone: add the forward pass, half as much": total(4, 8),
-        "attention of one layer only": total(layers=1),
-        "this is for one token: multiply by the number of tokens": total() / D,
         "only the weights are multiplied by the number of tokens": 6 * P * D + total(0) / D,
         "only attention is multiplied by the number of tokens": 6 * P + total(0),
-        "all is multiplied by the context: tokens are counted one by one already": total() * T,
         "the parameters are multiplied by the number of layers: they are those of all layers": total(6 * L),
     }
     for (w, words), (a, more) in itertools.product(OF_WEIGHTS.items(), OF_ATTENTION.items()):
@@ -403,7 +376,6 @@ def expect_law(case):
         ("a", "logarithms are mixed: an intercept from ln goes with exp, one from log10 with 10 **"): a**base,
         ("a", "logarithms are mixed: an intercept from log2 goes with 2 **"): a ** (1 / math.log(2)),
         ("a", "the line is made to go through L = 1 at C = 1: it has an intercept, ln a"): 1.0,
-        ("a", "the sign of the intercept is turned as well: only the slope is minus b"): 1 / a,
         ("b", "log10 of C with the natural logarithm of L: use the same base on both axes"): b * base,
         ("b", "the natural logarithm of C with log10 of L: use the same base on both axes"): b / base,
         ("a", "this is the mean loss: a is what the line gives at C = 1"):

@@ -67,7 +67,6 @@ def expect_prompt(case):
         "a separator before the first demonstration": joined("", *shown, last),
         "the query comes first: demonstrations stand before it, and the prompt ends where its output starts":
             joined(last, *shown),
-        "the demonstrations come in reverse order": joined(*shown[::-1], last),
         "the outputs of the demonstrations are left out: only they say what the task is":
             joined(*(line(given, "").rstrip(" ") for given, _ in pairs), last),
         "the inputs of the demonstrations are left out": joined(*(wanted for _, wanted in pairs), last),
@@ -110,41 +109,42 @@ def first(text):
     return text.split("\n")[0]
 
 
-OUTER = "outer spaces count: a completion starts with one, since it belongs to the first token"
-BEHIND = "what stands behind the first line counts too: a base model goes on with the next item, so cut there"
-BREAK = "white space is stripped before the cut: a completion that begins with a line break answered nothing"
-INNER = "inner spaces count: compare words, white space aside"
-CASE = "case is ignored, but 'new delhi' is not 'New Delhi'"
-CONTAINS = "containing is not matching: 'not Nairobi' contains Nairobi and does not answer with it"
-PREFIX = "starting with the answer is not matching: 42 starts with 4"
-ENDING = "ending in the answer is not matching: 'not Nairobi' ends in Nairobi"
-ORDER = "the order of words is ignored: 'the house sees the cat' says something else"
-LAST = "the last line is compared: the answer is the first"
-EMPTY = "an empty completion counts as right"
-PART = "a part of the answer is not the answer"
-SPACES = "all spaces are removed, but 'at all' is not 'atall'"
-SAID = (CONTAINS, PREFIX, CASE, ORDER, LAST, OUTER, BEHIND, BREAK, INNER, SPACES, PART, EMPTY)  # most telling first
-RULES = {
-    OUTER: (lambda text, answer: text == answer, lambda text, answer: first(text) == answer),
-    BEHIND: (lambda text, answer: text.strip() == answer, lambda text, answer: text.split() == answer.split()),
-    INNER: (lambda text, answer: first(text).strip() == answer, lambda text, answer: first(text)[1:] == answer),
-    BREAK: (lambda text, answer: first(text.strip()).split() == answer.split(),
-            lambda text, answer: first(text.strip()) == answer),
-    CASE: (lambda text, answer: first(text).lower().split() == answer.lower().split(),
-           lambda text, answer: first(text).lower().strip() == answer.lower()),
-    CONTAINS: (lambda text, answer: answer in text, lambda text, answer: answer in first(text),
-               lambda text, answer: set(answer.split()) <= set(first(text).split())),
-    PREFIX: (lambda text, answer: text.strip().startswith(answer),
-             lambda text, answer: first(text).strip().startswith(answer)),
-    ENDING: (lambda text, answer: first(text).strip().endswith(answer),
-             lambda text, answer: text.strip().endswith(answer)),
-    ORDER: (lambda text, answer: set(first(text).split()) == set(answer.split()),
-            lambda text, answer: sorted(first(text).split()) == sorted(answer.split())),
-    LAST: (lambda text, answer: text.split("\n")[-1].split() == answer.split(),),
+RULES = {  # in words, and as they are programmed; the narrow ones first
+    "an empty completion counts as right": (lambda text, answer: not text or first(text).split() == answer.split(),),
+    "punctuation counts: 'Nairobi.' is another word than 'Nairobi'": (
+        lambda text, answer: first(text).strip(" .,").split() == answer.strip(" .,").split(),),
+    "all spaces are removed, but 'at all' is not 'atall'": (
+        lambda text, answer: first(text).replace(" ", "") == answer.replace(" ", ""),),
+    "the order of words is ignored: 'the house sees the cat' says something else": (
+        lambda text, answer: set(first(text).split()) == set(answer.split()),
+        lambda text, answer: sorted(first(text).split()) == sorted(answer.split())),
+    "case is ignored, but 'new delhi' is not 'New Delhi'": (
+        lambda text, answer: first(text).lower().split() == answer.lower().split(),
+        lambda text, answer: first(text).lower().strip() == answer.lower(),
+        lambda text, answer: text.strip().lower() == answer.lower()),
+    "starting with the answer is not matching: 42 starts with 4": (
+        lambda text, answer: text.strip().startswith(answer),
+        lambda text, answer: first(text).strip().startswith(answer)),
+    "ending in the answer is not matching: 'not Nairobi' ends in Nairobi": (
+        lambda text, answer: first(text).strip().endswith(answer), lambda text, answer: text.strip().endswith(answer)),
+    "containing is not matching: 'not Nairobi' contains Nairobi and does not answer with it": (
+        lambda text, answer: answer in text, lambda text, answer: answer in first(text),
+        lambda text, answer: set(answer.split()) <= set(first(text).split())),
+    "a part of the answer is not the answer": (
+        lambda text, answer: first(text).strip() in answer, lambda text, answer: text.strip() in answer),
+    "the last line is compared: the answer is the first": (
+        lambda text, answer: text.split("\n")[-1].split() == answer.split(),),
     "any line may be the answer: it is the first": (
         lambda text, answer: any(line.split() == answer.split() for line in text.split("\n")),),
-    PART: (lambda text, answer: first(text).strip() in answer, lambda text, answer: text.strip() in answer),
-    SPACES: (lambda text, answer: first(text).replace(" ", "") == answer.replace(" ", ""),),
+    "white space is stripped before the cut: a completion that begins with a line break answered nothing": (
+        lambda text, answer: first(text.strip()).split() == answer.split(),
+        lambda text, answer: first(text.strip()) == answer),
+    "inner spaces count: compare words, white space aside": (
+        lambda text, answer: first(text).strip() == answer, lambda text, answer: first(text)[1:] == answer),
+    "what stands behind the first line counts too: a base model goes on with the next item, so cut there": (
+        lambda text, answer: text.strip() == answer, lambda text, answer: text.split() == answer.split()),
+    "outer spaces count: a completion starts with one, since it belongs to the first token": (
+        lambda text, answer: text == answer, lambda text, answer: first(text) == answer),
     "only the first word is compared": (lambda text, answer: first(text).split()[:1] == answer.split()[:1],
                                         lambda text, answer: text.split()[:1] == answer.split()[:1]),
     "only the length is compared": (lambda text, answer: len(first(text).split()) == len(answer.split()),
@@ -155,29 +155,17 @@ RULES = {
 
 
 def judging_cases(rng):
-    """Rows of continuation, answer, and what is wrong with a rule that judges them otherwise; all, and some."""
+    """Pairs that a wrong rule accepts, or rejects; all of them, and some."""
     a, b = rng.sample(range(2, 9), 2)
-    rows = [
-        (" the cat sees the house", "the cat sees the house", OUTER),
-        ("the cat sleeps", "the cat sleeps", INNER),
-        (" le chien\nle chat = the cat", "le chien", BEHIND),
-        (f" {a}\n{b} = {b + 1}", f"{a}", BEHIND),
-        ("  New  Delhi ", "New Delhi", INNER),
-        (f" {a}{b}", f"{a}", PREFIX),
-        (" Peru is near", "Peru", PREFIX),
-        (" not Nairobi", "Nairobi", CONTAINS),
-        (" new delhi", "New Delhi", CASE),
-        (f" {b}\n{a}", f"{a}", LAST),
-        ("\nNairobi", "Nairobi", BREAK),
-        (" the house sees the cat", "the cat sees the house", ORDER),
-        (" the cat the", "the the cat", ORDER),
-        (" the the cat", "the cat", ORDER),
-        (" at all", "atall", SPACES),
-        (" the red", "the red house", PART),
-        ("", "Nairobi", EMPTY),
-    ]
-    names = ("continuations", "answers", "said")
-    return [dict(zip(names, map(list, zip(*some)))) for some in (rng.sample(rows, len(rows)), rng.sample(rows[:9], 6))]
+    pairs = [(" the cat sees the house", "the cat sees the house"), ("the cat sleeps", "the cat sleeps"),
+             (" le chien\nle chat = the cat", "le chien"), (f" {a}\n{b} = {b + 1}", f"{a}"),
+             ("  New  Delhi ", "New Delhi"), (f" {a}{b}", f"{a}"), (" Peru is near", "Peru"),
+             (" not Nairobi", "Nairobi"), (" new delhi", "New Delhi"), (" Nairobi.", "Nairobi"), (f" {b}\n{a}", f"{a}"),
+             ("\nNairobi", "Nairobi"), (" the house sees the cat", "the cat sees the house"),
+             (" the cat the", "the the cat"), (" the the cat", "the cat"), (" at all", "atall"),
+             (" the red", "the red house"), ("", "Nairobi")]  # fmt: skip
+    names = ("continuations", "answers")
+    return [dict(zip(names, map(list, zip(*some)))) for some in (rng.sample(pairs, 18), rng.sample(pairs[:9], 6))]
 
 
 def expect_judging(case):
@@ -186,7 +174,6 @@ def expect_judging(case):
                 for words, rules in RULES.items()}  # fmt: skip
     expected = [text.partition("\n")[0].split() == answer.split() for text, answer in pairs]
     return expected, mistakes | {
-        "true and false are exchanged": [not right for right in expected],
         "right is what answers any of the questions: compare each with its own answer":
             [any(first(text).split() == answer.split() for _, answer in pairs) for text, _ in pairs],
         "the first answer is used for all": [first(text).split() == pairs[0][1].split() for text, _ in pairs],
@@ -197,14 +184,17 @@ def expect_judging(case):
 
 
 def remark_judging(case, data):
-    """The most telling of the few rows that are wrongly accepted, or else of those wrongly rejected."""
+    """The narrowest rule that accepts all that is wrongly accepted, or else rejects all that is wrongly rejected."""
     expected, _ = expect_judging(case)
     if not isinstance(data, list) or list(map(type, data)) != list(map(type, expected)):
         return None
-    wrong = [{said for said, given, right in zip(case["said"], data, expected) if given != right and given == accepted}
-             for accepted in (True, False)]  # fmt: skip
-    telling = wrong[0] or wrong[1]
-    return next((said for said in SAID if said in telling), None) if len(telling) < 5 else None
+    judged = list(zip(case["continuations"], case["answers"], data, expected))
+    for verdict in (True, False):
+        wrong = [(text, answer) for text, answer, given, right in judged if given != right and given == verdict]
+        for words, rules in RULES.items() if wrong else ():
+            if any(all(rule(*pair) == verdict for pair in wrong) for rule in rules):
+                return words
+    return None
 
 
 # 2.3 Copying by kind -------------------------------------------------------------------------------------------------
@@ -357,7 +347,6 @@ def expect_calibration(case):
         "normalised over everything: every row sums to 1": [[x / sum(columns) for x in row] for row in unnormalized],
         "softmax on probabilities: they are no logits, so divide by their sum":
             each([math.exp(x) for x in row] for row in unnormalized),
-        "the probabilities come back as they were": rows,
         "these are labels: return the calibrated probabilities": [row.index(max(row)) for row in expected],
     }  # fmt: skip
 
@@ -400,9 +389,6 @@ def expect_pull(case):
     overall, expected = statistics.mean(shares), less(positive, negative)
     sums = less(map(sum, group(1)), map(sum, group(0)))
     return expected, {
-        "the places come in reverse: the last number belongs to the demonstration before the query": expected[::-1],
-        "the sign is turned: positive means that a positive label pulls predictions to positive":
-            [-x for x in expected],
         "only contexts with a positive label are used: subtract the mean of those with a negative one": positive,
         "only the contexts with a negative label are used": negative,
         "compared with the mean over all contexts: compare with those whose label there is negative":

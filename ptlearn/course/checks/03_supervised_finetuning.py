@@ -5,8 +5,9 @@ The expectations are plain Python on lists, from the definitions; tensors are ma
 
 import math
 
-from ptlearn.course.diagnosis import Alternatives, misnamed
-from ptlearn.course.exercise import Exercise
+from ptlearn.course.cases import log_softmax, softmax
+from ptlearn.course.diagnosis import Alternatives
+from ptlearn.course.exercise import Exercise, lab
 
 # 3.1 The chat format --------------------------------------------------------------------------------------------------
 
@@ -73,7 +74,6 @@ def expect_build(case):
     last_alone = [("user" if place < headers[-1] else kind, ids) for place, (kind, ids) in enumerate(pieces)]
     first_alone = [("user" if place > headers[0] + 2 else kind, ids) for place, (kind, ids) in enumerate(pieces)]
     masks = {
-        "the mask is inverted: True is what the assistant says": [not said for said in mask],
         "the mask is True everywhere: the prompt is trained too": [True] * len(mask),
         "what the user says is trained too": saying("user", "response", "end"),
         "the header is trained too: 'Assistant:' is written by the template": saying("header", "response", "end"),
@@ -126,15 +126,6 @@ def response_loss(logits, tokens, mask):
     return -(logprobs * mask[:, 1:]).sum() / mask[:, 1:].sum()
 
 
-def softmax(row):
-    total = sum(math.exp(value) for value in row)
-    return [math.exp(value) / total for value in row]
-
-
-def log_softmax(row):
-    return [math.log(p) for p in softmax(row)]
-
-
 def loss_cases(rng):
     """Rows with unlike numbers of response tokens, a small one first: a prompt, a response, padding; also a second
     response, one that fills its row, and a row without any."""
@@ -179,21 +170,14 @@ def expect_loss(case):
             mean(chosen(scores(late, early), late)),
         "the mask is off by one: it belongs to the predicted tokens, mask[:, 1:]":
             Alternatives(mean(chosen(shifted, early)), -sum(map(sum, chosen(shifted, early))) / count),
-        "every position is trained: the mask is not used": mean(shifted),
-        "the mask is inverted: this is the loss of all that the assistant does not say": mean(chosen(shifted, late, 0)),
         "divided by all positions: N is the number of response tokens": right * count / (rows * (length - 1)),
         "divided by all positions, the first ones too: N is the number of response tokens":
             right * count / (rows * length),
         "a mean for each row, and then over rows: divide once, by the response tokens of the whole batch":
             Alternatives(*(sum(mean([row]) if row else empty for row in said) / rows for empty in (math.nan, 0.0))),
         "divided by the rows: N is the number of response tokens": right * count / rows,
-        "this is the sum: divide it by the number of response tokens": right * count,
-        "the sign is missing: the loss is minus the log-probability": -right,
-        "these are probabilities: take their logarithm": mean(chosen(scores(early, late, softmax), late)),
         "the mean probability, and then its logarithm: take logarithms first":
             -math.log(-mean(chosen(scores(early, late, softmax), late))),
-        "these are logits: log_softmax over the last dimension makes log-probabilities of them":
-            mean(chosen(scores(early, late, list), late)),
         "softmax runs over the positions: at each position the probabilities of the vocabulary sum to 1":
             mean(chosen([[math.log(p) for p in row] for row in over_time], late)),
         "the most likely token is scored: score the one that is there":
@@ -243,7 +227,6 @@ def expect_packed(case):
         "the borders are not respected: only positions of the same example may be seen": lambda i, j: j <= i,
         "everything is allowed": lambda i, j: True,
         "later positions are seen: allow j up to i only": lambda i, j: case[i] == case[j],
-        "rows and columns are swapped: allowed[i][j] says whether i sees j": lambda i, j: sees(j, i),
         "a position does not see itself": lambda i, j: sees(i, j) and i != j,
         "inverted: True is what may be seen": lambda i, j: not sees(i, j),
         "the padding sees nothing: it counts as an example of its own": lambda i, j: sees(i, j) and case[i] >= 0,
@@ -257,7 +240,6 @@ def expect_packed(case):
     }
     counted = {
         "they do not restart: each example counts from 0": list(places),
-        "they count from 1: the first position of an example is 0": [i - begins[i] + 1 for i in places],
         "these are the places where the examples begin: subtract them": begins,
         "they count down: the first position of an example is 0":
             [begins[i] + case.count(case[i]) - 1 - i for i in places],
@@ -335,10 +317,6 @@ SEEN = {
 }
 
 
-def remark_bugs(case, data):
-    return misnamed(data, BUGS, SIGNS, SEEN)
-
-
 EXERCISES = {
     "3.1": Exercise(build_cases, drive_build, expect_build, points=2, reference=build, remark=remark_build,
         signature="build(messages: list, encode: function, begin: int, end: int) -> (list of int, list)"),
@@ -349,5 +327,5 @@ EXERCISES = {
         signature="packed_attention(segments: list) -> (bool[T T] or list, int[T] or list)"),
     "3.4": Exercise(overall_cases, None, expect_overall, points=1, reference=overall,
         signature="overall(scores: dict, shares: dict) -> number"),
-    "3.5": Exercise(lambda rng: [sorted(SIGNS)], None, None, points=3, reference=BUGS, remark=remark_bugs),
+    "3.5": lab(3, BUGS, SIGNS, SEEN),
 }  # fmt: skip

@@ -81,11 +81,8 @@ def expect_filter(case):
             compared(lambda i: [*pool, *proposals[:i], *proposals[i + 1 :]]),
         "a proposal is compared with one text alone: all of the pool count":
             Alternatives(by(lambda found, low: found[-1] < low), by(lambda found, low: found[0] < low)),
-        "numbers count from 1: the first proposal is number 0": [number + 1 for number in right],
         "the pool is counted as well: the first proposal is number 0": [number + len(pool) for number in right],
         "these are the texts: return their numbers": [proposals[number] for number in right],
-        "exact repetitions alone are rejected: compare with similarity":
-            [number for number, text in enumerate(proposals) if text not in [*pool, *proposals[:number]]],
         "the seeds are left out: proposals are compared with the pool as well":
             _filtered(proposals, [], threshold, similarity),
         "it ends at the first rejected one: go on with the next":
@@ -119,16 +116,11 @@ def expect_dollars(case):
     gpu, tokens = hours * hourly, prompt + response
     calls = pairs / kept
     mistakes = {
-        "the rejected calls are not paid for: to keep n pairs takes n / kept calls": pairs * tokens * price / 1e6 + gpu,
         "multiplied by the share kept: to keep n pairs takes n / kept calls": pairs * kept * tokens * price / 1e6 + gpu,
         "kept is added: to keep n pairs takes n / kept calls": pairs * (1 + kept) * tokens * price / 1e6 + gpu,
         "kept is a share, not a percentage": 100 * calls * tokens * price / 1e6 + gpu,
         "1 - kept of n calls are added: it takes n / kept calls": pairs * (2 - kept) * tokens * price / 1e6 + gpu,
-        "the finetuning is missing: add hours times hourly": calls * tokens * price / 1e6,
-        "this is the finetuning alone: the teacher's tokens cost as well": gpu,
         "hours and hourly are added: multiply them": calls * tokens * price / 1e6 + hours + hourly,
-        "the tokens of the prompt are paid too": calls * response * price / 1e6 + gpu,
-        "the tokens of the response are paid too": calls * prompt * price / 1e6 + gpu,
         "prompt and response are multiplied: their tokens add up": calls * prompt * response * price / 1e6 + gpu,
         "parentheses are missing around the tokens of a call": calls * prompt + response * price / 1e6 + gpu,
         "prompt or response is paid for kept pairs alone: each call has both": Alternatives(
@@ -172,7 +164,6 @@ def expect_gain(case):
     spread = sum((a - mean_x) ** 2 for a in x)
     mistakes = {
         "natural logarithm: this is the gain of a factor e, take log4": slope([*map(math.log, sizes)], scores),
-        "logarithm to base 2: this is the gain of a doubling, take log4": slope([*map(math.log2, sizes)], scores),
         "logarithm to base 10: this is the gain of a tenfold, take log4": slope([*map(math.log10, sizes)], scores),
         "no logarithm: fit against log4 of the size": slope(sizes, scores),
         "x and y are exchanged: the score is fitted against log4 of the size": back,

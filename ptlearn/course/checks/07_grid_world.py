@@ -80,7 +80,6 @@ def expect_slip(case):
         "slip is the probability of both sides together: half of it each, and 1 - slip for the move that was meant":
             ((0, 1 - 2 * slip), (1, slip), (3, slip)),
         "slip is counted twice: each side has half of it": ((0, 1 - slip), (1, slip), (3, slip)),
-        "slip is ignored: the move succeeds with probability 1 - slip only": ((0, 1.0),),
         "the slip goes backwards: it goes to the two moves perpendicular to the one that was meant":
             ((0, 1 - slip), (2, slip)),
         "the agent moves away from where it meant to go": ((2, 1 - slip), (1, slip / 2), (3, slip / 2)),
@@ -162,10 +161,8 @@ def expect_returns(case):
     expected = by(discounted)
     to_go = [[*by(discounted, [row[t:] for t in range(len(row))]), *[0.0] * (len(full[0]) - len(row))] for row in rows]
     mistakes = {
-        "rewards where mask is False are counted: padding is not part of the episode": by(discounted, full),
         "gamma is ignored, and so is mask": by(lambda t, n: 1, full),
         "the mask is turned round": [whole - part for whole, part in zip(by(discounted, full), expected)],
-        "the first reward is discounted: its factor is gamma^0 = 1": by(lambda t, n: gamma ** (t + 1)),
         "the discount runs backwards: the last reward is the one that is discounted most":
             Alternatives(by(lambda t, n: gamma ** (n - 1 - t)), by(lambda t, n: gamma ** (len(full[0]) - 1 - t))),
         "each reward is discounted once: the factor is gamma^t at step t": by(lambda t, n: gamma if t else 1),
@@ -221,9 +218,6 @@ def expect_trajectory(case):
 
     expected = product()
     mistakes = {
-        "the first state is taken for certain: p(s_1) is a factor too": product(first=1),
-        "the policy is missing: each step has the factor pi(a_t | s_t)": product(chosen=[]),
-        "the dynamics are missing: each step has the factor p(s_{t+1} | s_t, a_t)": product(moved=[]),
         "only the policy is counted: p(s_1) and p(s_{t+1} | s_t, a_t) are factors too": product(first=1, moved=[]),
         "only the dynamics are counted: p(s_1) and pi(a_t | s_t) are factors too": product(first=1, chosen=[]),
         "the last transition is missing: T actions make T transitions, into T + 1 states": product(moved=moved[:-1]),
@@ -280,14 +274,12 @@ def expect_error(case):
             math.sqrt(squares) / n,
         "divided by the root of N - 1: N - 1 is for the variance, the mean is of N returns": spread / math.sqrt(n - 1),
         "multiplied by 1.96: that is half of the 95 % interval, not the standard error": 1.96 * spread / math.sqrt(n),
-        "multiplied by the root of N: more returns make the mean safer, not shakier": spread * math.sqrt(n),
         "the mean square is taken around 0: deviations are from the mean":
             math.sqrt(sum(x * x for x in case) / (n - 1) / n),
         "this is the mean deviation: square the deviations": sum(abs(x - mean) for x in case) / n,
     }
     expected = {"mean": mean, "standard error": spread / math.sqrt(n)}
     mistakes = {("standard error", words): wrong for words, wrong in errors.items()}
-    mistakes["mean", "the mean is a sum: divide by N"] = mean * n
     mistakes["mean", "the mean is divided by N - 1: that is for the variance, a mean has N"] = mean * n / (n - 1)
     mistakes["the two are exchanged: the mean first"] = {"mean": expected["standard error"], "standard error": mean}
     low, high = (mean + sign * 1.96 * expected["standard error"] for sign in (-1, 1))
@@ -377,7 +369,6 @@ def expect_values(case):
             solution([sum(c * x for c, x in zip(*rows)) for rows in zip(pi, unweighted)]),
         "the reward is not weighted by pi: it is paid where the action is taken": solution([sum(row) for row in r]),
         "the transitions are not weighted by pi: P_pi is an average over pi": solution(transitions=even[1]),
-        "the reward is discounted too: V = r + gamma P V": solution([gamma * x for x in rewards]),
         "the transition matrix is transposed: row s holds where s leads to": solution(rewards, list(zip(*transitions))),
         "these are Q(s, a), one per action: average over pi": q,
         "these are the largest Q(s, a): average over pi": [max(row) for row in q],
@@ -450,13 +441,9 @@ def expect_sweep(case):
             [q[s][r[s].index(max(r[s]))] for s in states],
         "the best successor is taken too: the agent chooses a, the world chooses s', so average over s'":
             best(lambda s, a: max(x + gamma * v for p, x, v in zip(P[s][a], R[s][a], values) if p)),
-        "not weighted by P: the world chooses s', so average over s' with its probabilities":
-            best(lambda s, a: sum(x + gamma * v for x, v in zip(R[s][a], values))),
         "the rewards are not weighted by P: they are paid only where s' is reached":
             best(lambda s, a: sum(R[s][a]) + q[s][a] - r[s][a]),
-        "gamma is ignored": swept(case, values, 1.0),
         "the reward is discounted too: r + gamma V(s')": [gamma * x for x in swept(case, values, 1.0)],
-        "the values of the states that follow are missing": [max(row) for row in r],
         "the rewards are missing: r + gamma V(s')": best(lambda s, a: q[s][a] - r[s][a]),
         "the old value of s stands where the value of s' belongs": best(lambda s, a: r[s][a] + gamma * values[s]),
         "the old value is subtracted: the new value is wanted": [x - v for x, v in zip(expected, values)],

@@ -8,25 +8,10 @@ import statistics
 
 import torch
 
-from ptlearn.course.cases import masks
-from ptlearn.course.diagnosis import Alternatives, misnamed
-from ptlearn.course.exercise import Exercise
+from ptlearn.course.cases import log_softmax, masks, softmax
+from ptlearn.course.diagnosis import Alternatives
+from ptlearn.course.exercise import Exercise, lab
 from ptlearn.policy_gradient import policy_gradient_loss, total_return
-
-
-def tensors(case, *names):
-    """The named lists of a case as tensors: numbers in float64, integers and booleans as they are."""
-    found = [torch.tensor(case[name]) for name in names]
-    return [tensor.double() if tensor.is_floating_point() else tensor for tensor in found]
-
-
-def log_softmax(row):
-    total = max(row) + math.log(sum(math.exp(x - max(row)) for x in row))
-    return [x - total for x in row]
-
-
-def softmax(row):
-    return [math.exp(x) for x in log_softmax(row)]
 
 
 def table(rng, *shape, low=-1.5, high=1.5):
@@ -73,29 +58,11 @@ def expect_probability(case):
         return log_softmax([logits[other][t][actions[b][t]] for other in episodes])[b]
 
     expected = total(logp)
-    lengths = [sum(row) for row in mask]
     mistakes = {
-        "padding is counted: add up the steps where mask is True, and no others":
-            total(logp, lambda b, t: True),
-        "the mask is turned round: it is True where the policy acted":
-            total(logp, lambda b, t: not mask[b][t]),
-        "these are raw logits: log-probabilities need log_softmax over the actions":
-            total(lambda b, t: logits[b][t][actions[b][t]]),
-        "softmax runs over the time steps: at each step the probabilities of the actions sum to 1":
-            total(over_time),
-        "softmax runs over the episodes: at each step the probabilities of the actions sum to 1":
-            total(over_batch),
-        "probabilities are added: the probability of a sequence is their product, so add their logarithms":
-            total(lambda b, t: math.exp(logp(b, t))),
-        "this is the probability itself: return its logarithm, which does not underflow":
-            [math.exp(x) for x in expected],
-        "averaged over the steps: the logarithm of a product is a sum":
-            [x / length for x, length in zip(expected, lengths)],
-        "divided by T: the logarithm of a product is a sum, and episodes are shorter than T":
-            [x / len(steps) for x in expected],
+        "softmax runs over the time steps: at each step the probabilities of the actions sum to 1": total(over_time),
+        "softmax runs over the episodes: at each step the probabilities of the actions sum to 1": total(over_batch),
         "a mean over all T steps, padding included: the logarithm of a product is a sum, where mask is True":
             [x / len(steps) for x in total(logp, lambda b, t: True)],
-        "the sign is turned: this is the negative log-likelihood": [-x for x in expected],
         "the most likely action is scored: score the one that was taken":
             total(lambda b, t: max(log_softmax(logits[b][t]))),
         "one number per step: add them up over time":
@@ -150,20 +117,15 @@ def expect_score(case):
     once = "a step that repeats is counted once: with repeated indices, `x[i] += 1` adds only once, so add step by step"
     mistakes = {
         "pi is not subtracted: pushing one action up pulls the others of that state down, one-hot minus pi": counts,
-        "the sign is turned: one-hot minus pi": [[-x for x in row] for row in expected],
         "this is the derivative by the probabilities, 1/pi: the parameters are logits":
             summed(lambda b, s, a: (a == b) / pi[s][b]),
         "pi is subtracted from the taken action only: the softmax takes from all actions of the state":
             summed(lambda b, s, a: (a == b) * (1 - pi[s][b])),
         "this is the gradient of pi: that of log pi has no factor pi(a|s) in front":
             summed(lambda b, s, a: pi[s][a] * residual(b, s, a)),
-        "averaged over the steps: the gradient of a sum of logarithms is a sum":
-            [[x / len(path) for x in row] for row in expected],
         "only the last step counts: add up all steps of the trajectory": summed(residual, path[-1:]),
         "pi is subtracted in every state, visited or not: only the row of s_t changes at step t":
             less_pi(counts, lambda s: len(path)),
-        "the table is transposed: one row per state, one column per action":
-            [list(column) for column in zip(*expected)],
     }
     mistakes[once] = Alternatives(
         less_pi(pairs_once, lambda s: min(visits[s], 1)),
@@ -214,10 +176,6 @@ def expect_weights(case):
         "rewards on padding are counted: nothing is earned after the end":
             spread(lambda row, t, n: discounted(row, len(row))),
         "weights on padding are not 0: nobody acted there": [[x for _ in steps] for x in returns],
-        "the mean reward: the return is the sum": spread(lambda row, t, n: discounted(row, n) / n),
-        "gamma is ignored: the reward of step t counts gamma^t": spread(lambda row, t, n: sum(row[:n])),
-        "gamma is off by one: the first reward counts in full, gamma^0":
-            spread(lambda row, t, n: discounted(row, n, power=1)),
         "every episode gets the mean return of the batch: each is weighted by its own":
             spread(lambda row, t, n: statistics.mean(returns)),
         "one number per episode: repeat it on each of its steps, 0 on padding": returns,
@@ -243,8 +201,7 @@ def loss_cases(rng):
 
 def expect_loss(case):
     logprobs, weights, mask = case["logprobs"], case["weights"], case["mask"]
-    episodes, steps = len(mask), len(mask[0])
-    lengths = [sum(row) for row in mask]
+    episodes, steps, lengths = len(mask), len(mask[0]), list(map(sum, mask))
 
     def outcome(factor):
         """-sum factor(b, t) * weight * logprob."""
@@ -254,16 +211,8 @@ def expect_loss(case):
     mistakes = {
         "the sign is turned: losses are minimised, so this would make good episodes less likely":
             outcome(lambda b, t: -mask[b][t] / episodes),
-        "divided by the number of steps: 1/N is over episodes, or long ones count less":
-            outcome(lambda b, t: mask[b][t] / sum(lengths)),
-        "divided by all entries, padding included: 1/N is over episodes":
-            outcome(lambda b, t: mask[b][t] / (episodes * steps)),
         "each episode is divided by its own length: the gradient of log p(tau) is a sum over steps":
             outcome(lambda b, t: mask[b][t] / (episodes * lengths[b])),
-        "not divided by the number of episodes: the estimate is N times too long": outcome(lambda b, t: mask[b][t]),
-        "padding is counted: the mask says where the policy acted": outcome(lambda b, t: 1 / episodes),
-        "the mask is turned round: it is True where the policy acted":
-            outcome(lambda b, t: (not mask[b][t]) / episodes),
     }
     return expected, mistakes
 
@@ -343,10 +292,6 @@ SEEN = {
 }
 
 
-def remark_bugs(case, data):
-    return misnamed(data, BUGS, SIGNS, SEEN)
-
-
 def weights_of(rewards, mask, gamma=1.0):
     """The package's `total_return`, called as the student's."""
     return total_return(rewards, mask, gamma=gamma)
@@ -364,5 +309,5 @@ EXERCISES = {
         " gradient of logprobs"),
     "8.5": Exercise(z_cases, None, expect_z, points=2, reference=z_scores,
         signature="z_scores(estimates: float[K P], exact: float[P]) -> float[P]"),
-    "8.6": Exercise(lambda rng: [sorted(BUGS)], None, None, points=3, reference=BUGS, remark=remark_bugs),
+    "8.6": lab(3, BUGS, SIGNS, SEEN),
 }  # fmt: skip

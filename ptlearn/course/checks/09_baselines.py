@@ -47,12 +47,10 @@ def expect_variance(case):
         "the mean over the parameters: the trace is the sum, a squared length":
             Alternatives(total / len(mean), total * (count - 1) / len(flat), total * (count - 1) / (len(flat) - 1)),
         "standard deviations: variances add up, standard deviations do not": sum(map(math.sqrt, variances)),
-        "the root of the total: this is a length, the variance is its square": math.sqrt(total),
         "not centred: subtract the mean estimate, or the signal counts as noise":
             Alternatives(squares / count, squares / (count - 1), squares),
         "divided by M: the mean was estimated from the same rows, so divide by M - 1": total * (count - 1) / count,
         "not divided: the mean squared distance is wanted, not their sum": total * (count - 1),
-        "divided by M once more: this is the variance of the mean of all rows": total / count,
         "one mean for all numbers: every parameter has a mean of its own": Alternatives(
             statistics.variance(flat), statistics.pvariance(flat), sum((x - sum(flat) / len(flat)) ** 2 for x in flat)
         ),
@@ -107,8 +105,6 @@ def expect_go(case):
     mistakes = {
         "padding leaks in: rewards behind an episode's end are not earned, whatever the numbers there":
             by(after, padding=True),
-        "padding leaks in: rewards behind an episode's end count, and steps there get a weight":
-            by(after, padding=True, outside=True),
         "every step gets the total return: sum from t on": by(lambda t, j: gamma**j),
         "every step gets the total return, undiscounted: sum from t on, and discount": by(lambda t, j: 1.0),
         "rewards up to step t: this is the past, sum from t to the end":
@@ -177,10 +173,8 @@ def expect_push(case):
         "pi(a) counts twice: the gradient of pi, weighted by pi again; use that of log pi":
             summed(lambda a: pi[a] * pi[a] * b[a]),
         "this is the gradient in pi(k), 1 / pi(k): pi is a softmax of logits": b,
-        "the sign is turned: grad log pi(a) raises the logit of a": [-x for x in expected],
         "the plain mean of b is subtracted: its expectation under pi is":
             [p * (x - sum(b) / len(b)) for p, x in zip(pi, b)],
-        "this is b less its mean: every entry has a factor pi(k), too": [x - mean for x in b],
         "each action moves its own logit alone: add what the others do to it":
             [pi[k] * b[k] * (1 - pi[k]) for k in actions],
         "one number: the gradient has an entry per logit": mean,
@@ -325,8 +319,6 @@ def expect_constant(case):
             numerator / sum(sum(column) ** 2 for column in zip(*scores)),
         "squared returns: the derivative of (r - b)^2 leaves r in the first power":
             weighted(norms, [r * r for r in returns]),
-        "the sign is turned": -weighted(norms),
-        "twice as large: both parts of the derivative have the factor 2": 2 * weighted(norms),
         "the difference from the mean return: the constant itself is wanted": weighted(norms) - mean,
         "one number per episode: the constant is the same for all":
             [norm * r / sum(norms) for norm, r in zip(norms, returns)],

@@ -8,8 +8,8 @@ import statistics
 import torch
 
 from ptlearn.course.cases import masks
-from ptlearn.course.diagnosis import Alternatives, misnamed
-from ptlearn.course.exercise import Exercise
+from ptlearn.course.diagnosis import Alternatives
+from ptlearn.course.exercise import Exercise, lab
 from ptlearn.policy_gradient import advantage
 from ptlearn.rollout import Rollout
 
@@ -56,7 +56,6 @@ def expect_advantages(case):
     q = by(lambda s, a, r, v: r + gamma * v)
     mistakes = {
         "this is Q: subtract V(s), the value before the action": q,
-        "V(s') counts in full: it is one step away, so multiply it by gamma": by(lambda s, a, r, v: r + v - values[s]),
         "gamma multiplies the reward too: r comes now, only V(s') is one step away":
             by(lambda s, a, r, v: gamma * (r + v) - values[s]),
         "V(s) is discounted too: it is the value now, only V(s') is one step away":
@@ -68,8 +67,6 @@ def expect_advantages(case):
             by(lambda s, a, r, v: q[s][a] - sum(q[s]) / len(q[s])),
         "the best action's Q is subtracted: V(s) is the policy's average, not its maximum":
             by(lambda s, a, r, v: q[s][a] - max(q[s])),
-        "the reward is missing from Q": by(lambda s, a, r, v: gamma * v - values[s]),
-        "V(s') is missing: this is the reward of one step alone, minus V(s)": by(lambda s, a, r, v: r - values[s]),
         "V(s) stands in the place of V(s'): values go along the last axis, the next state":
             by(lambda s, a, r, v: r + gamma * values[s] - values[s]),
         "a sum over next states without their probabilities: weigh r + gamma V(s') by P": Alternatives(
@@ -157,10 +154,6 @@ def expect_residuals(case):
     mistakes = {
         "a terminated episode goes on: after the goal or a pit nothing more comes, so V(s') is 0 there":
             by(next_value(case, at_termination=True)),
-        "an episode that was cut off is treated as over: the world would have gone on, so use final_values":
-            by(next_value(case, at_truncation=False)),
-        "the flag is turned: terminated is True where V(s') is 0, and False where final_values count":
-            by(next_value(case, at_termination=True, at_truncation=False)),
         "V(s') of an episode's last step is taken from its padding: the end is where the mask ends":
             by(columns(last_alone)),
         "V(s') of the last step is taken from the padding, and terminated is not used":
@@ -178,7 +171,6 @@ def expect_residuals(case):
             by(lambda b, t, last: (values[b][t - 1] if t else 0.0) if t < last else right(b, t, last)),
             by(lambda b, t, last: values[b][t - 1] if t < last else right(b, t, last)),
         ),
-        "V(s') is not discounted": by(gamma=1.0),
         "final_values are not discounted: they follow one step after the last, too":
             by(lambda b, t, last: right(b, t, last) * (gamma if t < last else 1.0), gamma=1.0),
         "gamma multiplies the reward too: only V(s') is one step away":
@@ -192,7 +184,6 @@ def expect_residuals(case):
             [discounted_sums(row, mask, gamma) for row, mask in zip(by(), case["mask"])],
         "the sign is turned: what came minus what was expected": by(rule=lambda r, now, then: now - r - then),
         "V(s) is missing: this is the target r + gamma V(s')": by(rule=lambda r, now, then: r + then),
-        "the reward is missing: r + gamma V(s') - V(s)": by(rule=lambda r, now, then: then - now),
         "padding has residuals: they are 0 where mask is False": Alternatives(
             *(padded(lambda b, t, then=then: rewards[b][t] + gamma * then(b, t) - values[b][t]) for then in (
                 lambda b, t: 0.0, then_of_padding, lambda b, t: values[b][(t + 1) % steps],
@@ -251,10 +242,8 @@ def expect_fitting(case):
         return sum(means) / len(means)
 
     mistakes = {
-        "padding is fitted too: it repeats state 0, which was not visited there; use the mask": table(mean, padded),
         "visits on padding are counted, their targets are not: leave them out of both":
             table(lambda some: total([visit for visit in some if visit[-1]]) / len(some), padded),
-        "the mask is turned round": table(mean, [visit for visit in padded if not visit[-1]]),
         "sums, not means: the number with the least squared error to some targets is their mean": table(total),
         "counts: how often a state was visited": table(len),
         "divided by all steps: divide by the visits of this state": table(lambda some: total(some) / len(visits)),
@@ -351,18 +340,15 @@ def expect_gae(case):
         "nothing is carried: these are the residuals themselves, which is right only for lam = 0": ahead(0.0),
         "residuals ahead count gamma lam once: l steps ahead it is (gamma lam)^l":
             by(lambda t, j: keep if j > t else 1.0),
-        "the own residual is discounted too: at l = 0 the factor is 1": by(lambda t, j: keep ** (j - t + 1)),
         "the own residual is missing: the sum begins at l = 0": by(lambda t, j: keep ** (j - t) * (j > t)),
         "only the next residual is carried: sum to the end of the episode":
             by(lambda t, j: keep ** (j - t) * (j <= t + 1)),
         "discounted from the start of the episode: count l from t on": by(lambda t, j: keep**j),
         "residuals in the padding are summed: steps after the end of an episode do not count": leaked,
-        "padding has advantages, and passes them on: both stop where mask is False": unmasked,
         "summed over the past: an advantage is about what comes after the action, so walk backwards":
             [weighted_sums(row, mask, lambda t, j: keep ** (t - j) if j <= t else 0.0) for row, mask in rows],
         "scaled by 1 - lam: that is the average over n-step advantages; the sum of residuals needs no factor":
             [[(1 - lam) * x for x in row] for row in expected],
-        "scaled by lam: the sum of residuals needs no factor": [[lam * x for x in row] for row in expected],
         "the residuals ahead are averaged with 1 - lam: their sum needs no such factor":
             by(lambda t, j: (1 - lam) * keep ** (j - t) if j > t else 1.0),
         "one stream: the first episode's sum runs on into the second episode": one_stream,
@@ -439,8 +425,6 @@ def expect_learning(case):
         "the targets are of lam = 1: V + A is wanted, with the lam of the weights":
             both(right, plus_values(weights(lam=1.0))),
         "the targets are r + gamma V(s'), one step: V + A is wanted": both(right, plus_values(weights(lam=0.0))),
-        "lam is not used: these are Monte Carlo advantages, lam = 1": both(weights(lam=1.0)),
-        "lam is not used: these are TD residuals, lam = 0": both(weights(lam=0.0)),
         "values are subtracted from the advantages: the target is V + A": both(right, plus_values(right, -1)),
         "values are subtracted from the weights once more: an advantage has V(s) subtracted already":
             both(plus_values(right, -1), targets),
@@ -469,10 +453,6 @@ SEEN = {
 }
 
 
-def remark_bugs(case, data):
-    return misnamed(data, BUGS, SIGNS, SEEN)
-
-
 EXERCISES = {
     "10.1": Exercise(advantage_cases, None, expect_advantages, points=1, reference=advantages,
         signature="advantages(P: float[S A S], R: float[S A S], values: float[S], gamma: number) -> float[S A]"),
@@ -487,5 +467,5 @@ EXERCISES = {
     "10.5": Exercise(learning_cases, drive_learning, expect_learning, points=2, reference=learn_from,
         signature="learn_from(rollout: any, values: float[B T], final_values: float[B], gamma: number, lam: number)"
         " -> (float[B T], float[B T])"),
-    "10.6": Exercise(lambda rng: [sorted(SIGNS)], None, None, points=3, reference=BUGS, remark=remark_bugs),
+    "10.6": lab(3, BUGS, SIGNS, SEEN),
 }  # fmt: skip

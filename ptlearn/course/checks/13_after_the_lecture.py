@@ -6,8 +6,8 @@ The expectations are plain Python on lists, from the definitions; tensors are ma
 import math
 
 from ptlearn.course.cases import lost_on_padding, rows
-from ptlearn.course.diagnosis import Alternatives, misnamed
-from ptlearn.course.exercise import Exercise
+from ptlearn.course.diagnosis import Alternatives
+from ptlearn.course.exercise import Exercise, lab
 
 # 13.1 Groups ---------------------------------------------------------------------------------------------------------
 
@@ -57,33 +57,23 @@ def expect_groups(case):
     right = {"Dr. GRPO": by(lambda i: rewards[i] - mean(mates(i))), "GRPO": grpo()}
     order = sorted(everyone, key=groups.__getitem__)
     mistakes = {
-        ("Dr. GRPO", "the mean of the others: the row itself counts too, and that is how it differs from RLOO"): (
-            by(lambda i: rewards[i] - others(i))
-        ),
-        ("Dr. GRPO", "groups are ignored: the mean is that of the row's own group"): (
-            by(lambda i: rewards[i] - mean(rewards))
-        ),
+        ("Dr. GRPO", "the mean of the others: the row itself counts too, and that is how it differs from RLOO"):
+            by(lambda i: rewards[i] - others(i)),
         ("Dr. GRPO", "divided by the standard deviation: it is GRPO without that division"): right["GRPO"],
         ("Dr. GRPO", "this is the mean of the group: subtract it from the reward"): by(lambda i: mean(mates(i))),
-        ("GRPO", "the standard deviation has n in the denominator: n - 1"): (
-            grpo(scale=lambda i: deviation(mates(i), less=0))
-        ),
+        ("GRPO", "the standard deviation has n in the denominator: n - 1"):
+            grpo(scale=lambda i: deviation(mates(i), less=0)),
         ("GRPO", "divided by the variance: take the root"): Alternatives(
             grpo(scale=lambda i: deviation(mates(i)) ** 2),
             by(lambda i: right["GRPO"][i] / (deviation(mates(i)) + 1e-6)),
         ),
-        ("GRPO", "the standard deviation is that of the batch: each group has its own"): (
-            grpo(scale=lambda i: deviation(rewards))
-        ),
+        ("GRPO", "the standard deviation is that of the batch: each group has its own"):
+            grpo(scale=lambda i: deviation(rewards)),
         ("GRPO", "the standard deviation is that of the others: the row itself counts too"): grpo(
             scale=spread_of_others
         ),
-        ("GRPO", "divided by the range of the group: by its standard deviation"): (
-            grpo(scale=lambda i: max(mates(i)) - min(mates(i)))
-        ),
-        ("GRPO", "groups are ignored: mean and standard deviation are those of the row's own group"): (
-            grpo(lambda i: mean(rewards), lambda i: deviation(rewards))
-        ),
+        ("GRPO", "divided by the range of the group: by its standard deviation"):
+            grpo(scale=lambda i: max(mates(i)) - min(mates(i))),
         ("GRPO", "the mean of the others: the row itself counts too"): grpo(others),
         ("GRPO", "the mean is that of the batch: each group has its own"): grpo(lambda i: mean(rewards)),
         ("GRPO", "multiplied with the standard deviation: divide by it"):
@@ -99,9 +89,8 @@ def expect_groups(case):
         ),
         ("GRPO", "the mean is not subtracted"): grpo(lambda i: 0.0),
         ("GRPO", "the division by the standard deviation is missing"): right["Dr. GRPO"],
-        ("GRPO", "0 / 0 where all rewards of a group are equal: add 1e-6 to the standard deviation"): (
-            by(lambda i: (rewards[i] - mean(mates(i))) / deviation(mates(i)) if deviation(mates(i)) else math.nan)
-        ),
+        ("GRPO", "0 / 0 where all rewards of a group are equal: add 1e-6 to the standard deviation"):
+            by(lambda i: (rewards[i] - mean(mates(i))) / deviation(mates(i)) if deviation(mates(i)) else math.nan),
     }  # fmt: skip
     for name, values in right.items():
         mistakes[name, "sorted by group and not put back: advantages belong to other rows"] = [values[i] for i in order]
@@ -158,9 +147,8 @@ def expect_kl(case):
             Alternatives(by(lambda d: -d / 2), by(lambda d: d / 2), by(lambda d: abs(d) / 2)),
         ("k2", "the ratio is squared: square its logarithm"):
             Alternatives(*map(by, (lambda d: math.exp(d) ** 2 / 2, lambda d: (math.exp(d) - 1) ** 2 / 2))),
-        ("k3", "the ratio is turned over: r is reference / policy, since the policy sampled"): (
-            by(lambda d: math.exp(-d) - 1 + d)
-        ),
+        ("k3", "the ratio is turned over: r is reference / policy, since the policy sampled"):
+            by(lambda d: math.exp(-d) - 1 + d),
         ("k3", "the sign of log r is turned: r - 1 - log r"): by(lambda d: math.exp(d) - 1 + d),
         ("k3", "the 1 is missing: where both agree it should be 0"): by(lambda d: math.exp(d) - d),
         ("k3", "(r - 1)² / 2: the two are alike near r = 1 alone"): by(lambda d: (math.exp(d) - 1) ** 2 / 2),
@@ -212,7 +200,6 @@ def expect_pairs(case):
     mistakes = {
         "turned round: the chosen one should have the higher reward": mean(softplus),
         "divided by the number of completions: by that of pairs": right * len(margins) / len(rewards),
-        "the sign is missing: a loss, -log sigma, is never negative": -right,
         "the logarithm is missing: -log of the probability, not the probability": mean(sigmoid),
         "1 - sigma: take -log of the probability": mean(lambda m: sigmoid(-m)),
         "the logarithm of the mean: each pair has its own logarithm": -math.log(max(mean(sigmoid), 1e-300)),
@@ -283,14 +270,12 @@ def expect_best(case):
     without = [math.comb(i, n - 1) / math.comb(count, n) if n <= count else 0.0 for i in range(count)]
     mistakes = {
         "the highest truth among n is paid: the choice is made by the score": expected(best, by_truth),
-        "this is the score of the best: its truth is asked for": expected(best, sorted(case["scores"])),
         "drawn without putting back: each of the n draws is from all samples": expected(without),
         "(i/N)^n is the chance that all n are among the i lowest; subtract that of the next lower i":
             expected([((i + 1) / count) ** n for i in range(count)]),
         "ranks begin at 0: the lowest of N is the best with probability (1/N)^n, not 0":
             expected([(i / count) ** n - max((i - 1) / count, 0) ** n for i in range(count)]),
         "the lowest score is taken: the best of n has the highest": expected(best[::-1]),
-        "n is ignored: this is the mean truth, the best of one": sum(ranked) / count,
         "the best of all samples, whatever n": ranked[-1],
         "the order of the samples is taken for that of their scores: sort by score": expected(best, case["truths"]),
         "argsort says which sample has a rank, not which rank a sample has: sort the truths with it":
@@ -349,17 +334,13 @@ def expect_push(case):
     mistakes = {
         "turned round: an unsettled pair is pushed more, so sigma of minus the margin":
             by(lambda c, r: beta * sigmoid(beta * (c - r))),
-        "beta is missing in the margin: rewards are beta times the log-ratio":
-            by(lambda c, r: beta * sigmoid(r - c)),
-        "beta is missing: in front of the sigma and in the margin": by(lambda c, r: sigmoid(r - c)),
+        "beta is missing in the margin: rewards are beta times the log-ratio": by(lambda c, r: beta * sigmoid(r - c)),
         "beta divides the margin: rewards are beta times the log-ratio":
             by(lambda c, r: beta * sigmoid((r - c) / beta)),
         "beta is in the margin twice: the log-ratios are multiplied with it once":
             by(lambda c, r: beta * sigmoid(-beta * beta * (c - r))),
-        "the rejected one is left out of the margin": by(lambda c, r: beta * sigmoid(-beta * c)),
         "the two are added: the margin is their difference": by(lambda c, r: beta * sigmoid(-beta * (c + r))),
-        "minus the loss of the pair, log sigma: its slope is asked for":
-            by(lambda c, r: -softplus(beta * (r - c))),
+        "minus the loss of the pair, log sigma: its slope is asked for": by(lambda c, r: -softplus(beta * (r - c))),
         "the absolute value of the margin: an unsettled pair has a negative one":
             by(lambda c, r: beta * sigmoid(-beta * abs(c - r))),
         "a hinge, r - c where it is positive: the push is a sigma": by(lambda c, r: beta * max(r - c, 0.0)),
@@ -414,6 +395,5 @@ EXERCISES = {
     "13.5": Exercise(push_cases, None, expect_push, points=2, reference=dpo_push,
         signature="dpo_push(chosen: float[pairs], rejected: float[pairs], beta: number) -> float[pairs] without"
         " gradient of chosen, rejected"),
-    "13.6": Exercise(lambda rng: [sorted(BUGS)], None, None, points=4, reference=BUGS, remark=lambda case,
-        data: misnamed(data, BUGS, SIGNS, SEEN)),
+    "13.6": lab(4, BUGS, SIGNS, SEEN),
 }  # fmt: skip
