@@ -94,11 +94,11 @@ def entrywise() -> Iterator[Change]:
 
 def along(axis: int, name: str) -> Iterator[Change]:
     """Changes along an axis that keep it."""
-    yield f"in reverse order along {name}", lambda x: x.flip(axis)
     yield f"one place late along {name}", lambda x: shifted(x, axis, 1)
     yield f"one place early along {name}", lambda x: shifted(x, axis, -1)
     yield f"turned by one place along {name}", lambda x: x.roll(1, axis)
     yield f"turned back by one place along {name}", lambda x: x.roll(-1, axis)
+    yield f"in reverse order along {name}", lambda x: x.flip(axis)
     yield f"summed up from the start along {name}", lambda x: x.cumsum(axis)
     yield f"summed up from the end along {name}", lambda x: x.flip(axis).cumsum(axis).flip(axis)
     yield f"as differences of neighbours along {name}", lambda x: x - shifted(x, axis, 1)

@@ -195,7 +195,7 @@ def loss_cases(rng):
             "weights": table(rng, len(lengths), steps, low=-2.0, high=2.0),
             "mask": masks(lengths, steps),
         }
-        for steps, lengths in ((4, [4, 2, 3]), (3, [1, 3]))
+        for steps, lengths in ((5, [5, 2, 4]), (3, [1, 3]))
     ]
 
 
