@@ -15,15 +15,13 @@ import signal
 import sys
 import types
 from contextlib import suppress
-from os import WNOHANG, _exit, fork, kill, waitpid, write
-from time import monotonic, sleep
+from os import _exit, fork, waitpid, write
+from time import monotonic
 
 from ptlearn.course import checks, exercise
 from ptlearn.course.exercise import observe
 
 CELL_SECONDS = 10.0  # of a cell
-EXERCISE_SECONDS = 10.0  # of one exercise on all its cases
-PAUSE = 0.002  # seconds between two looks at what an answer does
 OWN_SECONDS = 30.0  # of all cells that a student added: their experiments are cut off there
 SECRET = ("cases", "reference", "expect", "remark")  # parts of an exercise not needed here
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -115,18 +113,7 @@ def serve(request: dict, known: dict, replies: Replies) -> None:
                 else:
                     replies.say(missing=number, why=errors.get(number, ""))
             _exit(0)
-        end_of(child, EXERCISE_SECONDS)
-
-
-def end_of(child: int, seconds: float) -> None:
-    """Wait for a child, and kill it where it takes longer, so that the next question finds this process as it was."""
-    until = monotonic() + seconds
-    while waitpid(child, WNOHANG) == (0, 0):
-        if monotonic() > until:
-            kill(child, signal.SIGKILL)
-            waitpid(child, 0)
-            return
-        sleep(PAUSE)
+        waitpid(child, 0)
 
 
 def answers_of(cells: list, questions: list, replies: Replies) -> tuple[dict, dict]:
