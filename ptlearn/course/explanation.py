@@ -66,10 +66,10 @@ def as_tensor(value: Any) -> torch.Tensor | None:
         return None
 
 
-def explained(evidence: Evidence, listed: dict[str, list]) -> str | None:
+def explained(evidence: Evidence, listed: list[tuple[str, list]]) -> str | None:
     """Words for a change of the right answer that gives what came in every case; None where none is known.
 
-    Args: listed, {words of a mistake: what it gives in each case}: combined with changes of the result, too.
+    Args: listed, [(words of a mistake, what it gives in each case)]: combined with changes of the result, too.
     """
     expected, data = ([as_tensor(value) for value in values] for values in (evidence.expected, evidence.data))
     if any(value is None for value in expected + data):
@@ -90,7 +90,7 @@ def explained(evidence: Evidence, listed: dict[str, list]) -> str | None:
     if found or not rich:
         return found and f"this is the right result {found}"
     bases = [(f"this is the right result {words},", value, run) for words, value, run in table.bases(evidence)]
-    for words, wrong in listed.items():
+    for words, wrong in listed:
         tensors = [as_tensor(value) for value in wrong]
         if all(value is not None for value in tensors):
             bases.append((f"{words}; and all this", tensors[table.pivot], tensors.__getitem__))

@@ -112,11 +112,11 @@ def unlisted(chosen, facts: Known, data: list, broken: str | None, secret: bool)
     rerun = rerunning(chosen, facts.cases, entry)
     memory = facts.memory.setdefault(entry, {})
     evidence = Evidence(expected, came, facts.calls, signature, rerun, chosen.tolerance, memory)
-    whole = {
-        words: [given.value for given in wrong]
+    whole = [
+        (words, [given.value for given in wrong])
         for (name, words, _), wrong in facts.listed.items()
         if name == entry and all(given is not None for given in wrong)
-    }
+    ]
     found = explained(evidence, whole)
     prefix = f"{entry}: " if entry is not None else ""
     if found or broken:
@@ -288,7 +288,7 @@ def wrong_gradient(chosen, signature, observations, calls) -> str | None:
         if all(same(now, then, chosen.tolerance) for now, then in pairs):
             continue
         evidence = Evidence(wanted, came, [[] for _ in came], None, None, chosen.tolerance)
-        found = explained(evidence, {})
+        found = explained(evidence, [])
         words = found.replace("right result", "right one") if found else property_of(evidence)
         words = words or first_difference(*pairs[0], chosen.tolerance)
         return f"the value is right, its gradient by {name} is not: {words}"
