@@ -401,7 +401,7 @@ WRONG = {
     ],
     "8.4": [
         (plus, "sign is turned"),
-        (over_steps, "divided by B"),
+        (over_steps, "number of steps"),
         (over_entries, "divided by T"),
         (over_own_length, "own length"),
         (not_divided, "times B"),

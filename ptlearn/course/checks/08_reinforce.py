@@ -211,6 +211,8 @@ def expect_loss(case):
     mistakes = {
         "the sign is turned: losses are minimised, so this would make good episodes less likely":
             outcome(lambda b, t: -mask[b][t] / episodes),
+        "divided by the number of steps: 1/N is over episodes, or long ones count less":
+            outcome(lambda b, t: mask[b][t] / sum(lengths)),
         "each episode is divided by its own length: the gradient of log p(tau) is a sum over steps":
             outcome(lambda b, t: mask[b][t] / (episodes * lengths[b])),
     }
