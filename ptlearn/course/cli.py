@@ -1,7 +1,7 @@
 """The command `ptlearn`: a tour, the table of lessons, copies to work in, building the notebooks, grading.
 
-An error is one line and exit code 2, an interruption one line and 130. Commands are imported when they are used, so
-that `ptlearn --help` answers at once.
+An error is one line and exit code 2 (125 of `grade`, which counts failed submissions below it), an interruption one
+line and 130. Commands are imported when they are used, so that `ptlearn --help` answers at once.
 """
 
 import argparse
@@ -11,13 +11,24 @@ import sys
 from ptlearn import __version__
 from ptlearn.course.session import print_anything, read_enough
 
+NOT_GRADED = 125  # the exit code of `grade` where it did not begin
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that ends with the exit code of its command's errors."""
+
+    def exit(self, status=0, message=None):
+        """End; an error of `grade` is not mistaken for two submissions that failed."""
+        super().exit(error_code(self.prog.split()[-1]) if status else 0, message)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     print_anything()
     options, rest = parser().parse_known_args(arguments)
     if rest and options.name != "tour":
-        parser().error(f"unrecognized arguments: {' '.join(rest)}")
+        print(f"ptlearn: error: unrecognized arguments: {' '.join(rest)}", file=sys.stderr)
+        raise SystemExit(error_code(options.name))
     try:
         code = COMMANDS[options.name or "help"](rest if options.name == "tour" else options)
         sys.stdout.flush()
@@ -29,20 +40,20 @@ def main(arguments: list[str] | None = None) -> int:
         print("ptlearn: interrupted", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        return failed(f"{error}; what the course's tools need comes with: pip install -e '.[dev]'")
+        print(f"ptlearn: {error}; what the course's tools need comes with: pip install -e '.[dev]'", file=sys.stderr)
     except (ValueError, OSError) as error:
-        return failed(" ".join(str(error).split()))
+        print(f"ptlearn: {' '.join(str(error).split())}", file=sys.stderr)
+    return error_code(options.name)
 
 
-def failed(reason: str) -> int:
-    """Say why on one line, and return the exit code of an error."""
-    print(f"ptlearn: {reason}", file=sys.stderr)
-    return 2
+def error_code(command: str | None) -> int:
+    """The exit code where a command cannot do what it was asked."""
+    return NOT_GRADED if command == "grade" else 2
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of every command."""
-    made = argparse.ArgumentParser(prog="ptlearn", description="A course on the post-training of language models.")
+    made = Parser(prog="ptlearn", description="A course on the post-training of language models.")
     made.add_argument("--version", action="version", version=f"ptlearn {__version__}")
     commands = made.add_subparsers(title="commands", dest="name", metavar="COMMAND")
     commands.add_parser("tour", help="a first look at what the course shows", add_help=False)  # it has its own help
@@ -68,7 +79,8 @@ def add_grading(commands) -> None:
     command = commands.add_parser(
         "grade",
         help="grade submissions",
-        epilog="The exit code is the number of submissions that could not be graded, at most 100.",
+        epilog="The exit code is the number of submissions that could not be graded, at most 100; 125 where grading "
+        "did not begin, such as for an option or a table that is wrong; 130 where it was interrupted.",
     )
     command.add_argument("submission", nargs="+", help="a notebook, a folder or a zip of notebooks")
     command.add_argument("--out", "-o", default="marks", help="the folder of marks and reports (default: marks)")

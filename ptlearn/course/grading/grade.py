@@ -4,6 +4,7 @@ What was graded is kept beside the marks under a name made of all that decided i
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import secrets
@@ -19,6 +20,7 @@ from ptlearn.course.grading import readable
 from ptlearn.course.grading.merge import Release, lesson_of, load_release, merge, read_notebook, require_same_release
 from ptlearn.course.grading.points import marks_of
 from ptlearn.course.grading.record import Marks, from_json, to_json
+from ptlearn.course.grading.sandbox import PACKAGE, way
 from ptlearn.course.grading.submissions import Submission
 from ptlearn.course.lesson import ROOT
 
@@ -47,10 +49,13 @@ def grade(submission: Submission, seed: int, options: Options) -> Marks:
     """The marks of one submission; where it cannot be graded, the error in one line."""
     began, marks = time.monotonic(), Marks(submission.student, submission.name, seed=seed)
     try:
+        package = "" if way()[1] else package_at_start()  # in namespaces nothing can write to it
         release, own = opened(submission, options)
         merged = merge(release, own)
         exercises = marks_of(release, merged, seed, options.rubric, options.gpu)
         seen = readable.read(merged.notebook, options.limit, options.gpu) if options.nbval else {}
+        if package and package != digest_of(PACKAGE):
+            raise ValueError(f"the course's files in {PACKAGE} have changed since grading began: install it anew")
     except (ValueError, OSError) as error:
         return dataclasses.replace(marks, error=one_line(str(error)))
     except Exception as error:  # whatever it is, the others are graded
@@ -65,6 +70,21 @@ def grade(submission: Submission, seed: int, options: Options) -> Marks:
         nbval=seen,
         seconds=round(time.monotonic() - began, 1),
     )
+
+
+def digest_of(folder: Path) -> str:
+    """A digest of every file under a folder but Python's caches: names and contents."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            found.update(f"{path.relative_to(folder)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()
+
+
+@functools.cache
+def package_at_start() -> str:
+    """The digest of the installed course before this process grades anything."""
+    return digest_of(PACKAGE)
 
 
 def opened(submission: Submission, options: Options) -> tuple[Release, dict]:
@@ -143,6 +163,7 @@ def kept_file(submission: Submission, options: Options, out: Path) -> Path | Non
     except (ValueError, OSError):
         return None
     decides = [submission.student, submission.name, release.digest, options.rubric, options.seed, options.nbval]
+    decides += [options.limit, options.gpu]
     name = hashlib.sha256(submission.data + json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
     return Path(out, KEPT, f"{name}.json")
 

@@ -21,9 +21,16 @@ from ptlearn.course.work import checked_name
 
 SEEDS = 3  # of cases per exercise, none of which is the student's own
 CELL_SECONDS = 14.0  # after which a cell is ended from outside; the process itself tries at 10
-EXERCISE_SECONDS = 10.0  # of one exercise on all its cases
+EXERCISE_SECONDS = 10.0  # of one exercise on all its cases; the process itself ends what takes longer
+AGAIN_SECONDS = 3.0  # of a second try of what took too long beside the other answers
+GRACE = 4.0  # seconds after which an exercise is ended from outside
 START_SECONDS = 120.0  # of imports, on a busy machine
 BROKEN = ("timeout", "crashed", "missing")
+DEEPEST = 20  # lists in lists that an answer may give
+MOST_VALUES = 200_000  # in what an answer gives on all cases
+LARGEST_INTEGER = 1 << 64
+LONGEST_TEXT = 100_000
+NO_ANSWER = "what comes back is not what an answer can give"
 KILLERS = 3  # cells that had to be ended before a student's other own cells are left out
 
 
@@ -42,12 +49,17 @@ class Seen:
 
 
 class Worker:
-    """A confined process that answers one request after another; started anew where it was lost."""
+    """A confined process that answers one request after another; started anew where it was lost.
+
+    `killers` holds the cells that ended it, {place: how it was lost}, and `late` those that took too long.
+    """
 
     def __init__(self, release: Release, given: list[str], limits: Limits):
         folder = str(release.checks) if release.checks else None
         self.setup = {"lesson": release.lesson, "folder": folder, "given": given}
         self.limits, self.talk, self.ready = limits, None, False
+        self.killers: dict[int, Lost] = {}
+        self.late: set[int] = set()
 
     def __enter__(self):
         self.start()
@@ -80,34 +92,40 @@ class Worker:
 
 
 def marks_of(release: Release, merged: Merged, seed: int, rubric: dict[str, float], gpu: bool = False) -> list:
-    """A mark per exercise, on cases that the seed decides; the rubric's points for the exercises that it names.
-
-    What fails beside the other answers is tried again without them: nobody loses points to a neighbouring cell.
-    """
+    """A mark per exercise, on cases that the seed decides; the rubric's points for the exercises that it names."""
     cells = [cell | {"place": place} for place, cell in enumerate(merged.cells)]
     given = [cell["source"] for cell in cells if cell["kind"] == "given"]
     with Worker(release, given, Limits(gpu=gpu)) as worker:  # it imports while this process does the same
         known = exercises_of(release)
         points = {number: rubric.get(number, each.points) for number, each in known.items()}
         questions = [question(release, each, number, seed) for number, each in known.items() if points[number] > 0]
-        killers: dict[int, Lost] = {}
-        first = observed(worker, cells, questions, killers)
+        first = observed(worker, cells, questions)
         marks = []
         for put in questions:
             number, seen = put["exercise"], first[put["exercise"]]
             status, diagnosis = judged(known[number], put, seen)
             if status != "pass" and number not in merged.untouched and not seen.killer:
-                alone = [cell for cell in cells if cell["kind"] != "answer" or cell["exercise"] == number]
-                again = observed(worker, alone, [put], killers)[number]
-                second = judged(known[number], put, again)
-                if second[0] == "pass" or status in BROKEN:
-                    status, diagnosis = second
+                status, diagnosis = tried_again(worker, cells, known[number], put, (status, diagnosis))
             if status in ("missing", "todo") and number not in merged.answers:
                 status, diagnosis = "missing", "the answer cell is not in the notebook"
             earned = points[number] if status == "pass" else 0
             code = merged.answers.get(number, "")
             marks.append(ExerciseMark(number, earned, points[number], status, diagnosis, round(seen.seconds, 2), code))
     return marks
+
+
+def tried_again(worker: Worker, cells: list, known, put: dict, first: tuple[str, str]) -> tuple[str, str]:
+    """The status and diagnosis of an answer without the others: nobody loses points to a neighbouring cell.
+
+    Cells that took too long are left out; an answer whose own cell is one of them is not tried again.
+    """
+    alone = [cell for cell in cells if cell["kind"] != "answer" or cell["exercise"] == put["exercise"]]
+    if any(cell["kind"] == "answer" and cell["place"] in worker.late for cell in alone):
+        return first
+    alone = [cell for cell in alone if cell["place"] not in worker.late]
+    seconds = AGAIN_SECONDS if first[0] == "timeout" else put["seconds"]
+    second = judged(known, put, observed(worker, alone, [put | {"seconds": seconds}])[put["exercise"]])
+    return second if second[0] == "pass" or first[0] in BROKEN else first
 
 
 def exercises_of(release: Release) -> dict:
@@ -128,16 +146,16 @@ def question(release: Release, known, number: str, seed: int) -> dict:
         "cases": [case for part in parts for case in part],
         "parts": [len(part) for part in parts],
         "seed": draw.randrange(1, 2**31),
+        "seconds": EXERCISE_SECONDS,
     }
 
 
-def observed(worker: Worker, cells: list, questions: list, killers: dict) -> dict[str, Seen]:
+def observed(worker: Worker, cells: list, questions: list) -> dict[str, Seen]:
     """What is seen of each exercise asked for.
 
     A cell or an answer that ends the process, or has to be ended, is noted and left out, and the others go on.
-    Args: killers, {place of a cell: how it was lost}, which is added to.
     """
-    seen: dict[str, Seen] = {}
+    seen, killers = {}, worker.killers
     while left := [put for put in questions if put["exercise"] not in seen]:
         spared = [cell for cell in cells if cell["place"] not in killers]
         if len(killers) >= KILLERS:
@@ -155,6 +173,7 @@ def observed(worker: Worker, cells: list, questions: list, killers: dict) -> dic
                 killers[asked.cell] = lost
             elif asked.question is not None:
                 asked.note(status=lost.args[0], why=lost.args[1])
+        worker.late |= asked.late
         seen |= asked.seen
         if any(each.status == "crashed" for each in asked.seen.values()):
             worker.end()
@@ -171,7 +190,8 @@ class Asked:
 
     def __init__(self, questions: list):
         self.open = [put["exercise"] for put in questions]
-        self.cell, self.question, self.seen = None, None, {}
+        self.seconds = {put["exercise"]: put["seconds"] for put in questions}
+        self.cell, self.question, self.seen, self.late = None, None, {}, set()
         self.began = self.until = time.monotonic()
 
     def follow(self, talk: Talk) -> None:
@@ -190,7 +210,11 @@ class Asked:
             elif self.open and said.get("question") == self.open[0]:
                 self.end_question()
                 self.question = self.open.pop(0)
-                self.limit(EXERCISE_SECONDS)
+                self.limit(self.seconds[self.question] + GRACE)
+            elif self.cell is not None and said.get("late_cell") == self.cell and self.question is None:
+                self.late.add(self.cell)
+            elif self.question is not None and said.get("late") == self.question:
+                self.note(status="timeout", why="takes too long")
             elif self.question is not None and said.get("observed") == self.question:
                 self.note(data=said.get("data"))
             elif self.question is not None and said.get("missing") == self.question:
@@ -218,11 +242,16 @@ def judged(known, put: dict, seen: Seen) -> tuple[str, str]:
     if seen.status:
         return seen.status, one_line(seen.why)
     if not well_formed(seen.data, len(put["cases"])):
-        return "wrong", "what comes back is not what an answer can give"
+        return "wrong", NO_ANSWER
+    if why := excess(seen.data):
+        return "wrong", why
     start = 0
     for size in put["parts"]:
         cases, data = put["cases"][start : start + size], seen.data[start : start + size]
-        verdict = conclude(known, cases, data, secret=True)
+        try:
+            verdict = conclude(known, cases, data, secret=True)
+        except Exception:  # data comes from a submission, and costs no other exercise
+            return "wrong", NO_ANSWER
         if verdict.status == "TODO":
             return "todo", verdict.diagnosis
         if verdict.status != "PASS":
@@ -242,3 +271,26 @@ def is_observation(each: Any) -> bool:
         return False
     kinds = set(each) - {"calls"}
     return kinds == {"data"} or len(kinds) == 1 and kinds <= {"todo", "error"} and isinstance(each[kinds.pop()], str)
+
+
+def excess(data: Any) -> str:
+    """Why data is more than an answer gives, in a line; "" where it is not.
+
+    >>> excess([1 << 100])
+    'gives an integer of 101 bits, at most 64'
+    """
+    level, depth, count = [data], 0, 0
+    while level:
+        count += len(level)
+        if depth > DEEPEST:
+            return f"gives lists nested deeper than {DEEPEST}"
+        if count > MOST_VALUES:
+            return f"gives more than {MOST_VALUES:,} values"
+        for value in level:
+            if type(value) is int and abs(value) > LARGEST_INTEGER:
+                return f"gives an integer of {value.bit_length()} bits, at most 64"
+            if isinstance(value, str) and len(value) > LONGEST_TEXT:
+                return f"gives a text of {len(value):,} characters, at most {LONGEST_TEXT:,}"
+        inside = [list(each.values()) if isinstance(each, dict) else each for each in level]
+        level, depth = [value for each in inside if isinstance(each, list) for value in each], depth + 1
+    return ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ptlearn.course.grading import grade as grading
 from ptlearn.course.grading.grade import Options
-from ptlearn.course.grading.merge import lesson_of, read_notebook
+from ptlearn.course.grading.merge import lesson_of, load_release, read_notebook
 from ptlearn.course.grading.record import Marks
 from ptlearn.course.grading.sandbox import weakness
 from ptlearn.course.grading.submissions import collect, read_roster, read_rubric
@@ -30,6 +30,7 @@ def grade_class(options: argparse.Namespace) -> int:
         limit=options.limit,
         gpu=options.gpu,
     )
+    require_known(chosen.rubric, chosen.release)
     found, failed = collect(options.submission, roster)
     out = Path(options.out)
     if options.merge_only:
@@ -48,6 +49,17 @@ def grade_class(options: argparse.Namespace) -> int:
 
     write_reports(sorted(done, key=lambda marks: (marks.lesson, marks.student)), out, roster=roster)
     return min(sum(bool(marks.error) for marks in done), MOST_FAILED)
+
+
+def require_known(rubric: dict[str, float], release: Path) -> None:
+    """Refuse a rubric with an exercise that no lesson of the release has. Raises: ValueError naming the first one."""
+    for number in rubric:
+        try:
+            cells = load_release(int(number.partition(".")[0]), release).blank.cells
+        except FileNotFoundError:
+            cells = []
+        if number not in {remarks(cell).get("ex") for cell in cells}:
+            raise ValueError(f"rubric: {number}: expected exercises of the lessons in {release / 'notebooks'}")
 
 
 def complain(marks: list[Marks]) -> int:

@@ -36,22 +36,24 @@ class Submission:
 def collect(paths: list[str], roster: list[dict] | None = None) -> tuple[list[Submission], list[Marks]]:
     """Every notebook under the paths, in order, and a record with its error for each that cannot be read.
 
-    Raises: FileNotFoundError where a path is not there or has no notebook.
+    A path that is not there, or has no notebook, is such a record too.
+    Raises: FileNotFoundError naming the first of them where no path has a notebook.
     """
-    found, refused = [], []
+    found, refused, nothing = [], [], []
     for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"submission: no file or folder {str(path)!r}")
-        one = list(files_of(path))
+        one = list(files_of(path)) if path.exists() else []
         if not one:
-            raise FileNotFoundError(f"submission: no notebook in {str(path)!r}")
+            why = f"no notebook in {str(path)!r}" if path.exists() else f"no file or folder {str(path)!r}"
+            nothing.append(Marks("", str(path), error=why))
         for name, data in one:
             student = known_student(roster or [], name) or student_of(name)
             if isinstance(data, bytes):
                 found.append(Submission(name, data, student))
             else:
                 refused.append(Marks(student, name, error=data))
-    return found, refused
+    if nothing and not found and not refused:
+        raise FileNotFoundError(f"submission: {nothing[0].error}")
+    return found, refused + nothing
 
 
 def files_of(path: Path) -> Iterator[tuple[str, bytes | str]]:

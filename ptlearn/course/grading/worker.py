@@ -15,7 +15,7 @@ import signal
 import sys
 import types
 from contextlib import suppress
-from os import _exit, fork, waitpid, write
+from os import _exit, fork, kill, waitpid, write
 from time import monotonic
 
 from ptlearn.course import checks, exercise
@@ -97,7 +97,7 @@ def serve(request: dict, known: dict, replies: Replies) -> None:
     """Run the cells and put every question to its answer.
 
     Args: request, {"cells": [{"place", "kind", "exercise", "source"}], "questions": [{"exercise", "name", "cases",
-          "seed"}]}.
+          "seed", "seconds"}]}.
     """
     answers, errors = answers_of(request["cells"], request["questions"], replies)
     for question in request["questions"]:
@@ -113,7 +113,23 @@ def serve(request: dict, known: dict, replies: Replies) -> None:
                 else:
                     replies.say(missing=number, why=errors.get(number, ""))
             _exit(0)
-        waitpid(child, 0)
+        if not ends_in_time(child, question["seconds"]):
+            replies.say(late=number)
+
+
+def ends_in_time(child: int, seconds: float) -> bool:
+    """Wait for a process; whether it ends by itself, else it is killed."""
+    late = []
+
+    def ring(signal_number, frame):
+        late.append(child)
+        kill(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    waitpid(child, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return not late
 
 
 def answers_of(cells: list, questions: list, replies: Replies) -> tuple[dict, dict]:
@@ -131,7 +147,10 @@ def answers_of(cells: list, questions: list, replies: Replies) -> tuple[dict, di
             continue
         replies.say(cell=cell["place"])
         before, began = {name: namespace.get(name) for name in names.values()}, monotonic()
-        error = run_cell(cell, namespace, max(1.0, min(CELL_SECONDS, left)) if kind == "own" else CELL_SECONDS)
+        limit = max(1.0, min(CELL_SECONDS, left)) if kind == "own" else CELL_SECONDS
+        error = run_cell(cell, namespace, limit)
+        if monotonic() - began >= limit:
+            replies.say(late_cell=cell["place"])
         if kind in ("answer", "own"):
             theirs |= {name for name, value in before.items() if namespace.get(name) is not value}
             left -= (monotonic() - began) * (kind == "own")
