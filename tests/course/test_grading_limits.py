@@ -2,6 +2,7 @@
 
 import json
 
+import nbformat
 import pytest
 from test_grading_attacks import RIGHT, course, handed_in, marked  # noqa: F401
 
@@ -82,6 +83,28 @@ def test_cells_that_took_too_long_are_run_once(course, monkeypatch):  # noqa: F8
     found = marked(course, handed_in(course, "def double(values):\n    return values\n" + hangs, "prompts = []"))
     assert {mark.points for mark in found.values()} == {0}
     assert [any(hangs in source for source in sources) for sources in asked] == [True, False]
+
+
+def test_a_notebook_has_a_time_of_its_own(course, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(points, "NOTEBOOK_SECONDS", 1.0)
+    found = marked(course, handed_in(course, "def double(values):\n    while True:\n        pass"))
+    assert [found[number].status for number in ("99.1", "99.2")] == ["timeout", "timeout"]
+    assert found["99.2"].diagnosis == "not run: the notebook has used up its 1 s"
+
+
+@pytest.mark.parametrize(
+    ("code", "stopped"), [("os._exit(1)", "the kernel died"), ("time.sleep(60)", "stopped after 8 s")]
+)
+def test_a_kernel_that_dies_or_hangs_costs_the_readable_run_alone(code, stopped, course):  # noqa: F811
+    def change(cells, place):
+        cells[place["ans-99-2"]].metadata["tags"] = ["raises-exception", "nbval-skip"]
+        own = nbformat.v4.new_code_cell(f"import os, time\nif 'JPY_PARENT_PID' in os.environ:\n    {code}")
+        cells.insert(place["ans-99-1"], own)
+
+    data = handed_in(course, RIGHT, "prompts = []", change)
+    marks = grading.grade(Submission("ada.ipynb", data, "Ada"), 7, Options(release=course, limit=8))
+    assert [mark.status for mark in marks.exercises] == ["pass", "wrong"] and marks.error == ""
+    assert marks.nbval["stopped"] == stopped and marks.nbval["failed"] > 0
 
 
 def test_all_that_decides_marks_is_in_the_name_they_are_kept_under(course, tmp_path):  # noqa: F811

@@ -24,6 +24,7 @@ CELL_SECONDS = 14.0  # after which a cell is ended from outside; the process its
 EXERCISE_SECONDS = 10.0  # of one exercise on all its cases; the process itself ends what takes longer
 AGAIN_SECONDS = 3.0  # of a second try of what took too long beside the other answers
 GRACE = 4.0  # seconds after which an exercise is ended from outside
+NOTEBOOK_SECONDS = 90.0  # of all cells and answers together, once the imports are there
 START_SECONDS = 120.0  # of imports, on a busy machine
 BROKEN = ("timeout", "crashed", "missing")
 DEEPEST = 20  # lists in lists that an answer may give
@@ -51,7 +52,8 @@ class Seen:
 class Worker:
     """A confined process that answers one request after another; started anew where it was lost.
 
-    `killers` holds the cells that ended it, {place: how it was lost}, and `late` those that took too long.
+    `killers` holds the cells that ended it, {place: how it was lost}, and `late` those that took too long; `until` is
+    the time when the notebook's is up.
     """
 
     def __init__(self, release: Release, given: list[str], limits: Limits):
@@ -60,6 +62,7 @@ class Worker:
         self.limits, self.talk, self.ready = limits, None, False
         self.killers: dict[int, Lost] = {}
         self.late: set[int] = set()
+        self.until = float("inf")
 
     def __enter__(self):
         self.start()
@@ -87,6 +90,7 @@ class Worker:
         if not self.ready:
             self.talk.hear(time.monotonic() + START_SECONDS)
             self.ready = True
+            self.until = min(self.until, time.monotonic() + NOTEBOOK_SECONDS)
         self.talk.send(request)
         return self.talk
 
@@ -123,6 +127,8 @@ def tried_again(worker: Worker, cells: list, known, put: dict, first: tuple[str,
     if any(cell["kind"] == "answer" and cell["place"] in worker.late for cell in alone):
         return first
     alone = [cell for cell in alone if cell["place"] not in worker.late]
+    if time.monotonic() > worker.until:
+        return first
     seconds = AGAIN_SECONDS if first[0] == "timeout" else put["seconds"]
     second = judged(known, put, observed(worker, alone, [put | {"seconds": seconds}])[put["exercise"]])
     return second if second[0] == "pass" or first[0] in BROKEN else first
@@ -157,12 +163,16 @@ def observed(worker: Worker, cells: list, questions: list) -> dict[str, Seen]:
     """
     seen, killers = {}, worker.killers
     while left := [put for put in questions if put["exercise"] not in seen]:
+        if time.monotonic() > worker.until:
+            over = Seen(None, "timeout", f"not run: the notebook has used up its {NOTEBOOK_SECONDS:.0f} s")
+            return {put["exercise"]: over for put in left} | seen
         spared = [cell for cell in cells if cell["place"] not in killers]
         if len(killers) >= KILLERS:
             spared = [cell for cell in spared if cell["kind"] != "own"]
         before, asked, used = len(seen) + len(killers), Asked(left), worker.ready
         try:
-            asked.follow(worker.ask({"cells": spared, "questions": left}))
+            talk = worker.ask({"cells": spared, "questions": left})
+            asked.follow(talk, worker.until)
         except Lost as lost:
             worker.end()
             if asked.cell is None and used:  # what an earlier answer left behind keeps it from working
@@ -194,11 +204,11 @@ class Asked:
         self.cell, self.question, self.seen, self.late = None, None, {}, set()
         self.began = self.until = time.monotonic()
 
-    def follow(self, talk: Talk) -> None:
-        """Listen until the request has been served. Only what goes on as it has to counts, or buys time."""
+    def follow(self, talk: Talk, until: float) -> None:
+        """Listen until the request is served, or time is up. Only what goes on as it has to counts, or buys time."""
         self.limit(CELL_SECONDS)
         while True:
-            said = talk.hear(self.until)
+            said = talk.hear(min(self.until, until))
             if "ended" in said:
                 self.end_question()
                 if self.cell is not None and self.open and not self.seen:
