@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages; read at torch's first allocation
 
@@ -33,9 +34,11 @@ import torch
 from tokenizers import Tokenizer
 from torch.nn import functional as F
 from tqdm import tqdm
-from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
 from ptlearn.checkpoints import load_checkpoint, read_state, save_checkpoint
+
+if TYPE_CHECKING:  # imported where it is used: lesson 00 wants no more than the sizes
+    from transformers import LlamaConfig, LlamaForCausalLM
 
 WEIGHTS = Path(__file__).parent / "weights"
 VOCABULARY, CONTEXT, END = 4000, 256, 0
@@ -54,8 +57,11 @@ SIZES = {  # heads of 32 dimensions throughout
 # ---------------------------------------------------------------- the model
 
 
-def build(size: str) -> LlamaForCausalLM:
+def build(size: str) -> "LlamaForCausalLM":
     """A fresh model of the Llama layout, with biases (for BitFit) and tied embeddings."""
+    from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
+
+    AttentionInterface.register("matmul", matmul_attention)
     return LlamaForCausalLM(
         LlamaConfig(
             **SIZES[size],
@@ -83,26 +89,28 @@ def matmul_attention(module, query, key, value, attention_mask, scaling, **_):
     return output.view(batch, heads, length, width).transpose(1, 2), None
 
 
-def token_loss(model: LlamaForCausalLM, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def token_loss(model: "LlamaForCausalLM", embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy in nats per token, from the embeddings of the inputs (B, T, d)."""
     hidden = model.model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     return F.cross_entropy(model.lm_head(hidden).flatten(0, 1).float(), targets.flatten())
 
 
-def training_flops(config: LlamaConfig, tokens: int, context: int = CONTEXT) -> int:
+def training_flops(config: "LlamaConfig", tokens: int, context: int = CONTEXT) -> int:
     """Floating-point operations of training: (6 P + 12 L d (T + 1) / 2) per token.
 
     Every matrix weight is used once forwards and twice backwards, two operations each; P counts all parameters, the
     tied embedding once, as the output head (a look-up is free). Attention multiplies with keys and values of, on
     average, (T + 1) / 2 visible positions.
     """
+    from transformers import LlamaForCausalLM
+
     with torch.device("meta"):
         parameters = sum(p.numel() for p in LlamaForCausalLM(config).parameters())
     attention = 6 * config.num_hidden_layers * config.hidden_size * (context + 1)
     return (6 * parameters + attention) * tokens
 
 
-def optimizers(model: LlamaForCausalLM, lr: float) -> dict[str, torch.optim.Optimizer]:
+def optimizers(model: "LlamaForCausalLM", lr: float) -> dict[str, torch.optim.Optimizer]:
     """Muon for the hidden matrices, AdamW for embeddings, norms and biases; one learning rate fits both."""
     if not hasattr(torch.optim, "Muon"):
         raise ValueError(f"pretraining needs torch 2.9 or newer, for its Muon; this is {torch.__version__}")
@@ -282,7 +290,7 @@ def load_data(folder: Path, tokens: int, seed: int, data: Path | None) -> tuple[
     )
 
 
-def loss_function(model: LlamaForCausalLM, device: str, dtype: str, compiled: str) -> LossOn:
+def loss_function(model: "LlamaForCausalLM", device: str, dtype: str, compiled: str) -> LossOn:
     """A function (tokens, window numbers) -> loss, compiled where there is a compiler."""
     model.set_attn_implementation("matmul" if device == "cpu" else "sdpa")
     mixed = dtype == "bfloat16" or dtype == "auto" and (device == "cuda" or torch.cpu._is_avx512_bf16_supported())
@@ -385,7 +393,7 @@ def export(run_folder: Path, folder: Path) -> None:
     write_text(folder / "SHA256SUMS", "".join(sums))
 
 
-def card(model: LlamaForCausalLM, state: dict) -> str:
+def card(model: "LlamaForCausalLM", state: dict) -> str:
     """What the weights are, how they were made, and what they are not for."""
     settings, shape, last = state["settings"], model.config, state["rows"][-1]
     size = settings["size"]
@@ -500,8 +508,6 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
     return 0
 
-
-AttentionInterface.register("matmul", matmul_attention)
 
 if __name__ == "__main__":
     sys.exit(main())
