@@ -35,12 +35,10 @@ def lost_on_padding(case, data):
 
 
 def tensors(case, *names):
-    """The named lists of a case as tensors: numbers in float64, integers and booleans as they are."""
+    """The named lists of a case as float64 tensors, a mask as bool."""
     import torch
 
-    found = [torch.tensor(case[name]) for name in names]
-    return [torch.tensor(case[name], dtype=torch.float64) if made.is_floating_point() else made
-            for name, made in zip(names, found)]  # fmt: skip
+    return [torch.tensor(case[name], dtype=None if name == "mask" else torch.float64) for name in names]
 
 
 def log_sum(row):
@@ -55,7 +53,8 @@ def log_softmax(row, temperature=1.0):
     [0.25, 0.75]
     """
     scaled = [x / temperature for x in row]
-    return [x - log_sum(scaled) for x in scaled]
+    total = log_sum(scaled)
+    return [x - total for x in scaled]
 
 
 def softmax(row, temperature=1.0):

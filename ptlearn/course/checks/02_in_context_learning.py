@@ -188,9 +188,9 @@ def remark_judging(case, data):
     expected, _ = expect_judging(case)
     if not isinstance(data, list) or list(map(type, data)) != list(map(type, expected)):
         return None
-    judged = list(zip(case["continuations"], case["answers"], data, expected))
+    rows = list(zip(case["continuations"], case["answers"], data, expected))
     for verdict in (True, False):
-        wrong = [(text, answer) for text, answer, given, right in judged if given != right and given == verdict]
+        wrong = [(text, answer) for text, answer, given, right in rows if given != right and given == verdict]
         for words, rules in RULES.items() if wrong else ():
             if any(all(rule(*pair) == verdict for pair in wrong) for rule in rules):
                 return words

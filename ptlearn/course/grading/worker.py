@@ -123,7 +123,8 @@ def ends_in_time(child: int, seconds: float) -> bool:
 
     def ring(signal_number, frame):
         late.append(child)
-        kill(child, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has just ended
+            kill(child, signal.SIGKILL)
 
     signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
