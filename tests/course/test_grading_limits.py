@@ -93,16 +93,17 @@ def test_a_notebook_has_a_time_of_its_own(course, monkeypatch):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    ("code", "stopped"), [("os._exit(1)", "the kernel died"), ("time.sleep(60)", "stopped after 8 s")]
+    ("code", "limit", "stopped"),
+    [("os._exit(1)", 120, "the kernel died"), ("time.sleep(60)", 8, "stopped after 8 s")],
 )
-def test_a_kernel_that_dies_or_hangs_costs_the_readable_run_alone(code, stopped, course):  # noqa: F811
+def test_a_kernel_that_dies_or_hangs_costs_the_readable_run_alone(code, limit, stopped, course):  # noqa: F811
     def change(cells, place):
         cells[place["ans-99-2"]].metadata["tags"] = ["raises-exception", "nbval-skip"]
         own = nbformat.v4.new_code_cell(f"import os, time\nif 'JPY_PARENT_PID' in os.environ:\n    {code}")
         cells.insert(place["ans-99-1"], own)
 
     data = handed_in(course, RIGHT, "prompts = []", change)
-    marks = grading.grade(Submission("ada.ipynb", data, "Ada"), 7, Options(release=course, limit=8))
+    marks = grading.grade(Submission("ada.ipynb", data, "Ada"), 7, Options(release=course, limit=limit))
     assert [mark.status for mark in marks.exercises] == ["pass", "wrong"] and marks.error == ""
     assert marks.nbval["stopped"] == stopped and marks.nbval["failed"] > 0
 
