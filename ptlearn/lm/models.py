@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ptlearn.lm.real_model import REAL_MODELS, real_folder
+
 WEIGHTS = Path(__file__).parents[1] / "pocket" / "weights"
 END_TOKEN = "<|endoftext|>"  # between documents, in many vocabularies; the pocket LMs' begin, end and padding token
 _SIZES = ("s", "m", "l")
@@ -122,8 +124,9 @@ def load_lm(
 ) -> LanguageModel:
     """Load a language model by name, in evaluation mode.
 
-    Args:    name, a pocket LM ("pocket-s", "pocket-m", "pocket-l"), a local folder with config.json, *.safetensors
-             and a tokenizer, or a hub id ("Qwen/Qwen2.5-0.5B"); dtype of the weights in memory; device.
+    Args:    name, a pocket LM ("pocket-s", "pocket-m", "pocket-l"), "smollm2-135m" (an instruct model at 4 bits that
+             `ptlearn get` fetches), a local folder with config.json, *.safetensors and a tokenizer, or a hub id
+             ("Qwen/Qwen2.5-0.5B"); dtype of the weights in memory; device.
     Returns: LanguageModel. It keeps its dropout off until you call `.train()`.
     Raises:  ValueError for an unknown name and for weights that are damaged or do not fit their configuration;
              FileNotFoundError for missing files and for a hub that cannot be reached.
@@ -131,6 +134,8 @@ def load_lm(
     name = os.fspath(name)
     if name in pocket_models():
         lm = _load_folder(WEIGHTS / name, dtype, _pocket_tokenizer())
+    elif name in REAL_MODELS:
+        lm = _load_folder(real_folder(name), dtype, None)
     elif Path(name).expanduser().is_dir():
         lm = _load_folder(Path(name).expanduser(), dtype, None)
     elif name.count("/") == 1 and name[0] not in "./~":
