@@ -6,4 +6,5 @@
     wrappers             the layers that these insert
     adapter_files        LoRA adapters in peft's format, both directions; a merged model as an ordinary folder
     memory               parameters and bytes of finetuning, counted before anything is allocated
+    throughput           FLOPs, matrix rate, tokens per second: how much of a device a run uses; compiled layers
 """

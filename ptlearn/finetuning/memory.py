@@ -2,18 +2,22 @@
 
     count_parameters   (trained, all), also of a published configuration: shapes without numbers, on the meta device
     memory_budget      bytes of weights, gradients, optimizer states and activations of one training step
+    peak_bytes         the most that a step holds at once, its temporary tensors included
 
 A method is a function model -> model, such as `partial(lora, targets="q_proj", rank=4)`; None trains everything.
-Deliberately not here: a step's temporary tensors and the allocator's rounding, which come on top; precision that is
-switched by autocast; several devices.
+Deliberately not here: the allocator's rounding and what a library keeps for itself; several devices.
 """
 
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ptlearn.finetuning.parameter_efficient import trainable_parameters
 from ptlearn.finetuning.wrappers import causal_lm
@@ -103,6 +107,84 @@ def saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> tuple[Tensor
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = forward()
     return result, sum(tensor.untyped_storage().nbytes() for address, tensor in saved.items() if address not in own)
+
+
+def peak_bytes(
+    model_or_config, method: Method | None = None, *, batch: int, length: int, bf16: bool = False,
+    checkpointed: bool = False, dtype: torch.dtype = torch.float32,
+) -> int:  # fmt: skip
+    """The most bytes that a training step holds at once, from a configuration alone: nothing is allocated.
+
+    A whole step is run on shapes (forward, loss over all positions, backward, fused AdamW whose states exist), and
+    the bytes that live are counted at every operation. `memory_budget` says what they are for.
+
+    Args:   batch (B) rows of length (T) tokens, of one forward pass; bf16, forward passes under autocast;
+            checkpointed, only the input of every layer is kept, the rest computed again on the way back
+            (`checkpoint_activations`); dtype of the weights. `torch.cuda.max_memory_allocated` measures it.
+    Raises: ValueError if batch or length is below 1.
+    Source: Chen et al. 2016 (checkpointing); claim C16.
+    """
+    check_counts(batch=batch, length=length)
+    with FakeTensorMode():
+        model = _build(model_or_config, method, dtype)
+        if checkpointed:
+            checkpoint_activations(model)
+        stepper = torch.optim.AdamW(trainable_parameters(model), fused=True)
+        tokens = torch.zeros(batch, length, dtype=torch.long)
+        own = [*model.parameters(), *model.buffers()]
+        with LiveBytes(own) as live:
+            for _ in range(2):  # the optimizer makes its states in the first
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    # positions are given so that the model does not look for packed rows in values that are not there
+                    output = model(input_ids=tokens, position_ids=torch.arange(length)[None], use_cache=False)
+                loss = cross_entropy(output.logits.float().flatten(0, 1), tokens.flatten(), reduction="none").sum()
+                del output
+                loss.backward()
+                stepper.step()
+                stepper.zero_grad()
+    return sum(tensor.nbytes for tensor in own) + live.most
+
+
+class LiveBytes(TorchDispatchMode):
+    """Inside, counts the bytes of all storages that operations make and that still live: `now`, and the `most` so far.
+
+    Args: known, tensors that were there before, which do not count.
+    >>> with LiveBytes() as live:
+    ...     doubled = 2 * torch.ones(1000)
+    >>> live.now, live.most
+    (4000, 8000)
+    """
+
+    def __init__(self, known: Iterable[Tensor] = ()):
+        super().__init__()
+        self.now = self.most = 0
+        self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in self._sizes:
+                self._watch(leaf.untyped_storage())
+        return result
+
+    def _watch(self, storage: torch.UntypedStorage) -> None:
+        self._sizes[storage._cdata] = storage.nbytes()
+        self.now += storage.nbytes()
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._free, storage._cdata)
+
+    def _free(self, address: int) -> None:
+        self.now -= self._sizes.pop(address)
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """From now on keep only the input of every layer in training, and compute the rest again on the way back.
+
+    Memory no longer grows with what a layer saves; a step computes a third more. The gradient is the same.
+    """
+    model = causal_lm(model)
+    switch_on = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    switch_on({"use_reentrant": False})
 
 
 def _activations(model_or_config, method: Method | None, dtype: torch.dtype, batch: int, length: int) -> int:

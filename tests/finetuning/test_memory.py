@@ -1,5 +1,6 @@
 """Counts against the tables of the LoRA paper, bytes against closed forms and against a real training step."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -7,7 +8,14 @@ import torch
 import transformers
 from torch import nn
 
-from ptlearn.finetuning.memory import count_parameters, memory_budget, saved_bytes
+from ptlearn.finetuning.memory import (
+    LiveBytes,
+    checkpoint_activations,
+    count_parameters,
+    memory_budget,
+    peak_bytes,
+    saved_bytes,
+)
 from ptlearn.finetuning.parameter_efficient import adapters, bitfit, last_k, lora, trainable_parameters
 from ptlearn.lm.models import build_model, load_lm
 
@@ -154,3 +162,57 @@ def test_bytes_in_closed_form():
 def test_a_step_without_tokens(wrong):
     with pytest.raises(ValueError, match="=0: expected at least 1"):
         memory_budget(load_lm("pocket-s"), **{"batch": 1, "length": 1, **wrong})
+
+
+# ---------------------------------------------------------------- the most at once
+
+
+def with_layers(count):
+    config = copy.deepcopy(load_lm("pocket-s").model.config)
+    config.num_hidden_layers = count
+    return config
+
+
+def real_peak(model, method=None, *, batch, length, bf16=False, checkpointed=False):
+    """What lives at most in a second step of real numbers."""
+    model = copy.deepcopy(model).train()
+    model = model if method is None else method(model)
+    if checkpointed:
+        checkpoint_activations(model)
+    optimizer = torch.optim.AdamW(trainable_parameters(model), fused=True)
+    tokens, own = torch.zeros(batch, length, dtype=torch.long), [*model.parameters(), *model.buffers()]
+    with LiveBytes(own) as live:
+        for _ in range(2):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                output = model(input_ids=tokens, use_cache=False)
+            loss = nn.functional.cross_entropy(output.logits.float().flatten(0, 1), tokens.flatten(), reduction="sum")
+            del output
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return sum(tensor.nbytes for tensor in own) + live.most
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bf16": True}, {"checkpointed": True}, {"method": partial(lora, targets="[a-z]+_proj", rank=4)}]
+)
+def test_the_peak_is_that_of_a_real_step(options):
+    model = build_model(with_layers(1))
+    foretold, real = (peak(model, batch=4, length=32, **options) for peak in (peak_bytes, real_peak))
+    assert abs(foretold / real - 1) < 0.02
+    less = peak_bytes(model, batch=3, length=32, **options)
+    assert abs(less / real - 1) > 0.02  # the tolerance sees a row less
+
+
+def test_a_checkpointed_step_keeps_the_input_of_every_layer_and_one_layer_whole():
+    def most(layers, **options):
+        return peak_bytes(with_layers(layers), batch=32, length=256, **options)
+
+    config = with_layers(2)
+    width, wide = config.hidden_size, config.intermediate_size
+    layer = 4 * (width**2 + width) + 3 * width * wide + 2 * wide + width + 2 * width
+    growth = most(3, checkpointed=True) - most(2, checkpointed=True)
+    # a weight and two states of the optimizer, which counts the steps of each of 16 parameters; the fullest moment is
+    # at the loss, before there are gradients
+    assert growth == 3 * 4 * layer + 16 * 4 + 32 * 256 * width * 4
+    assert most(3) - most(2) > 5 * growth
