@@ -63,7 +63,7 @@ def matrix_rate(device: str | torch.device, dtype: torch.dtype = torch.bfloat16,
 
 
 class StepClock:
-    """Passes on the steps of a loop and takes the time of each, for `fit_sft(progress=clock)`: `seconds`, one a step."""
+    """Passes on the steps of a loop and takes the `seconds` of each: `fit_sft(progress=clock)`."""
 
     def __init__(self, device: str | torch.device = "cpu"):
         self.device, self.seconds = torch.device(device), []
