@@ -78,17 +78,23 @@ def memory_budget(
     check_counts(batch=batch, length=length)
     model = _empty(model_or_config, method, dtype)
     trained = trainable_parameters(model)
-    for parameter in trained:
-        parameter.grad = torch.empty_like(parameter)
-    stepper = optimizer(trained)
-    stepper.step()
-    states = [value for state in stepper.state.values() for value in state.values() if isinstance(value, Tensor)]
+    _, states = _stepped(optimizer, trained)
     return MemoryBudget(
         weights=sum(parameter.nbytes for parameter in model.parameters()),
-        gradients=sum(parameter.grad.nbytes for parameter in trained),
+        gradients=sum(parameter.nbytes for parameter in trained),
         optimizer_states=sum(state.nbytes for state in states),
         activations=_activations(model_or_config, method, dtype, batch, length),
     )
+
+
+def _stepped(make: Callable, parameters: list[nn.Parameter], **options) -> tuple[torch.optim.Optimizer, list[Tensor]]:
+    """An optimizer that has made a step, and what it keeps from then on; no gradient is left."""
+    for parameter in parameters:
+        parameter.grad = torch.empty_like(parameter)
+    stepper = make(parameters, **options)
+    stepper.step()
+    stepper.zero_grad()
+    return stepper, [value for state in stepper.state.values() for value in state.values() if isinstance(value, Tensor)]
 
 
 def saved_bytes(model: nn.Module, forward: Callable[[], Tensor]) -> tuple[Tensor, int]:
@@ -129,19 +135,17 @@ def peak_bytes(
         model = _build(model_or_config, method, dtype)
         if checkpointed:
             checkpoint_activations(model)
-        stepper = torch.optim.AdamW(trainable_parameters(model), fused=True)
         tokens = torch.zeros(batch, length, dtype=torch.long)
-        own = [*model.parameters(), *model.buffers()]
+        stepper, states = _stepped(torch.optim.AdamW, trainable_parameters(model), fused=True)
+        own = [*model.parameters(), *model.buffers(), *states]
         with LiveBytes(own) as live:
-            for _ in range(2):  # the optimizer makes its states in the first
-                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                    # positions are given so that the model does not look for packed rows in values that are not there
-                    output = model(input_ids=tokens, position_ids=torch.arange(length)[None], use_cache=False)
-                loss = cross_entropy(output.logits.float().flatten(0, 1), tokens.flatten(), reduction="none").sum()
-                del output
-                loss.backward()
-                stepper.step()
-                stepper.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                # positions are given so that the model does not look for packed rows in values that are not there
+                output = model(input_ids=tokens, position_ids=torch.arange(length)[None], use_cache=False)
+            loss = cross_entropy(output.logits.float().flatten(0, 1), tokens.flatten(), reduction="none").sum()
+            del output
+            loss.backward()
+            stepper.step()
     return sum(tensor.nbytes for tensor in own) + live.most
 
 
