@@ -17,10 +17,7 @@
 from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
 
 import random
-import sys
-import tempfile
 from functools import partial
-from pathlib import Path
 
 import torch
 from matplotlib import pyplot
@@ -28,13 +25,12 @@ from transformers import Qwen2Config
 
 from ptlearn import figures
 from ptlearn.course.exercise import check
-from ptlearn.finetuning.memory import checkpoint_activations, count_parameters, memory_budget, peak_bytes
+from ptlearn.finetuning.memory import count_parameters, peak_bytes
 from ptlearn.finetuning.parameter_efficient import lora
-from ptlearn.finetuning.sft import fit_sft, sft_loss
-from ptlearn.finetuning.throughput import StepClock, compile_layers, flops_per_token, matrix_rate
-from ptlearn.lm.chat import as_rollout, chat_prompt, render_all, response_logprobs
+from ptlearn.finetuning.sft import sft_loss
+from ptlearn.finetuning.throughput import flops_per_token
+from ptlearn.lm.chat import as_rollout, render_all, response_logprobs
 from ptlearn.lm.models import build_model, load_lm
-from ptlearn.lm.text import complete
 from ptlearn.optimization import gradient_step
 from ptlearn.pocket import assistant
 from ptlearn.statistics import over_seeds
