@@ -32,11 +32,14 @@ class LanguageModel(nn.Module):
 
     Holds: model, the causal LM of `transformers`; tokenizer; name; context, the longest sequence it takes, in tokens;
     rows, how many tokens its embedding knows.
+    called, what stands around the model in a gradient step, where several processes train it (`processes.spread`).
     Right-padded batches need no attention mask: no token sees what stands behind it.
 
     Raises: ValueError for a model whose configuration names no longest sequence (Bloom, Mamba), and for a tokenizer
             with more words than the model's embedding.
     """
+
+    called: nn.Module | None = None
 
     def __init__(self, model: nn.Module, tokenizer, name: str):
         super().__init__()
@@ -54,7 +57,7 @@ class LanguageModel(nn.Module):
         self.eval()
 
     def forward(self, observations: Tensor) -> Tensor:
-        return self.model(input_ids=observations, use_cache=False).logits
+        return self._logits(observations)
 
     def logits_at(self, observations: Tensor, mask: Tensor, **options) -> Tensor:
         """The logits (n, V) of the positions where the mask (B, T) is True, row by row.
@@ -65,9 +68,14 @@ class LanguageModel(nn.Module):
         head = self.model.get_output_embeddings()
         hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][mask],))
         try:
-            return self.model(input_ids=observations, use_cache=False, **options).logits
+            return self._logits(observations, **options)
         finally:
             hook.remove()
+
+    def _logits(self, observations: Tensor, **options) -> Tensor:
+        # DDP takes part where there are gradients to exchange: elsewhere processes may differ in what they compute
+        model = self.called if self.called is not None and torch.is_grad_enabled() else self.model
+        return model(input_ids=observations, use_cache=False, **options).logits
 
     @property
     def device(self) -> torch.device:
