@@ -7,6 +7,7 @@ Order: gradient_step; update, micro_batches; score_actions.
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import torch
@@ -80,7 +81,27 @@ def update(
             part = weights[rows, : piece.mask.shape[1]] * counts
             yield policy_gradient_loss(action_logprobs(policy, piece), part, piece.mask, normalizer)
 
-    return gradient_step(optimizer, losses(), clip_norm, averages(policy))[1]
+    with _recomputing(policy):
+        return gradient_step(optimizer, losses(), clip_norm, averages(policy))[1]
+
+
+@contextmanager
+def _recomputing(policy: nn.Module) -> Iterator[None]:
+    """Inside, layers with gradient checkpointing do it, though dropout is off: they do it in training mode alone."""
+    layers = [layer for layer in policy.modules() if getattr(layer, "gradient_checkpointing", False)]
+    # their parts stay in evaluation mode; a layer that drops out by itself (OPT) has its rate as an attribute
+    idle = [layer for layer in layers if not layer.training and not _drops_out(layer)]
+    for layer in idle:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in idle:
+            layer.training = False
+
+
+def _drops_out(layer: nn.Module) -> bool:
+    return any("dropout" in name and isinstance(rate, float) and rate > 0 for name, rate in vars(layer).items())
 
 
 def micro_batches(rollout: Rollout, size: int | None) -> Iterator[tuple[Rollout, Tensor]]:

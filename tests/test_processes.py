@@ -50,8 +50,10 @@ def made(count, length=6):
 
 def sft_run(lm, checkpoint, steps, watch=iter):
     """Eleven examples in steps of five, five and one, which is fewer than there are processes."""
-    return fit_sft(lm, made(11), batch=5, micro_batch=2, held_out=made(5, length=4), evaluate_every=1, seed=1,
-                   checkpoint=checkpoint, checkpoint_every=1, progress=lambda planned: watch(planned[: steps - planned.start]))  # fmt: skip
+    return fit_sft(
+        lm, made(11), batch=5, micro_batch=2, held_out=made(5, length=4), evaluate_every=1, seed=1,
+        checkpoint=checkpoint, checkpoint_every=1, progress=lambda left: watch(left[: steps - left.start]),
+    )  # fmt: skip
 
 
 def ppo(rollout, values, bootstrap, logprobs):
@@ -62,8 +64,8 @@ def ppo(rollout, values, bootstrap, logprobs):
 
 
 def rl_run(lm, checkpoint, steps, **options):
-    return train_policy(lm, text_collector(TASK, prompts=4, group=6), ppo, updates=steps, lr=0.02, epochs=2,
-                        micro_batch=3, checkpoint=checkpoint, checkpoint_every=1, **options)  # fmt: skip
+    return train_policy(lm, text_collector(TASK, prompts=4, group=3), ppo, updates=steps, lr=0.02, epochs=2,
+                        micro_batch=4, checkpoint=checkpoint, checkpoint_every=1, **options)  # fmt: skip
 
 
 def tokens(rollout):
