@@ -7,12 +7,16 @@
             ...
         run.save(step + 1, last=step + 1 == steps)
 
+On several processes each makes the same run and calls the same methods. The first one writes, whole tensors, so that
+any number of processes may go on, divided or not; each of them reads.
 Deliberately not here: what a step is; the loops know (finetuning.sft, rl.training).
 Order: Run, fingerprint; save_checkpoint, read_state, load_checkpoint.
 """
 
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -26,6 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ptlearn.processes import as_whole_of, rank, size, total, whole
 from ptlearn.rollout import check_counts
 
 
@@ -61,7 +66,7 @@ class Run:
 
         Raises: ValueError if the file is damaged or no checkpoint; naming what differs if it is of another run.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None or not self._is_there():
             return self.history
         saved, now = read_state(self.path).get("run", {}), self._identity
         differing = [f"{name} was {saved.get(name)}, now {now[name]}" for name in now if saved.get(name) != now[name]]
@@ -71,8 +76,18 @@ class Run:
         vars(self.history).update(state["history"])
         return self.history
 
+    def _is_there(self) -> bool:
+        seen = total(int(self.path.exists()))
+        if 0 < seen < size():
+            raise ValueError(f"checkpoint {self.path} is there for {seen} of {size()} processes: expected a folder "
+                             "that all of them see")  # fmt: skip
+        return seen > 0
+
     def save(self, steps: int, last: bool = False) -> None:
-        """Write the file if a save is due after so many steps, or this was the last."""
+        """Write the file if a save is due after so many steps, or this was the last.
+
+        Raises: ValueError if it cannot be written; the one before is then as it was.
+        """
         if self.path is not None and (last or steps % self.every == 0):
             state = {"run": self._identity, "history": asdict(self.history)}
             save_checkpoint(self.path, state, self.modules, self.optimizers, self.generators)
@@ -92,7 +107,7 @@ class Run:
         shapes = [(key, p.shape) for module in self.modules.values() for key, p in _trained(module)]
         return {
             "trained": {name: sum(p.numel() for p in _learning(o)) for name, o in self.optimizers.items()},
-            "architecture": fingerprint(shapes, *map(repr, self.modules.values())),
+            "architecture": fingerprint(shapes, *map(_layout, self.modules.values())),
             "dtype": ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors})),
             "frozen weights": fingerprint([t for t in tensors if not t.requires_grad]),
             **{name: fingerprint(thing) for name, thing in self.fixed.items() if thing not in self.modules.values()},
@@ -102,6 +117,11 @@ class Run:
 
 def _learning(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+
+def _layout(module: nn.Module) -> str:
+    """What the module is made of, also where FSDP2 has put its own name before those of the layers that it divides."""
+    return re.sub(r"\bFSDP(\w+\()", r"\1", repr(module))
 
 
 def fingerprint(*things: Any) -> str:
@@ -118,10 +138,10 @@ def fingerprint(*things: Any) -> str:
 
 def _parts(thing: Any) -> Iterator[bytes]:
     if isinstance(thing, nn.Module):
-        yield from _parts([repr(thing), *thing.named_parameters(), *thing.named_buffers()])
+        yield from _parts([_layout(thing), *thing.named_parameters(), *thing.named_buffers()])
     elif isinstance(thing, Tensor):
         yield repr((thing.dtype, thing.shape)).encode()
-        yield thing.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        yield whole(thing).detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     elif isinstance(thing, list | tuple) and not all(isinstance(part, int | float | str) for part in thing):
         yield f"{len(thing)} parts".encode()
         for part in thing:
@@ -137,21 +157,49 @@ def save_checkpoint(
     """Trained parameters, optimizer and random states in one safetensors file, with `state` (JSON) as its header.
 
     Written under a name of its own and renamed: whenever the program is killed, and whoever else writes
-    there, a whole file is there.
+    there, a whole file is there. On several processes all wait until it is.
+
+    Raises: ValueError if it cannot be written, with the bytes that it takes and those that are free.
     """
-    tensors = {f"{name}.{key}": p.detach() for name, module in modules.items() for key, p in _trained(module)}
+    tensors, failure = {}, ""
+    for key, tensor in _contents(modules, optimizers, generators):
+        entire = whole(tensor)  # on every process, though one alone keeps it
+        if rank() == 0:
+            tensors[key] = entire.detach().to("cpu", copy=True).contiguous()
+    if rank() == 0:
+        failure = _write(path, tensors, {"state": json.dumps(state, default=float)})  # numpy's numbers are none to JSON
+    if total(len(failure)):
+        raise ValueError(failure or f"checkpoint {path} could not be written by the first process")
+
+
+def _contents(
+    modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer], generators: dict[str, torch.Generator]
+) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a checkpoint under its name there."""
+    for name, module in modules.items():
+        yield from ((f"{name}.{key}", parameter) for key, parameter in _trained(module))
     for name, optimizer in optimizers.items():
         for index, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{name}.{index}.{key}": torch.as_tensor(value) for key, value in values.items()}
-    tensors |= {name: generator.get_state() for name, generator in generators.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
+            yield from ((f"optimizer.{name}.{index}.{key}", torch.as_tensor(value)) for key, value in values.items())
+    yield from ((name, generator.get_state()) for name, generator in generators.items())
+
+
+def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> str:
+    """Put a whole file in the place of the one before; returns why not, if the system refused."""
     temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
     try:
-        header = {"state": json.dumps(state, default=float)}  # numpy's numbers are none to JSON
-        save_file({key: t.contiguous().clone() for key, t in tensors.items()}, temporary, header)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, temporary, header)
         os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)  # before it is asked how much is free
+        needed, reason = sum(tensor.nbytes for tensor in tensors.values()), str(error).splitlines()[0]
+        there = next(folder for folder in path.absolute().parents if folder.is_dir())
+        return (f"checkpoint {path} cannot be written ({reason}): it takes {needed:,} bytes, "
+                f"{shutil.disk_usage(there).free:,} are free; a file that was there before is as it was")  # fmt: skip
     finally:
         temporary.unlink(missing_ok=True)
+    return ""
 
 
 def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -187,12 +235,14 @@ def load_checkpoint(
     with torch.no_grad():
         for name, module in modules.items():
             for key, parameter in _trained(module):
-                parameter.copy_(tensors[f"{name}.{key}"])
+                parameter.copy_(as_whole_of(tensors[f"{name}.{key}"], parameter))
     for name, optimizer in optimizers.items():
-        saved = optimizer.state_dict() | {"state": {}}
+        saved, owners = optimizer.state_dict() | {"state": {}}, [p for g in optimizer.param_groups for p in g["params"]]
         for key, value in tensors.items():
             if key.startswith(f"optimizer.{name}."):
                 index, entry = key.split(".")[2:]
+                owner = owners[int(index)]
+                value = as_whole_of(value, owner) if value.shape == owner.shape else value  # not so a count of steps
                 saved["state"].setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict(saved)
     for name, generator in generators.items():

@@ -1,42 +1,50 @@
 """One gradient step: in pieces that fit into memory, clipped, refused where it is not finite; and scores without one.
 
+On several processes the gradient is that of the sum over the rows of all.
 Deliberately not here: the loss and its weights (policy_gradient), the loops (finetuning.sft, rl.training).
 Order: gradient_step; update, micro_batches; score_actions.
 """
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
 from ptlearn.policy_gradient import entropies, policy_gradient_loss
+from ptlearn.processes import averages, gathered, in_step, size, total, whole
 from ptlearn.rollout import Rollout, action_logprobs, condense, distinct_rows, take_rows
 
 
 def gradient_step(
-    optimizer: torch.optim.Optimizer, losses: Iterable[Tensor], clip_norm: float = math.inf
+    optimizer: torch.optim.Optimizer, losses: Iterable[Tensor], clip_norm: float = math.inf, averaged: bool = False
 ) -> tuple[float, float]:
     """One step down the sum of some losses, each differentiated as it comes: one graph at a time is held.
 
-    Args:    losses, scalars with gradient; clip_norm, the largest norm of a step.
-    Returns: (the sum of the losses, the gradient's norm before clipping).
+    Args:    losses, scalars with gradient, on several processes each one's own, as many on all; clip_norm, the largest
+             norm of a step; averaged, whether a wrapper averages gradients over processes, else they are summed here.
+    Returns: (the sum of the losses, the gradient's norm before clipping), of all processes.
     Raises:  ValueError if the norm is not finite; the parameters are then as before.
     """
     if not clip_norm > 0:
         raise ValueError(f"clip_norm={clip_norm}: expected a number above 0")
     optimizer.zero_grad()
-    total = 0.0
+    seen = []
     for loss in losses:
-        loss.backward()
-        total += float(loss.detach())
+        (loss * size() if averaged else loss).backward()
+        seen.append(loss.detach())
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = float(nn.utils.clip_grad_norm_(parameters, clip_norm))
+    if not averaged and size() > 1:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.copy_(total(parameter.grad))
+    norm = float(whole(nn.utils.clip_grad_norm_(parameters, clip_norm)))
     if not math.isfinite(norm):
         raise ValueError(f"the gradient's norm is {norm}: expected a finite number (are rewards and weights finite?)")
     optimizer.step()
-    return total, norm
+    return total(sum(map(float, seen))), norm  # read last: each reading waits for the device
 
 
 def update(
@@ -46,6 +54,9 @@ def update(
     """One gradient step on `policy_gradient_loss`; returns the gradient's norm before clipping.
 
     For a language model, equal rows and those without weight are left to `rollout.condense`: the gradient is the same.
+
+    On several processes each gives its own rows, weights and normalizer: numbers are summed, and (B, 1) counts for the
+    rows of all.
 
     Args:   policy (B, T) -> (B, T, A); weights (B, T) without gradient; normalizer, what the sum over the batch is
             divided by (default: the episodes), or (B, 1), what each row's sum is; micro_batch, rows per forward pass:
@@ -59,16 +70,38 @@ def update(
     if isinstance(normalizer, Tensor) and normalizer.dim():
         if normalizer.shape != (len(weights), 1):
             raise ValueError(f"normalizer has shape {tuple(normalizer.shape)}: expected {(len(weights), 1)}, or none")
-        weights, normalizer = weights / normalizer, 1.0
+        weights, normalizer = weights / normalizer, total(len(weights)) / len(weights)
+    else:
+        normalizer = total(normalizer)
     if hasattr(policy, "logits_at"):
         rollout, weights = condense(rollout, weights)
 
     def losses() -> Iterator[Tensor]:
-        for piece, rows in micro_batches(rollout, micro_batch):
-            part = weights[rows, : piece.mask.shape[1]]
+        for (piece, rows), counts in in_step(policy, list(micro_batches(rollout, micro_batch))):
+            part = weights[rows, : piece.mask.shape[1]] * counts
             yield policy_gradient_loss(action_logprobs(policy, piece), part, piece.mask, normalizer)
 
-    return gradient_step(optimizer, losses(), clip_norm)[1]
+    with _recomputing(policy):
+        return gradient_step(optimizer, losses(), clip_norm, averages(policy))[1]
+
+
+@contextmanager
+def _recomputing(policy: nn.Module) -> Iterator[None]:
+    """Inside, layers with gradient checkpointing do it, though dropout is off: they do it in training mode alone."""
+    layers = [layer for layer in policy.modules() if getattr(layer, "gradient_checkpointing", False)]
+    # their parts stay in evaluation mode; a layer that drops out by itself (OPT) has its rate as an attribute
+    idle = [layer for layer in layers if not layer.training and not _drops_out(layer)]
+    for layer in idle:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in idle:
+            layer.training = False
+
+
+def _drops_out(layer: nn.Module) -> bool:
+    return any("dropout" in name and isinstance(rate, float) and rate > 0 for name, rate in vars(layer).items())
 
 
 def micro_batches(rollout: Rollout, size: int | None) -> Iterator[tuple[Rollout, Tensor]]:
@@ -93,9 +126,10 @@ def score_actions(policy: nn.Module, rollout: Rollout, micro_batch: int | None =
         return action_logprobs(lambda _: logits, rollout), entropies(logits)
     first, which = distinct_rows(rollout)
     scores = rollout.logprobs.new_zeros(2, len(first), rollout.mask.shape[1])
-    for piece, rows in micro_batches(take_rows(rollout, first), micro_batch):
-        logits = policy.logits_at(piece.observations, piece.mask)
-        logprobs = action_logprobs(SimpleNamespace(logits_at=lambda *_, known=logits: known), piece)
-        choices = torch.zeros_like(logprobs).masked_scatter(piece.mask, entropies(logits).to(logprobs.dtype))
-        scores[:, rows, : piece.mask.shape[1]] = torch.stack((logprobs, choices)).to(scores)
+    with gathered(policy):
+        for piece, rows in micro_batches(take_rows(rollout, first), micro_batch):
+            logits = policy.logits_at(piece.observations, piece.mask)
+            logprobs = action_logprobs(SimpleNamespace(logits_at=lambda *_, known=logits: known), piece)
+            choices = torch.zeros_like(logprobs).masked_scatter(piece.mask, entropies(logits).to(logprobs.dtype))
+            scores[:, rows, : piece.mask.shape[1]] = torch.stack((logprobs, choices)).to(scores)
     return tuple(scores[:, which])

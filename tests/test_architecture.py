@@ -15,7 +15,7 @@ import ptlearn
 
 PACKAGE = Path(ptlearn.__file__).parent
 ROOT = PACKAGE.parent
-GROUND = ("rollout", "policy_gradient", "optimization", "checkpoints", "statistics", "figures")
+GROUND = ("rollout", "policy_gradient", "processes", "optimization", "checkpoints", "statistics", "figures")
 WINGS = ("grid", "lm", "finetuning", "rl", "pocket", "course")  # from the ground up
 OWNERS = {  # where a library may be imported in the package; nowhere else
     "gymnasium": ("grid/",),

@@ -5,6 +5,7 @@
     loss = policy_gradient_loss(logprobs, ones, mask, normalizer=response tokens of the step)
     gradient_step(optimizer, [loss])                         # optimization
 
+On several processes (ptlearn.processes) each takes its share of the rows of a step; the numbers are those of one.
 Deliberately not here: what an example is (lm.chat), which parameters learn (parameter_efficient).
 Order: SFTHistory, fit_sft, sft_loss; the plan of a run; a step.
 """
@@ -24,6 +25,7 @@ from ptlearn.lm.chat import Example, as_packed_rollout, as_rollout, batches_by_l
 from ptlearn.lm.text import evaluation
 from ptlearn.optimization import gradient_step
 from ptlearn.policy_gradient import policy_gradient_loss
+from ptlearn.processes import averages, in_step, rank, share, total
 from ptlearn.rollout import Rollout, check_counts
 
 
@@ -98,7 +100,7 @@ def fit_sft(
         rows = _rows([examples[i] for i in plan[step]], packed)
         _set_rate(optimizer, lr * _schedule(step, len(plan), warmup))
         with run.naming(f"step {step}"), _training(lm, seed + step):
-            loss, norm = gradient_step(optimizer, _losses(lm, rows, micro_batch, bf16), clip_norm)
+            loss, norm = gradient_step(optimizer, _losses(lm, rows, micro_batch, bf16), clip_norm, averages(lm))
         history.record(loss, norm, _response_tokens(rows))
         last = step + 1 == len(plan)
         if held_out and (last or (step + 1) % period == 0):
@@ -111,16 +113,16 @@ def fit_sft(
 
 @torch.no_grad()
 def sft_loss(lm, examples: Sequence[Example], *, batch: int = 32) -> float:
-    """Mean of -log p over all response tokens of all examples, nats; dropout off."""
+    """Mean of -log p over all response tokens of all examples, nats; dropout off. Shared by several processes."""
     _check_examples(lm, "examples", examples)
-    total, tokens = 0.0, 0
+    loss, tokens = 0.0, 0
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].tokens))
     with evaluation(lm):
-        for first in range(0, len(order), batch):
+        for first in share(range(0, len(order), batch)):
             rollout = _on_device(as_rollout([examples[i] for i in order[first : first + batch]]), lm.device)
-            total -= float(response_logprobs(lm, rollout).double().sum())
+            loss -= float(response_logprobs(lm, rollout).double().sum())
             tokens += int(rollout.mask.sum())
-    return total / tokens
+    return total(loss) / total(tokens)
 
 
 # ---------------------------------------------------------------- the plan of a run
@@ -163,9 +165,9 @@ def _schedule(step: int, steps: int, warmup: float) -> float:
 
 @contextmanager
 def _training(lm, seed: int) -> Iterator[None]:
-    """Inside, dropout is on, and a function of the seed alone."""
+    """Inside, dropout is on, and a function of the seed and of the process's number alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + (rank() << 32))
         lm.train()
         try:
             yield
@@ -174,17 +176,20 @@ def _training(lm, seed: int) -> Iterator[None]:
 
 
 def _losses(lm, rows: list[list[Example]], micro_batch: int | None, bf16: bool) -> Iterator[Tensor]:
-    """The loss of one step, in pieces whose gradients add up to that of the whole."""
-    count, size = _response_tokens(rows), micro_batch or len(rows)
-    for first in range(0, len(rows), size):
-        piece = rows[first : first + size]
+    """This process's part of the loss of one step, in pieces whose gradients add up to that of the whole."""
+    count = _response_tokens(rows)
+    # where there are fewer rows than processes, some read one that others count
+    own, idle = share(rows) or rows[:1], not share(rows)
+    size = micro_batch or len(own)
+    for piece, counts in in_step(lm, [own[first : first + size] for first in range(0, len(own), size)]):
         rollout, segments = as_packed_rollout(piece)
         rollout = _on_device(rollout, lm.device)
         # a row of one example needs no segments: nothing before its padding sees it
         apart = segments.to(lm.device) if max(map(len, piece)) > 1 else None
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=bf16):
             logprobs = response_logprobs(lm, rollout, apart)
-        yield policy_gradient_loss(logprobs, torch.ones_like(logprobs), rollout.mask, normalizer=count)
+        weights = torch.full_like(logprobs, counts and not idle)
+        yield policy_gradient_loss(logprobs, weights, rollout.mask, normalizer=count)
 
 
 def _response_tokens(rows: list[list[Example]]) -> int:

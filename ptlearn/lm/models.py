@@ -34,15 +34,19 @@ class LanguageModel(nn.Module):
 
     Holds: model, the causal LM of `transformers`; tokenizer; name; context, the longest sequence it takes, in tokens;
     rows, how many tokens its embedding knows.
+    called, what stands around the model in a gradient step, where several processes train it (`processes.spread`).
     Right-padded batches need no attention mask: no token sees what stands behind it.
 
     Raises: ValueError for a model whose configuration names no longest sequence (Bloom, Mamba), and for a tokenizer
             with more words than the model's embedding.
     """
 
+    called: nn.Module | None = None
+
     def __init__(self, model: nn.Module, tokenizer, name: str):
         super().__init__()
         self.model, self.tokenizer, self.name = model, tokenizer, name
+        self._wanted = _Positions()
         self.rows = len(model.get_input_embeddings().weight)
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
         if not self.context:
@@ -56,7 +60,7 @@ class LanguageModel(nn.Module):
         self.eval()
 
     def forward(self, observations: Tensor) -> Tensor:
-        return self.model(input_ids=observations, use_cache=False).logits
+        return self._logits(observations)
 
     def logits_at(self, observations: Tensor, mask: Tensor, **options) -> Tensor:
         """The logits (n, V) of the positions where the mask (B, T) is True, row by row.
@@ -64,12 +68,17 @@ class LanguageModel(nn.Module):
         The rows of the vocabulary are the larger part of the work of a small model, and prompts and padding need none:
         the output layer is given the hidden states of these positions alone. Further options go to the model.
         """
-        head = self.model.get_output_embeddings()
-        hook = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][mask],))
+        self._wanted.mask = mask
         try:
-            return self.model(input_ids=observations, use_cache=False, **options).logits
+            return self._logits(observations, **options)
         finally:
-            hook.remove()
+            self._wanted.mask = None
+
+    def _logits(self, observations: Tensor, **options) -> Tensor:
+        self._wanted.stand_before(self.model.get_output_embeddings())
+        # DDP takes part where there are gradients to exchange: elsewhere processes may differ in what they compute
+        model = self.called if self.called is not None and torch.is_grad_enabled() else self.model
+        return model(input_ids=observations, use_cache=False, **options).logits
 
     @property
     def device(self) -> torch.device:
@@ -117,6 +126,26 @@ class LanguageModel(nn.Module):
         if "local" in getattr(config, "attention_layers", ()):
             widths.append(config.window_size)  # GPT-Neo, whose cache is whole
         return min(widths, default=None)
+
+
+class _Positions:
+    """What stands before the output layer and lets the positions of `mask` (B, T) through; all where it is None.
+
+    It stays there, because torch.compile does not notice a hook that comes and goes.
+    """
+
+    def __init__(self):
+        self.mask: Tensor | None = None
+        self._layer = self._hook = None
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return inputs if self.mask is None else (inputs[0][self.mask], *inputs[1:])
+
+    def stand_before(self, layer: nn.Module) -> None:
+        if layer is not self._layer:
+            if self._hook is not None:
+                self._hook.remove()
+            self._layer, self._hook = layer, layer.register_forward_pre_hook(self)
 
 
 def load_lm(

@@ -1,7 +1,7 @@
 """Text in, text out: encode prompts, sample into a Rollout, complete greedily, score.
 
 Here: `encode`; `sample_text`, `completions` and `complete`; `token_logprobs` and `perplexity`; and what the rooms above
-need for more of the kind: `record`, `evaluation`, `check_finite`, `check_utf8`. Deliberately not here:
+need for more of the kind: `uniform_numbers`, `record`, `evaluation`, `check_finite`, `check_utf8`. Not here:
 the fast step behind the sampling (decoding.py), few-shot prompts and their scoring (prompting.py), rewards (tasks.py).
 
 Every function that takes `lm` wants a `ptlearn.lm.models.LanguageModel`.
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ptlearn.lm import decoding
+from ptlearn.processes import gathered
 from ptlearn.rollout import Rollout, check_sampling, pad_and_stack, sampling_logprobs
 
 _ROWS = 256  # prompts that are completed at a time
@@ -48,26 +49,26 @@ def encode(lm, texts: Sequence[str], *, bos: bool = True) -> list[list[int]]:
 
 def sample_text(
     lm, prompts: Sequence[str], *, max_new_tokens: int = 32, temperature: float = 1.0, top_k: int | None = None,
-    top_p: float | None = None, stop: str | Sequence[str] = (), seed: int = 0,
+    top_p: float | None = None, stop: str | Sequence[str] = (), seed: int | Tensor = 0,
 ) -> Rollout:  # fmt: skip
     """Sample one continuation per prompt and write down what was drawn and how likely it was.
 
     Args:    prompts, B strings, one row each (repeat a prompt to sample it several times: what such rows
              have in common is read once);
              max_new_tokens; temperature, top_k, top_p as in `rollout.sampling_logprobs`; stop, strings that end a
-             row once its sampled text contains one, also across tokens; seed of all draws.
+             row once its sampled text contains one, also across tokens; seed of all draws, or the uniform numbers
+             themselves that are drawn with, (B, max_new_tokens), such as some rows of `uniform_numbers`.
     Returns: Rollout of B rows, padded on the right: observations are the tokens but the last, actions the tokens but
              the first, mask is True on sampled tokens alone, logprobs are as sampled, rewards are zero, terminated
              is True where the end token or a stop string (both sampled, so in the record) ended the row.
     Raises:  ValueError naming the argument: no prompts, a prompt that is no string or too long for the context,
              max_new_tokens, temperature, top_k, top_p out of range, a stop string that is empty or that the tokenizer
-             cannot produce; or if the model's logits are not finite.
+             cannot produce, a seed of another shape; or if the model's logits are not finite.
     """
     check_sampling(temperature, top_k, top_p)
     stop = _check_stop(lm, stop)
     tokens = _encode_prompts(lm, prompts, max_new_tokens)
-    # all draws at once, so that a row's own do not depend on when the others end
-    uniforms = torch.rand(len(tokens), max_new_tokens, generator=torch.Generator().manual_seed(seed)).to(lm.device)
+    uniforms = uniform_numbers(len(tokens), max_new_tokens, seed).to(lm.device)
 
     def draw(logits: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
         logprobs = sampling_logprobs(logits, temperature, top_k, top_p)
@@ -77,6 +78,17 @@ def sample_text(
     with evaluation(lm), torch.inference_mode():
         sampled, logprobs, ended = _decode(lm, tokens, max_new_tokens, stop, draw)
     return record(lm, tokens, sampled, logprobs, ended)
+
+
+def uniform_numbers(rows: int, steps: int, seed: int | Tensor) -> Tensor:
+    """What `sample_text` draws its tokens with, (rows, steps) in [0, 1): all at once, so that a row's own do not depend
+    on when the others end. A seed that is such numbers already is checked for its shape and handed back.
+    """
+    if not isinstance(seed, Tensor):
+        return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed))
+    if seed.shape != (rows, steps):
+        raise ValueError(f"seed has shape {tuple(seed.shape)}: expected {(rows, steps)}, a number per prompt and token")
+    return seed
 
 
 def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str | Sequence[str] = ("\n",)) -> list[str]:
@@ -324,11 +336,12 @@ def _batches(lengths: Sequence[int], cells: int) -> Iterator[list[int]]:
 
 @contextmanager
 def evaluation(lm) -> Iterator[None]:
-    """Dropout off inside, every module's own mode back afterwards."""
+    """Dropout off inside, every module's own mode back afterwards; weights that FSDP2 has divided are whole inside."""
     training = [module for module in lm.modules() if module.training]
     lm.eval()
     try:
-        yield
+        with gathered(lm):
+            yield
     finally:
         for module in training:
             module.training = True

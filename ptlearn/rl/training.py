@@ -8,8 +8,10 @@
 The policy may be a table or a language model. One for which a forward pass is much work says so with `logits_at` (see
 rollout): then nothing is computed twice, and nothing that does not count.
 
+On several processes (ptlearn.processes) each one collects, scores and weighs episodes of its own, and the step is that
+of all of them; so whatever is compared in `weigh`, such as the group of a prompt, has to be on one process.
 Deliberately not here: a trainer class, callbacks. A lesson that needs another loop makes it from `update`.
-Order: train_policy, learn; History; fit_critic; the reference.
+Order: History, train_policy, learn; fit_critic; the reference.
 """
 
 import math
@@ -25,6 +27,7 @@ from ptlearn.checkpoints import Run
 from ptlearn.finetuning.parameter_efficient import adapter_off
 from ptlearn.optimization import gradient_step, score_actions, update
 from ptlearn.policy_gradient import advantage, effective_sample_size, episode_returns, kl_estimates
+from ptlearn.processes import averages, gather, most, total
 from ptlearn.rollout import Rollout, behavior_tolerance, check_counts, check_logprobs
 
 Collect = Callable[[nn.Module, torch.Generator], tuple[Rollout, Tensor]]
@@ -34,14 +37,20 @@ Normalize = Callable[[Rollout], float | Tensor]
 
 @dataclass
 class History:
-    """What each update saw, one number per update; every list has the same length, but for those that say otherwise."""
+    """What each update saw, one number per update; every list has the same length, but for those that say otherwise.
+
+    The numbers are those of the episodes of all processes.
+    """
 
     episodes: list[int] = field(default_factory=list)  # collected so far
     steps: list[int] = field(default_factory=list)  # environment steps so far
     returns: list[float] = field(default_factory=list)  # mean discounted return of the batch, without KL penalty
+    length: list[float] = field(default_factory=list)  # steps per episode
     entropy: list[float] = field(default_factory=list)  # nats per action
     gradient_norm: list[float] = field(default_factory=list)
     effective_sample_size: list[float] = field(default_factory=list)  # share of the batch, at the last epoch; 1 = fresh
+    clip_fraction: list[float] = field(default_factory=list)  # share of the weights that were 0 at the last epoch alone
+    sampler_gap: list[float] = field(default_factory=list)  # mean |log p - log p as sampled| before the first, nats
     kl: list[float] = field(default_factory=list)  # to the reference, nats per episode; empty without one
     held_out_update: list[int] = field(default_factory=list)  # updates made when `evaluate` was asked
     held_out: list[float] = field(default_factory=list)  # what it said then
@@ -49,8 +58,8 @@ class History:
     def record(self, rollout: Rollout, **numbers: float) -> None:
         """Append one update's numbers, and count its episodes and steps."""
         before = (self.episodes[-1], self.steps[-1]) if self.episodes else (0, 0)
-        self.episodes.append(before[0] + len(rollout.mask))
-        self.steps.append(before[1] + int(rollout.mask.sum()))
+        self.episodes.append(before[0] + total(len(rollout.mask)))
+        self.steps.append(before[1] + total(int(rollout.mask.sum())))
         for name, value in numbers.items():
             getattr(self, name).append(float(value))
 
@@ -81,7 +90,7 @@ def train_policy(
             rewards are lowered by beta * k1 before they are weighed; atol as in `check_behavior`; seed, of the
             generator; evaluate, asked for a number before the first update, every `evaluate_every` and after the last;
             checkpoint, a file that is resumed from when it is there (functions are yours to keep the same); until,
-            tells after an update whether to stop.
+            tells after an update whether to stop. On several processes each calls all of these; one `until` stops all.
     Raises: ValueError naming the update if the rollout is not the policy's own, or a return or gradient is not finite;
             if beta is negative or has no reference, the reference is of another vocabulary, a count is below 1, or the
             checkpoint is of another run (other parameters, models or settings; more updates are the same run).
@@ -104,18 +113,23 @@ def train_policy(
     history = run.resume()
     if evaluate is not None and not history.held_out:
         history.record_held_out(0, evaluate(policy))
-    if history.returns and until is not None and until(policy, history):
+    if history.returns and _stops(until, policy, history):
         return history  # it was over when it was saved
     for number in range(len(history.returns) + 1, updates + 1):
         with run.naming(f"update {number - 1}"):
             learn(run, weigh, *collect(policy, run.generators["generator"]))
         if evaluate is not None and (number == updates or number % evaluate_every == 0):
             history.record_held_out(number, evaluate(policy))
-        over = (until is not None and until(policy, history)) or number == updates
+        over = _stops(until, policy, history) or number == updates
         run.save(number, last=over)
         if over:
             break
     return history
+
+
+def _stops(until: Callable[[nn.Module, History], bool] | None, policy: nn.Module, history: History) -> bool:
+    """Whether it is over for one process, which makes it so for all."""
+    return until is not None and bool(most(int(bool(until(policy, history)))))
 
 
 def learn(run: Run, weigh: Weigh, rollout: Rollout, final: Tensor) -> None:
@@ -125,10 +139,12 @@ def learn(run: Run, weigh: Weigh, rollout: Rollout, final: Tensor) -> None:
     returns = _mean_return(rollout, given.gamma)
     logprobs, choices = score_actions(policy, rollout, given.micro_batch)
     check_logprobs(logprobs, rollout, given.atol)
-    seen = {"returns": returns, "entropy": torch.where(mask, choices, 0).sum() / mask.sum().clamp(min=1)}
+    seen = {"returns": returns, "entropy": _per(mask, choices),
+            "length": total(float(mask.sum())) / total(len(mask)),
+            "sampler_gap": _per(mask, (logprobs - rollout.logprobs).abs())}  # fmt: skip
     if reference is not None:
         kl = kl_estimates(logprobs, ask_reference(policy, reference, rollout, given.micro_batch), mask)
-        seen["kl"] = kl.k3.sum(1).mean()
+        seen["kl"] = gather(kl.k3.sum(1)).mean()
         rollout = replace(rollout, rewards=rollout.rewards - given.beta * kl.k1)
     values, bootstrap = _values(critic, rollout, final)
     options = {"micro_batch": given.micro_batch, "clip_norm": given.clip_norm}
@@ -139,15 +155,23 @@ def learn(run: Run, weigh: Weigh, rollout: Rollout, final: Tensor) -> None:
             logprobs, _ = score_actions(policy, rollout, given.micro_batch)
         weights = weigh(rollout, values, bootstrap, logprobs)
         seen["gradient_norm"] = update(policy, run.optimizers["policy"], rollout, weights, **options)
+        if not epoch:
+            counted = mask & (weights != 0)
     if critic is not None:
         targets = values + advantage(rollout.rewards, values, mask, bootstrap, gamma=given.gamma, lam=given.lam)
         fit_critic(critic, run.optimizers["critic"], rollout, targets)
-    ratios = torch.where(mask, logprobs - rollout.logprobs, 0).sum(1).exp()
+    ratios = gather(torch.where(mask, logprobs - rollout.logprobs, 0).sum(1).exp())
+    seen["clip_fraction"] = _per(counted, (weights == 0).to(choices))
     run.history.record(rollout, effective_sample_size=effective_sample_size(ratios) / len(ratios), **seen)
 
 
+def _per(mask: Tensor, values: Tensor) -> Tensor:
+    """The mean over the steps of the mask, of all processes; 0 if there are none."""
+    return total(torch.where(mask, values, 0).sum()) / total(mask.sum()).clamp(min=1)
+
+
 def _mean_return(rollout: Rollout, gamma: float) -> float:
-    mean = float(episode_returns(rollout.rewards, rollout.mask, gamma=gamma).mean())
+    mean = float(gather(episode_returns(rollout.rewards, rollout.mask, gamma=gamma)).mean())
     if not math.isfinite(mean):
         raise ValueError(f"the mean return is {mean}: expected finite rewards")
     return mean
@@ -159,7 +183,8 @@ def fit_critic(critic: nn.Module, optimizer: torch.optim.Optimizer, rollout: Rol
     Source: claim C34. With targets from `advantage(..., lam) + values` this is TD(lam).
     """
     errors = (critic(rollout.observations) - targets.detach())[rollout.mask]
-    return 2 * gradient_step(optimizer, [0.5 * (errors**2).mean()])[0]
+    part = len(errors) / total(len(errors))  # of the steps of all processes
+    return 2 * gradient_step(optimizer, [0.5 * (errors**2).mean() * part], averaged=averages(critic))[0]
 
 
 def _values(critic: nn.Module | None, rollout: Rollout, final: Tensor) -> tuple[Tensor, Tensor]:
