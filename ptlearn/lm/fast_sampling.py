@@ -113,8 +113,8 @@ class _Room:
         self.keys, self.values = (torch.zeros(shape, device=device, dtype=dtype) for _ in range(2))
         self.bias = torch.zeros(rows, 1, 1, columns, device=device, dtype=dtype)
         self.tokens = torch.zeros(rows, columns, device=device, dtype=torch.long)
-        self.logprobs = upcast(torch.zeros(rows, columns, device=device, dtype=dtype))
-        self.uniforms, self.temperature = self.logprobs.clone(), self.logprobs.new_ones(())
+        self.logprobs, self.uniforms = (torch.zeros(rows, columns, device=device) for _ in range(2))
+        self.temperature = upcast(torch.ones((), device=device, dtype=dtype))
         self.latest, self.hidden = self.tokens[:, 0].clone(), self.tokens[:, 0].clone()
         self.column, self.step = (self.tokens.new_zeros(1) for _ in range(2))
         self.sampling, self.used = (1.0, None, None), 0
@@ -198,7 +198,7 @@ class _Room:
     def _record(self, tokens: Tensor, logprobs: Tensor) -> None:
         self.latest.copy_(tokens)
         self.tokens.index_copy_(1, self.step, tokens[:, None])
-        self.logprobs.index_copy_(1, self.step, logprobs[:, None])
+        self.logprobs.index_copy_(1, self.step, logprobs[:, None].float())
         self.step += 1
 
     def _read(self, prompts: list[tuple[int, ...]], which: list[int]) -> Tensor:
@@ -256,6 +256,8 @@ class _Ends:
         self.tokens = torch.cat((self.tokens, block), 1)
         for length in range(seen + 1, self.tokens.shape[1] + 1):
             going = (~self.ended).nonzero()[:, 0]
+            if not len(going):
+                break
             tokens = self.tokens[going, :length]
             ends = torch.isin(tokens[:, -1], self.end_tokens) | self.holds_stop(tokens)
             self.ended[going[ends]], self.lengths[going[ends]] = True, length
@@ -322,7 +324,8 @@ def draw(logits: Tensor, uniforms: Tensor, temperature: Tensor) -> tuple[Tensor,
     found = blocks.gather(1, block[:, None, None].expand(-1, 1, _BLOCK))[:, 0]
     inside, _ = _first_above((found - overall).exp(), uniforms.to(total) * total - before)
     logprob = found.gather(1, inside[:, None])[:, 0] - overall[:, 0] - total.log()
-    return block * _BLOCK + inside, logprob
+    # without a number to find, the last word is found, and its NaN shows
+    return (block * _BLOCK + inside).clamp(max=logits.shape[-1] - 1), logprob
 
 
 def _first_above(weights: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
