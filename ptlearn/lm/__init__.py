@@ -4,7 +4,7 @@
     text         text in, text out: encode, sample into a Rollout, complete greedily, score
     decoding     the fast step behind the sampling
     fast_sampling   a sampler apart from the learner, with its own copy of the weights and, on a GPU, CUDA graphs;
-                 joined_weights is that copy, vllm_sampling the same call to vLLM
+                 joined_weights is that copy, decode_attention its kernel, vllm_sampling the same call to vLLM
     chat         conversations: templates, response masks, packing, files of instruction data
     prompting    few-shot prompts, scores of choices, calibration, metrics
 """

@@ -1,7 +1,8 @@
 """Sampling kept apart from learning, as real systems do: a copy of the weights, a fixed cache, one CUDA graph per step.
 
 Here: `FastSampler`, called as `text.sample_text`; the room that its graphs run in; `draw`, a vocabulary read once.
-Deliberately not here: the copy itself (joined_weights.py) and the same call to vLLM (vllm_sampling.py).
+Deliberately not here: the copy itself (joined_weights.py), the kernel of a GPU's attention (decode_attention.py) and
+the same call to vLLM (vllm_sampling.py).
 
 On a GPU the copy is in bfloat16, so what is recorded is the log-probability of a policy that is not quite the learner:
 `policy_gradient.truncated_ratio` corrects for it.
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from ptlearn.lm import decode_attention
 from ptlearn.lm.joined_weights import PLAIN, JoinedWeights, can_join, split_heads
 from ptlearn.lm.text import (
     check_finite,
@@ -31,7 +33,7 @@ from ptlearn.rollout import Rollout, check_sampling, sampling_logprobs, upcast
 
 _LOOK = 16  # steps between two looks at what has ended
 _ROWS = 32  # rows are rounded up to a multiple: fewer shapes to compile and capture for
-_COLUMNS = 64  # by how many columns of the cache a step looks further back than the one before
+_COLUMNS = 64  # the room's columns are rounded up to a multiple, and what a step without the kernel looks back on
 _READ = 2**15  # tokens of prompts that are read at a time
 _BLOCK = 128  # words of the vocabulary that are summed before one of them is looked for
 _BELOW = 1 - 1e-6  # nothing is found behind the last sum, however it was rounded
@@ -102,8 +104,9 @@ class _Room:
     """Tensors of fixed shape in which rows are continued, a token a step, and the graphs that do it.
 
     Holds: keys and values (layers, rows, key heads, columns, size); tokens, logprobs, uniforms (rows, columns), one
-    a step; latest (rows,), the token that is read next, into `column` (1,); step (1,), what is drawn next;
-    hidden (rows,), columns of padding before a prompt; bias (rows, 1, 1, columns), -inf where nothing must be seen.
+    a step; latest (rows,), the token that is read next, into `column` (1,); step (1,), what is drawn next; span (rows,
+    2), the first column that a row sees, behind its padding, and `column`; bias (rows, 1, 1, columns), -inf where it
+    sees nothing.
     """
 
     def __init__(self, weights: JoinedWeights, rows: int, columns: int, graphs: bool):
@@ -115,10 +118,11 @@ class _Room:
         self.tokens = torch.zeros(rows, columns, device=device, dtype=torch.long)
         self.logprobs, self.uniforms = (torch.zeros(rows, columns, device=device) for _ in range(2))
         self.temperature = upcast(torch.ones((), device=device, dtype=dtype))
-        self.latest, self.hidden = self.tokens[:, 0].clone(), self.tokens[:, 0].clone()
+        self.span, self.latest = self.tokens.new_zeros(rows, 2), self.tokens.new_zeros(rows)
         self.column, self.step = (self.tokens.new_zeros(1) for _ in range(2))
         self.sampling, self.used = (1.0, None, None), 0
         self.pointwise, self.draw = (PLAIN.compiled(), torch.compile(draw, dynamic=False)) if graphs else (PLAIN, draw)
+        self.kernel = graphs and decode_attention.usable(dtype, device, weights.size)
         self.graphs: dict[int, torch.cuda.CUDAGraph] | None = {} if graphs else None
         self.pool = torch.cuda.graph_pool_handle() if graphs else None  # graphs run in turn: they share their memory
 
@@ -135,12 +139,14 @@ class _Room:
         which += which[-1:] * (len(self.latest) - len(which))  # the rows that round up repeat the last
         states = self._read(list(unique), which)
         self.column.fill_(self.used)
+        self.span[:, 1] = self.used
         self.step.zero_()
         self._record(*self._drawn(linear(states, self.weights.head)[which], draw))
 
     def advance(self) -> None:
         """Read the latest token of every row and draw the next."""
-        columns = -(-(self.used + 1) // _COLUMNS) * _COLUMNS
+        # the kernel looks no further than it has to; without it a step has a graph of its own every _COLUMNS
+        columns = self.keys.shape[3] if self.kernel else -(-(self.used + 1) // _COLUMNS) * _COLUMNS
         if self.graphs is None:
             self._step(columns)
         else:
@@ -151,7 +157,7 @@ class _Room:
 
     def _captured(self, columns: int) -> torch.cuda.CUDAGraph:
         """A graph of one step, compiled by a step that is taken back."""
-        moving = (self.latest, self.column, self.step)
+        moving = (self.latest, self.span, self.column, self.step)
         before = [state.clone() for state in moving]
         with torch.cuda.device(self.latest.device):
             side, here = torch.cuda.Stream(), torch.cuda.current_stream()
@@ -169,12 +175,15 @@ class _Room:
     def _step(self, columns: int) -> None:
         """One step that looks back on the first `columns` of the cache; no shape and no address depends on the data."""
         weights, rows = self.weights, len(self.latest)
-        rotation = weights.rotation(self.column - self.hidden)
+        rotation = weights.rotation(self.column - self.span[:, 0])
         self.bias.index_fill_(3, self.column, 0)
 
         def attend(index: int, layer: dict, joined: Tensor) -> Tensor:
             keys, values = self.keys[index], self.values[index]
             norms = layer["q_norm"], layer["k_norm"]
+            if self.kernel:
+                options = {"scaling": weights.scaling, "eps": weights.eps}
+                return decode_attention.attend(joined, norms, rotation, keys, values, self.span, **options)
             query = self.pointwise.store_heads(joined, norms, rotation, keys, values, self.column, weights.eps)
             # the query heads that share a key head stand where positions usually stand
             query = query.view(rows, weights.key_heads, -1, weights.size)
@@ -185,6 +194,7 @@ class _Room:
 
         states = weights.forward(self.latest, attend, self.pointwise)
         self.column += 1
+        self.span[:, 1] += 1
         self._record(*self._drawn(linear(states, weights.head), self.draw))
 
     def _drawn(self, logits: Tensor, draw: Callable) -> tuple[Tensor, Tensor]:
@@ -206,9 +216,9 @@ class _Room:
         device, self.used = self.latest.device, max(map(len, prompts))
         tokens = torch.tensor([[0] * (self.used - len(prompt)) + list(prompt) for prompt in prompts], device=device)
         hidden = torch.tensor([self.used - len(prompt) for prompt in prompts], device=device)
-        self.hidden.copy_(hidden[which])
+        self.span[:, 0] = hidden[which]
         columns = torch.arange(self.bias.shape[3], device=device)
-        unseen = (columns < self.hidden[:, None]) | (columns >= self.used)
+        unseen = (columns < self.span[:, :1]) | (columns >= self.used)
         self.bias.zero_().masked_fill_(unseen[:, None, None], -torch.inf)
         for cache in (self.keys, self.values):
             cache.zero_()  # what is never seen still counts times 0, and must not be NaN
