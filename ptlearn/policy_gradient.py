@@ -8,7 +8,7 @@ returns, gradient norm, entropy and the effective sample size.
 
 Deliberately not here: where log-probabilities come from (rollout), and the step that calls backward (optimization).
 Order: the loss; returns; the one backward recursion; several episodes in a row; baselines; importance ratios, also
-self-normalised; clipping; distance to a reference; what to look at.
+truncated or self-normalised; clipping; distance to a reference; what to look at.
 All tensors are (B, T), B episodes of T steps, unless a docstring says otherwise; mask is True where the policy acted.
 """
 
@@ -298,6 +298,24 @@ def step_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Ten
     tensor([[2., 1.]])
     """
     return torch.where(mask, _log_ratio(logprobs, behavior_logprobs, mask).exp(), 0)
+
+
+def truncated_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor, *, cap: float = 2.0) -> Tensor:
+    """min(pi / mu, cap) at each step: corrects for a sampler that rounds otherwise than the learner.
+
+    Such a sampler is a policy mu of its own, close to pi at every step; the cap bounds the variance where rounding
+    pulled the two apart, at the price of a bias that is 0 where it does not bind.
+
+    Args:    logprobs, of the learner, behavior_logprobs, of the sampler, (B, T) nats; mask (B, T) bool; cap > 0.
+    Returns: (B, T) without gradient, 0 where mask is False.
+    Source:  Ionides 2008, truncated importance sampling; Yao et al. 2025, "Your efficient RL framework secretly brings
+             you off-policy RL training".
+    >>> p, m = torch.tensor([[0.5, 0.9]]).log(), torch.tensor([[True, True]])
+    >>> truncated_ratio(p, torch.tensor([[0.4, 0.3]]).log(), m)
+    tensor([[1.2500, 2.0000]])
+    """
+    _check_positive(cap=cap)
+    return step_ratio(logprobs, behavior_logprobs, mask).clamp(max=cap)
 
 
 def self_normalized(ratios: Tensor, mask: Tensor) -> Tensor:

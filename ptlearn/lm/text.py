@@ -1,7 +1,8 @@
 """Text in, text out: encode prompts, sample into a Rollout, complete greedily, score.
 
-Here: `encode`; `sample_text`, `completions` and `complete`; `token_logprobs` and `perplexity`; and what the rooms above
-need for more of the kind: `uniform_numbers`, `record`, `evaluation`, `check_finite`, `check_utf8`. Not here:
+Here: `encode`; `sample_text`, `completions` and `complete`; `token_logprobs` and `perplexity`; and what other
+samplers and the rooms above need for more of the kind: `uniform_numbers`, `encode_prompts`, `check_stop`,
+`stop_detector`, `record`, `evaluation`, `check_finite`, `check_utf8`. Deliberately not here:
 the fast step behind the sampling (decoding.py), few-shot prompts and their scoring (prompting.py), rewards (tasks.py).
 
 Every function that takes `lm` wants a `ptlearn.lm.models.LanguageModel`.
@@ -56,19 +57,19 @@ def sample_text(
     Args:    prompts, B strings, one row each (repeat a prompt to sample it several times: what such rows
              have in common is read once);
              max_new_tokens; temperature, top_k, top_p as in `rollout.sampling_logprobs`; stop, strings that end a
-             row once its sampled text contains one, also across tokens; seed of all draws, or the uniform numbers
-             themselves that are drawn with, (B, max_new_tokens), such as some rows of `uniform_numbers`.
+             row once its sampled text contains one, also across tokens; seed of all draws, or the draws themselves,
+             (B, max_new_tokens) numbers in [0, 1).
     Returns: Rollout of B rows, padded on the right: observations are the tokens but the last, actions the tokens but
              the first, mask is True on sampled tokens alone, logprobs are as sampled, rewards are zero, terminated
              is True where the end token or a stop string (both sampled, so in the record) ended the row.
     Raises:  ValueError naming the argument: no prompts, a prompt that is no string or too long for the context,
              max_new_tokens, temperature, top_k, top_p out of range, a stop string that is empty or that the tokenizer
-             cannot produce, a seed of another shape; or if the model's logits are not finite.
+             cannot produce, draws of another shape; or if the model's logits are not finite.
     """
     check_sampling(temperature, top_k, top_p)
-    stop = _check_stop(lm, stop)
-    tokens = _encode_prompts(lm, prompts, max_new_tokens)
-    uniforms = uniform_numbers(len(tokens), max_new_tokens, seed).to(lm.device)
+    stop = check_stop(lm, stop)
+    tokens = encode_prompts(lm, prompts, max_new_tokens)
+    uniforms = uniform_numbers(seed, len(tokens), max_new_tokens).to(lm.device)
 
     def draw(logits: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
         logprobs = sampling_logprobs(logits, temperature, top_k, top_p)
@@ -80,17 +81,6 @@ def sample_text(
     return record(lm, tokens, sampled, logprobs, ended)
 
 
-def uniform_numbers(rows: int, steps: int, seed: int | Tensor) -> Tensor:
-    """What `sample_text` draws its tokens with, (rows, steps) in [0, 1): all at once, so that a row's own do not depend
-    on when the others end. A seed that is such numbers already is checked for its shape and handed back.
-    """
-    if not isinstance(seed, Tensor):
-        return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed))
-    if seed.shape != (rows, steps):
-        raise ValueError(f"seed has shape {tuple(seed.shape)}: expected {(rows, steps)}, a number per prompt and token")
-    return seed
-
-
 def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str | Sequence[str] = ("\n",)) -> list[str]:
     """Continue each prompt with the most likely token, again and again (greedy decoding).
 
@@ -98,8 +88,8 @@ def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str 
     Returns: the text of each continuation, before the stop string and without the end token.
     Raises:  ValueError as `sample_text`.
     """
-    stop = _check_stop(lm, stop)
-    tokens = _encode_prompts(lm, prompts, max_new_tokens)
+    stop = check_stop(lm, stop)
+    tokens = encode_prompts(lm, prompts, max_new_tokens)
 
     def most_likely(logits: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
         choices = logits.argmax(-1)
@@ -119,9 +109,22 @@ def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str 
 
 def completions(lm, rollout: Rollout, stop: str | Sequence[str] = ()) -> list[str]:
     """The text of each row's sampled tokens, before the first stop string and without the end token."""
-    stop = _check_stop(lm, stop)
+    stop = check_stop(lm, stop)
     rows = zip(rollout.actions, rollout.mask, strict=True)
     return [_text(lm, actions[mask].tolist(), stop) for actions, mask in rows]
+
+
+def uniform_numbers(seed: int | Tensor, rows: int, steps: int) -> Tensor:
+    """The uniform number behind every draw, (rows, steps): all at once, so that none depends on when others end.
+
+    Raises: ValueError if they are given, as `seed`, and there are not so many.
+    """
+    if not isinstance(seed, Tensor):
+        return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed))
+    if seed.shape != (rows, steps):
+        raise ValueError(f"seed has shape {tuple(seed.shape)}: expected a whole number, or one draw for each of "
+                         f"{rows} rows and {steps} steps")  # fmt: skip
+    return seed
 
 
 def invert_cdf(logprobs: Tensor, uniforms: Tensor) -> Tensor:
@@ -193,7 +196,7 @@ def _decode(
     lengths = torch.full((len(prompts),), max_new_tokens, device=lm.device)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=lm.device)
     end_tokens = torch.tensor(lm.end_tokens, dtype=torch.long, device=lm.device)
-    holds_stop = _stop_detector(lm, stop)
+    holds_stop = stop_detector(lm, stop)
     unique = {prompt: index for index, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
     decoder, logits = decoding.start(lm.model, list(unique), max_new_tokens=max_new_tokens)
     # the rows that still run, and for each the row of the decoder that has read the same tokens
@@ -226,7 +229,7 @@ def _advance(decoder, size: int, states: Tensor, latest: Tensor) -> tuple[Tensor
     return decoder.step(latest.new_zeros(size).scatter(0, states, latest)), states
 
 
-def _stop_detector(lm, stop: Sequence[str]) -> Callable[[Tensor], Tensor]:
+def stop_detector(lm, stop: Sequence[str]) -> Callable[[Tensor], Tensor]:
     """A function from sampled tokens (n, t) to (n,) bool: does the newest token complete a stop string?"""
     # a token is at least one byte, so a stop string of b bytes that ends now began at most b tokens ago
     window = max((len(string.encode()) for string in stop), default=0)
@@ -273,7 +276,8 @@ def _decode_ids(lm, ids: Sequence[int]) -> str:
     return lm.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def _encode_prompts(lm, prompts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
+def encode_prompts(lm, prompts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
+    """`encode`, where room for max_new_tokens must be left. Raises: ValueError as `sample_text`."""
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={max_new_tokens}: expected at least 1")
     _check_texts("prompts", prompts)
@@ -313,7 +317,8 @@ def check_finite(lm, *logprobs: Tensor) -> None:
         raise ValueError(f"the logits of {lm.name!r} are not finite: expected a model that has not diverged")
 
 
-def _check_stop(lm, stop: str | Sequence[str]) -> tuple[str, ...]:
+def check_stop(lm, stop: str | Sequence[str]) -> tuple[str, ...]:
+    """The stop strings as a tuple. Raises: ValueError for one that is empty or that the tokenizer cannot produce."""
     stop = (stop,) if isinstance(stop, str) else tuple(stop)
     if not all(isinstance(string, str) and string for string in stop):
         raise ValueError(f"stop={stop!r}: expected strings with at least one character")

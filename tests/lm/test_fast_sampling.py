@@ -1,0 +1,181 @@
+"""The sampler apart from the learner: it draws what `sample_text` draws, keeps up, and what it rounds is repaired."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from conftest import tiny_model, tiny_tokenizer
+from ptlearn import policy_gradient as pg
+from ptlearn.finetuning.parameter_efficient import adapters, lora, merge_lora, switch_adapter
+from ptlearn.lm import fast_sampling, joined_weights
+from ptlearn.lm.fast_sampling import FastSampler, draw
+from ptlearn.lm.models import LanguageModel, load_lm, toy_lm
+from ptlearn.lm.text import completions, invert_cdf, sample_text
+from ptlearn.rl.enumeration import enumerate_texts, exact_text_gradient
+from ptlearn.rl.text_collection import pay
+from ptlearn.rollout import action_logprobs, check_behavior, sampling_logprobs
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PROMPTS = ["The capital of Kenya is", "", "3 + 4 =", "The capital of Kenya is", "A dull film. Verdict:"]
+FIELDS = ("observations", "actions", "rewards", "mask", "terminated")
+
+
+def same(lm, sampler, prompts=PROMPTS, **options):
+    """Both roads from the same random numbers: the same tokens, and log-probabilities off by rounding alone."""
+    expected, found = sample_text(lm, prompts, **options), sampler(lm, prompts, **options)
+    assert all(torch.equal(getattr(found, field), getattr(expected, field)) for field in FIELDS)
+    assert found.logprobs.dtype == expected.logprobs.dtype
+    return bool((found.logprobs - expected.logprobs).abs().max() < 1e-4) and expected
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2", "qwen3", "gpt2"])
+def any_lm(request):
+    return LanguageModel(tiny_model(request.param), tiny_tokenizer(), request.param)
+
+
+def test_it_draws_the_tokens_of_sample_text(any_lm):
+    """Prompts of different lengths, repeated ones and an empty one; end tokens, stop strings, truncated draws."""
+    sampler = FastSampler()
+    assert joined_weights.can_join(any_lm.model) == (any_lm.name != "gpt2")
+    any_lm.end_tokens = tuple(range(0, 300, 15))
+    rollout = same(any_lm, sampler, PROMPTS * 2, max_new_tokens=35, seed=3)
+    assert rollout.terminated.any() and rollout.mask.sum(1).min() < 16 < rollout.mask.sum(1).max()
+    any_lm.end_tokens = (0,)
+    rollout = same(any_lm, sampler, max_new_tokens=20, temperature=0.7, stop=("a", "é"), seed=4)
+    assert rollout.terminated.any() and any("a" in any_lm.tokenizer.decode(row) for row in rollout.actions)
+    assert same(any_lm, sampler, PROMPTS[1:], max_new_tokens=9, temperature=1.3, top_k=40, top_p=0.8)
+    assert same(any_lm, sampler, PROMPTS * 7, max_new_tokens=2)
+    numbers = torch.rand(len(PROMPTS), 8, generator=torch.Generator().manual_seed(5))
+    assert same(any_lm, sampler, max_new_tokens=8, seed=numbers)
+    assert torch.equal(sampler(any_lm, PROMPTS, max_new_tokens=8, seed=5).actions,
+                       sampler(any_lm, PROMPTS, max_new_tokens=8, seed=numbers).actions)  # fmt: skip
+
+
+def test_it_draws_the_tokens_of_sample_text_on_a_pocket_model(monkeypatch):
+    monkeypatch.setattr(fast_sampling, "_READ", 8)  # prompts are read in parts
+    lm = load_lm("pocket-m")
+    rollout = same(lm, FastSampler(), max_new_tokens=40, stop="\n", seed=1)
+    assert any(text for text in completions(lm, rollout, "\n"))
+
+
+def test_it_keeps_up_with_the_model_and_its_lora_in_the_same_memory():
+    lm, sampler = LanguageModel(tiny_model("qwen2"), tiny_tokenizer(), "tiny"), FastSampler()
+    before = same(lm, sampler, max_new_tokens=12)
+    places = [weight.data_ptr() for layer in sampler._weights.layers for weight in layer.values() if weight is not None]
+    lora(lm, targets=[".*_proj", "lm_head"], rank=2)
+    assert torch.equal(same(lm, sampler, max_new_tokens=12).actions, before.actions)  # B is 0
+    with torch.no_grad():
+        for name, parameter in lm.named_parameters():
+            if name.endswith(".B"):
+                parameter.normal_(0, 0.3)
+            elif "layernorm" in name:
+                parameter.mul_(1.1)
+    assert not torch.equal(same(lm, sampler, max_new_tokens=12).actions, before.actions)
+    merge_lora(lm)
+    assert same(lm, sampler, max_new_tokens=12)
+    assert places == [weight.data_ptr() for layer in sampler._weights.layers for weight in layer.values()
+                      if weight is not None]  # fmt: skip
+    assert all(parameter.grad_fn is None and not parameter.is_inference() for parameter in lm.parameters())
+
+
+def test_another_model_and_what_cannot_be_joined():
+    lm, sampler = LanguageModel(tiny_model("llama"), tiny_tokenizer(), "tiny"), FastSampler()
+    other = LanguageModel(tiny_model("qwen3"), tiny_tokenizer(), "tiny")
+    assert same(lm, sampler, max_new_tokens=4) and same(other, sampler, max_new_tokens=4)
+    bottlenecks = adapters(LanguageModel(tiny_model("llama"), tiny_tokenizer(), "tiny"), size=2)
+    windowed = LanguageModel(tiny_model("qwen2-window"), tiny_tokenizer(), "tiny")
+    moving = copy.deepcopy(lm)
+    moving.model.model.rotary_emb.rope_type = "dynamic"
+    for each in (bottlenecks, windowed, moving):
+        assert not joined_weights.can_join(each.model) and same(each, sampler, max_new_tokens=4)
+
+
+def test_switched_adapters_are_two_policies():
+    lm, sampler = LanguageModel(tiny_model("llama"), tiny_tokenizer(), "tiny"), FastSampler()
+    lora(lm, targets="q_proj", rank=2)
+    with torch.no_grad():
+        for name, parameter in lm.named_parameters():
+            if name.endswith(".B"):
+                parameter.normal_(0, 1)
+    adapted = same(lm, sampler, max_new_tokens=12)
+    switch_adapter(lm, None)
+    assert not torch.equal(same(lm, sampler, max_new_tokens=12).actions, adapted.actions)
+
+
+def test_bad_input_is_named():
+    lm, sampler = LanguageModel(tiny_model("llama"), tiny_tokenizer(), "tiny"), FastSampler()
+    for options, words in (
+        ({"temperature": 0.0}, "temperature=0.0: expected"), ({"max_new_tokens": 0}, "max_new_tokens=0: expected"),
+        ({"stop": ""}, "stop="), ({"max_new_tokens": 200}, "more than the context"),
+        ({"seed": torch.rand(5, 3)}, r"seed has shape \(5, 3\): expected a whole number, or one draw for each of 5"),
+    ):  # fmt: skip
+        for call in (sampler, sample_text):
+            with pytest.raises(ValueError, match=words):
+                call(lm, PROMPTS, **options)
+    with torch.no_grad():
+        lm.model.model.norm.weight[3] = math.nan
+    with pytest.raises(ValueError, match="the logits of 'tiny' are not finite"):
+        sampler(lm, PROMPTS)
+    with torch.no_grad():
+        lm.model.model.norm.weight[3] = 1
+    assert same(lm, sampler, max_new_tokens=4)  # nothing of the broken model is left in the cache
+
+
+def test_the_draw_in_two_levels_is_the_inverse_of_the_distribution():
+    """The share of the numbers that falls on a word is its probability, and on words that are ruled out none does."""
+    logits = torch.randn(1, 300, generator=torch.Generator().manual_seed(0)).double() * 2
+    logits[0, 5:20] = logits[0, 128:256] = -math.inf
+    numbers = (torch.arange(4_000, dtype=torch.float64) + 0.5) / 4_000
+    tokens, logprobs = draw(logits.expand(4_000, -1), numbers, torch.tensor(1.5, dtype=torch.float64))
+    exact = sampling_logprobs(logits, 1.5)[0]
+    shares = torch.bincount(tokens, minlength=300) / 4_000
+    assert (shares - exact.exp()).abs().max() < 1.1 / 4_000
+    assert torch.allclose(logprobs, exact[tokens], atol=1e-12)
+    assert torch.equal(tokens, invert_cdf(exact.expand(4_000, -1), numbers))
+    edges = torch.tensor([0.0, 1 - 2**-24])
+    tokens, logprobs = draw(logits.float().expand(2, -1), edges, torch.tensor(1.0))
+    assert tokens.tolist() == [0, 299] and logprobs.isfinite().all()
+    for bad in (math.nan, math.inf):
+        assert draw(logits.clone().index_fill(1, torch.tensor([7]), bad), numbers[:1], torch.tensor(1.0))[1].isnan()
+    assert draw(torch.full((1, 4), -math.inf), numbers[:1], torch.tensor(1.0))[1].isnan()
+
+
+def test_a_sampler_in_bfloat16_is_close_and_its_own_policy():
+    lm = LanguageModel(tiny_model("llama"), tiny_tokenizer(), "tiny")
+    rollout = FastSampler(dtype=torch.bfloat16)(lm, PROMPTS * 20, max_new_tokens=20, temperature=2.0)
+    gap = check_behavior(lm, rollout, atol=1.0, temperature=2.0)
+    assert 1e-3 < gap < 0.5
+    # what it records are probabilities of its own, whose sum over the vocabulary is 1: E[pi / mu] = 1 under mu
+    with torch.no_grad():
+        logprobs = action_logprobs(lm, rollout, temperature=2.0)
+    ratios = pg.truncated_ratio(logprobs, rollout.logprobs, rollout.mask)[rollout.mask]
+    assert abs(ratios.mean() - 1) < 4 * ratios.std() / len(ratios) ** 0.5
+
+
+def test_a_truncated_ratio_repairs_what_was_sampled_otherwise():
+    """One-token texts drawn at temperature 0.5: exact where the cap does not bind, off without the ratio."""
+    lm = toy_lm(["end", "a", "b", "c"])
+    rollout, _ = enumerate_texts(lm, ["", "a", "b a"], max_new_tokens=1)
+    rollout = pay(rollout, [float(3 * number % 5) for number in range(len(rollout.actions))])
+    with torch.no_grad():
+        behavior = action_logprobs(lm, rollout, temperature=0.5)
+    logprobs = action_logprobs(lm, rollout)
+    shares = torch.where(rollout.mask, behavior.exp(), 0)
+    parameters = list(lm.parameters())
+
+    def expected(weights):
+        loss = pg.policy_gradient_loss(logprobs, weights * rollout.rewards * shares, rollout.mask, 3)
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
+        return -torch.cat([gradient.flatten() for gradient in gradients])
+
+    exact = exact_text_gradient(lm, rollout)
+    ratios = {cap: pg.truncated_ratio(logprobs, behavior, rollout.mask, cap=cap) for cap in (1.0, 2.0, 1e9)}
+    errors = {cap: float((expected(ratio) - exact).norm() / exact.norm()) for cap, ratio in ratios.items()}
+    assert errors[1e9] < 1e-10 and not ratios[1e9].requires_grad and ratios[1e9].max() > 2
+    assert 0.01 < errors[2.0] < errors[1.0]
+    assert (expected(torch.ones_like(behavior)) - exact).norm() > 0.1 * exact.norm()
+    assert all((ratio <= cap).all() and (ratio[~rollout.mask] == 0).all() for cap, ratio in ratios.items())
+    with pytest.raises(ValueError, match="cap=0.0: expected a number above 0"):
+        pg.truncated_ratio(logprobs, behavior, rollout.mask, cap=0.0)
