@@ -241,3 +241,102 @@ for rate in progress(rates, "finetuning"):
         losses[rate, rounded] = over_seeds([finetuned_loss(rate, rounded, seed) for seed in range(args.seeds)])
     kept = (start - losses[rate, True].mean) / (start - losses[rate, False].mean)
     print(f"steps of {rate:g}: float32 {losses[rate, False]}, bfloat16 {losses[rate, True]}; {kept:.0%} of the learning is left")
+
+# %% [markdown]
+# Halving the memory of the weights costs nearly all of the learning where steps are small, and steps are small wherever
+# a large model is finetuned. At 1e-3, a step for toys, nothing is lost, and the mistake stays hidden.
+#
+# ## One batch, many pieces
+# A batch that does not fit is computed in micro-batches whose gradients add up; several processes compute their own and
+# the framework *averages* their gradients. Neither may change what is learned. The loss is a mean over the response
+# tokens of the whole batch, so each piece must know how many there are in all.
+
+# %% ex="15.4" points=3 difficulty="medium" minutes=12
+def piece_losses(pieces, tokens, processes=1):
+    """The losses of one process's micro-batches, whose gradients add up to those of the mean loss of the whole batch.
+
+    pieces, a list of (logprobs (B, T) with gradient, mask (B, T) bool); tokens, the response tokens of the whole batch,
+    over all micro-batches and processes; the framework averages over `processes`. Returns a list of scalars.
+    """
+    # BEGIN SOLUTION
+    losses = []
+    for logprobs, mask in pieces:
+        taken = torch.where(mask, logprobs, 0.0)
+        losses.append(-taken.sum() * processes / tokens)
+    return losses
+    # END SOLUTION
+
+# %% ex="15.4" role="check"
+piece_losses = check("15.4", piece_losses)
+
+# %% [markdown] ex="15.4" role="hints"
+# <details><summary>Hint 1</summary>Sum over a piece's response tokens; divide by those of the whole batch, not by those of
+# the piece.</details>
+# <details><summary>Hint 2</summary>An average over processes divides by their number: multiply by it before.</details>
+
+# %% [markdown]
+# Your losses on 32 conversations in 1, 4 and 8 pieces, and on two processes played one after the other. Beside them the
+# mistake that stood in the most used training libraries until 2024: the mean of the micro-batches' means.
+
+# %%
+batch = sorted(examples, key=lambda example: len(example.tokens))[:: len(examples) // 32][:32]
+
+
+def gradient(losses_of, count):
+    """The gradient of the batch in `count` pieces, by whichever loss they are given."""
+    lm.zero_grad()
+    rollouts = [as_rollout(batch[first :: count]) for first in range(count)]
+    tokens = sum(int(rollout.mask.sum()) for rollout in rollouts)
+    for loss in losses_of([(response_logprobs(lm, rollout), rollout.mask) for rollout in rollouts], tokens):
+        loss.backward()
+    return torch.cat([p.grad.flatten() for p in lm.parameters()])
+
+
+def mean_of_means(pieces, tokens):
+    return [-logprobs.sum() / mask.sum() / len(pieces) for logprobs, mask in pieces]
+
+
+def on_two(pieces, tokens):
+    """Two processes with half of the pieces each; the framework's average."""
+    return [loss / 2 for half in (pieces[::2], pieces[1::2]) for loss in piece_losses(half, tokens, processes=2)]
+
+
+def distance(other):
+    return float((other - whole).norm() / whole.norm())
+
+
+whole = gradient(piece_losses, 1)
+for name, found in {"4 pieces": gradient(piece_losses, 4), "8 pieces": gradient(piece_losses, 8),
+                    "2 processes": gradient(on_two, 8), "mean of 8 means": gradient(mean_of_means, 8)}.items():
+    print(f"{name:16} differs from one piece by {distance(found):.0e} of its length")
+
+# %% [markdown]
+# `fit_sft` does the same with `micro_batch=`, and with every process that `accelerate launch` starts: all of them know
+# the plan of the run, which is a function of the seed, so each takes its share of a step's rows and nobody has to ask how
+# many tokens the others have. The tests hold two processes to one: the same parameters after three steps, under DDP and
+# FSDP2.
+#
+# ## The run
+# One cell, on whatever this script was given. `packed` rows hold several conversations that do not see each other;
+# AdamW is fused; attention runs through `scaled_dot_product_attention`.
+
+# %%
+accelerator = None
+if "RANK" in os.environ:  # started by accelerate launch or torchrun
+    from accelerate import Accelerator
+
+    accelerator = Accelerator()
+device = accelerator.device if accelerator else pick_device(args.device, bf16=args.bf16)
+lm = load_lm(args.model, device=device)
+if args.data == "pocket":
+    training = assistant.conversations(assistant.requests(args.examples, args.seed))
+    unseen = assistant.conversations(assistant.requests(max(40, args.examples // 10), args.seed, held_out=True))
+else:
+    found = read_conversations(local_file(args.data))
+    random.Random(args.seed).shuffle(found)
+    unseen, training = found[: len(found) // 20], found[len(found) // 20 :][: args.examples]
+length = min(args.packed, lm.context)
+training, too_long = render_all(lm, training, length)
+unseen, _ = render_all(lm, unseen, length)
+print(f"{args.model} on {device}: {len(training)} conversations, {len(too_long)} too long for {length} tokens; "
+      f"{len(unseen)} held out")

@@ -22,7 +22,8 @@ OWNERS = {  # where a library may be imported in the package; nowhere else
     "transformers": ("lm/", "pocket/pretrain"),
     "gguf": ("lm/from_gguf", "lm/real_model"),
     "rouge_score": ("lm/prompting", "finetuning/synthetic"),
-    **dict.fromkeys(("peft", "trl", "accelerate", "datasets", "pickle"), ()),
+    "datasets": ("lm/hub_data",),
+    **dict.fromkeys(("peft", "trl", "accelerate", "pickle"), ()),
 }
 LONGEST, MOST_PARAMETERS = 40, 8
 Sources = dict[str, str]  # "grid/mdp": its text
