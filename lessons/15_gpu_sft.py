@@ -16,8 +16,11 @@
 # %%
 from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
 
+import os
 import random
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import torch
 from matplotlib import pyplot
@@ -25,14 +28,20 @@ from transformers import Qwen2Config
 
 from ptlearn import figures
 from ptlearn.course.exercise import check
-from ptlearn.finetuning.memory import count_parameters, peak_bytes
+from ptlearn.course.recorded import record, recorded_runs
+from ptlearn.finetuning.adapter_files import export_merged, save_adapter
+from ptlearn.finetuning.memory import checkpoint_activations, count_parameters, peak_bytes
 from ptlearn.finetuning.parameter_efficient import lora
-from ptlearn.finetuning.sft import sft_loss
-from ptlearn.finetuning.throughput import flops_per_token
-from ptlearn.lm.chat import as_rollout, render_all, response_logprobs
+from ptlearn.finetuning.sft import fit_sft, sft_loss
+from ptlearn.finetuning.throughput import StepClock, compile_layers, flops_per_token, matrix_rate
+from ptlearn.lm.chat import as_rollout, chat_prompt, read_conversations, render_all, response_logprobs
+from ptlearn.lm.devices import pick_device, require_memory
+from ptlearn.lm.hub_data import local_file
 from ptlearn.lm.models import build_model, load_lm
+from ptlearn.lm.text import complete
 from ptlearn.optimization import gradient_step
 from ptlearn.pocket import assistant
+from ptlearn.processes import rank, size, spread
 from ptlearn.statistics import over_seeds
 
 args = arguments(
@@ -53,6 +62,7 @@ args = arguments(
     compiled=(False, "torch.compile every layer"),
     checkpoint=(None, "a file to save the run to, and to go on from"),
     out=(None, "a folder for the trained weights"),
+    record=(None, "a JSON file for the figures and curves of this run"),
     seeds=(3, "orders of the data in the experiment with bfloat16", "at least 2"),
     seed=(0, "of everything else", "at least 0"),
 )
@@ -330,7 +340,7 @@ device = accelerator.device if accelerator else pick_device(args.device, bf16=ar
 lm = load_lm(args.model, device=device)
 if args.data == "pocket":
     training = assistant.conversations(assistant.requests(args.examples, args.seed))
-    unseen = assistant.conversations(assistant.requests(max(40, args.examples // 10), args.seed, held_out=True))
+    unseen = assistant.conversations(assistant.requests(60, args.seed, held_out=True))
 else:
     found = read_conversations(local_file(args.data))
     random.Random(args.seed).shuffle(found)
@@ -338,5 +348,148 @@ else:
 length = min(args.packed, lm.context)
 training, too_long = render_all(lm, training, length)
 unseen, _ = render_all(lm, unseen, length)
-print(f"{args.model} on {device}: {len(training)} conversations, {len(too_long)} too long for {length} tokens; "
+print(f"{args.model} on {device}: {len(training)} conversations, {len(too_long)} longer than {length} tokens left out; "
       f"{len(unseen)} held out")
+
+# %% [markdown]
+# What is switched on, and what it should take. A step that does not fit is refused here, before it runs, with the
+# argument to lower.
+
+# %%
+apply = partial(lora, targets="[a-z]+_proj", rank=args.rank) if args.method == "lora" else None
+foretold = peak_bytes(
+    lm.model.config, apply, batch=args.micro_batch, length=length, bf16=args.bf16, checkpointed=args.checkpointed
+)
+lm = lm if apply is None else apply(lm)
+if args.checkpointed:
+    checkpoint_activations(lm)
+if args.compiled:
+    compile_layers(lm)
+require_memory(foretold // size(), device, "--micro-batch or --packed, or switch --checkpointed on")
+per_token = flops_per_token(lm, length)
+trained, everything = count_parameters(lm)
+lm = spread(lm, accelerator) if accelerator else lm
+print(f"{trained:,} of {everything:,} parameters are trained; {per_token / 1e6:,.0f} MFLOP a token; "
+      f"at most {foretold / 1e6:,.0f} MB")
+
+# %%
+def answers(count=3):
+    """What the model says to a few held-out requests."""
+    asked = assistant.requests(count, args.seed, held_out=True)
+    prompts = [chat_prompt(lm, request.prompt) for request in asked]
+    return [request.prompt for request in asked], complete(lm, prompts, max_new_tokens=24)
+
+
+settings = {
+    "epochs": args.epochs, "batch": args.batch, "micro_batch": args.micro_batch, "packed": length, "lr": args.lr,
+    "bf16": args.bf16, "seed": args.seed, "held_out": unseen, "evaluate_every": 5,
+    "checkpoint": args.checkpoint, "checkpoint_every": 20,
+}  # fmt: skip
+prompts, before = answers()
+clock = StepClock(device)
+history = fit_sft(lm, training, **settings, progress=lambda steps: clock(progress(steps, "finetuning")))
+_, after = answers()
+for prompt, first, last in zip(prompts, before, after):
+    print(f"{prompt!r}\n  before: {first!r}\n  after:  {last!r}")
+
+# %% [markdown]
+# How much of the device that was. The rate is measured on this device, in the precision of the run, right now; steps at
+# the beginning warm up and do not count.
+
+# %%
+tokens = args.epochs * sum(len(example.tokens) for example in training) / len(history.loss)
+seconds = sorted(clock.seconds[2:] or clock.seconds)
+speed = tokens / seconds[len(seconds) // 2]
+rate = matrix_rate(device, torch.bfloat16 if args.bf16 else torch.float32) * size()
+numbers = {"tokens_per_second": speed, "mfu": speed * per_token / rate, "matrix_rate": rate, "foretold": foretold}
+print(f"{speed:,.0f} tokens/s on {size()} process(es) of {rate / 1e9:,.0f} GFLOP/s in all: MFU {numbers['mfu']:.0%}")
+if device.type == "cuda":
+    numbers["peak"] = torch.cuda.max_memory_allocated(device)
+    print(f"peak memory {numbers['peak'] / 1e9:.2f} GB, foretold {foretold / 1e9:.2f} GB")
+else:
+    print("peak memory: torch counts it on a GPU alone; there it is printed beside what was foretold")
+
+# %% [markdown]
+# ## Stop and go on
+# Runs of hours are killed. With `checkpoint=`, weights, optimizer and the plan's position are written under another name
+# and renamed, so that a whole file is there at any moment, and a run that goes on gets the very same numbers. Here a run is
+# stopped in its seventh step; the tests do it with `kill -9`, and resume what two processes wrote on one.
+
+# %%
+few, orders = examples[:120], {"batch": 12, "lr": 1e-3, "seed": args.seed, "checkpoint_every": 2}
+
+
+def stopped(steps):
+    for number, step in enumerate(steps):
+        if number == 6:
+            raise KeyboardInterrupt
+        yield step
+
+
+undisturbed = fit_sft(load_lm("pocket-s"), few, **orders).loss
+with tempfile.TemporaryDirectory() as folder:
+    orders["checkpoint"] = Path(folder, "run.safetensors")
+    try:
+        fit_sft(load_lm("pocket-s"), few, **orders, progress=stopped)
+    except KeyboardInterrupt:
+        print(f"stopped; {orders['checkpoint'].stat().st_size / 1e6:.1f} MB are on disk")
+    resumed = fit_sft(load_lm("pocket-s"), few, **orders).loss
+print("losses of the run that was stopped and went on are the same to the last bit:", resumed == undisturbed)
+
+# %% [markdown]
+# ## Real runs
+# The same script, at full size. One GPU, several GPUs of one machine, and the same with the model divided:
+#
+# ```
+# python lessons/15_gpu_sft.py --model Qwen/Qwen2.5-1.5B --data chats.jsonl --examples 20000 --lr 1e-5 \
+#     --packed 2048 --batch 256 --micro-batch 4 --bf16 --checkpointed --compiled --checkpoint run.safetensors --out tuned
+# accelerate launch --config_file lessons/accelerate/ddp.yaml  --num_processes 8 lessons/15_gpu_sft.py ...
+# accelerate launch --config_file lessons/accelerate/fsdp2.yaml --num_processes 8 lessons/15_gpu_sft.py ...
+# ```
+#
+# `--method lora --lr 2e-4` trains LoRA. Several nodes, and where other tools take over: `docs/going_further.md`.
+
+# %%
+if args.out and args.method == "lora":
+    save_adapter(lm, args.out)
+    export_merged(lm, Path(args.out, "merged"))
+elif args.out and rank() == 0:
+    lm.model.save_pretrained(args.out)
+    lm.tokenizer.save_pretrained(args.out)
+curves = {"loss": history.loss, "held_out_step": history.held_out_step, "held_out_loss": history.held_out_loss}
+if args.record:
+    record(args.record, device, numbers | {"parameters": everything, "method": args.method}, curves)
+
+# %%
+runs = recorded_runs("15_gpu_sft")
+figure, panels = pyplot.subplots(1, 1 + bool(runs), figsize=(5 + 4 * bool(runs), 3), squeeze=False)
+for axes, run in zip(panels[0], [{"title": f"this run: {args.model}", "curves": curves}, *runs[:1]]):
+    seen = run["curves"]
+    axes.plot(range(1, len(seen["loss"]) + 1), seen["loss"], label="training", color=figures.COLORS[5])
+    axes.plot(seen["held_out_step"], seen["held_out_loss"], "o-", label="held out", color=figures.COLORS[1])
+    axes.set(title=run["title"], xlabel="step", ylabel="nats per response token")
+    axes.legend()
+show(figure, alt="Training and held-out loss over steps: both fall, the held-out loss from "
+     f"{curves['held_out_loss'][0]:.2f} to {curves['held_out_loss'][-1]:.2f}.")
+for run in runs:
+    print(f"{run['title']}: {run['numbers']}\n  {run['command']}")
+if not runs:
+    print("Runs on a GPU: not measured yet. benchmarks/gpu/run.sh measures them in nine minutes.")
+
+# %% [markdown]
+# ## Recap
+# A step of finetuning is 6 operations per parameter and token, 4 where frozen; MFU says how much of the device became
+# learning. Weights, gradients, moments and logits fill the memory, and each has its switch. Arithmetic may be in bfloat16,
+# the weights that are added to may not. A loss knows the tokens of the whole batch, so the gradient does not depend on
+# pieces or processes. A checkpoint is a whole file at any moment.
+#
+# ## Try next
+# - `--micro-batch 1` and `16`: which one has the higher MFU on your machine, and why is neither free?
+# - `--method lora --lr 1e-2`: what does it save here, in bytes and in seconds?
+# - Predict the memory of `--model pocket-l --packed 512` first.
+#
+# ## References
+# - Kaplan et al. 2020, *Scaling laws for neural language models*, section 2.1: 6 operations per parameter and token.
+# - Chowdhery et al. 2022, *PaLM*, appendix B: MFU.
+# - Chen et al. 2016, *Training deep nets with sublinear memory cost*; Micikevicius et al. 2018, *Mixed precision training*.
+# - Rajbhandari et al. 2020, *ZeRO*; Zhao et al. 2023, *PyTorch FSDP*.
