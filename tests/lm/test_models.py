@@ -1,9 +1,11 @@
 """Loading by name: the right model comes back, and whatever is wrong is said in one line."""
 
+import copy
 import hashlib
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -298,3 +300,45 @@ def test_a_running_state_has_no_window_that_could_be_masked():
         num_key_value_heads=2, layer_types=["conv", "full_attention"], max_position_embeddings=64,
     ))  # fmt: skip
     assert LanguageModel(model, tiny_tokenizer(), "running state").window == 0
+
+
+class Small(torch.nn.Module):
+    """The least that a LanguageModel takes for a model: torch.compile is slow on more."""
+
+    config = SimpleNamespace(max_position_embeddings=8)
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = torch.nn.Embedding(300, 4), torch.nn.Linear(4, 300)
+
+    def get_input_embeddings(self):
+        return self.embedding
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, input_ids, use_cache):
+        return SimpleNamespace(logits=self.head(self.embedding(input_ids)))
+
+
+def test_a_compiled_model_finds_the_positions_that_are_wanted():
+    """Also after it was compiled without any: torch.compile does not look at hooks again."""
+    lm, tokens = LanguageModel(Small(), tiny_tokenizer(), "small"), torch.tensor([[0, 1, 2], [1, 2, 1]])
+    expected = lm(tokens)
+    mask = torch.tensor([[True, False, True], [False, True, False]])
+    lm.model.compile(backend="eager", dynamic=False)
+    torch.testing.assert_close(lm(tokens), expected)
+    torch.testing.assert_close(lm.logits_at(tokens, mask), expected[mask])
+    torch.testing.assert_close(lm(tokens), expected)
+    torch.compiler.reset()
+
+
+def test_the_output_layer_may_be_another_one_later(fresh):
+    lm, tokens = fresh("llama"), torch.tensor([[5, 6, 7]])
+    mask = torch.tensor([[False, True, True]])
+    before = lm.logits_at(tokens, mask)
+    lm.model.set_output_embeddings(torch.nn.Linear(32, 300, bias=False))
+    assert torch.equal(lm.logits_at(tokens, mask), lm(tokens)[mask])
+    assert not torch.allclose(lm(tokens)[mask], before)
+    twin = copy.deepcopy(lm)
+    assert torch.equal(twin.logits_at(tokens, mask), lm(tokens)[mask]) and lm(tokens).shape == (1, 3, 300)
