@@ -5,7 +5,6 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -302,35 +301,14 @@ def test_a_running_state_has_no_window_that_could_be_masked():
     assert LanguageModel(model, tiny_tokenizer(), "running state").window == 0
 
 
-class Small(torch.nn.Module):
-    """The least that a LanguageModel takes for a model: torch.compile is slow on more."""
-
-    config = SimpleNamespace(max_position_embeddings=8)
-
-    def __init__(self):
-        super().__init__()
-        self.embedding, self.head = torch.nn.Embedding(300, 4), torch.nn.Linear(4, 300)
-
-    def get_input_embeddings(self):
-        return self.embedding
-
-    def get_output_embeddings(self):
-        return self.head
-
-    def forward(self, input_ids, use_cache):
-        return SimpleNamespace(logits=self.head(self.embedding(input_ids)))
-
-
-def test_a_compiled_model_finds_the_positions_that_are_wanted():
-    """Also after it was compiled without any: torch.compile does not look at hooks again."""
-    lm, tokens = LanguageModel(Small(), tiny_tokenizer(), "small"), torch.tensor([[0, 1, 2], [1, 2, 1]])
-    expected = lm(tokens)
-    mask = torch.tensor([[True, False, True], [False, True, False]])
-    lm.model.compile(backend="eager", dynamic=False)
-    torch.testing.assert_close(lm(tokens), expected)
-    torch.testing.assert_close(lm.logits_at(tokens, mask), expected[mask])
-    torch.testing.assert_close(lm(tokens), expected)
-    torch.compiler.reset()
+def test_what_selects_positions_stands_still(fresh):
+    """torch.compile looks once at what stands before a layer: a compiled model would go on with what it saw then."""
+    lm, tokens, mask, seen = fresh("llama"), torch.tensor([[5, 6, 7]]), torch.tensor([[False, True, True]]), []
+    head = lm.model.get_output_embeddings()
+    lm.model.model.norm.register_forward_hook(lambda *_: seen.append(list(head._forward_pre_hooks.items())))
+    for _ in range(2):
+        torch.testing.assert_close(lm.logits_at(tokens, mask), lm(tokens)[mask])
+    assert len(seen) == 4 and all(hooks == seen[0] for hooks in seen) and len(seen[0]) == 1
 
 
 def test_the_output_layer_may_be_another_one_later(fresh):
