@@ -13,6 +13,7 @@ Order: rank, size, share; total, most, gather; spread, averages, in_step, gather
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, distributed, nn
@@ -92,6 +93,9 @@ def spread(lm, accelerator):
     if accelerator.distributed_type == "FSDP" and not accelerator.is_fsdp2:
         raise ValueError("accelerator has fsdp_version=1: expected fsdp_version: 2 in its configuration")
     if accelerator.is_fsdp2:
+        plugin = accelerator.state.fsdp_plugin
+        if plugin.mixed_precision_policy is not None:  # sums of gradients are no place to save bits
+            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
         # it refuses a model without an optimizer, though ours is made later
         trained = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
         called, _ = accelerator.prepare(lm.model, torch.optim.SGD(trained, lr=0.0))
