@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -191,15 +191,16 @@ def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> st
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, header)
         os.replace(temporary, path)
+        return ""
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)  # before it is asked how much is free
-        needed, reason = sum(tensor.nbytes for tensor in tensors.values()), str(error).splitlines()[0]
-        there = next(folder for folder in path.absolute().parents if folder.is_dir())
-        return (f"checkpoint {path} cannot be written ({reason}): it takes {needed:,} bytes, "
-                f"{shutil.disk_usage(there).free:,} are free; a file that was there before is as it was")  # fmt: skip
+        reason = str(error).splitlines()[0]
     finally:
-        temporary.unlink(missing_ok=True)
-    return ""
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    there = next(folder for folder in path.absolute().parents if folder.is_dir())
+    needed, free = sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(there).free
+    return (f"checkpoint {path} cannot be written ({reason}): it takes {needed:,} bytes, {free:,} are free; "
+            "a file that was there before is as it was")  # fmt: skip
 
 
 def _trained(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

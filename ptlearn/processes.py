@@ -13,6 +13,7 @@ Order: rank, size, share; total, most, gather; spread, averages, in_step, gather
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, distributed, nn
@@ -92,6 +93,9 @@ def spread(lm, accelerator):
     if accelerator.distributed_type == "FSDP" and not accelerator.is_fsdp2:
         raise ValueError("accelerator has fsdp_version=1: expected fsdp_version: 2 in its configuration")
     if accelerator.is_fsdp2:
+        plugin = accelerator.state.fsdp_plugin
+        if plugin.mixed_precision_policy is not None:  # sums of gradients are no place to save bits
+            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
         # it refuses a model without an optimizer, though ours is made later
         trained = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
         called, _ = accelerator.prepare(lm.model, torch.optim.SGD(trained, lr=0.0))
@@ -115,6 +119,10 @@ def in_step(module: nn.Module, pieces: Sequence) -> Iterator[tuple[object, bool]
 
     Gradients are exchanged in the backward pass of the last alone.
     """
+    for part in _parts(module):
+        part.reshard()  # a forward pass without gradient leaves some weights as they were then
+        if (group := _group(part)) is not None:
+            group.lazy_init()  # a LoRA adapter that was off when it was last called had nothing to train
     count = most(len(pieces))
     for index in range(count):
         with _exchange(module, index + 1 == count):
@@ -139,20 +147,34 @@ def gathered(module: nn.Module) -> Iterator[None]:
 
     For work without gradients, of which processes may have different amounts. Takes the memory of all weights.
     """
-    parts = [part for part in _called(module).modules() if hasattr(part, "unshard")]
-    groups = [group for part in parts if (group := part._get_fsdp_state()._fsdp_param_group) is not None]
+    parts, called = _parts(module), _called(module)
+    if not parts or getattr(called, "held_whole", False):
+        yield
+        return
     # there is no public way to read what `set_reshard_after_forward` sets
-    before = [group.post_forward_mesh_info for group in groups]
+    before = [(group, group.post_forward_mesh_info) for part in parts if (group := _group(part)) is not None]
     for part in parts:
+        part.reshard()
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
+    called.held_whole = True
     try:
         yield
     finally:
-        for group, setting in zip(groups, before, strict=True):
+        called.held_whole = False
+        for group, setting in before:
             group.post_forward_mesh_info = setting
         for part in parts:
             part.reshard()
+
+
+def _parts(module: nn.Module) -> list:
+    """The modules that FSDP2 gathers one at a time, which stand in each other; the weights are in their groups."""
+    return [part for part in _called(module).modules() if hasattr(part, "unshard")]
+
+
+def _group(part):
+    return part._get_fsdp_state()._fsdp_param_group
 
 
 def _called(module: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 A run: it saves when it is due, goes on where it was, and refuses the file of another run by naming what differs.
 """
 
+import signal
 import threading
 from dataclasses import dataclass, field
 
@@ -72,6 +73,31 @@ def test_dying_while_writing_leaves_the_last_file(tmp_path, monkeypatch):
         save_checkpoint(tmp_path / "a", {"steps": 2}, *parts(*one))
     assert load_checkpoint(tmp_path / "a", *parts(*made(1))) == {"steps": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a"]  # and nothing half written
+
+
+def test_no_space_is_one_line_and_leaves_the_last_file(tmp_path):
+    """The system refuses to let a file grow as it does where no space is left."""
+    resource = pytest.importorskip("resource")
+    one = made(0)
+    save_checkpoint(tmp_path / "a", {"steps": 1}, *parts(*one))
+    needed = sum(tensor.nbytes for tensor in load_file(tmp_path / "a").values())
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (needed // 2, limits[1]))
+        told = rf"^checkpoint .*a cannot be written \(.+\): it takes {needed:,} bytes, [\d,]+ are free; a file that"
+        with pytest.raises(ValueError, match=told):
+            save_checkpoint(tmp_path / "a", {"steps": 2}, *parts(*one))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert load_checkpoint(tmp_path / "a", *parts(*made(1))) == {"steps": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"^checkpoint .*file.a cannot be written \(.*(exists|directory)"):
+        save_checkpoint(tmp_path / "file" / "a", {}, *parts(*made(0)))
 
 
 def test_two_writers_at_once_leave_a_whole_file(tmp_path):

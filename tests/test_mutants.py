@@ -329,8 +329,8 @@ FINETUNING = of(
     ("each micro-batch has its own normalizer",
      "normalizer=count)", "normalizer=int(rollout.mask.sum()))",
      "test_cutting_or_packing_a_batch_does_not_change_the_run", "tiny_folders", {"micro_batch": 3}),
-    ("no clipping", "bf16), clip_norm)", "bf16))", "test_a_step_follows_a_gradient_no_longer_than_the_clip_norm",
-     "fresh"),
+    ("no clipping", "bf16), clip_norm, averages(lm))", "bf16))",
+     "test_a_step_follows_a_gradient_no_longer_than_the_clip_norm", "fresh"),
     ("early stopping leaves the last weights",
      "    if history.held_out_loss:\n        _copy(best, parameters)\n", "",
      "test_it_stops_when_the_held_out_loss_no_longer_falls_and_keeps_the_best_weights", "fresh"),
@@ -339,7 +339,8 @@ FINETUNING = of(
 ) + of(
     "optimization",
     ("gradients of micro-batches do not add up",
-     "        loss.backward()\n", "        optimizer.zero_grad()\n        loss.backward()\n",
+     "        (loss * size() if averaged else loss).backward()\n",
+     "        optimizer.zero_grad()\n        (loss * size() if averaged else loss).backward()\n",
      "test_cutting_or_packing_a_batch_does_not_change_the_run", "tiny_folders", {"micro_batch": 3}),
     file="test_sft",
 ) + of(
@@ -526,7 +527,8 @@ TEXT = of(
 ) + of(
     "optimization",
     ("each piece has its own number of episodes", "piece.mask, normalizer)", "piece.mask, len(part))", WHOLE, 3),
-    ("a row's own normalizer divides the batch", "weights, normalizer = weights / normalizer, 1.0",
+    ("a row's own normalizer divides the batch",
+     "weights, normalizer = weights / normalizer, total(len(weights)) / len(weights)",
      "normalizer = normalizer.double().mean()", "test_the_normalizer_says_what_a_token_counts", "sequence mean", None),
     file="test_text_rl",
 ) + of(

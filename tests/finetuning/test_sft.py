@@ -99,6 +99,19 @@ def test_the_order_is_a_function_of_the_seed(tiny_folders):
     assert runs[0] == runs[1] and runs[0] != runs[2]
 
 
+def test_recomputing_layers_changes_nothing_but_the_number_of_passes(fresh):
+    runs, passes = [], []
+    for recompute in (False, True):
+        lm = fresh("llama")
+        if recompute:
+            lm.model.activation_checkpointing_enable()
+        passes.append([])
+        lm.model.model.layers[1].self_attn.register_forward_pre_hook(lambda *_: passes[-1].append(1))
+        runs.append((fit_sft(lm, made(8), batch=4, micro_batch=3), weights(lm)))
+    assert runs[0][0] == runs[1][0] and largest_gap(runs[0][1], runs[1][1]) == 0
+    assert len(passes[0]) == 4 and len(passes[1]) == 8
+
+
 def test_bfloat16_is_close_and_not_the_same(tiny_folders):
     exact, coarse = (fit_sft(load_lm(tiny_folders["llama"]), made(16), bf16=bf16) for bf16 in (False, True))
     assert exact.loss == pytest.approx(coarse.loss, rel=0.05) and exact.loss != coarse.loss

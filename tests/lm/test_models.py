@@ -1,5 +1,6 @@
 """Loading by name: the right model comes back, and whatever is wrong is said in one line."""
 
+import copy
 import hashlib
 import shutil
 import subprocess
@@ -298,3 +299,24 @@ def test_a_running_state_has_no_window_that_could_be_masked():
         num_key_value_heads=2, layer_types=["conv", "full_attention"], max_position_embeddings=64,
     ))  # fmt: skip
     assert LanguageModel(model, tiny_tokenizer(), "running state").window == 0
+
+
+def test_what_selects_positions_stands_still(fresh):
+    """torch.compile looks once at what stands before a layer: a compiled model would go on with what it saw then."""
+    lm, tokens, mask, seen = fresh("llama"), torch.tensor([[5, 6, 7]]), torch.tensor([[False, True, True]]), []
+    head = lm.model.get_output_embeddings()
+    lm.model.model.norm.register_forward_hook(lambda *_: seen.append(list(head._forward_pre_hooks.items())))
+    for _ in range(2):
+        torch.testing.assert_close(lm.logits_at(tokens, mask), lm(tokens)[mask])
+    assert len(seen) == 4 and all(hooks == seen[0] for hooks in seen) and len(seen[0]) == 1
+
+
+def test_the_output_layer_may_be_another_one_later(fresh):
+    lm, tokens = fresh("llama"), torch.tensor([[5, 6, 7]])
+    mask = torch.tensor([[False, True, True]])
+    before = lm.logits_at(tokens, mask)
+    lm.model.set_output_embeddings(torch.nn.Linear(32, 300, bias=False))
+    assert torch.equal(lm.logits_at(tokens, mask), lm(tokens)[mask])
+    assert not torch.allclose(lm(tokens)[mask], before)
+    twin = copy.deepcopy(lm)
+    assert torch.equal(twin.logits_at(tokens, mask), lm(tokens)[mask]) and lm(tokens).shape == (1, 3, 300)

@@ -178,6 +178,20 @@ def test_one_row_is_the_same_alone_and_in_a_batch(tiny_lm):
     torch.testing.assert_close(together.logprobs[0][together.mask[0]], alone.logprobs[0][alone.mask[0]])
 
 
+def test_some_rows_with_their_own_numbers_are_those_of_the_whole_batch(llama_lm):
+    """So that several processes may share the rows of a batch."""
+    prompts, steps = ["The", "A dull", "un café", "3 + 4"], 6
+    whole = sample_text(llama_lm, prompts, max_new_tokens=steps, seed=5)
+    uniforms = torch.rand(len(prompts), steps, generator=torch.Generator().manual_seed(5))
+    part = sample_text(llama_lm, prompts[1::2], max_new_tokens=steps, seed=uniforms[1::2])
+    for row in range(2):
+        assert torch.equal(part.actions[row][part.mask[row]], whole.actions[2 * row + 1][whole.mask[2 * row + 1]])
+    other = sample_text(llama_lm, prompts[1::2], max_new_tokens=steps, seed=uniforms[::2])
+    assert not torch.equal(part.actions[part.mask], other.actions[other.mask])
+    with pytest.raises(ValueError, match=r"^seed has shape \(4, 6\): expected \(2, 6\), a number per prompt and"):
+        sample_text(llama_lm, prompts[:2], max_new_tokens=steps, seed=uniforms)
+
+
 def test_greedy_text_is_what_the_plain_forward_pass_prefers(tiny_lm):
     (prompt,) = encode(tiny_lm, [PROMPTS[0]])
     tokens = list(prompt)

@@ -7,7 +7,7 @@ import torch
 from toy_tasks import WORDS, toy_task
 
 from ptlearn.lm.models import toy_lm
-from ptlearn.lm.text import completions
+from ptlearn.lm.text import completions, sample_text
 from ptlearn.policy_gradient import prompt_groups
 from ptlearn.rl.enumeration import enumerate_texts
 from ptlearn.rl.tasks import Problem
@@ -43,6 +43,24 @@ def test_paying_needs_no_more_than_the_mask():
     paid = pay(rollout, range(len(rollout.mask)))
     assert paid.rewards.dtype == torch.float64 and paid.rewards.sum(1).tolist() == list(range(len(rollout.mask)))
     assert ((paid.rewards != 0).sum(1) <= 1).all() and not paid.rewards[~rollout.mask].any()
+
+
+def test_another_sampler_takes_the_place_of_ours(lm):
+    calls = []
+
+    def sample(*given, **options):
+        calls.append(options)
+        return sample_text(*given, **options | {"temperature": 0.5})
+
+    task = toy_task()
+    theirs = sampled_scores(task, lm, samples=2, sample=sample), attempt(task, lm, task.train, sample=sample)
+    ours = (sampled_scores(task, lm, samples=2, temperature=0.5), attempt(task, lm, task.train, temperature=0.5))
+    assert torch.equal(theirs[0], ours[0]) and torch.equal(theirs[1].actions, ours[1].actions)
+    sizes = {"prompts": 2, "group": 3}
+    rollout, _ = text_collector(task, **sizes, sample=sample)(lm, seeded(0))
+    ours = collect_text(task, lm, **sizes, generator=seeded(0), temperature=0.5)[0]
+    assert torch.equal(rollout.actions, ours.actions)
+    assert len(calls) == 3 and calls[2]["seed"].shape == (6, task.max_new_tokens)
 
 
 def test_groups_of_completions_lie_side_by_side(lm):

@@ -284,6 +284,51 @@ def test_held_out_scores_are_taken_before_during_and_after():
     assert train(toy_lm(WORDS), updates=5).returns == history.returns  # evaluating changes nothing
 
 
+# ---------------------------------------------------------------- what is recorded
+
+
+def test_the_history_counts_lengths_clipped_steps_and_how_far_the_sampler_is_off():
+    collected, given = [], []
+
+    def collect(policy, generator):
+        rollout, last = collect_text(TASK, policy, **COLLECT, generator=generator)
+        signs = 1 - 2 * (torch.arange(rollout.mask.shape[1]) % 2)
+        rows = torch.arange(len(rollout.mask))[:, None] % 2
+        collected.append(rollout)  # another sampler: a quarter of a nat off in every second row, up and down
+        return replace(rollout, logprobs=rollout.logprobs + 0.25 * signs * rows), last
+
+    def weigh(rollout, *_):
+        weights = torch.ones_like(rollout.rewards)
+        weights[0] = 0  # never counted
+        if given:
+            weights[3] = 0  # counted once
+        given.append(weights)
+        return weights
+
+    history = train_policy(toy_lm(WORDS), collect, weigh, updates=1, epochs=2, lr=0.01, atol=0.3)
+    lengths = collected[0].mask.sum(1).double()
+    assert history.length == pytest.approx([float(lengths.mean())])
+    assert history.clip_fraction == pytest.approx([float(lengths[3] / lengths[1:].sum())])
+    assert history.sampler_gap == pytest.approx([0.25 * float(lengths[1::2].sum() / lengths.sum())], abs=1e-6)
+
+
+def test_layers_are_recomputed_in_the_update_and_nothing_changes():
+    """Gradient checkpointing, which layers do in training mode alone, though dropout stays off."""
+    passes, found = [], []
+    for recompute in (False, True):
+        lm = toy_lm(WORDS)
+        layer = lm.model.model.layers[0]
+        if recompute:
+            lm.model.activation_checkpointing_enable()
+        passes.append([])
+        layer.self_attn.register_forward_pre_hook(lambda *_: passes[-1].append(torch.is_grad_enabled()))
+        found.append((train(lm, updates=2), weights_of(lm)))
+        assert not any(module.training for module in lm.modules())
+    assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1])
+    assert sum(passes[0]) == 2 and sum(passes[1]) == 4
+
+
+# ---------------------------------------------------------------- a reference
 # ---------------------------------------------------------------- a reference
 
 
