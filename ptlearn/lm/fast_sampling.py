@@ -72,7 +72,7 @@ class FastSampler:
             return sample_text(lm, prompts, max_new_tokens=max_new_tokens, **options)
         stop = check_stop(lm, stop)
         tokens = encode_prompts(lm, prompts, max_new_tokens)
-        uniforms = uniform_numbers(seed, len(tokens), max_new_tokens)
+        uniforms = uniform_numbers(len(tokens), max_new_tokens, seed)
         with torch.no_grad():
             self._take_over(model, lm.device)
             room = self._room_for(len(tokens), max(map(len, tokens)) + max_new_tokens)
@@ -162,7 +162,7 @@ class _Room:
         with torch.cuda.device(self.latest.device):
             side, here = torch.cuda.Stream(), torch.cuda.current_stream()
             side.wait_stream(here)
-            with torch.cuda.stream(side), torch._dynamo.config.patch(recompile_limit=_SHAPES):
+            with torch.cuda.stream(side), torch._dynamo.config.patch(cache_size_limit=_SHAPES):
                 self._step(columns)
             here.wait_stream(side)
             for state, value in zip(moving, before, strict=True):
