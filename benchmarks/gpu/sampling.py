@@ -100,17 +100,23 @@ def bandwidth(bench: Bench, options, found: dict) -> dict:
 
 def sampling(bench: Bench, options, found: dict) -> dict:
     """Seconds of a whole call, and of its steps alone: those that a call of one token does not take."""
-    error = None
+    errors = []
 
     def run(count: int) -> float:
         return seconds(lambda: bench.sampler(bench.lm, bench.prompts, max_new_tokens=count), options.device)
 
-    try:
-        first = run(options.new_tokens)
-    except Exception as failure:  # what can be measured without the kernel is, and the failure is kept
-        error, decode_attention.usable = f"{type(failure).__name__}: {failure}"[:2000], lambda *given: False
-        bench.sampler = FastSampler(dtype=torch.bfloat16)
-        first = run(options.new_tokens)
+    # what can be measured without the kernel, or without compiling, is, and every failure is kept
+    for kernel, compile in ((True, True), (False, True), (False, False)):
+        if not kernel:
+            decode_attention.usable = lambda *given: False
+        bench.sampler = FastSampler(dtype=torch.bfloat16, compile=compile)
+        try:
+            first = run(options.new_tokens)
+            break
+        except Exception as failure:
+            errors.append(f"kernel={kernel}, compile={compile}: {type(failure).__name__}: {failure}"[:2000])
+    else:
+        raise SystemExit("\n".join(errors))
     whole = statistics.median(run(options.new_tokens) for _ in range(options.rounds))
     short = statistics.median(run(1) for _ in range(options.rounds))
     steps = whole - short
@@ -121,7 +127,7 @@ def sampling(bench: Bench, options, found: dict) -> dict:
         "sampler": tokens / whole, "first_call_seconds": first, "call_seconds": whole, "step_ms": 1e3 * per_step,
         "prompts_and_weights_seconds": short, "limit_step_ms": 1e3 * limit,
         "share_of_limit": limit * options.new_tokens / whole, "share_of_limit_steps_alone": limit / per_step,
-        "kernel_error": error,
+        "errors": errors, "compiled": compile, "kernel": decode_attention.usable(torch.bfloat16, bench.lm.device, head_size(bench.lm)),
     }  # fmt: skip
 
 
@@ -132,10 +138,14 @@ def step_bytes(lm, options) -> float:
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     weights = sum(parameter.numel() for parameter in model.parameters())
     weights -= 0 if tied else model.get_input_embeddings().weight.numel()
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * size
+    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_size(lm)
     columns = options.prompt_tokens + options.new_tokens / 2
     return (weights + per_token * columns * options.rows) * 2
+
+
+def head_size(lm) -> int:
+    config = lm.model.config
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 @torch.no_grad()

@@ -194,7 +194,7 @@ class _Room:
 
         states = weights.forward(self.latest, attend, self.pointwise)
         self.column += 1
-        self.span[:, 1] += 1
+        self.span[:, 1].add_(1)
         self._record(*self._drawn(linear(states, weights.head), self.draw))
 
     def _drawn(self, logits: Tensor, draw: Callable) -> tuple[Tensor, Tensor]:
@@ -234,8 +234,8 @@ class _Room:
         # padding sees itself: nothing at all would be 0 / 0
         bias = torch.zeros(seen.shape, dtype=weights.dtype, device=tokens.device)
         bias = bias.masked_fill(~(seen | (columns == columns[:, None])), -torch.inf)[:, None]
-        rows = [row for row, number in enumerate(which) if part.start <= number < part.stop]
-        numbers = [which[row] - part.start for row in rows]
+        pairs = [(row, number - part.start) for row, number in enumerate(which) if part.start <= number < part.stop]
+        rows, numbers = torch.tensor(pairs, device=tokens.device).T
         groups = weights.heads // weights.key_heads
 
         def attend(index: int, layer: dict, joined: Tensor) -> Tensor:
