@@ -127,7 +127,8 @@ def sampling(bench: Bench, options, found: dict) -> dict:
         "sampler": tokens / whole, "first_call_seconds": first, "call_seconds": whole, "step_ms": 1e3 * per_step,
         "prompts_and_weights_seconds": short, "limit_step_ms": 1e3 * limit,
         "share_of_limit": limit * options.new_tokens / whole, "share_of_limit_steps_alone": limit / per_step,
-        "errors": errors, "compiled": compile, "kernel": decode_attention.usable(torch.bfloat16, bench.lm.device, head_size(bench.lm)),
+        "errors": errors, "compiled": compile,
+        "kernel": decode_attention.usable(torch.bfloat16, bench.lm.device, head_size(bench.lm)),
     }  # fmt: skip
 
 
