@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import distributed
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoConfig, AutoTokenizer
 
@@ -152,6 +153,20 @@ def test_the_draw_in_two_levels_is_the_inverse_of_the_distribution():
     for bad in (math.nan, math.inf):
         assert draw(logits.clone().index_fill(1, torch.tensor([7]), bad), numbers[:1], torch.tensor(1.0))[1].isnan()
     assert draw(torch.full((1, 4), -math.inf), numbers[:1], torch.tensor(1.0))[1].isnan()
+
+
+def test_a_step_asks_the_device_for_no_number(monkeypatch):
+    """Fake tensors have shapes and no numbers: what looks at one, and so waits for a GPU, is an error."""
+    sampler, model = FastSampler(), tiny_model("qwen3")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        sampler._take_over(model, torch.device("cpu"))
+        room = sampler._room_for(5, 40)
+        room.begin([[1, 2, 3], [4]] * 2, torch.rand(4, 12), (1.0, None, None))
+        for room.sampling in ((1.0, None, None), (0.7, 20, 0.9)):
+            room.advance()
+        monkeypatch.setattr(fast_sampling, "wide", lambda states, head: states[: int(room.step)])
+        with pytest.raises(DataDependentOutputException):
+            room.advance()
 
 
 def test_a_sampler_in_bfloat16_is_close_and_its_own_policy():
