@@ -1,8 +1,8 @@
 """Tokens per second of `FastSampler` beside `generate` of transformers, and how near it comes to the memory's limit.
 
-Both sides sample at temperature 1, without end tokens, from the same prompts, in the precision of the model; the sampler
-encodes its prompts, takes over the weights and records log-probabilities in its time, `generate` gets its prompts encoded
-and records nothing. The limit is the time in which a step's weights, keys and values can be read at the rate at which
+Both sides sample at temperature 1, without end tokens, from the same prompts, in bfloat16 on a GPU; the sampler encodes
+its prompts, takes over the weights and records log-probabilities in its time, `generate` gets its prompts encoded and
+records nothing. The limit is the time in which the weights, keys and values of a step can be read at the rate at which
 this device copies 1 GB. Results are written after every part, so that a run that is cut off leaves what it has.
 
     python benchmarks/gpu/sampling.py [--shape qwen2.5-0.5b] [--rows 256] [--new-tokens 256] [--prompt-tokens 64]
@@ -13,6 +13,7 @@ import json
 import random
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,12 +21,22 @@ from shapes import SHAPES, shaped_lm
 
 from ptlearn.lm import decode_attention
 from ptlearn.lm.fast_sampling import FastSampler
+from ptlearn.lm.models import LanguageModel
 from ptlearn.lm.text import encode
 from ptlearn.policy_gradient import truncated_ratio
 from ptlearn.rollout import action_logprobs, take_rows
 
 SCORED, AT_ONCE = 64, 8  # rows whose log-probabilities are compared, and how many of them the learner scores at a time
 COPY = 2**30  # bytes
+
+
+@dataclass
+class Bench:
+    """What every part measures."""
+
+    lm: LanguageModel
+    prompts: list[str]
+    sampler: FastSampler
 
 
 def main():
@@ -37,18 +48,18 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="timed runs of the sampler; the median counts")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="JSON file")
-    parser.add_argument("--peer", default="default,static", help="modes of generate, one run each: default, static, none")
+    parser.add_argument("--peer", default="default,static", help="modes of generate, a run each: default, static, none")
     options = parser.parse_args()
     dtype = torch.bfloat16 if options.device.startswith("cuda") else torch.float32
     lm = shaped_lm(options.shape, dtype=dtype, device=options.device)
     lm.end_tokens = ()
-    prompts = word_prompts(lm, options.rows, options.prompt_tokens)
+    bench = Bench(lm, word_prompts(lm, options.rows, options.prompt_tokens), FastSampler(dtype=torch.bfloat16))
     found = {key: value for key, value in vars(options).items() if key != "out"}
     found |= {"card": card(options.device), "torch": torch.__version__}
     modes = [] if options.peer == "none" else options.peer.split(",")
-    parts = [bandwidth, sampling, gaps, profile, *(peer(mode) for mode in modes), summary]
+    parts = [bandwidth, sampling, gaps, profile, *(part for mode in modes for part in (peer(mode), summary))]
     for part in parts:
-        found |= part(lm, prompts, options, found)
+        found |= part(bench, options, found)
         if options.out:
             options.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(json.dumps(found, indent=1))
@@ -79,7 +90,7 @@ def seconds(run, device: str) -> float:
     return time.perf_counter() - start
 
 
-def bandwidth(lm, prompts, options, found) -> dict:
+def bandwidth(bench: Bench, options, found: dict) -> dict:
     """Bytes per second that a copy reads and writes."""
     source = torch.zeros(COPY, dtype=torch.uint8, device=options.device)
     target = torch.empty_like(source)
@@ -87,30 +98,37 @@ def bandwidth(lm, prompts, options, found) -> dict:
     return {"bandwidth": 2 * COPY / statistics.median(times[2:])}
 
 
-def sampling(lm, prompts, options, found) -> dict:
+def sampling(bench: Bench, options, found: dict) -> dict:
     """Seconds of a whole call, and of its steps alone: those that a call of one token does not take."""
-    sampler, error = FastSampler(), None
+    errors = []
 
     def run(count: int) -> float:
-        return seconds(lambda: sampler(lm, prompts, max_new_tokens=count), options.device)
+        return seconds(lambda: bench.sampler(bench.lm, bench.prompts, max_new_tokens=count), options.device)
 
-    try:
-        first = run(options.new_tokens)
-    except Exception as failure:  # what can be measured without the kernel is, and the failure is kept
-        error, decode_attention.usable = f"{type(failure).__name__}: {failure}"[:2000], lambda *given: False
-        sampler = FastSampler()
-        first = run(options.new_tokens)
+    # what can be measured without the kernel, or without compiling, is, and every failure is kept
+    for kernel, compile in ((True, True), (False, True), (False, False)):
+        if not kernel:
+            decode_attention.usable = lambda *given: False
+        bench.sampler = FastSampler(dtype=torch.bfloat16, compile=compile)
+        try:
+            first = run(options.new_tokens)
+            break
+        except Exception as failure:
+            errors.append(f"kernel={kernel}, compile={compile}: {type(failure).__name__}: {failure}"[:2000])
+    else:
+        raise SystemExit("\n".join(errors))
     whole = statistics.median(run(options.new_tokens) for _ in range(options.rounds))
     short = statistics.median(run(1) for _ in range(options.rounds))
     steps = whole - short
     tokens = options.rows * options.new_tokens
-    limit = step_bytes(lm, options) / found["bandwidth"]
+    limit = step_bytes(bench.lm, options) / found["bandwidth"]
     per_step = steps / max(1, options.new_tokens - 1)
     return {
         "sampler": tokens / whole, "first_call_seconds": first, "call_seconds": whole, "step_ms": 1e3 * per_step,
         "prompts_and_weights_seconds": short, "limit_step_ms": 1e3 * limit,
         "share_of_limit": limit * options.new_tokens / whole, "share_of_limit_steps_alone": limit / per_step,
-        "kernel_error": error,
+        "errors": errors, "compiled": compile,
+        "kernel": decode_attention.usable(torch.bfloat16, bench.lm.device, head_size(bench.lm)),
     }  # fmt: skip
 
 
@@ -121,40 +139,44 @@ def step_bytes(lm, options) -> float:
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     weights = sum(parameter.numel() for parameter in model.parameters())
     weights -= 0 if tied else model.get_input_embeddings().weight.numel()
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * size
+    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_size(lm)
     columns = options.prompt_tokens + options.new_tokens / 2
-    return (weights + per_token * columns * options.rows) * model.dtype.itemsize
+    return (weights + per_token * columns * options.rows) * 2
+
+
+def head_size(lm) -> int:
+    config = lm.model.config
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 @torch.no_grad()
-def gaps(lm, prompts, options, found) -> dict:
+def gaps(bench: Bench, options, found: dict) -> dict:
     """|log p of the sampler - log p of the learner| in nats, and what the truncated ratio makes of a mean over 1."""
-    rollout = FastSampler(dtype=torch.bfloat16)(lm, prompts[:SCORED], max_new_tokens=options.new_tokens)
-    rows = torch.arange(len(rollout.mask), device=rollout.mask.device).split(AT_ONCE)
+    rollout = bench.sampler(bench.lm, bench.prompts, max_new_tokens=options.new_tokens)
+    rows = torch.arange(min(SCORED, len(rollout.mask)), device=rollout.mask.device).split(AT_ONCE)
     parts = [take_rows(rollout, each) for each in rows]
-    learner = [action_logprobs(lm, part) for part in parts]
+    learner = [action_logprobs(bench.lm, part) for part in parts]
     gap = torch.cat([(mine - part.logprobs)[part.mask] for mine, part in zip(learner, parts, strict=True)])
     ratios = [truncated_ratio(mine, part.logprobs, part.mask)[part.mask] for mine, part in zip(learner, parts)]
     ratios = torch.cat(ratios)
     return {
-        "mean_gap": float(gap.abs().mean()), "largest_gap": float(gap.abs().max()), "mean_signed_gap": float(gap.mean()),
+        "mean_gap": float(gap.abs().mean()), "largest_gap": float(gap.abs().max()), "signed_gap": float(gap.mean()),
         "mean_ratio": float(ratios.mean()), "its_standard_error": float(ratios.std() / len(ratios) ** 0.5),
         "ratios_capped": float((ratios >= 2).float().mean()),
     }  # fmt: skip
 
 
-def profile(lm, prompts, options, found) -> dict:
+def profile(bench: Bench, options, found: dict) -> dict:
     """Where the time of a call goes: kernels by their time, waiting of the host, and how long the device idles."""
     if not options.device.startswith("cuda"):
         return {}
-    sampler, steps = FastSampler(), min(64, options.new_tokens)
-    sampler(lm, prompts, max_new_tokens=steps)
+    steps = min(64, options.new_tokens)
     kinds = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA]) as trace:
-        took = seconds(lambda: sampler(lm, prompts, max_new_tokens=steps), options.device)
+        took = seconds(lambda: bench.sampler(bench.lm, bench.prompts, max_new_tokens=steps), options.device)
     events = trace.key_averages()
-    kernels = sorted((event for event in events if event.self_device_time_total), key=lambda e: -e.self_device_time_total)
+    kernels = [event for event in events if event.self_device_time_total]
+    kernels.sort(key=lambda event: -event.self_device_time_total)
     waits = sum(event.self_cpu_time_total for event in events if "Synchronize" in event.key)
     busy = sum(event.self_device_time_total for event in kernels)
     return {
@@ -167,18 +189,20 @@ def profile(lm, prompts, options, found) -> dict:
 def peer(mode: str):
     """`generate` in one mode: its default, or a static cache, which it compiles itself. One run after a warm-up."""
 
-    def run(lm, prompts, options, found) -> dict:
-        tokens = torch.tensor(encode(lm, prompts), device=options.device)
+    def run(bench: Bench, options, found: dict) -> dict:
+        tokens = torch.tensor(encode(bench.lm, bench.prompts), device=options.device)
         given = {"do_sample": True, "top_k": 0, "eos_token_id": None, "pad_token_id": 0}
         given |= {"cache_implementation": "static"} if mode == "static" else {}
 
         def generate(count: int):
             with torch.inference_mode():
                 mask = torch.ones_like(tokens)
-                return lm.model.generate(input_ids=tokens, attention_mask=mask, max_new_tokens=count, **given)
+                return bench.lm.model.generate(input_ids=tokens, attention_mask=mask, max_new_tokens=count, **given)
 
-        # a static cache is compiled for its length; without one a few steps warm up
-        warm = seconds(lambda: generate(options.new_tokens if mode == "static" else 4), options.device)
+        try:  # a static cache is compiled for its length; without one a few steps warm up
+            warm = seconds(lambda: generate(options.new_tokens if mode == "static" else 4), options.device)
+        except Exception as failure:
+            return {f"generate_{mode}_error": f"{type(failure).__name__}: {failure}"[:2000]}
         took = seconds(lambda: generate(options.new_tokens), options.device)
         speed = options.rows * options.new_tokens / took
         return {f"generate_{mode}": speed, f"generate_{mode}_warm_up_seconds": warm}
@@ -186,7 +210,7 @@ def peer(mode: str):
     return run
 
 
-def summary(lm, prompts, options, found) -> dict:
+def summary(bench: Bench, options, found: dict) -> dict:
     """Ratios to each mode of generate, and the line to read."""
     ratios = {mode: found["sampler"] / found[mode] for mode in found if mode in ("generate_default", "generate_static")}
     words = ", ".join(f"{ratio:.1f} times {mode}" for mode, ratio in ratios.items())

@@ -1,7 +1,8 @@
 """Models with random weights in the shapes that others publish, for measuring where no weights are at hand.
 
-`shaped_lm("qwen2.5-0.5b", dtype=torch.bfloat16, device="cuda")` has the published number of layers, heads and words; its
-tokenizer is the pocket LMs', whose words are the first few thousand of the vocabulary. A pocket model's name loads it.
+`shaped_lm("qwen2.5-0.5b", dtype=torch.bfloat16, device="cuda")` has the published number of layers, heads and words;
+its tokenizer is the pocket LMs', whose words are the first few thousand of the vocabulary. A pocket model's name loads
+that one.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """A second copy of a Llama layout's weights, laid out for sampling: few large products, everything between them fused.
 
 Here: `can_join`, whether a model's weights can be taken over; `JoinedWeights`, the copy, and its forward pass around
-any attention; the pointwise functions between the products. Deliberately not here: attention and its cache, and drawing
-(fast_sampling.py).
+any attention; the pointwise functions between the products; `plain_weights`, one by one, for other samplers.
+Deliberately not here: attention and its cache, and drawing (fast_sampling.py).
 
 Query, key and value are one product, gate and up another; LoRA is added into the copy; a weight that FSDP2 shares out
 over processes is put together, which all of them do at the same time.
@@ -188,6 +188,18 @@ PLAIN = Pointwise(norm, add_norm, gate, store_heads)
 # ---------------------------------------------------------------- weights of a model
 
 
+def plain_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every weight of any causal LM under the name that it has without LoRA: whole, and with LoRA added."""
+    around = {name: module for name, module in model.named_modules() if _has_paths(module)}
+    for name, module in around.items():
+        yield f"{name}.weight", _added(module)
+        if _bias(module) is not None:
+            yield f"{name}.bias", _bias(module)
+    for name, parameter in model.named_parameters():
+        if not any(name.startswith(f"{wrapped}.") for wrapped in around):
+            yield name, _whole(parameter)
+
+
 def _kind(module: nn.Module) -> str:
     """The name of its class, without what FSDP2 puts before it."""
     return type(module).__name__.removeprefix("FSDP")
@@ -218,7 +230,8 @@ def _added(module: nn.Module) -> Tensor:
     if module.active is None or module.merged:
         return weight
     factors = module.adapters[module.active]
-    return weight + factors.scale * (_whole(factors.B) @ _whole(factors.A))
+    delta = factors.scale * (_whole(factors.B) @ _whole(factors.A))
+    return weight + (delta.T if _kind(module.base) == "Conv1D" else delta)
 
 
 def _bias(module: nn.Module) -> Tensor | None:

@@ -57,19 +57,19 @@ def sample_text(
     Args:    prompts, B strings, one row each (repeat a prompt to sample it several times: what such rows
              have in common is read once);
              max_new_tokens; temperature, top_k, top_p as in `rollout.sampling_logprobs`; stop, strings that end a
-             row once its sampled text contains one, also across tokens; seed of all draws, or the draws themselves,
-             (B, max_new_tokens) numbers in [0, 1).
+             row once its sampled text contains one, also across tokens; seed of all draws, or the uniform numbers
+             themselves that are drawn with, (B, max_new_tokens), such as some rows of `uniform_numbers`.
     Returns: Rollout of B rows, padded on the right: observations are the tokens but the last, actions the tokens but
              the first, mask is True on sampled tokens alone, logprobs are as sampled, rewards are zero, terminated
              is True where the end token or a stop string (both sampled, so in the record) ended the row.
     Raises:  ValueError naming the argument: no prompts, a prompt that is no string or too long for the context,
              max_new_tokens, temperature, top_k, top_p out of range, a stop string that is empty or that the tokenizer
-             cannot produce, draws of another shape; or if the model's logits are not finite.
+             cannot produce, a seed of another shape; or if the model's logits are not finite.
     """
     check_sampling(temperature, top_k, top_p)
     stop = check_stop(lm, stop)
     tokens = encode_prompts(lm, prompts, max_new_tokens)
-    uniforms = uniform_numbers(seed, len(tokens), max_new_tokens).to(lm.device)
+    uniforms = uniform_numbers(len(tokens), max_new_tokens, seed).to(lm.device)
 
     def draw(logits: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
         logprobs = sampling_logprobs(logits, temperature, top_k, top_p)
@@ -79,6 +79,17 @@ def sample_text(
     with evaluation(lm), torch.inference_mode():
         sampled, logprobs, ended = _decode(lm, tokens, max_new_tokens, stop, draw)
     return record(lm, tokens, sampled, logprobs, ended)
+
+
+def uniform_numbers(rows: int, steps: int, seed: int | Tensor) -> Tensor:
+    """What `sample_text` draws its tokens with, (rows, steps) in [0, 1): all at once, so that a row's own do not depend
+    on when the others end. A seed that is such numbers already is checked for its shape and handed back.
+    """
+    if not isinstance(seed, Tensor):
+        return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed))
+    if seed.shape != (rows, steps):
+        raise ValueError(f"seed has shape {tuple(seed.shape)}: expected {(rows, steps)}, a number per prompt and token")
+    return seed
 
 
 def complete(lm, prompts: Sequence[str], *, max_new_tokens: int = 32, stop: str | Sequence[str] = ("\n",)) -> list[str]:
@@ -112,19 +123,6 @@ def completions(lm, rollout: Rollout, stop: str | Sequence[str] = ()) -> list[st
     stop = check_stop(lm, stop)
     rows = zip(rollout.actions, rollout.mask, strict=True)
     return [_text(lm, actions[mask].tolist(), stop) for actions, mask in rows]
-
-
-def uniform_numbers(seed: int | Tensor, rows: int, steps: int) -> Tensor:
-    """The uniform number behind every draw, (rows, steps): all at once, so that none depends on when others end.
-
-    Raises: ValueError if they are given, as `seed`, and there are not so many.
-    """
-    if not isinstance(seed, Tensor):
-        return torch.rand(rows, steps, generator=torch.Generator().manual_seed(seed))
-    if seed.shape != (rows, steps):
-        raise ValueError(f"seed has shape {tuple(seed.shape)}: expected a whole number, or one draw for each of "
-                         f"{rows} rows and {steps} steps")  # fmt: skip
-    return seed
 
 
 def invert_cdf(logprobs: Tensor, uniforms: Tensor) -> Tensor:
