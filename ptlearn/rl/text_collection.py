@@ -77,7 +77,7 @@ def collect_text(
         raise ValueError(f"prompts={prompts}: expected a multiple of the number of processes, {size()}")
     drawn = torch.randperm(len(task.train), generator=generator)[:prompts].tolist()
     seed = int(torch.randint(2**62, (), generator=generator))
-    uniforms = uniform_numbers(seed, prompts * group, task.max_new_tokens).unflatten(0, (prompts, group))
+    uniforms = uniform_numbers(prompts * group, task.max_new_tokens, seed).unflatten(0, (prompts, group))
     problems = [task.train[index] for index in share(drawn) for _ in range(group)]
     rollout = attempt(task, lm, problems, seed=share(uniforms).flatten(0, 1), **sampling)
     last = rollout.mask.shape[1] - 1 - rollout.mask.flip(1).to(torch.uint8).argmax(1)
