@@ -5,4 +5,5 @@
     decoding     the fast step behind the sampling
     chat         conversations: templates, response masks, packing, files of instruction data
     prompting    few-shot prompts, scores of choices, calibration, metrics
+    devices      the device of a run, and one line where it is absent, lacks bfloat16, or its memory is too small
 """
