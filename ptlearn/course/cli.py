@@ -1,4 +1,4 @@
-"""The command `ptlearn`: a tour, the table of lessons, copies to work in, building the notebooks, grading.
+"""The command `ptlearn`: a tour, the table of lessons, a look at the machine, copies to work in, notebooks, grading.
 
 An error is one line and exit code 2 (125 of `grade`, which counts failed submissions below it), an interruption one
 line and 130. Commands are imported when they are used, so that `ptlearn --help` answers at once.
@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(title="commands", dest="name", metavar="COMMAND")
     commands.add_parser("tour", help="a first look at what the course shows", add_help=False)  # it has its own help
     commands.add_parser("lessons", help="the table of lessons")
+    commands.add_parser("doctor", help="what this machine has, which lessons run on it, and what to change")
     command = commands.add_parser("copy", help="copy the notebooks into work/, or bring the copies there up to date")
     command.add_argument("lesson", nargs="*", help="numbers or names; all lessons by default")
     command = commands.add_parser("build", help="make the notebooks from the lessons")
@@ -124,6 +125,13 @@ def lessons(options: argparse.Namespace) -> int:
     return 0
 
 
+def doctor(options: argparse.Namespace) -> int:
+    """Print what this machine has; 1 where lessons 00 to 13 do not run on it."""
+    from ptlearn.course.doctor import main as examine_and_report
+
+    return examine_and_report()
+
+
 def copy(options: argparse.Namespace) -> int:
     """Make or update the student's own copies."""
     from ptlearn.course.work import copy_notebooks
@@ -180,6 +188,7 @@ COMMANDS = {
     "help": help_text,
     "tour": tour,
     "lessons": lessons,
+    "doctor": doctor,
     "copy": copy,
     "build": build,
     "grade": grade,
