@@ -9,6 +9,7 @@
     build      its two notebooks; outputs says what they may show
     work       a student's own copies, and how an update is merged into them
     tour       the course on one page
+    doctor     what this machine has, which lessons run on it, and what to change
     cli        the command `ptlearn`
 
 Importing it is cheap: the heavy libraries are imported where they are used.

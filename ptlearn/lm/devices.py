@@ -6,6 +6,7 @@ Order: pick_device, require_memory, free_bytes.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -27,8 +28,8 @@ def pick_device(name: str = "auto", *, bf16: bool = False) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= count:
         kind = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a build without CUDA"
-        raise ValueError(f"device={name!r}: torch {torch.__version__}, {kind}, sees {count} of them: expected cpu, or a "
-                         "driver and a build of torch that see it")  # fmt: skip
+        raise ValueError(f"device={name!r}: torch {torch.__version__}, {kind}, sees {count} of them: expected cpu, or "
+                         "a driver and a build of torch that see it")  # fmt: skip
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError(f"device={name!r}: torch sees none: expected cpu")
     if bf16 and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
@@ -48,12 +49,17 @@ def require_memory(needed: int, device: torch.device, lower: str) -> None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes that can still be allocated there; without a limit that can be read, as on macOS, the physical memory."""
+    """Bytes that can still be allocated there; on a CPU within a container's limit, and all there are where the system
+    does not say what is free."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
-    except OSError:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**63
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [2**63]
+    system = Path("/proc/meminfo")
+    for line in system.read_text().splitlines() if system.exists() else ():
+        if line.startswith("MemAvailable:"):
+            sizes.append(1024 * int(line.split()[1]))
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        sizes.append(max(int(limit.read_text()) - int(used.read_text()), 0))
+    return min(sizes)

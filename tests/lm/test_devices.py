@@ -45,7 +45,7 @@ def test_what_is_not_there_is_one_line(cards):
             pick_device(name)
 
 
-def test_too_little_memory_names_both_numbers_and_what_to_lower(cards, monkeypatch):
+def test_too_little_memory_names_both_numbers_and_what_to_lower(cards):
     cards((9, 0))
     cuda = torch.device("cuda")
     assert free_bytes(cuda) == 8_900_000_000  # what torch keeps for itself and does not use counts
@@ -53,5 +53,14 @@ def test_too_little_memory_names_both_numbers_and_what_to_lower(cards, monkeypat
     with pytest.raises(ValueError, match="^a step needs 8.9 GB, cuda has 8.9 GB free: lower --micro-batch$"):
         require_memory(8_900_000_001, cuda, "--micro-batch")
     assert 10**8 < free_bytes(torch.device("cpu")) < 2**50
-    monkeypatch.setattr(devices, "open", lambda *_, **__: (_ for _ in ()).throw(OSError), raising=False)
-    assert 10**9 < free_bytes(torch.device("cpu"))
+
+
+def test_a_container_s_limit_counts(monkeypatch, tmp_path):
+    files = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:  5000 kB\n",
+             "/sys/fs/cgroup/memory.max": "4000000\n", "/sys/fs/cgroup/memory.current": "1500000\n"}  # fmt: skip
+    for number, text in enumerate(files.values()):
+        (tmp_path / str(number)).write_text(text)
+    monkeypatch.setattr(devices, "Path", lambda name: tmp_path / str(list(files).index(name)))
+    assert free_bytes(torch.device("cpu")) == 2_500_000
+    (tmp_path / "1").write_text("max\n")
+    assert free_bytes(torch.device("cpu")) == 5_120_000
