@@ -94,7 +94,7 @@ torch.set_num_threads(1)  # the products of a pocket model are small: a second t
 # for all its rows. That is the whole secret of fast samplers: large batches, nothing read twice, and no waiting between
 # two steps.
 
-# %% ex="16.3" points=2 difficulty="medium" minutes=10
+# %% ex="16.1" points=2 difficulty="medium" minutes=10
 def sampling_limit(rows, prompt, new, weight_bytes, cache_bytes, bandwidth):
     """Tokens per second that a device can sample at most, if it does nothing but read.
 
@@ -106,10 +106,10 @@ def sampling_limit(rows, prompt, new, weight_bytes, cache_bytes, bandwidth):
     return rows * new * bandwidth / (new * weight_bytes + cached * cache_bytes)
     # END SOLUTION
 
-# %% ex="16.3" role="check"
-sampling_limit = check("16.3", sampling_limit)
+# %% ex="16.1" role="check"
+sampling_limit = check("16.1", sampling_limit)
 
-# %% [markdown] ex="16.3" role="hints"
+# %% [markdown] ex="16.1" role="hints"
 # <details><summary>Hint 1</summary>How many bytes are read in all steps together? The weights, `new` times; and the cache
 # of each row, which grows by a token at every step.</details>
 # <details><summary>Hint 2</summary>Tokens over seconds; seconds are bytes over bandwidth.</details>
@@ -130,7 +130,7 @@ for rows in (1, 16, 256, 1024):
 # the expected gradient; cutting the ratio at a cap keeps its variance in bounds. (Lesson 11, where $\mu$ was another
 # policy on purpose.)
 
-# %% ex="16.1" points=2 difficulty="easy" minutes=8
+# %% ex="16.2" points=2 difficulty="easy" minutes=8
 def truncated_weights(advantages, logprobs, sampled_logprobs, mask, cap=2.0):
     """Advantages, corrected for a sampler that is not quite the learner: times min(p_learner / p_sampler, cap).
 
@@ -142,10 +142,10 @@ def truncated_weights(advantages, logprobs, sampled_logprobs, mask, cap=2.0):
     return torch.where(mask, difference.exp().clamp(max=cap) * advantages, 0.0)
     # END SOLUTION
 
-# %% ex="16.1" role="check"
-truncated_weights = check("16.1", truncated_weights)
+# %% ex="16.2" role="check"
+truncated_weights = check("16.2", truncated_weights)
 
-# %% [markdown] ex="16.1" role="hints"
+# %% [markdown] ex="16.2" role="hints"
 # <details><summary>Hint 1</summary>The learner stands above, the sampler below: a token that the sampler drew too often
 # counts less.</details>
 # <details><summary>Hint 2</summary>`detach()` the log-probabilities; `clamp(max=cap)` after `exp()`.</details>
@@ -204,7 +204,7 @@ for name, sampler in {"float32": FastSampler(dtype=torch.float32), "bfloat16": F
 # In a group of equal rewards every advantage is 0. DAPO samples on until all its groups have different ones (dynamic
 # sampling) and divides by what is left.
 
-# %% ex="16.2" points=2 difficulty="easy" minutes=8
+# %% ex="16.3" points=2 difficulty="easy" minutes=8
 def teaches(rewards, groups):
     """Which rows a group baseline learns from: those whose group has rewards that differ (B,) bool.
 
@@ -218,10 +218,10 @@ def teaches(rewards, groups):
     return kept
     # END SOLUTION
 
-# %% ex="16.2" role="check"
-teaches = check("16.2", teaches)
+# %% ex="16.3" role="check"
+teaches = check("16.3", teaches)
 
-# %% [markdown] ex="16.2" role="hints"
+# %% [markdown] ex="16.3" role="hints"
 # <details><summary>Hint 1</summary>It is the group that teaches, not the row: a row that equals its group's mean stays.</details>
 # <details><summary>Hint 2</summary>For each of `groups.unique()`: does the largest reward differ from the smallest?</details>
 
