@@ -121,6 +121,8 @@ def _learning(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 def _layout(module: nn.Module) -> str:
     """What the module is made of, also where FSDP2 has put its own name before those of the layers that it divides."""
+    if isinstance(module, nn.ParameterList):  # it would name its device, of which every process has another
+        return type(module).__name__
     return re.sub(r"\bFSDP(\w+\()", r"\1", repr(module))
 
 

@@ -10,12 +10,15 @@ import os
 import shutil
 import signal
 from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import accelerate
 import pytest
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import distributed
@@ -30,6 +33,7 @@ from ptlearn.finetuning.parameter_efficient import lora
 from ptlearn.finetuning.sft import fit_sft
 from ptlearn.lm.chat import Example
 from ptlearn.lm.models import load_lm, toy_lm
+from ptlearn.lm.text import sample_text
 from ptlearn.rl.text_collection import collect_text, text_collector
 from ptlearn.rl.training import train_policy
 
@@ -51,8 +55,8 @@ def made(count, length=6):
 def sft_run(lm, checkpoint, steps, watch=iter):
     """Eleven examples in steps of five, five and one, which is fewer than there are processes."""
     return fit_sft(
-        lm, made(11), batch=5, micro_batch=2, held_out=made(5, length=4), evaluate_every=1, seed=1,
-        checkpoint=checkpoint, checkpoint_every=1, progress=lambda left: watch(left[: steps - left.start]),
+        lm, made(11), batch=5, micro_batch=2, held_out=made(5, length=4), evaluate_every=1, patience=3,
+        seed=1, checkpoint=checkpoint, checkpoint_every=1, progress=lambda left: watch(left[: steps - left.start]),
     )  # fmt: skip
 
 
@@ -86,7 +90,7 @@ RUNS = {  # name: (a fresh model, its run)
     "rl": (lambda _: toy_lm(WORDS), lambda *given: rl_run(*given, normalizer=tokens)),
     "rl lora": (lambda _: lora(toy_lm(WORDS), targets=".*_proj", rank=2), with_reference),
 }
-WRAPPED = [("ddp", name) for name in RUNS] + [("fsdp2", name) for name in ("sft", "rl", "rl lora")]
+WRAPPED = [("ddp", name) for name in RUNS] + [("fsdp2", name) for name in ("sft", "rl lora")]
 
 
 # ---------------------------------------------------------------- on two processes
@@ -273,3 +277,37 @@ def test_what_a_killed_process_leaves_goes_on_to_the_same_numbers(results, tiny_
     report(tmp_path, lm, run(lm, results / "killed", 3))
     assert gap(results / "one" / "sft", tmp_path) < 1e-5
     assert not list(results.glob("*.tmp"))
+
+
+def test_alone_everything_is_what_it_was(llama_lm):
+    assert (processes.rank(), processes.size(), processes.total(3), processes.most(0.5)) == (0, 1, 3, 0.5)
+    rows = torch.arange(4)
+    assert processes.share(rows).tolist() == rows.tolist() and processes.gather(rows) is rows
+    assert list(processes.in_step(llama_lm, "ab")) == [("a", True), ("b", True)] and not processes.averages(llama_lm)
+
+
+def test_precision_stays_what_the_model_and_the_run_say(tiny_folders):
+    """An accelerator's autocast would reach the prompts of a sampler and not its steps."""
+    AcceleratorState._reset_state()
+    plain, spread = (load_lm(tiny_folders["llama"]) for _ in range(2))
+    assert processes.spread(spread, Accelerator(cpu=True, mixed_precision="bf16")) is spread
+    AcceleratorState._reset_state()
+    tokens = torch.arange(8)[None]
+    assert torch.equal(spread(tokens), plain(tokens)) and "forward" not in vars(spread.model)
+    runs = [fit_sft(lm, made(4), bf16=True) for lm in (plain, spread)]
+    assert runs[0] == runs[1]
+    assert sample_text(spread, ["The", "A"], max_new_tokens=3, seed=1).mask.sum() > 0
+
+
+def test_the_first_version_of_fsdp_is_refused(llama_lm):
+    old = SimpleNamespace(distributed_type="FSDP", is_fsdp2=False)
+    with pytest.raises(ValueError, match="^accelerator has fsdp_version=1: expected fsdp_version: 2 in its config"):
+        processes.spread(llama_lm, old)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+def test_the_configurations_are_ones_that_accelerate_takes(name):
+    """It refuses keys that it does not know."""
+    config = load_config_from_file(str(Path(__file__).parents[1] / "lessons" / "accelerate" / f"{name}.yaml"))
+    assert config.distributed_type == {"ddp": "MULTI_GPU", "fsdp2": "FSDP"}[name] and config.num_processes == 2
+    assert config.fsdp_config.get("fsdp_version") == {"ddp": None, "fsdp2": 2}[name]

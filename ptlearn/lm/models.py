@@ -75,7 +75,7 @@ class LanguageModel(nn.Module):
             self._wanted.mask = None
 
     def _logits(self, observations: Tensor, **options) -> Tensor:
-        self._wanted.stand_before(self.model.get_output_embeddings())
+        self._wanted.stand_before(self.model)
         # DDP takes part where there are gradients to exchange: elsewhere processes may differ in what they compute
         model = self.called if self.called is not None and torch.is_grad_enabled() else self.model
         return model(input_ids=observations, use_cache=False, **options).logits
@@ -141,7 +141,8 @@ class _Positions:
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return inputs if self.mask is None else (inputs[0][self.mask], *inputs[1:])
 
-    def stand_before(self, layer: nn.Module) -> None:
+    def stand_before(self, model: nn.Module) -> None:
+        layer = getattr(model, "get_output_embeddings", lambda: None)()
         if layer is not self._layer:
             if self._hook is not None:
                 self._hook.remove()
