@@ -3,7 +3,7 @@
     models       load a language model by name: "pocket-s|m|l", a local folder, a hub id; how documents begin and end
     text         text in, text out: encode, sample into a Rollout, complete greedily, score
     decoding     the fast step behind the sampling
-    fast_sampling   a sampler apart from the learner, with its own copy of the weights and, on a GPU, CUDA graphs;
+    fast_sampling  a sampler apart from the learner, with its own copy of the weights and, on a GPU, CUDA graphs;
                  joined_weights is that copy, decode_attention its kernel, vllm_sampling the same call to vLLM
     chat         conversations: templates, response masks, packing, files of instruction data
     prompting    few-shot prompts, scores of choices, calibration, metrics
