@@ -4,6 +4,7 @@ import copy
 import math
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -274,6 +275,19 @@ def test_weights_that_fsdp2_shares_out_are_put_together():
         assert torch.equal(FastSampler()(lm, PROMPTS, max_new_tokens=6).actions, expected.actions)
     finally:
         distributed.destroy_process_group()
+
+
+def test_the_shapes_of_the_benchmark_have_the_published_numbers_of_parameters(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks" / "gpu")
+    from shapes import configuration, shaped_lm
+
+    for name, published in {"qwen2.5-0.5b": 494_032_768, "qwen2.5-1.5b": 1_543_714_304}.items():
+        with torch.device("meta"):
+            model = build_model(configuration(name), dtype=torch.bfloat16)
+        assert sum(parameter.numel() for parameter in model.parameters()) == published
+        assert joined_weights.can_join(model)
+    with pytest.raises(ValueError, match="shape 'qwen': expected one of qwen2.5-0.5b, qwen2.5-1.5b, pocket-s"):
+        shaped_lm("qwen", dtype=torch.float32, device="cpu")
 
 
 # ---------------------------------------------------------------- where there is a GPU, or Triton's interpreter
