@@ -1,11 +1,12 @@
 """Tokens per second of `FastSampler` beside `generate` of transformers, and how near it comes to the memory's limit.
 
-Both sides sample at temperature 1, without end tokens, from the same prompts, in bfloat16 on a GPU; the sampler encodes
-its prompts, takes over the weights and records log-probabilities in its time, `generate` gets its prompts encoded and
-records nothing. The limit is the time in which the weights, keys and values of a step can be read at the rate at which
-this device copies 1 GB. Results are written after every part, so that a run that is cut off leaves what it has.
+Both sides sample at temperature 1, without end tokens, the same prompts, in bfloat16 on a GPU. The sampler encodes its
+prompts, reads one that several rows share once, takes over the weights and records log-probabilities, all in its time;
+`generate` gets its prompts encoded and records nothing. The limit is the time in which the weights, keys and values of
+a step can be read at the rate at which this device copies 1 GB. Results are written after every part, so that a run
+that is cut off leaves what it has.
 
-    python benchmarks/gpu/sampling.py [--shape qwen2.5-0.5b] [--rows 256] [--new-tokens 256] [--prompt-tokens 64]
+    python benchmarks/gpu/sampling.py [--shape qwen2.5-0.5b] [--rows 256] [--new-tokens 256] [--prompt-tokens 128]
 """
 
 import argparse
@@ -44,7 +45,8 @@ def main():
     parser.add_argument("--shape", default="qwen2.5-0.5b", help=f"{', '.join(SHAPES)} or a pocket model")
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--new-tokens", type=int, default=256)
-    parser.add_argument("--prompt-tokens", type=int, default=64)
+    parser.add_argument("--prompt-tokens", type=int, default=128)
+    parser.add_argument("--group", type=int, default=8, help="rows that share a prompt, as in reinforcement learning")
     parser.add_argument("--rounds", type=int, default=3, help="timed runs of the sampler; the median counts")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="JSON file")
@@ -53,7 +55,9 @@ def main():
     dtype = torch.bfloat16 if options.device.startswith("cuda") else torch.float32
     lm = shaped_lm(options.shape, dtype=dtype, device=options.device)
     lm.end_tokens = ()
-    bench = Bench(lm, word_prompts(lm, options.rows, options.prompt_tokens), FastSampler(dtype=torch.bfloat16))
+    distinct = word_prompts(lm, -(-options.rows // options.group), options.prompt_tokens)
+    prompts = [prompt for prompt in distinct for _ in range(options.group)][: options.rows]
+    bench = Bench(lm, prompts, FastSampler(dtype=torch.bfloat16))
     found = {key: value for key, value in vars(options).items() if key != "out"}
     found |= {"card": card(options.device), "torch": torch.__version__}
     modes = [] if options.peer == "none" else options.peer.split(",")

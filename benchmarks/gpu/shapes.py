@@ -17,7 +17,6 @@ SHAPES = {  # config.json of Qwen/Qwen2.5-0.5B and Qwen/Qwen2.5-1.5B
     "qwen2.5-1.5b": _QWEN | {"hidden_size": 1_536, "intermediate_size": 8_960, "num_hidden_layers": 28,
                              "num_attention_heads": 12, "max_position_embeddings": 131_072},
 }  # fmt: skip
-PARAMETERS = {"qwen2.5-0.5b": 494_032_768, "qwen2.5-1.5b": 1_543_714_304}  # as published
 
 
 def configuration(name: str):

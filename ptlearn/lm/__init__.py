@@ -7,7 +7,7 @@
     real_model   a real model fetched once and kept in the user's cache: smollm2-135m
     hub_data     a dataset of the hub as a file of JSON objects
     from_gguf    the weights and tokenizer of a GGUF file in an ordinary folder
-    fast_sampling   a sampler apart from the learner, with its own copy of the weights and, on a GPU, CUDA graphs;
+    fast_sampling  a sampler apart from the learner, with its own copy of the weights and, on a GPU, CUDA graphs;
                  joined_weights is that copy, decode_attention its kernel, vllm_sampling the same call to vLLM
     chat         conversations: templates, response masks, packing, files of instruction data
     prompting    few-shot prompts, scores of choices, calibration, metrics

@@ -24,8 +24,8 @@ _HALF = (torch.bfloat16, torch.float16)
 
 
 def usable(dtype: torch.dtype, device: torch.device, size: int) -> bool:
-    """Whether the kernel runs: Triton is there, a GPU, half precision, heads of 16 to 256 numbers, a power of 2."""
-    return triton is not None and device.type == "cuda" and dtype in _HALF and size in (16, 32, 64, 128, 256)
+    """Whether the kernel runs: Triton is there, a GPU, half precision, heads of 16 to 128 numbers, a power of 2."""
+    return triton is not None and device.type == "cuda" and dtype in _HALF and size in (16, 32, 64, 128)
 
 
 def attend(

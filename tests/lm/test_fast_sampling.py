@@ -4,6 +4,7 @@ import copy
 import math
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -127,12 +128,12 @@ def test_bad_input_is_named():
         for call in (sampler, sample_text):
             with pytest.raises(ValueError, match=words):
                 call(lm, PROMPTS, **options)
-    with torch.no_grad():
-        lm.model.model.norm.weight[3] = math.nan
+    weight = lm.model.model.layers[0].self_attn.v_proj.weight.detach()
+    value = float(weight[3, 3])
+    weight[3, 3] = math.nan
     with pytest.raises(ValueError, match="the logits of 'tiny' are not finite"):
         sampler(lm, PROMPTS)
-    with torch.no_grad():
-        lm.model.model.norm.weight[3] = 1
+    weight[3, 3] = value
     assert same(lm, sampler, max_new_tokens=4)  # nothing of the broken model is left in the cache
 
 
@@ -148,8 +149,9 @@ def test_the_draw_in_two_levels_is_the_inverse_of_the_distribution():
     assert torch.allclose(logprobs, exact[tokens], atol=1e-12)
     assert torch.equal(tokens, invert_cdf(exact.expand(4_000, -1), numbers))
     edges = torch.tensor([0.0, 1 - 2**-24])
+    logits[0, :3] = logits[0, 298:] = -math.inf
     tokens, logprobs = draw(logits.float().expand(2, -1), edges, torch.tensor(1.0))
-    assert tokens.tolist() == [0, 299] and logprobs.isfinite().all()
+    assert tokens.tolist() == [3, 297] and logprobs.isfinite().all()
     for bad in (math.nan, math.inf):
         assert draw(logits.clone().index_fill(1, torch.tensor([7]), bad), numbers[:1], torch.tensor(1.0))[1].isnan()
     assert draw(torch.full((1, 4), -math.inf), numbers[:1], torch.tensor(1.0))[1].isnan()
@@ -273,6 +275,19 @@ def test_weights_that_fsdp2_shares_out_are_put_together():
         assert torch.equal(FastSampler()(lm, PROMPTS, max_new_tokens=6).actions, expected.actions)
     finally:
         distributed.destroy_process_group()
+
+
+def test_the_shapes_of_the_benchmark_have_the_published_numbers_of_parameters(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks" / "gpu")
+    from shapes import configuration, shaped_lm
+
+    for name, published in {"qwen2.5-0.5b": 494_032_768, "qwen2.5-1.5b": 1_543_714_304}.items():
+        with torch.device("meta"):
+            model = build_model(configuration(name), dtype=torch.bfloat16)
+        assert sum(parameter.numel() for parameter in model.parameters()) == published
+        assert joined_weights.can_join(model)
+    with pytest.raises(ValueError, match="shape 'qwen': expected one of qwen2.5-0.5b, qwen2.5-1.5b, pocket-s"):
+        shaped_lm("qwen", dtype=torch.float32, device="cpu")
 
 
 # ---------------------------------------------------------------- where there is a GPU, or Triton's interpreter
