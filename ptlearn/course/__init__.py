@@ -9,6 +9,7 @@
     build      its two notebooks; outputs says what they may show
     work       a student's own copies, and how an update is merged into them
     tour       the course on one page
+    recorded   runs on larger machines, shown beside a student's own
     doctor     what this machine has, which lessons run on it, and what to change
     cli        the command `ptlearn`
 

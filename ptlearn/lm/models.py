@@ -34,7 +34,9 @@ class LanguageModel(nn.Module):
 
     Holds: model, the causal LM of `transformers`; tokenizer; name; context, the longest sequence it takes, in tokens;
     rows, how many tokens its embedding knows.
-    called, what stands around the model in a gradient step, where several processes train it (`processes.spread`).
+    called, what stands around the model in a gradient step, where several processes train it (`processes.spread`);
+    bf16, whether it computes in bfloat16, but for the output layer: logits of bfloat16 are 0.06 apart where they are
+    large. The weights stay as they are, so that small updates are not lost.
     Right-padded batches need no attention mask: no token sees what stands behind it.
 
     Raises: ValueError for a model whose configuration names no longest sequence (Bloom, Mamba), and for a tokenizer
@@ -42,6 +44,7 @@ class LanguageModel(nn.Module):
     """
 
     called: nn.Module | None = None
+    bf16: bool = False
 
     def __init__(self, model: nn.Module, tokenizer, name: str):
         super().__init__()
@@ -78,7 +81,14 @@ class LanguageModel(nn.Module):
         self._wanted.stand_before(self.model)
         # DDP takes part where there are gradients to exchange: elsewhere processes may differ in what they compute
         model = self.called if self.called is not None and torch.is_grad_enabled() else self.model
-        return model(input_ids=observations, use_cache=False, **options).logits
+        if not self.bf16:
+            return model(input_ids=observations, use_cache=False, **options).logits
+        self._wanted.exact = True
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                return model(input_ids=observations, use_cache=False, **options).logits
+        finally:
+            self._wanted.exact = False
 
     @property
     def device(self) -> torch.device:
@@ -131,22 +141,37 @@ class LanguageModel(nn.Module):
 class _Positions:
     """What stands before the output layer and lets the positions of `mask` (B, T) through; all where it is None.
 
-    It stays there, because torch.compile does not notice a hook that comes and goes.
+    Where `exact`, the layer computes in the precision of its weights, whatever autocast says. It stays there, because
+    torch.compile does not notice a hook that comes and goes.
     """
 
     def __init__(self):
         self.mask: Tensor | None = None
-        self._layer = self._hook = None
+        self.exact = False
+        self._layer = self._without = None
+        self._hooks: list = []
 
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return inputs if self.mask is None else (inputs[0][self.mask], *inputs[1:])
+        states = inputs[0] if self.mask is None else inputs[0][self.mask]
+        if self.exact:
+            self._without = torch.autocast(states.device.type, enabled=False)
+            self._without.__enter__()
+            states = states.to(layer.weight.dtype)
+        return states, *inputs[1:]
+
+    def after(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | None) -> None:
+        """Autocast again; called whether or not the layer raised."""
+        if self._without is not None:
+            self._without.__exit__(None, None, None)
+            self._without = None
 
     def stand_before(self, model: nn.Module) -> None:
         layer = getattr(model, "get_output_embeddings", lambda: None)()
         if layer is not self._layer:
-            if self._hook is not None:
-                self._hook.remove()
-            self._layer, self._hook = layer, layer.register_forward_pre_hook(self)
+            for hook in self._hooks:
+                hook.remove()
+            self._layer, self._hooks = layer, [layer.register_forward_pre_hook(self)]
+            self._hooks.append(layer.register_forward_hook(self.after, always_call=True))
 
 
 def load_lm(

@@ -320,3 +320,21 @@ def test_the_output_layer_may_be_another_one_later(fresh):
     assert not torch.allclose(lm(tokens)[mask], before)
     twin = copy.deepcopy(lm)
     assert torch.equal(twin.logits_at(tokens, mask), lm(tokens)[mask]) and lm(tokens).shape == (1, 3, 300)
+
+
+def test_in_bfloat16_the_logits_are_those_of_a_float32_layer_on_rounded_states():
+    lm = load_lm("pocket-s")
+    tokens, weight = torch.arange(24).view(2, 12), lm.model.lm_head.weight
+    with torch.no_grad():
+        exact = lm(tokens)
+        with torch.autocast("cpu", torch.bfloat16):
+            states, coarse = lm.model.model(tokens).last_hidden_state, lm(tokens)
+        lm.bf16 = True
+        mask = tokens % 3 == 0
+        found = lm(tokens)
+        assert torch.equal(lm.logits_at(tokens, mask), found[mask])
+        assert not torch.is_autocast_enabled("cpu")
+    assert torch.allclose(found, states.float() @ weight.T, atol=1e-4) and found.dtype == torch.float32
+    assert coarse.dtype == torch.bfloat16 and 1e-4 < (found - exact).abs().mean() < (coarse - exact).abs().mean()
+    lm(tokens).sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in lm.parameters())
