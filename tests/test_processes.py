@@ -190,11 +190,10 @@ def broken(rollout, values, bootstrap, logprobs):
 
 def last_words(folder, model_folder):
     """The second process is killed after two steps, as by a machine that goes down."""
-    (folder / "here").touch()
-
     def fatal(planned):
         for step in planned:
             if step == 2 and processes.rank() == 1:
+                (folder / "here").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             yield step
 
@@ -229,8 +228,8 @@ def results(tmp_path_factory, tiny_folders):
         for number, handler in handlers.items():
             signal.signal(number, handler)
         torch.set_num_threads(threads)
-    assert (folder / "here").exists(), str(ended.value)  # it got as far as to the kill
-    assert any(failure.exitcode == -signal.SIGKILL for failure in ended.value.failures.values())
+    # it got as far as to the kill, whichever process is found dead first: the other one loses its connection
+    assert (folder / "here").exists(), str(ended.value)
     return folder
 
 
