@@ -264,7 +264,9 @@ def response_logprobs(lm, rollout: Rollout, segments: Tensor | None = None) -> T
 
 def _apart(lm, segments: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Attention within segments only, and positions that begin anew in each: arguments of a transformers model."""
-    dtype = lm.model.dtype
+    kind = segments.device.type
+    # under autocast every layer would keep a converted copy of its own
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else lm.model.dtype
     steps = torch.arange(segments.shape[1], device=segments.device)
     same = (segments[:, :, None] == segments[:, None, :]) & (steps[:, None] >= steps)
     # padding forms a segment of its own, so that no row of the mask is empty
