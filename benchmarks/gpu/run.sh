@@ -11,7 +11,7 @@ PYTHON=${PYTHON:-python3}
 began=$SECONDS
 part() { # seconds that it may take, and the command
     echo "== $((SECONDS - began)) s: ${*:2}"
-    timeout "$1" "${@:2}" || echo "== failed with $?: ${*:2}"
+    timeout "$((${SMALL:+5 * }$1))" "${@:2}" || echo "== failed with $?: ${*:2}"
 }
 if [ -n "${SMALL:-}" ]; then
     sampling=(--shape pocket-s --rows 8 --new-tokens 8 --prompt-tokens 8 --rounds 1 --peer default)
@@ -26,11 +26,11 @@ else
 fi
 {
     nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null || echo "no GPU"
-    part 60 "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts= -o pythonpath="tests tests/lm" tests/lm/test_fast_sampling.py
+    part 50 "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts= -o pythonpath="tests tests/lm" tests/lm/test_fast_sampling.py
     part 110 "$PYTHON" benchmarks/gpu/sampling.py "${sampling[@]}" --out "$OUT/sampling.json"
     part 90 "$PYTHON" benchmarks/gpu/training.py "${half[@]}" --out "$OUT/training_0.5b.json"
     part 100 "$PYTHON" benchmarks/gpu/training.py "${whole[@]}" --out "$OUT/training_1.5b.json"
-    part 120 "$PYTHON" benchmarks/gpu/learning.py "${learning[@]}" --out "$OUT"
+    part 110 "$PYTHON" benchmarks/gpu/learning.py "${learning[@]}" --out "$OUT"
     part 70 "$PYTHON" lessons/15_gpu_sft.py "${sft[@]}" --record "$OUT/15_gpu_sft.json"
     echo "== $((SECONDS - began)) s: done"
 } 2>&1 | tee "$OUT/log.txt"
