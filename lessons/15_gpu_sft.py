@@ -398,7 +398,7 @@ for prompt, first, last in zip(prompts, before, after):
 
 # %%
 tokens = args.epochs * sum(len(example.tokens) for example in training) / len(history.loss)
-seconds = sorted(clock.seconds[2:] or clock.seconds)
+seconds = sorted(clock.seconds[2:] or clock.seconds or [float("nan")])  # none where a checkpoint held all steps
 speed = tokens / seconds[len(seconds) // 2]
 rate = matrix_rate(device, torch.bfloat16 if args.bf16 else torch.float32) * size()
 numbers = {"tokens_per_second": speed, "mfu": speed * per_token / rate, "matrix_rate": rate, "foretold": foretold}
