@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from conftest import tiny_model, tiny_tokenizer
 from ptlearn.course import session
 from ptlearn.course.lesson import cells_of, keys, lesson_files
+from ptlearn.course.recorded import record, recorded_runs
 from ptlearn.lm.models import load_lm
 from ptlearn.processes import rank
 
@@ -103,6 +104,16 @@ def test_rl_on_problems_of_a_file_logs_what_it_saw(folder, place, monkeypatch, w
     assert {"returns", "clip_fraction", "length", "sampler_gap"} <= set(seen.Tags()["scalars"])
     assert json.loads((place / "run.json").read_text())["curves"]["entropy"] == history.entropy
     assert any(key.startswith("policy.") for key in load_file("run.safetensors"))
+
+
+def test_a_recorded_run_is_found_again_and_written_by_the_first_process_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["somewhere/lessons/16_gpu_text_rl.py", "--updates", "3"])
+    for number in (0, 1):
+        monkeypatch.setattr("ptlearn.course.recorded.rank", lambda number=number: number)
+        record(tmp_path / f"16_gpu_text_rl_{number}.json", torch.device("cpu"), {"mfu": 0.5}, {"loss": [1.0]})
+    [run] = recorded_runs("16_gpu_text_rl", tmp_path)
+    assert run["numbers"] == {"mfu": 0.5} and run["curves"] == {"loss": [1.0]} and "CPU" in run["title"]
+    assert run["command"] == "python lessons/16_gpu_text_rl.py --updates 3"
 
 
 def test_a_model_without_a_chat_template_is_one_line(folder, place, monkeypatch, tmp_path):
