@@ -144,6 +144,15 @@ def one_line_for_input(kind: type, error: BaseException, trace) -> None:
     sys.__excepthook__(kind, error, trace)
 
 
+def end_script(reason: Exception | str) -> None:
+    """Say in a line what a lesson lacks. A script ends there, with exit code 2; a notebook goes on, as its cells can."""
+    line = " ".join(str(reason).split())
+    if is_program(sys._getframe(1).f_globals):
+        print(f"{program().name}: {line}", file=sys.stderr)
+        raise SystemExit(2)
+    print(line)
+
+
 def is_program(namespace: dict) -> bool:
     """Whether these globals belong to the file that was started: a kernel's arguments are not the lesson's."""
     own = namespace.get("__file__")
