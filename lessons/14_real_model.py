@@ -20,7 +20,7 @@ import copy
 import itertools
 import json
 import random
-import statistics
+from functools import partial
 
 import torch
 from matplotlib import pyplot
@@ -33,10 +33,14 @@ from ptlearn.lm.chat import chat_prompt, render_all
 from ptlearn.lm.models import load_lm, pocket_models
 from ptlearn.lm.prompting import contextual_calibration, few_shot_prompt, first_line, rouge_l, verbalizer_ids
 from ptlearn.lm.real_model import REAL_MODELS
-from ptlearn.lm.text import complete, encode
+from ptlearn.lm.text import complete, completions, encode, token_logprobs
 from ptlearn.pocket import french, relations, tales, world
+from ptlearn.policy_gradient import episode_returns, leave_one_out, prompt_groups
+from ptlearn.rl.tasks import Problem, Task
+from ptlearn.rl.text_collection import attempt, text_collector
+from ptlearn.rl.training import train_policy
 from ptlearn.rollout import pad_and_stack
-from ptlearn.statistics import Estimate, accuracy, wilson
+from ptlearn.statistics import Estimate, accuracy, over_seeds, wilson
 
 args = arguments(
     "The lecture's effects on a real model, each beside a pocket model's.",
@@ -311,15 +315,403 @@ for name, of in verdicts.items():
 # **What you saw.** TEXT4
 
 # %% [markdown]
-# ## Order
-# Four demonstrations, two good, two bad; nothing changes but their order.
+# ## Does order matter, or is it luck?
+# Four demonstrations, two good, two bad; nothing changes but their order. Twelve orders read the same reviews, and the
+# best is above the worst in any case. How much above, if order meant nothing? Cochran (1950) has the test for such tables
+# of right and wrong, $M$ orders by $N$ reviews. With $G_j$ the number right under order $j$, $\bar G$ its mean, and
+# $L_i$ the number of orders that get review $i$ right,
+#
+# $$Q = \frac{M (M - 1) \sum_j (G_j - \bar G)^2}{M \sum_i L_i - \sum_i L_i^2}$$
+#
+# is near $M - 1$ if orders are exchangeable ($\chi^2$ with $M - 1$ degrees of freedom). A review that comes out the same
+# under all orders adds nothing to the denominator: it says nothing about order.
+
+# %% ex="14.2" points=3 minutes=12 difficulty="medium"
+def order_effect(hits):
+    """How far the orders lie apart, and Cochran's Q, which says whether that is luck.
+
+    hits (M, N) bool: whether order j gets review i right. Returns {"spread": accuracy of the best order minus that of
+    the worst, "q": Cochran's Q}; q is 0 where every review comes out the same under all orders.
+    """
+    # BEGIN SOLUTION
+    table = hits.double()
+    orders, right, easy = len(table), table.sum(1), table.sum(0)
+    within = (orders * easy - easy**2).sum()
+    between = orders * (orders - 1) * ((right - right.mean()) ** 2).sum()
+    spread = (right.max() - right.min()) / table.shape[1]
+    return {"spread": spread.item(), "q": (between / within).item() if within else 0.0}
+    # END SOLUTION
+
+# %% ex="14.2" role="check"
+order_effect = check("14.2", order_effect)
+
+# %% [markdown] ex="14.2" role="hints"
+# <details><summary>Hint 1</summary>G is `hits.double().sum(1)`, one number per order; L is the sum over the other axis,
+# one number per review.</details>
+# <details><summary>Hint 2</summary>The denominator sums L (M − L) over the reviews; it is 0 exactly when every L is 0 or
+# M.</details>
 
 # %%
-four = sorted(sets[0][:4], key=lambda pair: pair[1])
-orders = list(itertools.permutations(four))[:: max(1, 24 // 12)]
-words = NAMINGS["right"]
+shown = sorted(sets[0][:4], key=lambda pair: pair[1])
+orders, words = list(itertools.permutations(shown))[::2], NAMINGS["right"]
 hits = {name: torch.stack([calls_good(label_logprobs(lm, demonstrated(order, words), queries, words)) == good
                            for order in progress(orders, "orders")]) for name, lm in models.items()}  # fmt: skip
+effects = {name: order_effect(table) for name, table in hits.items()}
+luck = {name: torch.special.gammaincc(torch.tensor((len(orders) - 1) / 2), torch.tensor(effect["q"] / 2)).item()
+        for name, effect in effects.items()}  # fmt: skip
 for name, table in hits.items():
     shares = table.double().mean(1)
-    print(f"{name:13s} {len(orders)} orders: {shares.min():.2f} to {shares.max():.2f}, mean {shares.mean():.2f}")
+    print(f"{name:13s} {len(orders)} orders: {shares.min():.2f} to {shares.max():.2f}, mean {shares.mean():.2f}; "
+          f"Q {effects[name]['q']:.1f} where luck gives {len(orders) - 1}; as far apart by luck: p = {luck[name]:.1g}")  # fmt: skip
+
+# %%
+figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+compare(left, ["great/\nawful", "good/\nbad", "My label", "Sentiment"],
+        {f"{name}, {step}": [row[place] for row in of.values()] for name, of in verdicts.items() if name == [*models][-1]
+         for step, place in (("raw", 1), ("calibrated", 2))})  # fmt: skip
+for index, (name, table) in enumerate(hits.items()):
+    right.plot(range(1, len(orders) + 1), sorted(table.double().mean(1).tolist()), label=name,
+               color=figures.COLORS[index], marker=figures.MARKERS[index])  # fmt: skip
+left.axhline(0.5, color="black", linestyle=":", linewidth=1), right.axhline(0.5, color="black", linestyle=":", linewidth=1)
+left.set(title="Calibration of a prompt without demonstrations", ylabel="accuracy", ylim=(0, 1.05))
+right.set(title="One set of four demonstrations", xlabel="its orders, from the worst to the best")
+right.legend(fontsize=8, loc="lower right")
+show(figure, alt="Left: accuracy of four verbalizers before and after calibration. Right: accuracy of twelve orders of "
+     "four demonstrations. " + "; ".join(f"{name}: {table.double().mean(1).min():.2f} to {table.double().mean(1).max():.2f}"
+                                         for name, table in hits.items()))  # fmt: skip
+
+# %% [markdown]
+# **What you saw.** TEXTORDER
+
+# %% [markdown]
+# ## TL;DR
+# Six short stories, written for this lesson, each with a summary by the same hand. ROUGE-L against that summary, for what
+# the model writes after `TL;DR:`, after a line break alone, and for a baseline that reads nothing but the first sentence
+# (lead-1).
+
+# %%
+STORIES = (
+    ("Maria left her umbrella on the morning bus. It was a gift from her grandmother, so she called the bus company at "
+     "once. Nobody had handed it in. Two days later the driver saw Maria at the stop and waved. He had kept the umbrella "
+     "under his seat for her.", "A bus driver kept the umbrella that Maria had lost and gave it back to her."),
+    ("The village school had no heating in January. The parents met in the church and talked for three hours. In the end "
+     "a farmer offered his old stove, and the baker offered wood. By Monday the children sat in a warm room.",
+     "A farmer and a baker gave a stove and wood so that the village school was warm again."),
+    ("Ben wanted to win the chess tournament. He practised every evening and even dreamed of knights and rooks. In the "
+     "final he met a girl of nine who hardly looked at the board. She beat him in twenty moves and asked whether he "
+     "would like to learn how.", "Ben practised hard for the chess tournament but lost the final to a girl of nine."),
+    ("Our old dog stopped eating in spring. The vet found nothing wrong with him. My brother noticed that the dog's bowl "
+     "had been moved next to the new washing machine. We put it back in the corner, and that evening he ate everything.",
+     "The old dog ate again when his bowl was moved away from the washing machine."),
+    ("A storm took the roof off the library on Tuesday night. Hundreds of books got wet. On Wednesday people came with "
+     "towels and hair dryers and worked until dark. Most of the books were saved, and the roof will be repaired next "
+     "week.", "People saved most of the library's books after a storm took off its roof."),
+    ("Lena baked a cake for her father's birthday. She read salt where the recipe said sugar. Her father took one bite, "
+     "smiled, and ate the whole piece. Only when she tasted it herself did she understand how much he loved her.",
+     "Lena put salt in her father's birthday cake, and he ate it anyway because he loves her."),
+)  # fmt: skip
+
+
+def mean_rouge(texts):
+    """Mean ROUGE-L over the stories with its 95 % interval over them."""
+    return over_seeds([rouge_l(text, summary) for text, (_, summary) in zip(texts, STORIES)])
+
+
+CUES = {"TL;DR": "\nTL;DR:", "no cue": "\n"}
+summaries = {name: {cue: complete(lm, [story + written for story, _ in STORIES], max_new_tokens=28)
+                    for cue, written in CUES.items()} for name, lm in models.items()}  # fmt: skip
+rouge = {name: {cue: mean_rouge(texts) for cue, texts in of.items()} for name, of in summaries.items()}
+lead = mean_rouge([story.partition(". ")[0] for story, _ in STORIES])
+print("lead-1       ", lead)
+for name, of in rouge.items():
+    print(f"{name:13s}", "; ".join(f"{cue} {estimate}" for cue, estimate in of.items()))
+    print(f"    TL;DR:{summaries[name]['TL;DR'][0]}")
+
+# %% [markdown]
+# **What you saw.** TEXT5
+
+# %% [markdown]
+# ## A format in twelve steps, and what it costs
+# LoRA (lesson 06, rank 8 on every projection) on 48 questions about words, such as *What is the opposite of hot?*, each
+# answered as `{"answer": "cold"}`. No country among them. Then three questions on the forty capitals, the same ones as
+# above. Does a chat answer have the **form**? Is the capital in it (**chat**)? And does the model still **know** it: is it
+# named after the cloze, and how likely is it there, $\log p(\text{capital} \mid \text{cloze})$?
+#
+# Forgetting is a difference *on the same items*, so pair them: an item that is hard before and after says nothing about
+# the change, and its variance cancels.
+
+# %% ex="14.3" points=2 minutes=8 difficulty="easy"
+def forgetting(before, after):
+    """What was lost, on average over the same items, with its 95 % interval.
+
+    before, after (N,) float: a score of each item before and after finetuning, 1 or 0 for right and wrong, or a
+    log-probability. Returns {"lost": the mean of before - after, "low": ..., "high": ...}: mean -+ 1.96 s / sqrt(N),
+    where s is the standard deviation of the N differences (N - 1 below the sum).
+    """
+    # BEGIN SOLUTION
+    change = before - after
+    margin = 1.96 * change.std() / len(change) ** 0.5
+    return {"lost": change.mean().item(), "low": (change.mean() - margin).item(), "high": (change.mean() + margin).item()}
+    # END SOLUTION
+
+# %% ex="14.3" role="check"
+forgetting = check("14.3", forgetting)
+
+# %% [markdown] ex="14.3" role="hints"
+# <details><summary>Hint 1</summary>Subtract item by item first; everything else is the mean and the standard deviation of
+# that one list.</details>
+# <details><summary>Hint 2</summary>`tensor.std()` divides by N − 1 already; the error of a *mean* is s over the root of
+# N.</details>
+
+# %%
+QUESTIONS = {"opposite": "What is the opposite of {}?", "young": "What is a young {} called?",
+             "past": "What is the past tense of {}?", "plural": "What is the plural of {}?"}  # fmt: skip
+RATES = (2e-4, 5e-4, 4e-3)
+
+
+def json_conversations(count, seed):
+    pairs = [(QUESTIONS[kind].format(word), answer) for kind in QUESTIONS for word, answer in world.PAIRS[kind]]
+    return [[{"role": "user", "content": question}, {"role": "assistant", "content": json.dumps({"answer": answer})}]
+            for question, answer in random.Random(f"json:{seed}").sample(pairs, count)]  # fmt: skip
+
+
+def finetuned(lm, rate, seed):
+    """A copy of the model after `steps` steps of four conversations each."""
+    learner = lora(copy.deepcopy(lm), targets=".*_proj", rank=8, seed=seed)
+    examples, _ = render_all(learner, json_conversations(4 * args.steps, seed))
+    fit_sft(learner, examples, batch=4, lr=rate, seed=seed)
+    return learner
+
+
+def has_form(text):
+    try:
+        return list(json.loads(text)) == ["answer"]
+    except (ValueError, TypeError):
+        return False
+
+
+# %%
+def known(lm):
+    """For each capital: (form, chat, cloze), 1 or 0, and log p(capital | cloze) in nats, as rows of a tensor."""
+    chat, cloze = asked(lm, "chat"), asked(lm, "cloze")
+    sizes = [len(tokens) for tokens in encode(lm, [f" {capital}" for _, capital in facts], bos=False)]
+    logprobs = token_logprobs(lm, [f"The capital of {country} is {capital}" for country, capital in facts])
+    return torch.tensor([
+        [has_form(text) for text in chat],
+        [capital in text for text, (_, capital) in zip(chat, facts)],
+        [capital in text for text, (_, capital) in zip(cloze, facts)],
+        [scores[-size:].sum() for scores, size in zip(logprobs, sizes)],
+    ])  # fmt: skip
+
+
+before = {name: known(lm) for name, lm in models.items()}
+after = {name: {rate: known(finetuned(lm, rate, args.seed)) for rate in progress(RATES, "rates")}
+         for name, lm in models.items()}  # fmt: skip
+print(f"{'':13s} {'rate':>6s}   form   chat  cloze   lost by the cloze (share)   lost by the cloze (nats)")
+for name in models:
+    print(f"{name:13s} before", *(f"{share:6.2f}" for share in before[name][:3].mean(1)))
+    for rate, scores in after[name].items():
+        lost = [forgetting(before[name][row], scores[row]) for row in (2, 3)]
+        print(f"{name:13s} {rate:6g}", *(f"{share:6.2f}" for share in scores[:3].mean(1)),
+              *(f"{x['lost']:+10.2f} [{x['low']:+.2f}, {x['high']:+.2f}]" for x in lost))  # fmt: skip
+
+# %%
+figure, panels = pyplot.subplots(1, 2, figsize=(9, 3))
+STEPS = ["before", *(f"{rate:g}" for rate in RATES)]
+newest = [*models][-1]
+for index, (row, label) in enumerate((("form", "has the form"), ("chat", "capital, in chat"), ("cloze", "capital, after the cloze"))):
+    shares = [accuracy(scores[index].tolist()) for scores in (before[newest], *after[newest].values())]
+    figures.bars(panels[0], STEPS, shares, index, groups=3)
+    panels[0].patches[-1].set_label(label)
+lost = [forgetting(before[newest][3], scores[3]) for scores in after[newest].values()]
+figures.bars(panels[1], STEPS[1:], [Estimate(x["lost"], x["low"], x["high"], args.count) for x in lost])
+panels[0].set(title=f"{newest}: form and facts", xlabel="learning rate", ylabel="share of capitals", ylim=(0, 1.05))
+panels[1].set(title="What the cloze lost", xlabel="learning rate", ylabel="nats per capital, paired")
+panels[1].axhline(0, color="black", linewidth=0.8)
+panels[0].legend(fontsize=7)
+show(figure, alt=f"{newest}: share of answers in the form " + ", ".join(f"{scores[0].mean():.2f}" for scores in after[newest].values())
+     + " at the three rates; nats lost by the cloze " + ", ".join(f"{x['lost']:+.2f}" for x in lost))  # fmt: skip
+
+# %% [markdown]
+# **What you saw.** TEXT6
+
+# %% [markdown]
+# ## Eight steps that sharpen
+# REINFORCE with leave-one-out (lesson 12) on the cloze, answers of at most eight tokens, the forty capitals held out.
+# The reward is a program: right, times brevity.
+
+# %% ex="14.4" points=1 minutes=6 difficulty="easy"
+def brief_reward(text, capital, room=8):
+    """What an answer earns: 0 unless it names the capital; else 1, less 1 / room for each word too many, at least 0.
+
+    Words are what white space parts; as many as the capital has are free. "Nairobi" earns 1, "the city of Nairobi" with
+    room 8 earns 1 - 3/8.
+    """
+    # BEGIN SOLUTION
+    too_many = len(text.split()) - len(capital.split())
+    return max(0.0, 1 - too_many / room) if capital in text else 0.0
+    # END SOLUTION
+
+# %% ex="14.4" role="check"
+brief_reward = check("14.4", brief_reward)
+
+# %% [markdown] ex="14.4" role="hints"
+# <details><summary>Hint 1</summary>`text.split()` is the list of words, and `capital in text` asks for the
+# name.</details>
+# <details><summary>Hint 2</summary>Count the words beyond those of the capital: "New Delhi" has two free
+# ones.</details>
+
+# %%
+def problems(pairs):
+    return tuple(Problem(f"The capital of {country} is", partial(brief_reward, capital=capital), capital)
+                 for country, capital in pairs)  # fmt: skip
+
+
+others = [pair for pair in relations.stated("capital") if pair not in facts]
+task = Task("capitals", problems(others), problems(facts), max_new_tokens=8, stop=("\n", "."), chat=False)
+SAMPLES = 4
+
+
+def rloo(rollout, *_):
+    """Return minus the mean of the other answers to the same prompt."""
+    won = episode_returns(rollout.rewards, rollout.mask)
+    return (won - leave_one_out(won, groups=prompt_groups(rollout.observations, rollout.mask)))[:, None] * rollout.mask
+
+
+def sampled(lm):
+    """Four answers to each held-out problem at temperature 1: (texts, rewards, -log p per token), rows of four."""
+    rollout = attempt(task, lm, [problem for problem in task.held_out for _ in range(SAMPLES)], seed=args.seed + 1)
+    texts = [text.strip() for text in completions(lm, rollout, task.stop)]
+    surprise = -(rollout.logprobs * rollout.mask).sum(1) / rollout.mask.sum(1)
+    rows = [texts[first : first + SAMPLES] for first in range(0, len(texts), SAMPLES)]
+    return rows, rollout.rewards.sum(1).view(-1, SAMPLES), surprise.view(-1, SAMPLES)
+
+
+# %%
+collector = text_collector(task, prompts=6, group=6)
+histories, drawn = {}, {}
+for name, lm in models.items():
+    learner = lora(copy.deepcopy(lm), targets=("q_proj", "v_proj", "o_proj"), rank=8, seed=args.seed)
+    histories[name] = train_policy(learner, collector, rloo, updates=args.updates, lr=2e-3, clip_norm=1.0, seed=args.seed)
+    drawn[name] = sampled(lm), sampled(learner)
+    for when, (rows, rewards, surprise) in zip(("before", "after"), drawn[name]):
+        print(f"{name:13s} {when:6s} reward {over_seeds(rewards.mean(1))}, nats per token {over_seeds(surprise.mean(1))}; "
+              f"{facts[0][0]}: {' / '.join(rows[0])}")  # fmt: skip
+
+# %%
+figure, panels = pyplot.subplots(1, 2, figsize=(9, 3))
+for index, (name, history) in enumerate(histories.items()):
+    style = {"color": figures.COLORS[index], "marker": figures.MARKERS[index], "label": name}
+    panels[0].plot(range(args.updates), history.returns, **style)
+    panels[1].plot(range(args.updates), history.entropy, **style)
+panels[0].set(title="Reward of the batch, 36 answers", xlabel="updates so far", ylabel="right × brevity", ylim=(0, 1.05))
+panels[1].set(title="Entropy of the policy", xlabel="updates so far", ylabel="nats per token", ylim=(0, None))
+panels[0].legend(fontsize=8)
+show(figure, alt="Reward and entropy of each batch. " + "; ".join(
+    f"{name}: reward {history.returns[0]:.2f} to {history.returns[-1]:.2f}, entropy {history.entropy[0]:.2f} to "
+    f"{history.entropy[-1]:.2f}" for name, history in histories.items()))  # fmt: skip
+
+# %% [markdown]
+# ### Sharper, or wiser?
+# Three readings of four answers per problem. **pass@1**: the share that is right. **pass@4**: is any of them right? And
+# **maj@4**, self-consistency (Wang et al., 2023): is the most frequent one right? If learning only sharpens what the
+# model believed already, then pass@1 moves towards the maj@4 that it had *before*, and pass@4 does not move.
+
+# %% ex="14.5" points=2 minutes=10 difficulty="medium"
+def majority_right(answers, gold):
+    """Share of problems whose most frequent answer is the right one.
+
+    answers: for each problem a list of sampled answers, strings; gold: the right answer of each. Where m answers share
+    first place and the right one is among them, the problem counts 1 / m: one of them is drawn.
+    """
+    # BEGIN SOLUTION
+    total = 0.0
+    for sampled_answers, right in zip(answers, gold):
+        most = max(map(sampled_answers.count, sampled_answers))
+        first = {answer for answer in sampled_answers if sampled_answers.count(answer) == most}
+        total += (right in first) / len(first)
+    return total / len(gold)
+    # END SOLUTION
+
+# %% ex="14.5" role="check"
+majority_right = check("14.5", majority_right)
+
+# %% [markdown] ex="14.5" role="hints"
+# <details><summary>Hint 1</summary>`answers.count(x)` says how often x was drawn; the largest of these counts decides who
+# shares first place.</details>
+# <details><summary>Hint 2</summary>Four different answers share first place four ways: the right one among them earns a
+# quarter, which is what one draw is worth.</details>
+
+# %%
+capitals = [capital for _, capital in facts]
+
+
+def three_ways(rows):
+    """(pass@1, maj@4, pass@4), n counting problems."""
+    named = [[capital if capital in text else text for text in texts] for texts, capital in zip(rows, capitals)]
+    right = torch.tensor([[text == capital for text in texts] for texts, capital in zip(named, capitals)]).double()
+    shares = right.mean().item(), majority_right(named, capitals), right.amax(1).mean().item()
+    return [wilson(share, len(capitals)) for share in shares]
+
+
+ways = {name: [three_ways(rows) for rows, _, _ in both] for name, both in drawn.items()}
+for name, both in ways.items():
+    for when, row in zip(("before", "after"), both):
+        print(f"{name:13s} {when:6s}", "  ".join(f"{way} {e}" for way, e in zip(("pass@1", "maj@4", "pass@4"), row)))
+
+# %% [markdown]
+# **What you saw.** TEXT7
+
+# %% [markdown]
+# ## Everything in one table
+# An effect *holds* where the interval of what should be larger lies wholly above the other's; where they overlap, nothing
+# is settled at this n.
+
+# %%
+def verdict(larger, smaller):
+    if larger.low > smaller.high:
+        return "holds"
+    return "not settled" if larger.mean > smaller.mean else "does not hold here"
+
+
+def chance(n):
+    return Estimate(0.5, 0.5, 0.5, n)
+
+
+def rows_of(name):
+    """(effect, what should be larger, what it is compared with) for one model."""
+    few, labels, (raw, repaired) = curves[name]["opposite"], labelled[name], min(
+        ((row[1], row[2]) for row in verdicts[name].values()), key=lambda pair: pair[0].mean)  # fmt: skip
+    least, gentle, harsh = (after[name][rate] for rate in RATES)
+    (_, paid, nats), (_, paid_later, nats_later) = drawn[name]
+    lost = forgetting(before[name][3], harsh[3])
+    return [
+        ("C03 cloze above question", naming[name]["cloze"], naming[name]["question"]),
+        ("    chat above question", naming[name]["chat"], naming[name]["question"]),
+        ("C05 opposites: eight above none", few[-1], few[0]),
+        ("    slowly: eight above one", few[-1], few[1]),
+        ("C06 arbitrary labels above chance", labels["arbitrary"][-1], chance(args.count)),
+        ("    swapped labels above chance", labels["swapped"][-1], chance(args.count)),
+        ("C07 worst prompt, calibrated above raw", repaired, raw),
+        ("C03 TL;DR above no cue (ROUGE-L)", rouge[name]["TL;DR"], rouge[name]["no cue"]),
+        ("    TL;DR above lead-1 (ROUGE-L)", rouge[name]["TL;DR"], lead),
+        (f"C08 form at rate {RATES[1]:g}", accuracy(gentle[0].tolist()), accuracy(before[name][0].tolist())),
+        (f"C14 nats forgotten at rate {RATES[2]:g}", Estimate(lost["lost"], lost["low"], lost["high"], args.count),
+         Estimate(0, 0, 0, args.count)),
+        ("C40 reward after RL above before", over_seeds(paid_later.mean(1)), over_seeds(paid.mean(1))),
+        ("    entropy before above after", over_seeds(nats.mean(1)), over_seeds(nats_later.mean(1))),
+        ("C41 pass@4 after above before", ways[name][1][2], ways[name][0][2]),
+    ]  # fmt: skip
+
+
+for name in models:
+    print(f"{name:40s} {'this':27s} {'against':27s} verdict")
+    for effect, larger, smaller in rows_of(name):
+        print(f"{effect:40s} {str(larger):27s} {str(smaller):27s} {verdict(larger, smaller)}")
+    print(f"{'C07 order matters':40s} {f'spread {effects[name]["spread"]:.2f}, p = {luck[name]:.1g}':27s} "
+          f"{f'Q {effects[name]["q"]:.1f} against {len(orders) - 1}':27s} "
+          f"{'holds' if luck[name] < 0.05 else 'does not hold here'}\n")  # fmt: skip
+
+# %% [markdown]
+# ## Recap
+# RECAP
