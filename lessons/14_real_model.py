@@ -48,6 +48,7 @@ args = arguments(
     pocket=("pocket-m", "the model beside it", pocket_models()),
     count=(40, "different items per measurement", "at least 4, at most 60"),
     steps=(12, "of finetuning", "at least 1"),
+    seeds=(1, "of finetuning at each rate", "at least 1"),
     updates=(8, "of reinforcement learning", "at least 1"),
     seed=(0, "of the items, the order of training and all sampling", "at least 0"),
 )
@@ -373,9 +374,9 @@ for index, (name, table) in enumerate(hits.items()):
     right.plot(range(1, len(orders) + 1), sorted(table.double().mean(1).tolist()), label=name,
                color=figures.COLORS[index], marker=figures.MARKERS[index])  # fmt: skip
 left.axhline(0.5, color="black", linestyle=":", linewidth=1), right.axhline(0.5, color="black", linestyle=":", linewidth=1)
-left.set(title="Calibration of a prompt without demonstrations", ylabel="accuracy", ylim=(0, 1.05))
+left.set(title="No demonstrations", ylabel="accuracy", ylim=(0, 1.35))
 right.set(title="One set of four demonstrations", xlabel="its orders, from the worst to the best")
-right.legend(fontsize=8, loc="lower right")
+left.legend(fontsize=8, loc="upper left"), right.legend(fontsize=8, loc="lower right")
 show(figure, alt="Left: accuracy of four verbalizers before and after calibration. Right: accuracy of twelve orders of "
      "four demonstrations. " + "; ".join(f"{name}: {table.double().mean(1).min():.2f} to {table.double().mean(1).max():.2f}"
                                          for name, table in hits.items()))  # fmt: skip
@@ -466,7 +467,7 @@ forgetting = check("14.3", forgetting)
 # %%
 QUESTIONS = {"opposite": "What is the opposite of {}?", "young": "What is a young {} called?",
              "past": "What is the past tense of {}?", "plural": "What is the plural of {}?"}  # fmt: skip
-RATES = (2e-4, 5e-4, 4e-3)
+RATES = (2e-4, 1e-3, 4e-3)
 
 
 def json_conversations(count, seed):
@@ -505,8 +506,8 @@ def known(lm):
 
 
 before = {name: known(lm) for name, lm in models.items()}
-after = {name: {rate: known(finetuned(lm, rate, args.seed)) for rate in progress(RATES, "rates")}
-         for name, lm in models.items()}  # fmt: skip
+after = {name: {rate: torch.stack([known(finetuned(lm, rate, seed)) for seed in range(args.seed, args.seed + args.seeds)])
+                .mean(0) for rate in progress(RATES, "rates")} for name, lm in models.items()}  # fmt: skip
 print(f"{'':13s} {'rate':>6s}   form   chat  cloze   lost by the cloze (share)   lost by the cloze (nats)")
 for name in models:
     print(f"{name:13s} before", *(f"{share:6.2f}" for share in before[name][:3].mean(1)))
@@ -519,8 +520,8 @@ for name in models:
 figure, panels = pyplot.subplots(1, 2, figsize=(9, 3))
 STEPS = ["before", *(f"{rate:g}" for rate in RATES)]
 newest = [*models][-1]
-for index, (row, label) in enumerate((("form", "has the form"), ("chat", "capital, in chat"), ("cloze", "capital, after the cloze"))):
-    shares = [accuracy(scores[index].tolist()) for scores in (before[newest], *after[newest].values())]
+for index, label in enumerate(("has the form", "capital, in chat", "capital, after the cloze")):
+    shares = [wilson(scores[index].mean().item(), args.count) for scores in (before[newest], *after[newest].values())]
     figures.bars(panels[0], STEPS, shares, index, groups=3)
     panels[0].patches[-1].set_label(label)
 lost = [forgetting(before[newest][3], scores[3]) for scores in after[newest].values()]
@@ -592,7 +593,7 @@ collector = text_collector(task, prompts=6, group=6)
 histories, drawn = {}, {}
 for name, lm in models.items():
     learner = lora(copy.deepcopy(lm), targets=("q_proj", "v_proj", "o_proj"), rank=8, seed=args.seed)
-    histories[name] = train_policy(learner, collector, rloo, updates=args.updates, lr=2e-3, clip_norm=1.0, seed=args.seed)
+    histories[name] = train_policy(learner, collector, rloo, updates=args.updates, lr=1e-3, clip_norm=1.0, seed=args.seed)
     drawn[name] = sampled(lm), sampled(learner)
     for when, (rows, rewards, surprise) in zip(("before", "after"), drawn[name]):
         print(f"{name:13s} {when:6s} reward {over_seeds(rewards.mean(1))}, nats per token {over_seeds(surprise.mean(1))}; "
@@ -674,33 +675,38 @@ def verdict(larger, smaller):
     return "not settled" if larger.mean > smaller.mean else "does not hold here"
 
 
-def chance(n):
-    return Estimate(0.5, 0.5, 0.5, n)
+def nothing_but(value):
+    return Estimate(value, value, value, args.count)
+
+
+def gained(earlier, later):
+    """What each item has more afterwards, paired, with its interval."""
+    return Estimate(*forgetting(later, earlier).values(), len(earlier))
 
 
 def rows_of(name):
     """(effect, what should be larger, what it is compared with) for one model."""
     few, labels, (raw, repaired) = curves[name]["opposite"], labelled[name], min(
         ((row[1], row[2]) for row in verdicts[name].values()), key=lambda pair: pair[0].mean)  # fmt: skip
-    least, gentle, harsh = (after[name][rate] for rate in RATES)
+    _, gentle, harsh = after[name].values()
     (_, paid, nats), (_, paid_later, nats_later) = drawn[name]
-    lost = forgetting(before[name][3], harsh[3])
     return [
         ("C03 cloze above question", naming[name]["cloze"], naming[name]["question"]),
         ("    chat above question", naming[name]["chat"], naming[name]["question"]),
-        ("C05 opposites: eight above none", few[-1], few[0]),
-        ("    slowly: eight above one", few[-1], few[1]),
-        ("C06 arbitrary labels above chance", labels["arbitrary"][-1], chance(args.count)),
-        ("    swapped labels above chance", labels["swapped"][-1], chance(args.count)),
-        ("C07 worst prompt, calibrated above raw", repaired, raw),
-        ("C03 TL;DR above no cue (ROUGE-L)", rouge[name]["TL;DR"], rouge[name]["no cue"]),
-        ("    TL;DR above lead-1 (ROUGE-L)", rouge[name]["TL;DR"], lead),
-        (f"C08 form at rate {RATES[1]:g}", accuracy(gentle[0].tolist()), accuracy(before[name][0].tolist())),
-        (f"C14 nats forgotten at rate {RATES[2]:g}", Estimate(lost["lost"], lost["low"], lost["high"], args.count),
-         Estimate(0, 0, 0, args.count)),
-        ("C40 reward after RL above before", over_seeds(paid_later.mean(1)), over_seeds(paid.mean(1))),
-        ("    entropy before above after", over_seeds(nats.mean(1)), over_seeds(nats_later.mean(1))),
-        ("C41 pass@4 after above before", ways[name][1][2], ways[name][0][2]),
+        ("C05 opposites: eight shots above none", few[-1], few[0]),
+        ("    slowly: eight shots above one", few[-1], few[1]),
+        ("C06 arbitrary labels above chance", labels["arbitrary"][-1], nothing_but(0.5)),
+        ("    swapped labels above chance", labels["swapped"][-1], nothing_but(0.5)),
+        ("C07 worst prompt: calibrated above raw", repaired, raw),
+        ("C03 ROUGE-L: TL;DR above no cue", rouge[name]["TL;DR"], rouge[name]["no cue"]),
+        ("    ROUGE-L: TL;DR above lead-1", rouge[name]["TL;DR"], lead),
+        (f"C08 form, rate {RATES[1]:g}, above before",
+         *(wilson(some[0].mean().item(), args.count) for some in (gentle, before[name]))),
+        (f"C14 nats forgotten, rate {RATES[1]:g}", gained(gentle[3], before[name][3]), nothing_but(0)),
+        (f"C14 nats forgotten, rate {RATES[2]:g}", gained(harsh[3], before[name][3]), nothing_but(0)),
+        ("C40 reward gained by RL", gained(paid.mean(1), paid_later.mean(1)), nothing_but(0)),
+        ("    nats per token lost by RL", gained(nats_later.mean(1), nats.mean(1)), nothing_but(0)),
+        ("C41 pass@4 after RL above before", ways[name][1][2], ways[name][0][2]),
     ]  # fmt: skip
 
 
@@ -708,9 +714,9 @@ for name in models:
     print(f"{name:40s} {'this':27s} {'against':27s} verdict")
     for effect, larger, smaller in rows_of(name):
         print(f"{effect:40s} {str(larger):27s} {str(smaller):27s} {verdict(larger, smaller)}")
-    print(f"{'C07 order matters':40s} {f'spread {effects[name]["spread"]:.2f}, p = {luck[name]:.1g}':27s} "
-          f"{f'Q {effects[name]["q"]:.1f} against {len(orders) - 1}':27s} "
-          f"{'holds' if luck[name] < 0.05 else 'does not hold here'}\n")  # fmt: skip
+    spread, q = effects[name].values()
+    parts = "C07 order matters", f"spread {spread:.2f}, p = {luck[name]:.1g}", f"Q {q:.1f} against {len(orders) - 1}"
+    print("{:40s} {:27s} {:27s}".format(*parts), "holds\n" if luck[name] < 0.05 else "does not hold here\n")
 
 # %% [markdown]
 # ## Recap

@@ -145,7 +145,7 @@ def one_line_for_input(kind: type, error: BaseException, trace) -> None:
 
 
 def end_script(reason: Exception | str) -> None:
-    """Say in a line what a lesson lacks. A script ends there, with exit code 2; a notebook goes on, as its cells can."""
+    """Say in a line what a lesson lacks. A script ends there, with exit code 2; a notebook goes on."""
     line = " ".join(str(reason).split())
     if is_program(sys._getframe(1).f_globals):
         print(f"{program().name}: {line}", file=sys.stderr)

@@ -41,6 +41,7 @@ SMALL = {
         ("steps=300", "steps=20"),
         ("epochs=4,", "epochs=1,"),
     ],  # fmt: skip
+    "14": ["--model=pocket-s --pocket=pocket-s --count=4 --steps=1 --updates=1", ("(shown))[::2]", "(shown))[::12]")],
 }
 LESSONS = pytest.mark.parametrize("path", lesson_files(), ids=lambda path: path.stem)
 
