@@ -360,10 +360,9 @@ hits = {name: torch.stack([calls_good(label_logprobs(lm, demonstrated(order, wor
 effects = {name: order_effect(table) for name, table in hits.items()}
 luck = {name: torch.special.gammaincc(torch.tensor((len(orders) - 1) / 2), torch.tensor(effect["q"] / 2)).item()
         for name, effect in effects.items()}  # fmt: skip
-for name, table in hits.items():
-    shares = table.double().mean(1)
+for name, shares in ((name, table.double().mean(1)) for name, table in hits.items()):
     print(f"{name:13s} {len(orders)} orders: {shares.min():.2f} to {shares.max():.2f}, mean {shares.mean():.2f}; "
-          f"Q {effects[name]['q']:.1f} where luck gives {len(orders) - 1}; as far apart by luck: p = {luck[name]:.1g}")  # fmt: skip
+          f"Q {effects[name]['q']:.1f}, by luck {len(orders) - 1}; p = {luck[name]:.1g}")  # fmt: skip
 
 # %%
 figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), sharey=True)
@@ -710,13 +709,19 @@ def rows_of(name):
     ]  # fmt: skip
 
 
-for name in models:
-    print(f"{name:40s} {'this':27s} {'against':27s} verdict")
-    for effect, larger, smaller in rows_of(name):
-        print(f"{effect:40s} {str(larger):27s} {str(smaller):27s} {verdict(larger, smaller)}")
-    spread, q = effects[name].values()
-    parts = "C07 order matters", f"spread {spread:.2f}, p = {luck[name]:.1g}", f"Q {q:.1f} against {len(orders) - 1}"
-    print("{:40s} {:27s} {:27s}".format(*parts), "holds\n" if luck[name] < 0.05 else "does not hold here\n")
+def line(name, *parts):
+    print(f"    {name:13s} {parts[0]:26s} {parts[1]:26s} {parts[2]}")
+
+
+line("", "this", "against", "holds?")
+for rows in zip(*map(rows_of, models)):
+    print(rows[0][0])
+    for name, (_, larger, smaller) in zip(models, rows):
+        line(name, str(larger), str(smaller), verdict(larger, smaller))
+print("C07 the order of four demonstrations matters")
+for name, (spread, q) in ((name, effect.values()) for name, effect in effects.items()):
+    line(name, f"spread {spread:.2f}, Q {q:.1f}", f"by luck Q {len(orders) - 1}, p = {luck[name]:.1g}",
+         "holds" if luck[name] < 0.05 else "does not hold here")  # fmt: skip
 
 # %% [markdown]
 # ## Recap

@@ -61,7 +61,8 @@ def build(
 
     Args:    lessons: numbers, names or paths; check: write nothing; execute: also run the solutions; force: overwrite
              blank notebooks that hold answers.
-    Returns: the notebooks written, and a line where a lesson's model is not here, or with `check` one line per notebook that is not what its lesson gives.
+    Returns: the notebooks written, and a line for a solution whose model is not here; or with `check` one line per
+             notebook that is not what its lesson gives.
     Raises:  LessonError naming the lesson and what is wrong with it or with what it shows, or the answers in the way.
     """
     root = Path(root)
