@@ -466,7 +466,7 @@ forgetting = check("14.3", forgetting)
 # %%
 QUESTIONS = {"opposite": "What is the opposite of {}?", "young": "What is a young {} called?",
              "past": "What is the past tense of {}?", "plural": "What is the plural of {}?"}  # fmt: skip
-RATES = (2e-4, 1e-3, 4e-3)
+RATES = (2e-4, 1e-3, 8e-3)
 
 
 def json_conversations(count, seed):
@@ -516,7 +516,7 @@ for name in models:
               *(f"{x['lost']:+10.2f} [{x['low']:+.2f}, {x['high']:+.2f}]" for x in lost))  # fmt: skip
 
 # %%
-figure, panels = pyplot.subplots(1, 2, figsize=(9, 3))
+figure, panels = pyplot.subplots(1, 2, figsize=(9, 3), layout="constrained")
 STEPS = ["before", *(f"{rate:g}" for rate in RATES)]
 newest = [*models][-1]
 for index, label in enumerate(("has the form", "capital, in chat", "capital, after the cloze")):
@@ -525,10 +525,10 @@ for index, label in enumerate(("has the form", "capital, in chat", "capital, aft
     panels[0].patches[-1].set_label(label)
 lost = [forgetting(before[newest][3], scores[3]) for scores in after[newest].values()]
 figures.bars(panels[1], STEPS[1:], [Estimate(x["lost"], x["low"], x["high"], args.count) for x in lost])
-panels[0].set(title=f"{newest}: form and facts", xlabel="learning rate", ylabel="share of capitals", ylim=(0, 1.05))
+panels[0].set(title=f"{newest}: form and facts", xlabel="learning rate", ylabel="share of capitals", ylim=(0, 1.4))
 panels[1].set(title="What the cloze lost", xlabel="learning rate", ylabel="nats per capital, paired")
 panels[1].axhline(0, color="black", linewidth=0.8)
-panels[0].legend(fontsize=7)
+panels[0].legend(fontsize=7, loc="upper left")
 show(figure, alt=f"{newest}: share of answers in the form " + ", ".join(f"{scores[0].mean():.2f}" for scores in after[newest].values())
      + " at the three rates; nats lost by the cloze " + ", ".join(f"{x['lost']:+.2f}" for x in lost))  # fmt: skip
 
@@ -604,9 +604,9 @@ for index, (name, history) in enumerate(histories.items()):
     style = {"color": figures.COLORS[index], "marker": figures.MARKERS[index], "label": name}
     panels[0].plot(range(args.updates), history.returns, **style)
     panels[1].plot(range(args.updates), history.entropy, **style)
-panels[0].set(title="Reward of the batch, 36 answers", xlabel="updates so far", ylabel="right × brevity", ylim=(0, 1.05))
+panels[0].set(title="Reward of the batch, 36 answers", xlabel="updates so far", ylabel="right × brevity", ylim=(0, 1.35))
 panels[1].set(title="Entropy of the policy", xlabel="updates so far", ylabel="nats per token", ylim=(0, None))
-panels[0].legend(fontsize=8)
+panels[0].legend(fontsize=8, loc="upper left")
 show(figure, alt="Reward and entropy of each batch. " + "; ".join(
     f"{name}: reward {history.returns[0]:.2f} to {history.returns[-1]:.2f}, entropy {history.entropy[0]:.2f} to "
     f"{history.entropy[-1]:.2f}" for name, history in histories.items()))  # fmt: skip
