@@ -123,7 +123,11 @@ show(figure, alt="Share of capitals named: " + "; ".join(
     f"{name} " + ", ".join(f"{form} {e.mean:.2f}" for form, e in of.items()) for name, of in naming.items()))  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** TEXT1
+# **What you saw.** [C02, C03] The plain question is hardly ever answered, by either model: an instruct model, too, goes
+# on with a *document* when it is handed one, and a lone question looks like the head of a quiz (look at what it writes).
+# The cloze brings the fact out of both, in chat form only the one that was finetuned on chats. The real model knows about
+# half of these capitals, and cloze and chat agree about that: finetuning changed *how* you may ask. Its wrong answers are
+# as fluent as its right ones. The pocket model knows all, because its corpus says each of them again and again.
 
 # %% [markdown]
 # ## Demonstrations: a slope instead of a step
@@ -172,7 +176,11 @@ show(figure, alt="Exact match against demonstrations, 0 to 8, for three relation
     for name, of in curves.items() for relation, row in of.items()))  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** TEXT2
+# **What you saw.** [C05, C06] In the pocket world one demonstration settles everything; a step. The real model climbs a
+# slope: nothing without demonstrations, next to nothing with one, and it still gains from the fourth to the eighth. Both
+# know the answers, or many of them (compare the cloze above). What differs is how much of its training had this form. A
+# pocket corpus is four tenths such lists, so the first line says which list it is; on the web `hot = cold` is rare, and
+# each further line is evidence that this is what the text is about. Larger models climb faster (Brown et al., 2020).
 
 # %% [markdown]
 # ## Labels: right, arbitrary, swapped
@@ -258,7 +266,13 @@ show(figure, alt="Share of reviews called as the demonstrations would. " + "; ".
     for label, row in of.items()) + f" with {', '.join(map(str, FEW))} demonstrations.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** TEXT3
+# **What you saw.** [C06 has a limit] Under their right names the labels need no demonstration. Swapped, they are never
+# followed above chance: with two demonstrations the real model calls nine reviews in ten by their *usual* name, with
+# eight it wavers, and wavering is not following. The pocket model does not even waver. **The prior wins.** And
+# meaningless labels, which the pocket model learns from two examples because its corpus is full of such lists, stay at
+# a guess in the real one. Learning arbitrary or turned labels in context is a matter of scale: Wei et al. (2023) find it
+# in models a thousand times as large, and not in small ones. So what demonstrations do depends on the model: here they
+# recall a task and hardly teach one.
 
 # %% [markdown]
 # ## Calibration, where there is a bias to repair
@@ -313,7 +327,11 @@ for name, of in verdicts.items():
         print(f"    {label:36s}", *(f"{str(e).split(' (')[0]:17s}" for e in row))
 
 # %% [markdown]
-# **What you saw.** TEXT4
+# **What you saw.** [C07] *This movie is* and *Overall, it was* make the real model call nearly everything good: accuracy
+# at chance, from a model that reads sentiment nearly perfectly by the last form. Three content-free inputs, no label
+# among them, bring most of it back: the knowledge was there, under a bias. Where there was no bias, calibration changes
+# nothing, or costs a review. The pocket model shows the same in the form that is foreign to it. Zhao et al. (2021) report
+# it for GPT-3. Which of the four you would have tried first is luck; calibration makes that luck matter less.
 
 # %% [markdown]
 # ## Does order matter, or is it luck?
@@ -381,7 +399,10 @@ show(figure, alt="Left: accuracy of four verbalizers before and after calibratio
                                          for name, table in hits.items()))  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** TEXTORDER
+# **What you saw.** [C07] Between chance and nearly perfect, with the same four reviews: this is the picture of Lu et al.
+# (2022), which the pocket model, always right here, could not show you. The $p$ says that it is no luck of forty reviews.
+# It says nothing about *which* order is good for other demonstrations: the best of twelve on a test set is
+# a choice made on the test set.
 
 # %% [markdown]
 # ## TL;DR
@@ -428,7 +449,12 @@ for name, of in rouge.items():
     print(f"    TL;DR:{summaries[name]['TL;DR'][0]}")
 
 # %% [markdown]
-# **What you saw.** TEXT5
+# **What you saw.** [C03, C04] The cue does something: without it the real model ends the document at once, with it comes a
+# text about the story. But no better than the first sentence, by this measure, and often false: read the summaries
+# (`summaries`). The pocket model tells of stories from its own world, whatever it was given, and shared little words pay
+# it nearly as much, which says more about ROUGE than about the model. And six stories are six: an effect
+# the size of that of lesson 01 would show, a small one could not. GPT-2, ten times this size, stayed far below the first
+# three sentences of news articles, and hardly above three random ones (Radford et al., 2019).
 
 # %% [markdown]
 # ## A format in twelve steps, and what it costs
@@ -533,7 +559,22 @@ show(figure, alt=f"{newest}: share of answers in the form " + ", ".join(f"{score
      + " at the three rates; nats lost by the cloze " + ", ".join(f"{x['lost']:+.2f}" for x in lost))  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** TEXT6
+# **What you saw.** [C08, C14] A dozen steps at the middle rate teach the **form**, for countries too, of which there was
+# none in training. **Facts** are not learned, and at that rate not lost either: after the cloze they come as before, and
+# the interval of what was lost holds zero. Yet the chat answers got *worse*, `{"answer": "Mauritania"}`: in the new form the
+# model does not reach what it knows. So look twice before you say "forgotten": ask in the old form. At the high rate it
+# *is* forgotten: the cloze itself loses capitals and nats. At the low one nothing is forgotten and nothing learned. The
+# pocket model does not learn the form at any of these rates in twelve steps: it has never seen a brace.
+#
+# One seed is one seed. Three seeds of finetuning, averaged for each capital, recorded from
+# `python lessons/14_real_model.py --seeds 3` (intervals over the 40 capitals):
+#
+# | rate | form | capital in chat | after the cloze | lost by the cloze, share | lost by the cloze, nats |
+# |---|---|---|---|---|---|
+# | before | 0.00 | 0.53 | 0.55 | | |
+# | 2e-4 | 0.00 | 0.28 | 0.52 | +0.03 [−0.02, 0.07] | −0.01 [−0.05, 0.03] |
+# | 1e-3 | 0.96 | 0.12 | 0.54 | +0.01 [−0.08, 0.09] | −0.02 [−0.18, 0.14] |
+# | 8e-3 | 0.98 | 0.03 | 0.20 | +0.35 [0.21, 0.49] | +3.99 [2.87, 5.11] |
 
 # %% [markdown]
 # ## Eight steps that sharpen
@@ -660,7 +701,7 @@ for name, both in ways.items():
         print(f"{name:13s} {when:6s}", "  ".join(f"{way} {e}" for way, e in zip(("pass@1", "maj@4", "pass@4"), row)))
 
 # %% [markdown]
-# **What you saw.** TEXT7
+# **What you saw.** TEXTRL
 
 # %% [markdown]
 # ## Everything in one table
@@ -725,4 +766,30 @@ for name, (spread, q) in ((name, effect.values()) for name, effect in effects.it
 
 # %% [markdown]
 # ## Recap
-# RECAP
+# * Of the lecture's prompting effects most carry over: the question that is not answered, the cloze, demonstrations,
+#   the bias of a prompt and its repair, the order of examples. Some are *stronger* here than in the pocket world.
+# * Some are not there at this size: arbitrary labels are not learned from context, turned ones do not beat the prior,
+#   and a summary after `TL;DR:` does not beat the first sentence. A claim about "language models" is one about sizes.
+# * Finetuning on a form teaches the form. What it costs in facts depends on the rate, and is measured by asking in the
+#   *old* form, paired over the same items.
+# * RL made right, short answers likelier and the policy narrower. Look at pass@k before you call it knowledge.
+# * Forty items give intervals of ±0.15. Most differences between two good prompts are smaller than that.
+#
+# ## Try next
+# * `--count 60 --seed 1`: other items. Which verdicts in the table change? Which never do?
+# * Another real model, with the network once: `--model HuggingFaceTB/SmolLM2-135M` is the *base* model of this one, not
+#   rounded. Which of the three forms answers now?
+# * `--updates 24`: how far does pass@4 follow pass@1?
+# * Put five capitals into `json_conversations`. Does the form now reach the others?
+#
+# ## References
+# * Allal et al. (2025). *SmolLM2: When Smol Goes Big.* (the model)
+# * Brown et al. (2020). *Language models are few-shot learners.* NeurIPS.
+# * Zhao, Wallace, Feng, Klein, Singh (2021). *Calibrate before use.* ICML.
+# * Lu, Bartolo, Moore, Riedel, Stenetorp (2022). *Fantastically ordered prompts and where to find them.* ACL.
+# * Min et al. (2022). *Rethinking the role of demonstrations: what makes in-context learning work?* EMNLP.
+# * Wei et al. (2023). *Larger language models do in-context learning differently.*
+# * Hu et al. (2021). *LoRA.* Biderman et al. (2024). *LoRA learns less and forgets less.* TMLR.
+# * Wang et al. (2023). *Self-consistency improves chain of thought reasoning in language models.* ICLR.
+# * Yue et al. (2025). *Does reinforcement learning really incentivize reasoning capacity in LLMs beyond the base model?*
+# * Cochran (1950). *The comparison of percentages in matched samples.* Biometrika 37.
