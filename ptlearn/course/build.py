@@ -8,6 +8,7 @@ an address).
 import copy
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def build(
 
     Args:    lessons: numbers, names or paths; check: write nothing; execute: also run the solutions; force: overwrite
              blank notebooks that hold answers.
-    Returns: the notebooks written, or with `check` one line per notebook that is not what its lesson gives.
+    Returns: the notebooks written, and a line for a solution whose model is not here; or with `check` one line per
+             notebook that is not what its lesson gives.
     Raises:  LessonError naming the lesson and what is wrong with it or with what it shows, or the answers in the way.
     """
     root = Path(root)
@@ -76,10 +78,25 @@ def build(
             continue
         write(blank_path, serialized(blank))
         found.append(str(blank_path.relative_to(root)))
-        if execute:
+        if execute and (absent := absent_model(path)):
+            found.append(f"{full_path.relative_to(root)} stays as it is: {absent}")
+        elif execute:
             write(full_path, serialized(executed(full, path.name)))
             found.append(str(full_path.relative_to(root)))
     return found + (orphans(root) if check and not lessons else [])
+
+
+def absent_model(path: Path) -> str:
+    """How to get the model that a lesson is about, where it is a real one and not on this machine; else ""."""
+    from ptlearn.lm.real_model import REAL_MODELS, real_folder
+
+    named = re.search(r'\bmodel=\("([^"]+)"', path.read_text(encoding="utf-8"))
+    try:
+        if named and named[1] in REAL_MODELS:
+            real_folder(named[1])
+    except FileNotFoundError as missing:
+        return str(missing)
+    return ""
 
 
 def require_no_answers(root: Path, names: list[str]) -> None:

@@ -110,7 +110,12 @@ def require_allowed(name: str, value: Any, allowed: Any) -> None:
 
 
 def print_anything() -> None:
-    """Let a console that lacks a character print a question mark in its place instead of stopping the program."""
+    """Let a console that lacks a character print a question mark in its place instead of stopping the program.
+
+    Of several processes that `accelerate launch` or `torchrun` has started, the first one alone prints.
+    """
+    if int(os.environ.get("RANK", "0")):
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -142,6 +147,15 @@ def one_line_for_input(kind: type, error: BaseException, trace) -> None:
         print(f"{program().name}: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2)
     sys.__excepthook__(kind, error, trace)
+
+
+def end_script(reason: Exception | str) -> None:
+    """Say in a line what a lesson lacks. A script ends there, with exit code 2; a notebook goes on."""
+    line = " ".join(str(reason).split())
+    if is_program(sys._getframe(1).f_globals):
+        print(f"{program().name}: {line}", file=sys.stderr)
+        raise SystemExit(2)
+    print(line)
 
 
 def is_program(namespace: dict) -> bool:

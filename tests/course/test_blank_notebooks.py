@@ -41,6 +41,7 @@ SMALL = {
         ("steps=300", "steps=20"),
         ("epochs=4,", "epochs=1,"),
     ],  # fmt: skip
+    "14": ["--model=pocket-s --pocket=pocket-s --count=4 --steps=1 --updates=1", ("(shown))[::2]", "(shown))[::12]")],
     "15": [
         "--model=pocket-s --examples=40 --batch=16 --seeds=2",
         ("num_hidden_layers=24", "num_hidden_layers=1"),
