@@ -115,14 +115,14 @@ def print_anything() -> None:
     Of several processes that `accelerate launch` or `torchrun` has started, the first one alone prints.
     """
     if int(os.environ.get("RANK", "0")):
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+        read_enough()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
 
 
 def read_enough() -> None:
-    """Send the rest nowhere: the reader of a pipe has gone, as `head` does, and Python would complain at its end."""
+    """Send the rest nowhere, as where the reader of a pipe has gone, and Python would complain at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
