@@ -122,8 +122,8 @@ def ddp_bytes(trained: int, gpus: int) -> float:
 
 
 def fsdp_bytes(parameters: int, gpus: int) -> float:
-    """Bytes that each GPU sends a step, in bf16: weights gathered forwards and backwards, gradients scattered."""
-    return 3 * (gpus - 1) / gpus * 2 * parameters
+    """Bytes that each GPU sends a step: weights gathered twice in bf16, gradients scattered in float32."""
+    return (gpus - 1) / gpus * (2 * 2 + 4) * parameters
 
 
 def sequences_that_fit(shape: Shape) -> int:

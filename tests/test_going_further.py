@@ -42,7 +42,7 @@ def test_memory_by_hand():
 def test_what_moves_by_hand():
     assert going_further.ddp_bytes(100, 1) == going_further.fsdp_bytes(100, 1) == 0
     assert going_further.ddp_bytes(100, 2) == 400  # half of 400 bytes to be summed, half of them to be told
-    assert going_further.fsdp_bytes(100, 2) == 300 and going_further.fsdp_bytes(100, 4) == 450
+    assert going_further.fsdp_bytes(100, 2) == 400 and going_further.fsdp_bytes(100, 4) == 600
 
 
 def test_an_rl_step_by_hand():
