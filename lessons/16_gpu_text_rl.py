@@ -204,8 +204,8 @@ for name, sampler in {"float32": FastSampler(dtype=torch.float32), "bfloat16": F
           f"at most; ratio of a whole answer {float((gap.sum() / len(rollout.mask)).exp()):.3f}")
 
 # %% [markdown]
-# A thousandth of a nat on average, and a hundred times as much for single tokens: those that the model holds unlikely.
-# Larger models have larger logits, and rounding errs in proportion. So the gap is logged in every run (`sampler_gap`), and
+# Five thousandths of a nat on average, and fifty times as much for single tokens. Larger models have larger logits, and
+# rounding errs in proportion. So the gap is logged in every run (`sampler_gap`), and
 # every weight below carries the ratio.
 #
 # ## Which prompts teach?
