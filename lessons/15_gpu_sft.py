@@ -41,7 +41,7 @@ from ptlearn.lm.models import build_model, load_lm
 from ptlearn.lm.text import complete
 from ptlearn.optimization import gradient_step
 from ptlearn.pocket import assistant
-from ptlearn.processes import rank, size, spread
+from ptlearn.processes import gathered, rank, size, spread
 from ptlearn.statistics import over_seeds
 
 args = arguments(
@@ -325,7 +325,35 @@ for name, found in {"4 pieces": gradient(piece_losses, 4), "8 pieces": gradient(
 # the plan of the run, which is a function of the seed, so each takes its share of a step's rows and nobody has to ask how
 # many tokens the others have. The tests hold two processes to one: the same parameters after three steps, under DDP and
 # FSDP2.
-#
+
+# %% [markdown]
+# ## Stop and go on
+# Runs of hours are killed. With `checkpoint=`, weights, optimizer and the plan's position are written under another name
+# and renamed, so that a whole file is there at any moment, and a run that goes on gets the very same numbers. Here a run is
+# stopped in its seventh step; the tests do it with `kill -9`, and resume what two processes wrote on one.
+
+# %%
+few, orders = examples[:120], {"batch": 12, "lr": 1e-3, "seed": args.seed, "checkpoint_every": 2}
+
+
+def stopped(steps):
+    for number, step in enumerate(steps):
+        if number == 6:
+            raise KeyboardInterrupt
+        yield step
+
+
+undisturbed = fit_sft(load_lm("pocket-s"), few, **orders).loss
+with tempfile.TemporaryDirectory() as folder:
+    orders["checkpoint"] = Path(folder, "run.safetensors")
+    try:
+        fit_sft(load_lm("pocket-s"), few, **orders, progress=stopped)
+    except KeyboardInterrupt:
+        print(f"stopped; {orders['checkpoint'].stat().st_size / 1e6:.1f} MB are on disk")
+    resumed = fit_sft(load_lm("pocket-s"), few, **orders).loss
+print("losses of the run that was stopped and went on are the same to the last bit:", resumed == undisturbed)
+
+# %% [markdown]
 # ## The run
 # One cell, on whatever this script was given. `packed` rows hold several conversations that do not see each other;
 # AdamW is fused; attention runs through `scaled_dot_product_attention`.
@@ -365,7 +393,8 @@ if args.checkpointed:
     checkpoint_activations(lm)
 if args.compiled:
     compile_layers(lm)
-require_memory(foretold // size(), device, "--micro-batch or --packed, or switch --checkpointed on")
+divided = size() if accelerator and accelerator.is_fsdp2 else 1
+require_memory(foretold // divided, device, "--micro-batch or --packed, or switch --checkpointed on")
 per_token = flops_per_token(lm, length)
 trained, everything = count_parameters(lm)
 lm = spread(lm, accelerator) if accelerator else lm
@@ -411,33 +440,6 @@ else:
     print("peak memory: torch counts it on a GPU alone; there it is printed beside what was foretold")
 
 # %% [markdown]
-# ## Stop and go on
-# Runs of hours are killed. With `checkpoint=`, weights, optimizer and the plan's position are written under another name
-# and renamed, so that a whole file is there at any moment, and a run that goes on gets the very same numbers. Here a run is
-# stopped in its seventh step; the tests do it with `kill -9`, and resume what two processes wrote on one.
-
-# %%
-few, orders = examples[:120], {"batch": 12, "lr": 1e-3, "seed": args.seed, "checkpoint_every": 2}
-
-
-def stopped(steps):
-    for number, step in enumerate(steps):
-        if number == 6:
-            raise KeyboardInterrupt
-        yield step
-
-
-undisturbed = fit_sft(load_lm("pocket-s"), few, **orders).loss
-with tempfile.TemporaryDirectory() as folder:
-    orders["checkpoint"] = Path(folder, "run.safetensors")
-    try:
-        fit_sft(load_lm("pocket-s"), few, **orders, progress=stopped)
-    except KeyboardInterrupt:
-        print(f"stopped; {orders['checkpoint'].stat().st_size / 1e6:.1f} MB are on disk")
-    resumed = fit_sft(load_lm("pocket-s"), few, **orders).loss
-print("losses of the run that was stopped and went on are the same to the last bit:", resumed == undisturbed)
-
-# %% [markdown]
 # ## Real runs
 # The same script, at full size. One GPU, several GPUs of one machine, and the same with the model divided:
 #
@@ -451,12 +453,13 @@ print("losses of the run that was stopped and went on are the same to the last b
 # `--method lora --lr 2e-4` trains LoRA. Several nodes, and where other tools take over: `docs/going_further.md`.
 
 # %%
-if args.out and args.method == "lora":
-    save_adapter(lm, args.out)
-    export_merged(lm, Path(args.out, "merged"))
-elif args.out and rank() == 0:
-    lm.model.save_pretrained(args.out)
-    lm.tokenizer.save_pretrained(args.out)
+with gathered(lm):  # where processes have divided the weights, each of them holds all inside
+    if args.out and rank() == 0 and args.method == "lora":
+        save_adapter(lm, args.out)
+        export_merged(lm, Path(args.out, "merged"))
+    elif args.out and rank() == 0:
+        lm.model.save_pretrained(args.out)
+        lm.tokenizer.save_pretrained(args.out)
 curves = {"loss": history.loss, "held_out_step": history.held_out_step, "held_out_loss": history.held_out_loss}
 if args.record:
     record(args.record, device, numbers | {"parameters": everything, "method": args.method}, curves)

@@ -425,6 +425,7 @@ weigh, options = ESTIMATORS[args.weights]
 first = solved(lm, problems, 8, sample)
 history = train_policy(
     lm, collect, weigh, updates=args.updates, lr=args.lr, clip_norm=1.0, seed=args.seed, micro_batch=args.micro_batch,
+    atol=None if device.type == "cpu" else 1.0,  # a sampler in bfloat16 may be off by what rounding does, not by more
     reference=lm if args.lora else None, beta=args.beta, checkpoint=args.checkpoint, checkpoint_every=5,
     evaluate=lambda lm: float(solved(lm, problems, 1, sample).mean()), evaluate_every=max(1, args.updates // 4),
     until=logger(args.log) if args.log and rank() == 0 else None, **options,

@@ -90,6 +90,24 @@ def never_rounded(weights, updates):
     return (weights + updates == weights).float().mean()
 
 
+def weight_not_rounded(weights, updates):
+    return ((weights + updates).bfloat16() == weights.bfloat16()).float().mean()
+
+
+def update_rounded(weights, updates):
+    stored = weights.bfloat16()
+    return (stored + updates.bfloat16() == stored).float().mean()
+
+
+def subtracted(weights, updates):
+    stored = weights.bfloat16()
+    return ((stored.float() - updates).bfloat16() == stored).float().mean()
+
+
+def by_size(weights, updates):
+    return (updates.abs() < weights.abs() * 2**-8).float().mean()
+
+
 def against_the_weight(weights, updates):
     return ((weights.bfloat16().float() + updates).bfloat16().float() == weights).float().mean()
 
@@ -125,6 +143,10 @@ def losses(of):
         ]
 
     return answer
+
+
+def own_tokens(pieces, tokens, processes=1):
+    return losses(lambda total, *_: -total / sum(int(mask.sum()) for _, mask in pieces))(pieces, tokens)
 
 
 def mask_ignored(pieces, tokens, processes=1):
@@ -178,6 +200,10 @@ WRONG = {
         (counted, "a number, not a share"),
         (not_rounded_after, "sum is not rounded"),
         (never_rounded, "sum is not rounded"),
+        (weight_not_rounded, "the weight is not rounded"),
+        (update_rounded, "the update is rounded"),
+        (subtracted, "subtracted"),
+        (by_size, "a share of the weight"),
         (against_the_weight, "compare with what was stored"),
         (in_float16, "float16"),
     ],
@@ -189,6 +215,7 @@ WRONG = {
         (losses(lambda total, count, n, tokens, k: -total / k / tokens), "divided by `processes`"),
         (losses(lambda total, count, n, tokens, k: total * k / tokens), "sign"),
         (losses(lambda total, count, n, tokens, k: -total.detach() * k / tokens), "no gradient"),
+        (own_tokens, "of this process's pieces"),
         (mask_ignored, "mask is ignored"),
         (multiplied_away, "not a number"),
     ],

@@ -137,6 +137,19 @@ def cut(x, a, low, high):
     return x.clamp(1 - low, 1 + high) * a
 
 
+def by_log_ratio(x, a, low, high):
+    return torch.where(torch.where(a > 0, x.log() > high, x.log() < -low), 0.0, x * a)
+
+
+def inverse_below(x, a, low, high):
+    return pg.clipped_weights(x, a, epsilon=1 - 1 / (1 + low), epsilon_high=high)
+
+
+def whole_text(logprobs, sampled_logprobs, mask):
+    logs = torch.where(mask, logprobs - sampled_logprobs, 0.0)
+    return logs.sum(1, keepdim=True).exp().expand(mask.shape)
+
+
 def both_sides(x, a, low, high):
     return torch.where((x >= 1 - low) & (x <= 1 + high), x * a, 0.0)
 
@@ -211,6 +224,8 @@ WRONG = {
         (kept(lambda r, own, all: r > 0), "rows with a reward"),
         (kept(lambda r, own, all: own.max() > own.min() and r > 0), "only rows with a reward"),
         (kept(lambda r, own, all: all.max() > all.min()), "all rows are one group"),
+        (kept(lambda r, own, all: own.std() != 0), "a group of one"),
+        (kept(lambda r, own, all: own[0] != own[-1]), "first and the last"),
         (consecutive, "in any order"),
         (by_advantage, "at its group's mean"),
     ],
@@ -221,6 +236,9 @@ WRONG = {
         (dapo(clip=lambda x, a, low, high: x * a), "nothing is clipped"),
         (dapo(clip=cut), "still pushes"),
         (dapo(clip=objective), "value of PPO's objective"),
+        (dapo(clip=by_log_ratio), "log-ratios are compared"),
+        (dapo(clip=inverse_below), "lower end"),
+        (dapo(ratio=whole_text), "ratio of the whole text"),
         (dapo(clip=both_sides), "whatever the sign"),
         (dapo(clip=turned), "sign of the advantage is turned"),
         (dapo(ratio=lambda p, q, mask: pg.step_ratio(q, p, mask)), "inverted"),

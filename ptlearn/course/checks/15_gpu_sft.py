@@ -50,6 +50,11 @@ def expect_utilization(case):
         "the attention is missing": answer(work - attention),
         "attention over the whole row: on average a token sees half of it, so 6 and not 12": answer(work + attention),
         "the forward pass of the attention alone: 6 with the backward pass": answer(work - attention * 2 / 3),
+        "half of the attention: 6 counts already that a token sees half of the row": answer(work - attention / 2),
+        "6 for every number, and no attention: frozen matrices count 4, and attention 6 · layers · width · length":
+            answer(6 * (trained + frozen)),
+        "the forward pass is counted twice: MFU counts useful work, not what checkpointing repeats":
+            answer(work + 2 * (trained + frozen) + attention / 3),
         "attention of one layer: there are `layers` of them": answer(work - attention + 6 * width * length),
         "attention without the length: each token looks at those before it":
             answer(work - attention + 6 * layers * width),
@@ -91,6 +96,10 @@ def expect_divided(case):
             (4 * parameters + 12 * trained) / n + 4 * layer,
         "weights are not shared out: that is ZeRO-2; FSDP divides them as well":
             4 * parameters + 12 * trained / n + gathered,
+        "weights and gradients are not shared out: that is ZeRO-1; FSDP divides all four":
+            4 * parameters + 4 * trained + 8 * trained / n + gathered,
+        "a byte for each number of the layer: bfloat16 has two": (4 * parameters + 12 * trained) / n + layer,
+        "gradients in bfloat16: they are kept in float32": (4 * parameters + 10 * trained) / n + gathered,
         "nothing is shared out: that is DDP, where every process holds everything":
             4 * parameters + 12 * trained + gathered,
         "frozen numbers have gradients and moments: only the trained ones do": 16 * parameters / n + gathered,
@@ -131,15 +140,15 @@ def single(number):
 
 
 def lost_cases(rng):
-    """Updates well above and well below half of a step of each weight, of both signs; all lost; none lost; zeros."""
+    """Updates in halves of a step, of both signs: near one half, all lost, none lost, zeros; at powers of two."""
     cases = []
-    for sizes in ([0.1, 0.3, 0.8, 2.0], [0.2], [3.0], [0.05, 1.2, 0.0]):
+    for sizes in ([0.2, 0.8, 1.2, 4.0, 1.001], [0.3], [6.0], [0.1, 2.4, 0.0], [0.7, 0.9]):
         weights, updates = [], []
-        for index in range(12):
-            weight = rng.choice([-1, 1]) * rng.uniform(1.1, 1.9) * 2.0 ** rng.randint(-8, 1)
-            step = abs(rounded(weight)) * 2.0**-7
+        for index in range(15):
+            power = 2.0 ** rng.randint(-8, 1)
+            weight = rng.choice([-1, 1]) * (1.0 if 0.7 in sizes else rng.uniform(1.1, 1.9)) * power
             weights.append(single(weight))
-            updates.append(single(rng.choice([-1, 1]) * sizes[index % len(sizes)] * step / 1.5))
+            updates.append(single(rng.choice([-1, 1]) * sizes[index % len(sizes)] * power * 2.0**-8))
         cases.append({"weights": weights, "updates": updates})
     return cases
 
@@ -148,7 +157,7 @@ def expect_lost(case):
     pairs = [*zip(case["weights"], case["updates"])]
 
     def share(lost):
-        return sum(lost(w, u) for w, u in pairs) / len(pairs)
+        return sum(bool(lost(w, u)) for w, u in pairs) / len(pairs)
 
     answer = share(lambda w, u: rounded(single(rounded(w) + u)) == rounded(w))
     mistakes = {
@@ -159,8 +168,16 @@ def expect_lost(case):
             share(lambda w, u: single(rounded(w) + u) == rounded(w)),
         "the sum is compared with the float32 weight: compare with what was stored":
             share(lambda w, u: rounded(single(rounded(w) + u)) == w),
-        "compared with half of the weight's size: a step of bfloat16 is 2^-7 of a power of two, rounding decides":
-            share(lambda w, u: abs(u) < abs(w) / 2),
+        "the weight is not rounded before its update: what is stored is in bfloat16 already":
+            share(lambda w, u: rounded(single(w + u)) == rounded(w)),
+        "the update is rounded to bfloat16 before it is added: only weight and sum are":
+            share(lambda w, u: rounded(single(rounded(w) + rounded(u))) == rounded(w)),
+        "the update is subtracted: below a power of two the steps are half as large":
+            share(lambda w, u: rounded(single(rounded(w) - u)) == rounded(w)),
+        "compared with a share of the weight: a step of bfloat16 is 2^-7 of a power of two, so round and compare":
+            Alternatives(*(share(lambda w, u, k=k: abs(u) < abs(w) * 2.0**-k) for k in (1, 7, 8, 9))),
+        "updates of 0 are left out: they are updates that do nothing":
+            share(lambda w, u: u and rounded(single(rounded(w) + u)) == rounded(w)) / (share(lambda w, u: u != 0) or 1),
         "half precision is float16, with 11 bits: use bfloat16":
             share(lambda w, u: halved(halved(w) + u) == halved(w)),
     }  # fmt: skip
@@ -230,6 +247,9 @@ def expect_pieces(case):
             answer(lambda count: -processes / max(count, 1)),
         "the mean of the pieces' means: long and short pieces would count alike":
             answer(lambda count: -1 / max(count, 1) / len(pieces)),
+        "the response tokens of this process's pieces: divide by `tokens`, those of all processes":
+            Alternatives(answer(-1 / (sum(counts) or 1)), answer(-processes / (sum(counts) or 1))),
+        "times `processes` twice: the framework's average divides by it once": answer(right * processes),
         "divided by the number of pieces as well: their gradients add up": answer(right / len(pieces)),
         "`processes` is missing: the framework's average divides by it, so multiply before": answer(-1 / tokens),
         "divided by `processes`: the framework does that already, so multiply": answer(-1 / processes / tokens),

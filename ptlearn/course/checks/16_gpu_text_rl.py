@@ -4,6 +4,7 @@ The expectations are plain Python on lists, from the definitions; tensors are ma
 """
 
 import math
+import statistics
 
 from ptlearn.course.cases import lost_on_padding, masks, rows
 from ptlearn.course.exercise import Exercise
@@ -46,6 +47,10 @@ def expect_limit(case):
         "the cache of one row alone: every row has its own": rows_ * new * bandwidth / (new * weight + cache * grown),
         "the cache is missing": answer(0),
         "the prompt is missing from the cache: its keys and values are read too": answer(new * (new - 1) / 2),
+        "the prompt is read once in all: each step reads it again": answer(prompt + new * (new - 1) / 2),
+        "twice the growth: 0 + 1 + ... + (new - 1) is new * (new - 1) / 2": answer(new * prompt + new * (new - 1)),
+        "one step's cache alone: each of the `new` steps reads its own": answer(prompt + (new - 1) / 2),
+        "a token too many of each row: `new` steps write `new` tokens": answer(grown, tokens=rows_ * (new + 1)),
         "the cache does not grow: each step reads a token more than the one before": answer(new * prompt),
         "the cache is full from the first step on: it grows by a token a step": answer(new * (prompt + new)),
         "one token too many: the first step sees the prompt alone": answer(grown + new),
@@ -91,11 +96,13 @@ def expect_truncated(case):
     cap, mask = case["cap"], case["mask"]
 
     def by(rule, kept=True):
-        """A rule (advantage, log-ratio, log-ratios of the row up to here and whole) at every step."""
+        """A rule (advantage, log-ratio, all log-ratios of the row) at every step."""
         table = []
         for advantages, p, q, acted in zip(case["advantages"], case["logprobs"], case["sampled_logprobs"], mask):
-            logs = [x - y if m or not kept else 0.0 for x, y, m in zip(p, q, acted)]
-            table.append([rule(a, d, logs) if m or not kept else 0.0 for a, d, m in zip(advantages, logs, acted)])
+            logs = [x - y for x, y, m in zip(p, q, acted) if m]
+            differences = [x - y for x, y in zip(p, q)]
+            steps = zip(advantages, differences, acted)
+            table.append([rule(a, d, logs) if m or not kept else 0.0 for a, d, m in steps])
         return table
 
     expected = by(lambda a, d, logs: min(math.exp(d), cap) * a)
@@ -114,6 +121,17 @@ def expect_truncated(case):
         "the cap is on the logarithm: take exp first": by(lambda a, d, _: math.exp(min(d, cap)) * a),
         "the cap is on ratio times advantage: cut the ratio alone": by(lambda a, d, _: min(math.exp(d) * a, cap)),
         "the ratio of the whole text: each token has its own": by(lambda a, d, logs: min(math.exp(sum(logs)), cap) * a),
+        "the mean log-ratio of the text: each token has its own":
+            by(lambda a, d, logs: min(math.exp(sum(logs) / len(logs)), cap) * a),
+        "never below 1: a small ratio is left as it is": by(lambda a, d, _: max(min(math.exp(d), cap), 1) * a),
+        "the larger of ratio and cap: the smaller is asked for": by(lambda a, d, _: max(math.exp(d), cap) * a),
+        "cut off below alone: it is the large ratios that are cut": by(lambda a, d, _: max(math.exp(d), 1 / cap) * a),
+        "cut as PPO's objective, by the sign of the advantage: truncation looks at the ratio alone":
+            by(lambda a, d, _: min(math.exp(d) * a, min(math.exp(d), cap) * a)),
+        "0 above the cap where the advantage is good: the ratio is cut there, whatever the advantage":
+            by(lambda a, d, _: 0.0 if a > 0 and math.exp(d) > cap else math.exp(d) * a),
+        "ratio times advantage is kept within the cap: cut the ratio alone":
+            by(lambda a, d, _: max(min(math.exp(d) * a, cap), -cap)),
         "a cap of 2 always: use `cap`": by(lambda a, d, _: min(math.exp(d), 2.0) * a),
         "this is the log-ratio: exp is missing": by(lambda a, d, _: min(d, cap) * a),
         "the advantage is missing: these are ratios": by(lambda a, d, _: min(math.exp(d), cap)),
@@ -141,7 +159,10 @@ def teaching_cases(rng):
         pairs = [(float(reward), number) for rewards, number in zip(kinds, numbers) for reward in rewards]
         rng.shuffle(pairs)
         cases.append({"rewards": [reward for reward, _ in pairs], "groups": [number for _, number in pairs]})
-    return cases
+    alone, mixed, right = rng.sample([2, 5, 7, 11, 30], 3)
+    pairs = [(0.0, mixed), (0.0, mixed), (1.0, right), (1.0, mixed), (1.0, alone), (1.0, right), (0.0, mixed),
+             (1.0, right), (0.0, mixed)]  # fmt: skip
+    return [*cases, dict(zip(("rewards", "groups"), map(list, zip(*pairs))))]
 
 
 def expect_teaching(case):
@@ -161,6 +182,19 @@ def expect_teaching(case):
             by(lambda r, group: min(group) < 1),
         "a row at its group's mean is dropped: its advantage is 0, but the group teaches, and the row counts":
             by(lambda r, group: len(set(group)) > 1 and abs(r - sum(group) / len(group)) > 1e-9),
+        "a group of one is kept: there is nothing to compare it with, and its standard deviation is not a number":
+            by(lambda r, group: len(group) == 1 or len(set(group)) > 1),
+        "the first and the last of a group are compared: any two may differ":
+            by(lambda r, group: group[0] != group[-1]),
+        "compared with the first of the group: a group teaches as a whole": by(lambda r, group: r != group[0]),
+        "neighbours are compared: any two may differ":
+            by(lambda r, group: len(group) > 1 and all(x != y for x, y in zip(group, group[1:]))),
+        "all rewards must differ: two different ones are enough":
+            by(lambda r, group: len(group) > 1 and len(set(group)) == len(group)),
+        "the best alone: the others of a mixed group teach as well":
+            by(lambda r, group: r == max(group) != min(group)),
+        "between all wrong and all right: a group of equal rewards in between does not teach either":
+            by(lambda r, group: 0 < sum(group) < len(group)),
         "only rows with a reward: the wrong ones of a mixed group teach as well":
             by(lambda r, group: len(set(group)) > 1 and r > 0),
         "rows with a reward, whatever their group": by(lambda r, group: r > 0),
@@ -182,7 +216,7 @@ def dapo_weights(rewards, groups, logprobs, sampled_logprobs, mask, epsilon=0.2,
     return weights.where(mask, weights.new_zeros(()))
 
 
-SHIFTS = (-0.4, -0.15, 0.0, 0.1, 0.22, 0.6)  # log-ratios: below 1 - epsilon, inside, between the two upper ends, above
+SHIFTS = (-0.4, -0.21, -0.1, 0.1, 0.22, 0.265, 0.6)  # log-ratios: far out and near the ends, where exp matters
 
 
 def dapo_cases(rng):
@@ -192,9 +226,9 @@ def dapo_cases(rng):
                                ([1.0, 2.0, 6.0], [], None), ([0.0, 0.0, 1.0], [], NAN)):  # fmt: skip
         pairs = [*((r, 3) for r in graded), *((0.5, 8) for _ in range(3)), *((r, 1) for r in (0.0, 1.0, 0.0))]
         rng.shuffle(pairs)
-        mask = masks([rng.randint(2, 6) for _ in pairs], 6)
-        sampled = rows(rng, (len(pairs), 6), -2.0, -0.8)
-        orders = [rng.sample(SHIFTS, 6) for _ in pairs]
+        mask = masks([rng.randint(4, 7) for _ in pairs], 7)
+        sampled = rows(rng, (len(pairs), 7), -2.0, -0.8)
+        orders = [rng.sample(SHIFTS, 7) for _ in pairs]
         logprobs = [[q + d for q, d in zip(*both)] for both in zip(sampled, orders)]
         if junk is not None:
             logprobs, sampled = ([[x if m else junk for x, m in zip(*both)] for both in zip(table, mask)]
@@ -229,6 +263,16 @@ def expect_dapo(case):
 
     if case["junk"]:
         return by(), {}
+
+    def by_text(whole):
+        """The same ratio at every step of a row."""
+        table = []
+        for a, p, q, acted in zip(advantages(), case["logprobs"], case["sampled_logprobs"], case["mask"]):
+            ratio = math.exp(whole([x - y for x, y, m in zip(p, q, acted) if m]))
+            table.append([clipped(a, ratio) if m else 0.0 for m in acted])
+        return table
+
+    deviation = statistics.stdev(case["rewards"]) + 1e-6
     mistakes = {
         "the clip is symmetric: above 1 there is room up to 1 + epsilon_high": by(lambda a, x: clipped(a, x, high=low)),
         "epsilon_high on both sides: below 1 it is epsilon": by(lambda a, x: clipped(a, x, low=high)),
@@ -243,6 +287,22 @@ def expect_dapo(case):
         "the sign of the advantage is turned: good actions are clipped above, bad ones below":
             by(lambda a, x: 0.0 if (x < 1 - low if a > 0 else x > 1 + high) else x * a),
         "inverted: this is sampler over learner": by(lambda a, x: clipped(a, 1 / x)),
+        "log-ratios are compared with epsilon: the ratio itself is used up, at 1 - epsilon and 1 + epsilon_high":
+            by(lambda a, x: 0.0 if (math.log(x) > high if a > 0 else math.log(x) < -low) else x * a),
+        "the lower end is 1 / (1 + epsilon): it is 1 - epsilon": by(lambda a, x: clipped(a, x, low=1 - 1 / (1 + low))),
+        "clipped above whatever the sign: a bad action that became likelier must be pushed back":
+            by(lambda a, x: 0.0 if x > 1 + high else x * a),
+        "the larger of the two terms: PPO takes the smaller, and the weight is its gradient":
+            by(lambda a, x: max(x * a, min(max(x, 1 - low), 1 + high) * a)),
+        "0.2 and 0.28 always: use epsilon and epsilon_high": by(lambda a, x: clipped(a, x, 0.2, 0.28)),
+        "the advantage is missing: these are ratios": by(lambda a, x: x if clipped(a, x) else 0.0),
+        "the ratio of the whole text: DAPO's is each token's own": by_text(sum),
+        "the mean log-ratio of the text, as GSPO: DAPO's ratio is each token's own":
+            by_text(lambda logs: sum(logs) / len(logs)),
+        "the group's mean, but the standard deviation of all rows: both are the group's":
+            by(worth=[a / deviation for a in advantages(divided=False)]),
+        "not divided by the standard deviation, and the row is left out of its mean: that is RLOO":
+            by(worth=[a * 3 / 2 for a in advantages(divided=False)]),
         "the ratio is missing: where it is not clipped the weight is ratio times advantage":
             by(lambda a, x: a if clipped(a, x) else 0.0),
         "not divided by the standard deviation": by(worth=advantages(divided=False)),
