@@ -428,7 +428,7 @@ history = train_policy(
     atol=None if device.type == "cpu" else 1.0,  # a sampler in bfloat16 may be off by what rounding does, not by more
     reference=lm if args.lora else None, beta=args.beta, checkpoint=args.checkpoint, checkpoint_every=5,
     evaluate=lambda lm: float(solved(lm, problems, 1, sample).mean()), evaluate_every=max(1, args.updates // 4),
-    until=logger(args.log) if args.log and rank() == 0 else None, **options,
+    until=logger(args.log) if args.log and rank() == 0 else None, **options,  # one process writes for all
 )  # fmt: skip
 last = solved(lm, problems, 8, sample)
 for k in (1, 4, 8):
@@ -470,7 +470,7 @@ for axes, (title, unit) in zip(panels, [("held-out pass@1", "share"), ("entropy"
     axes.set(title=title, xlabel="update", ylabel=unit)
 panels[0].legend(fontsize=7)
 figure.tight_layout()
-show(figure, alt=f"Held-out pass@1 rises from {history.held_out[0]:.2f} to {history.held_out[-1]:.2f} over the updates of "
+show(figure, alt=f"Held-out pass@1 goes from {history.held_out[0]:.2f} to {history.held_out[-1]:.2f} over the updates of "
      f"this run, while the entropy goes from {history.entropy[0]:.2f} to {history.entropy[-1]:.2f} nats; beside it the "
      "length of answers.")
 for run in runs[1:]:

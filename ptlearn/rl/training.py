@@ -128,8 +128,8 @@ def train_policy(
 
 
 def _stops(until: Callable[[nn.Module, History], bool] | None, policy: nn.Module, history: History) -> bool:
-    """Whether it is over for one process, which makes it so for all."""
-    return until is not None and bool(most(int(bool(until(policy, history)))))
+    """Whether it is over for one process, which makes it so for all, also for those that were given no `until`."""
+    return bool(most(int(until is not None and bool(until(policy, history)))))
 
 
 def learn(run: Run, weigh: Weigh, rollout: Rollout, final: Tensor) -> None:
