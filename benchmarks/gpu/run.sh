@@ -21,16 +21,16 @@ if [ -n "${SMALL:-}" ]; then
 else
     sampling=(--shape qwen2.5-0.5b --rows 256 --new-tokens 256 --peer default)
     half=(--shape qwen2.5-0.5b) whole=(--shape qwen2.5-1.5b --micro-batch 2)
-    sft=(--model pocket-l --examples 4000 --packed 512 --batch 64 --bf16 --compiled --lr 2e-3 --seeds 2)
+    sft=(--model pocket-l --examples 4000 --packed 512 --batch 64 --bf16 --lr 2e-3 --seeds 2)
     learning=(--model pocket-l)
 fi
 {
     nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null || echo "no GPU"
-    part 50 "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts= -o pythonpath="tests tests/lm" tests/lm/test_fast_sampling.py
+    part 40 "$PYTHON" -m pytest -q -p no:cacheprovider -o addopts= -o pythonpath="tests tests/lm" tests/lm/test_fast_sampling.py
     part 110 "$PYTHON" benchmarks/gpu/sampling.py "${sampling[@]}" --out "$OUT/sampling.json"
     part 90 "$PYTHON" benchmarks/gpu/training.py "${half[@]}" --out "$OUT/training_0.5b.json"
     part 100 "$PYTHON" benchmarks/gpu/training.py "${whole[@]}" --out "$OUT/training_1.5b.json"
     part 110 "$PYTHON" benchmarks/gpu/learning.py "${learning[@]}" --out "$OUT"
-    part 70 "$PYTHON" lessons/15_gpu_sft.py "${sft[@]}" --record "$OUT/15_gpu_sft.json"
+    part 80 "$PYTHON" lessons/15_gpu_sft.py "${sft[@]}" --record "$OUT/15_gpu_sft.json"
     echo "== $((SECONDS - began)) s: done"
 } 2>&1 | tee "$OUT/log.txt"
