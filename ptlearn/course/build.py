@@ -150,7 +150,8 @@ def header(answer):
 
     found = keys(answer)
     minutes, points = (f"{found[name]} {name if found[name] != 1 else name[:-1]}" for name in ("minutes", "points"))
-    line = f"**Exercise {found['ex']}** · {found['difficulty']} · about {minutes} · {points}"
+    title = f"#### Exercise {found['ex']}: {found['title']}\n" if "title" in found else f"**Exercise {found['ex']}** · "
+    line = f"{title}{found['difficulty']} · about {minutes} · {points}"
     return nbformat.v4.new_markdown_cell(line, metadata={"ptlearn": {"ex": found["ex"], "role": "head"}})
 
 

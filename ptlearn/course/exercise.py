@@ -42,6 +42,9 @@ class Exercise:
     signature: what the answer takes and returns, see `contract`; "" for an answer that is a value.
     remark(case, data) -> a fact about data that is wrong (data that is not right, where `expect` is None), or nothing.
     reference: the package's answer, a function or a small value, which the lesson goes on with.
+    score(cases, data) -> (how good the answer is, what would make it better), where no single answer is right and
+        `expect` is None; `remark` refuses what is no answer at all. `levels` are the scores that earn a point each.
+    ranked: whether grading lists the scores of a class.
     """
 
     cases: Callable[[random.Random], list]
@@ -52,6 +55,9 @@ class Exercise:
     signature: str = ""
     remark: Callable[[Any, Any], str | None] | None = None
     tolerance: float = 1e-4
+    score: Callable[[list, list], tuple[float, str]] | None = None
+    levels: tuple[float, ...] = ()
+    ranked: bool = False
 
     def driven(self, answer: Any, case: Any) -> Any:
         """What the answer gives for a case, or the answer itself where it is a value."""
@@ -70,10 +76,12 @@ def lab(points: int, bugs: dict[str, str], signs: dict[str, str], seen: dict[str
 
 
 class Verdict(NamedTuple):
-    """PASS, FAIL or TODO, and for the last two what is wrong (possibly nothing to say)."""
+    """PASS, PART, FAIL or TODO, what is wrong (possibly nothing to say), the share of the points, and a score."""
 
     status: str
     diagnosis: str = ""
+    share: float = 0.0
+    score: float | None = None
 
 
 class Unanswered(Exception):
@@ -118,11 +126,14 @@ def check(number: str, answer: Any) -> Any:
     That is the student's answer when it passes and the package's when it does not, so nobody is ever stuck.
     """
     chosen = exercise(number)
-    status, diagnosis = judge(chosen, answer)
-    if status == "PASS":
-        print(f"PASS {number}")
+    status, diagnosis, share, score = judge(chosen, answer)
+    if status == "PASS" and chosen.ranked:
+        diagnosis = f"score {score:.3g}"
+    line = f"{status} {number}{': ' if diagnosis else ''}{diagnosis}"
+    if share:
+        print(line)
         return answer
-    print(f"{status} {number}{': ' if diagnosis else ''}{diagnosis} (going on with the package's)")
+    print(f"{line} (going on with the package's)")
     if must_raise():
         rebind(sys._getframe(1), answer, chosen.reference)
         raise NotPassed(f"{status} {number}{': ' if diagnosis else ''}{diagnosis}")
@@ -198,7 +209,20 @@ def conclude(chosen: Exercise, cases: list, observations: list[dict], *, secret:
             return Verdict("TODO", one_line(seen["todo"]))
     with undisturbed(SEED):
         diagnosis = diagnose(chosen, cases, observations, secret)
-    return Verdict("FAIL", type(diagnosis)(one_line(diagnosis))) if diagnosis else Verdict("PASS")
+        if not diagnosis and chosen.score:
+            return graded(chosen, cases, [seen["data"] for seen in observations])
+    return Verdict("FAIL", type(diagnosis)(one_line(diagnosis))) if diagnosis else Verdict("PASS", share=1.0)
+
+
+def graded(chosen: Exercise, cases: list, data: list) -> Verdict:
+    """The verdict by the levels that the score reaches."""
+    score, remark = chosen.score(cases, data)
+    reached = sum(score >= level for level in chosen.levels)
+    if reached == len(chosen.levels):
+        return Verdict("PASS", "", 1.0, score)
+    line = f"{reached} of {chosen.points} points, the next one at {chosen.levels[reached]:g}"
+    line = one_line(f"{line}, not {score:.3g}{'; ' if remark else ''}{remark}")
+    return Verdict("PART" if reached else "FAIL", line, reached / chosen.points, score)
 
 
 def attempt(chosen: Exercise, answer: Any, case: Any, notes: list[dict]) -> Any:

@@ -1,7 +1,8 @@
 """A lesson file as data: its cells, the keys in their headers, and the rules that both notebooks rely on.
 
-A lesson is a jupytext py:percent script. Keys in the header of a cell, `# %% ex="9.1" points=2`, make it part of an
-exercise: its answer (no role), its check (`role="check"`) or its hints (a markdown cell with `role="hints"`).
+A lesson is a jupytext py:percent script. Keys in the header of a cell, `# %% ex="9.1" title="Reward to go" points=2`,
+make it part of an exercise: its answer (no role), its check (`role="check"`) or its hints (a markdown cell with
+`role="hints"`).
 """
 
 import ast
@@ -10,7 +11,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-KEYS = ("ex", "role", "points", "minutes", "difficulty")
+KEYS = ("ex", "role", "title", "points", "minutes", "difficulty")
 DIFFICULTIES = ("easy", "medium", "hard")
 PREFIXES = {"answer": "ans", "check": "chk", "hints": "hint", "head": "head"}
 BEGIN, END = "# BEGIN SOLUTION", "# END SOLUTION"

@@ -75,7 +75,8 @@ def diagnose(chosen, cases: list, observations: list[dict], secret: bool = False
     errors = [(case, seen["error"]) for case, seen in zip(cases, observations) if "error" in seen]
     try:
         if chosen.expect is None:
-            remarks = (chosen.remark(case, seen["data"]) for case, seen in zip(cases, observations) if "data" in seen)
+            remark = chosen.remark or (lambda case, data: None)
+            remarks = (remark(case, seen["data"]) for case, seen in zip(cases, observations) if "data" in seen)
             return errors[0][1] if errors else next((remark for remark in remarks if remark), None)
         places = [place for place, seen in enumerate(observations) if "data" in seen]
         return diagnosis_of(

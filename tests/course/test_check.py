@@ -97,7 +97,7 @@ def test_a_function_that_changes_its_argument_need_not_return():
         values[:] = values
 
     assert judge(fill, ones).status == "PASS"
-    assert judge(fill, nothing) == ("FAIL", "the case came back as it was")
+    assert judge(fill, nothing)[:2] == ("FAIL", "the case came back as it was")
 
 
 def test_a_value_may_be_the_answer(capsys):

@@ -82,7 +82,7 @@ def test_a_wrong_answer_is_told_its_mistake_whatever_the_seed(number, wrong):
 @pytest.mark.parametrize(("number", "answer"), labelled(RIGHT))
 def test_a_right_answer_written_differently_passes_whatever_the_seed(number, answer):
     verdicts = {seed: judge(EXERCISES[number], answer, seed) for seed in SEEDS}
-    assert {seed: said for seed, said in verdicts.items() if said != ("PASS", "")} == {}
+    assert {seed: said for seed, said in verdicts.items() if said[:2] != ("PASS", "")} == {}
 
 
 @pytest.mark.parametrize("number", EXERCISES)

@@ -5,6 +5,7 @@ import csv
 import html.parser
 import io
 import json
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -266,3 +267,14 @@ def test_the_command_prints_what_each_system_reads(tmp_path, capsys):
         (tmp_path / "marks.json").write_text(left) if left else (tmp_path / "marks.json").unlink()
         assert formats.main(["exercise", path, "8.1"]) == 1
         assert capsys.readouterr().out.startswith("8.1: 0 of 1, error: There is no result:")
+
+
+def test_a_contest_has_a_leaderboard_that_the_best_lead(tmp_path):
+    def entry(student, score):
+        return Marks(student, "a.ipynb", "01_prompting", exercises=(ExerciseMark("1.7", 2, 4, "part", score=score),))
+
+    paths = write_reports([entry("Ada", 0.5), entry("<Bob>", 0.9), entry("Cleo", 0.5)], tmp_path)
+    page = (tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+    assert tmp_path / "leaderboard.html" in paths
+    places = re.findall(r'<td class="number">(\d)</td><td>([^<]+)</td><td class="number">([\d.]+)', page)
+    assert places == [("1", "&lt;Bob&gt;", "0.900"), ("2", "Ada", "0.500"), ("2", "Cleo", "0.500")]

@@ -25,7 +25,7 @@ OTHERWISE = {"Student": ("student", "name"), "SIS User ID": ("id",), "SIS Login 
 POSSIBLE = "    Points Possible"  # with its spaces, the row of Canvas's gradebook that holds what full marks are
 NAMES = ("student", "name", "email", "email address", "id", "id number", "sis login id", "sis user id", "file")
 STOPPED = "There is no result: no notebook was handed in, or the grader stopped. Please tell your instructor."
-FAILURES = ("wrong", "todo", "missing")  # what the student did; any other status but "pass" is an error of the run
+FAILURES = ("part", "wrong", "todo", "missing")  # of the student; but for "pass", others are errors of the run
 
 
 def cleaned(marks: Marks) -> Marks:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ptlearn.course import checks, exercise
-from ptlearn.course.exercise import cases_of, conclude, one_line
+from ptlearn.course.exercise import Verdict, cases_of, conclude, one_line
 from ptlearn.course.grading.merge import Merged, Release
 from ptlearn.course.grading.record import ExerciseMark
 from ptlearn.course.grading.sandbox import Confined, Limits
@@ -107,19 +107,19 @@ def marks_of(release: Release, merged: Merged, seed: int, rubric: dict[str, floa
         marks = []
         for put in questions:
             number, seen = put["exercise"], first[put["exercise"]]
-            status, diagnosis = judged(known[number], put, seen)
-            if status != "pass" and number not in merged.untouched and not seen.killer:
-                status, diagnosis = tried_again(worker, cells, known[number], put, (status, diagnosis))
-            if status in ("missing", "todo") and number not in merged.answers:
-                status, diagnosis = "missing", "the answer cell is not in the notebook"
-            earned = points[number] if status == "pass" else 0
-            code = merged.answers.get(number, "")
-            marks.append(ExerciseMark(number, earned, points[number], status, diagnosis, round(seen.seconds, 2), code))
+            found = judged(known[number], put, seen)
+            if found.status != "pass" and number not in merged.untouched and not seen.killer:
+                found = tried_again(worker, cells, known[number], put, found)
+            if found.status in ("missing", "todo") and number not in merged.answers:
+                found = Verdict("missing", "the answer cell is not in the notebook")
+            score = found.score if known[number].ranked else None
+            told = (points[number] * found.share, points[number], found.status, found.diagnosis, round(seen.seconds, 2))
+            marks.append(ExerciseMark(number, *told, merged.answers.get(number, ""), score))
     return marks
 
 
-def tried_again(worker: Worker, cells: list, known, put: dict, first: tuple[str, str]) -> tuple[str, str]:
-    """The status and diagnosis of an answer without the others: nobody loses points to a neighbouring cell.
+def tried_again(worker: Worker, cells: list, known, put: dict, first: Verdict) -> Verdict:
+    """The verdict on an answer without the others: nobody loses points to a neighbouring cell.
 
     Cells that took too long are left out; an answer whose own cell is one of them is not tried again.
     """
@@ -129,9 +129,9 @@ def tried_again(worker: Worker, cells: list, known, put: dict, first: tuple[str,
     alone = [cell for cell in alone if cell["place"] not in worker.late]
     if time.monotonic() > worker.until:
         return first
-    seconds = AGAIN_SECONDS if first[0] == "timeout" else put["seconds"]
+    seconds = AGAIN_SECONDS if first.status == "timeout" else put["seconds"]
     second = judged(known, put, observed(worker, alone, [put | {"seconds": seconds}])[put["exercise"]])
-    return second if second[0] == "pass" or first[0] in BROKEN else first
+    return second if second.share > first.share or first.status in BROKEN else first
 
 
 def exercises_of(release: Release) -> dict:
@@ -247,27 +247,27 @@ class Asked:
             self.note(status="crashed", why="ends the process that runs it")
 
 
-def judged(known, put: dict, seen: Seen) -> tuple[str, str]:
-    """The status and the diagnosis of what was seen, one line."""
+def judged(known, put: dict, seen: Seen) -> Verdict:
+    """The verdict on what was seen, with the status of a mark; a score is that of all cases together."""
     if seen.status:
-        return seen.status, one_line(seen.why)
+        return Verdict(seen.status, one_line(seen.why))
     if not well_formed(seen.data, len(put["cases"])):
-        return "wrong", NO_ANSWER
+        return Verdict("wrong", NO_ANSWER)
     if why := excess(seen.data):
-        return "wrong", why
-    start = 0
-    for size in put["parts"]:
+        return Verdict("wrong", why)
+    start, verdict = 0, None
+    for size in [sum(put["parts"])] if known.score else put["parts"]:
         cases, data = put["cases"][start : start + size], seen.data[start : start + size]
         try:
             verdict = conclude(known, cases, data, secret=True)
         except Exception:  # data comes from a submission, and costs no other exercise
-            return "wrong", NO_ANSWER
-        if verdict.status == "TODO":
-            return "todo", verdict.diagnosis
+            return Verdict("wrong", NO_ANSWER)
+        if verdict.status == "FAIL":
+            return verdict._replace(status="error" if any("error" in each for each in data) else "wrong")
         if verdict.status != "PASS":
-            return "error" if any("error" in each for each in data) else "wrong", verdict.diagnosis
+            break
         start += size
-    return "pass", ""
+    return verdict._replace(status=verdict.status.lower())
 
 
 def well_formed(data: Any, count: int) -> bool:

@@ -4,14 +4,15 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 
-STATUSES = ("pass", "wrong", "todo", "error", "timeout", "missing", "crashed")
+STATUSES = ("pass", "part", "wrong", "todo", "error", "timeout", "missing", "crashed")
 
 
 @dataclass(frozen=True)
 class ExerciseMark:
     """One exercise of a submission.
 
-    Args: status, one of STATUSES; diagnosis, one line, possibly empty; code, the student's source for it.
+    Args: status, one of STATUSES; diagnosis, one line, possibly empty; code, the student's source for it; score, where
+          the scores of a class are compared.
     """
 
     exercise: str
@@ -21,6 +22,7 @@ class ExerciseMark:
     diagnosis: str = ""
     seconds: float = 0.0
     code: str = ""
+    score: float | None = None
 
 
 @dataclass(frozen=True)

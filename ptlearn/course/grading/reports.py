@@ -25,7 +25,7 @@ def write_reports(marks: list[Marks], out: Path, *, roster: list[dict] | None = 
     """Write everything that is made from the marks into a folder, and return the files.
 
     marks.csv, marks.json, canvas.csv, moodle.csv (one per lesson, moodle-NN.csv, where there are several), junit.xml,
-    index.html for the class, and students/NAME.html.
+    index.html for the class, students/NAME.html, and leaderboard.html where an exercise is a contest.
 
     Args:   out: a folder, made where it is missing; roster: rows of the instructor's table of students, by column.
     Raises: OSError where it cannot be written.
@@ -39,6 +39,7 @@ def write_reports(marks: list[Marks], out: Path, *, roster: list[dict] | None = 
         **moodle_files(graded, roster),
         "junit.xml": formats.junit_xml(graded),
         "index.html": class_page(graded, pages),
+        **({"leaderboard.html": rendered("leaderboard.html", boards=boards)} if (boards := contests(graded)) else {}),
         **{page: student_page(one) for one, page in zip(graded, pages)},
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -94,6 +95,19 @@ def class_page(graded: list[Marks], pages: list[str]) -> str:
         rows.append(row | ({"sum": "", "noted": marks.error} if marks.error else {}))
     lessons = map(lesson_summary, formats.by_lesson(graded).values())
     return rendered("index.html", rows=rows, exercises=exercises, lessons=lessons)
+
+
+def contests(graded: list[Marks]) -> dict[str, list[tuple]]:
+    """{exercise: (place, student, score, points), the best first} of the exercises whose scores are compared."""
+    boards = {}
+    for name in formats.exercises_of(graded):
+        entries = [(mark.score, marks.student, number(mark.points)) for marks in graded for mark in marks.exercises
+                   if mark.exercise == name and mark.score is not None]  # fmt: skip
+        ranked = sorted(entries, key=lambda entry: (-entry[0], entry[1]))
+        places = [1 + sum(other[0] > score for other in entries) for score, _, _ in ranked]
+        if ranked:
+            boards[name] = [(place, who, f"{score:.3f}", points) for place, (score, who, points) in zip(places, ranked)]
+    return boards
 
 
 def lesson_summary(graded: list[Marks]) -> dict:

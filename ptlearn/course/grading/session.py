@@ -122,5 +122,6 @@ def shown(own) -> dict[str, str]:
         if remarks(cell).get("role") == "check" and "ex" in remarks(cell):
             texts = [output.get("text", "") for output in cell.get("outputs", []) if isinstance(output, dict)]
             words = "".join(line if isinstance(line, str) else "".join(line) for line in texts).split()
-            found[remarks(cell)["ex"]] = words[0] if words and words[0] in ("PASS", "FAIL", "TODO") else "not run"
+            known = words and words[0] in ("PASS", "PART", "FAIL", "TODO")
+            found[remarks(cell)["ex"]] = words[0] if known else "not run"
     return found

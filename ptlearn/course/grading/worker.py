@@ -23,7 +23,7 @@ from ptlearn.course.exercise import observe
 
 CELL_SECONDS = 10.0  # of a cell
 OWN_SECONDS = 30.0  # of all cells that a student added: their experiments are cut off there
-SECRET = ("cases", "reference", "expect", "remark")  # parts of an exercise not needed here
+SECRET = ("cases", "reference", "expect", "remark", "score")  # parts of an exercise not needed here
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 CALLS = {"arguments", "range", "int", "float", "list", "tuple", "dict", "set", "sorted", "len"}  # that take no time
 MAGICS = re.compile(r"\A\s*%%(?:time|timeit|capture|prun)\b.*\n|^%(?:time|timeit)\s+", re.MULTILINE)
