@@ -46,7 +46,8 @@ SMALL = {
         "--model=pocket-s --examples=40 --batch=16 --seeds=2",
         ("num_hidden_layers=24", "num_hidden_layers=1"),
         ("num_hidden_layers=28", "num_hidden_layers=1"),
-        ("requests(160,", "requests(64,"),
+        ("requests(160,", "requests(32,"),
+        ("rates, losses = (1e-5, 1e-4, 1e-3)", "rates, losses = (1e-3,)"),
         ("requests(40, args.seed", "requests(9, args.seed"),
     ],
     "16": [
