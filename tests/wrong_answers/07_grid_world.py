@@ -122,7 +122,7 @@ def one_at_a_time(rows, cell, action, slip):
     return {place: (1 - slip) * (place == places[0]) + slip / 2 * places[1:].count(place) for place in set(places)}
 
 
-# 7.2 ------------------------------------------------------------------------------------------------------------------
+# 7.5 ------------------------------------------------------------------------------------------------------------------
 
 
 def powers(rewards, gamma, first=0):
@@ -215,7 +215,7 @@ def lists(rewards, mask, gamma):
     return torch.tensor([sum(gamma**t * reward for t, reward in enumerate(row)) for row in rows])
 
 
-# 7.3 ------------------------------------------------------------------------------------------------------------------
+# 7.6 ------------------------------------------------------------------------------------------------------------------
 
 
 def factors(start, P, pi, states, actions):
@@ -270,7 +270,7 @@ def through_logarithms(start, P, pi, states, actions):
     return total.exp()
 
 
-# 7.4 ------------------------------------------------------------------------------------------------------------------
+# 7.8 ------------------------------------------------------------------------------------------------------------------
 
 
 def with_error(rule):
@@ -299,7 +299,7 @@ def by_sums(returns):
     return [total / n, math.sqrt((squares - total**2 / n) / (n * (n - 1)))]
 
 
-# 7.5 ------------------------------------------------------------------------------------------------------------------
+# 7.9 ------------------------------------------------------------------------------------------------------------------
 
 
 def action_values(P, R, gamma, values):
@@ -359,7 +359,7 @@ def as_q(P, R, pi, gamma):
     return action_values(P, R, gamma, iterated(right_step)(P, R, pi, gamma))
 
 
-# 7.6 ------------------------------------------------------------------------------------------------------------------
+# 7.10 -----------------------------------------------------------------------------------------------------------------
 
 
 def hasty(P, R, gamma, values):
@@ -429,7 +429,7 @@ WRONG = {
         (by_number, "is not a cell (row, column)"),
         (lambda rows, cell, action, slip: list(spread(right_turns)(rows, cell, action, slip)), "expected a dict"),
     ],
-    "7.2": [
+    "7.5": [
         (padding_counts, "as if mask were True everywhere"),
         (no_gamma, "as if gamma were 1: it is not used"),
         (first_discounted, "times gamma"),
@@ -448,7 +448,7 @@ WRONG = {
         (without_the_last_column, "with 0 in the last place along steps"),
         (lambda rewards, mask, gamma: horner(rewards, mask, gamma)[:, None], "too many"),
     ],
-    "7.3": [
+    "7.6": [
         (from_factors(lambda first, chosen, landed: math.prod(chosen) * math.prod(landed)), "as if start were 1"),
         (from_factors(lambda first, chosen, landed: first * math.prod(landed)), "as if pi were 1"),
         (from_factors(lambda first, chosen, landed: first * math.prod(chosen)), "as if P were 1"),
@@ -473,7 +473,7 @@ WRONG = {
         (takes_states_away, "states was changed in place"),
         (one_step_too_far, "IndexError"),
     ],
-    "7.4": [
+    "7.8": [
         (with_error(lambda s, n: s), "their mean shakes less"),
         (lambda returns: (returns.mean(), returns.std(unbiased=False)), "with N for N - 1"),
         (with_error(lambda s, n: s / n), "divided by N"),
@@ -493,7 +493,7 @@ WRONG = {
         (centred_in_place, "returns was changed in place"),
         (the_interval, "ends of the 95 % interval"),
     ],
-    "7.5": [
+    "7.9": [
         (iterated(lambda P, R, pi, gamma, v: action_values(P, R, gamma, v).amax(1)), "the best action is taken"),
         (iterated(lambda P, R, pi, gamma, v: action_values(P, R, gamma, v).mean(1)), "all actions count alike"),
         (iterated(lambda P, R, pi, gamma, v: right_step(P, R, pi, 1.0, v), 2000), "gamma is ignored"),
@@ -517,7 +517,7 @@ WRONG = {
         (solving(lambda P, R, pi: (pi * R.mean(-1)).sum(1), right_transitions), "not weighted by P: it is paid only"),
         (solving(lambda *given: right_rewards(*given)[:, None], right_transitions), "too many"),
     ],
-    "7.6": [
+    "7.10": [
         (lambda P, R, gamma, v: action_values(P, R, gamma, v).mean(1), "averaged"),
         (hasty, "best reward now"),
         (lucky, "average over s'"),
@@ -541,9 +541,9 @@ WRONG = {
 }
 RIGHT = {
     "7.1": [spread(right_turns), padded_map, one_at_a_time],
-    "7.2": [horner, lists, with_einsum],
-    "7.3": [through_logarithms, in_float32],
-    "7.4": [by_sums, with_numpy],
-    "7.5": [iterated(right_step), solving(right_rewards, right_transitions), until_nothing_changes],
-    "7.6": [by_loops],
+    "7.5": [horner, lists, with_einsum],
+    "7.6": [through_logarithms, in_float32],
+    "7.8": [by_sums, with_numpy],
+    "7.9": [iterated(right_step), solving(right_rewards, right_transitions), until_nothing_changes],
+    "7.10": [by_loops],
 }
