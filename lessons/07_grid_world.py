@@ -8,7 +8,7 @@
 # a distribution over trajectories, and get the expected return in three ways that must agree; then you find the best
 # policy, and measure why rewards that come rarely make learning hard. *(Lecture: "Reinforcement learning", from the
 # goal of learning from experience to the sketch of RL algorithms and its challenges; claims C23–C25.)*
-# About 75 minutes; runs in 15 s on two CPU cores.
+# About 150 minutes; runs in 20 s on two CPU cores.
 #
 # **You will need** PyTorch tensors, and expectations as sums. **You will be able to** write a problem as a Markov
 # decision process, compute the value of a policy exactly and estimate it with an honest interval, find the best policy

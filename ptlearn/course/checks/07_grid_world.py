@@ -162,8 +162,9 @@ def grid_cases(rng):
     plans = (bump + [1, 1], bump + [2, 1, 2, 1], [rng.randrange(4) for _ in range(9)])
     limits = (50, 50, rng.choice((3, 4)))
     dry = [{"rows": m, "slip": 0.0, "limit": n, "seed": 1, "actions": a} for m, a, n in zip(maps, plans, limits)]
-    wet = {"rows": ["...", ".S.", "..."], "slip": rng.choice((0.2, 0.4)), "limit": 50, "seed": rng.randrange(99)}
-    return [*dry, wet | {"actions": [], "often": rng.randrange(4)}]
+    rows, action = rng.choice(((["S."], 1), (["S", "."], 2)))  # both sides are blocked
+    wet = {"rows": rows, "slip": rng.choice((0.2, 0.4)), "limit": 50, "seed": rng.randrange(99)}
+    return [*dry, wet | {"actions": [], "often": action}]
 
 
 def drive_grid(answer, case):
@@ -214,26 +215,28 @@ def imitated(case, *, pays=(1.0, -1.0), leaving=False, ends="GX", limit=0, both=
 
 def expect_grid(case):
     mistakes = {
-        ("reward", "the pit pays like the star: it costs 1"): {"pays": (1.0, 1.0)},
-        ("reward", "the pit costs nothing: its reward is -1"): {"pays": (1.0, 0.0)},
-        ("reward", "the reward is looked up in the cell that is left: entering pays"): {"leaving": True},
-        ("terminated", "the pit ends the episode too"): {"ends": "G"},
-        ("terminated", "the end of patience is called terminated: it is truncated"): {"both": True},
-        ("truncated", "one step too late: step number `limit` truncates"): {"limit": 1},
-        ("truncated", "one step too early: step number `limit` truncates"): {"limit": -1},
-        ("truncated", "steps of earlier episodes are still counted: reset begins at 0"): {"kept": "steps"},
-        ("truncated", "patience never ends: count the steps"): {"limit": 10**6},
-        ("reset", "reset leaves the agent where it is: back to S"): {"kept": "cell"},
-        ("cell", "the cell that is left comes back: return the one that is entered"): {"old": True},
+        "the pit pays like the star: it costs 1": {"pays": (1.0, 1.0)},
+        "the pit costs nothing: its reward is -1": {"pays": (1.0, 0.0)},
+        "the reward is looked up in the cell that is left: entering pays": {"leaving": True},
+        "the pit ends the episode too": {"ends": "G"},
+        "the end of patience is called terminated: it is truncated": {"both": True},
+        "one step too late: step number `limit` truncates": {"limit": 1},
+        "one step too early: step number `limit` truncates": {"limit": -1},
+        "steps of earlier episodes are still counted: reset begins at 0": {"kept": "steps"},
+        "patience never ends: count the steps": {"limit": 10**6},
+        "reset leaves the agent where it is: back to S": {"kept": "cell"},
+        "the cell that is left comes back: return the one that is entered": {"old": True},
     }
     slip, none = case["slip"], dict.fromkeys([*SIDES, "stayed"], 0.0)
-    moved = none | {"meant": 1 - slip, "right of it": slip / 2, "left of it": slip / 2} if slip else none
-    even = none | dict.fromkeys(("meant", "right of it", "left of it"), 1 / 3) if slip else none
+    moved = none | {"meant": 1 - slip, "stayed": slip} if slip else none
     expected = imitated(case) | {"slip": rounded(moved)}
-    return expected, {key: imitated(case, **wrong)[key[0]] for key, wrong in mistakes.items()} | {
-        ("slip", "the cells are drawn with equal chances: weigh them with what next_cells says"): rounded(even),
-        ("slip", "the likeliest cell is always taken: draw one"): none | {"meant": 1.0 * (slip > 0)},
+    wrong = {words: imitated(case, **mistake) | {"slip": expected["slip"]} for words, mistake in mistakes.items()}
+    draws = {
+        "the cells are drawn with equal chances: weigh them with what next_cells says": {"meant": 0.5, "stayed": 0.5},
+        "the likeliest cell is always taken: draw one": {"meant": 1.0},
     }
+    drawn = {words: expected | {"slip": none | (given if slip else {})} for words, given in draws.items()}
+    return expected, wrong | drawn
 
 
 # 7.3 The world as arrays ---------------------------------------------------------------------------------------------
@@ -379,11 +382,9 @@ def expect_episode(case):
         names = ("action 0 in state 0", "action 0 in state 1", "state 0 after action 0", "state 0 after action 1")
         shares = dict(zip(names, (pi[0][0], pi[1][0], P[0][0][0], P[0][1][0])))
         wrong = {
-            "the actions are drawn with equal chances: draw from pi": shares | dict.fromkeys(names[:2], 0.5),
             "the likeliest is always taken: draw it": dict(zip(names, (1.0, 0.0, 1.0, 0.0))),
             "the likeliest action is always taken: draw it from pi":
                 shares | dict(zip(names, (1.0, 0.0))),
-            "every action is drawn from the row of pi of the first state": shares | {names[1]: pi[0][0]},
         }  # fmt: skip
         nothing = {"states": [], "actions": [], "rewards": []}
         found = {("shares", words): rounded(given) for words, given in wrong.items()}
