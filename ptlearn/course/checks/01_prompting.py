@@ -540,14 +540,14 @@ def expect_verbalizer(case):
 
 
 def remark_verbalizer(case, data):
-    return "not a number: exp(900) is infinite; take a softmax or a logsumexp" if "NaN" in repr(data) else None
+    return "not a number: exp(900) is infinite; take a softmax or a logsumexp" if "nan" in repr(data).lower() else None
 
 
 # 1.9: the prompt contest ---------------------------------------------------------------------------------------------
 
 MOST = 120  # characters of a prompt
 LEVELS = (0.25, 0.5, 0.75, 0.9)
-BEST = "English: he sees the {input}\nFrench: il voit le"
+BEST = "English: the {input} is small\nFrench: le"
 
 
 def remark_prompt(case, data):
