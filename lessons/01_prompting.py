@@ -40,7 +40,7 @@ from ptlearn.statistics import accuracy, wilson  # fmt: skip
 # %%
 args = arguments(
     "Prompting a base language model: questions, cloze prompts, scores of choices, wordings.",
-    model=("pocket-m", "pocket-s, pocket-m, pocket-l, a folder, or a hub id such as Qwen/Qwen2.5-0.5B"),
+    model=("pocket-m", "pocket-s, pocket-m, pocket-l, a folder, or a hub id (Qwen/Qwen2.5-0.5B)"),
     reviews=(200, "reviews to classify, half of them positive", "at least 20"),
     stories=(80, "stories to sum up", "at least 2"),
     seed=(0, "of the reviews, the stories and all sampling", "at least 0"),
@@ -78,7 +78,8 @@ def ask(prompt):
     """The greedy continuation of a prompt and three samples, 24 tokens each."""
     print(prompt)
     rollout = sample_text(lm, [prompt] * 3, max_new_tokens=24, seed=args.seed)
-    for text in (*complete(lm, [prompt], max_new_tokens=24, stop=()), *completions(lm, rollout)):
+    greedy = complete(lm, [prompt], max_new_tokens=24, stop=())
+    for text in (*greedy, *completions(lm, rollout)):
         print("   ...", " / ".join(text.strip().splitlines())[:85])
 
 
@@ -100,8 +101,9 @@ ask(my_question)
 def kind_of(text, capital):
     """What a continuation does; the first that holds of
 
-    "names the capital": the capital stands anywhere in it, as whole words with these capital letters. Letters, digits
-                         and the hyphen make words: neither "Tunisia" nor "Guinea-Bissau" names Tunis or Bissau;
+    "names the capital": the capital stands anywhere in it, as whole words with these capital
+                         letters. Letters, digits, _ and the hyphen make words: neither
+                         "Tunisia" nor "Guinea-Bissau" names Tunis or Bissau;
     "asks on": it contains a question mark, or "What is" of a question that is cut off;
     "ends": nothing but white space;
     "goes on": anything else.
@@ -157,13 +159,14 @@ guesses.reveal("question_names_it", 100 * named_by_question["sampled"].mean)
 
 # %%
 for text in ("The capital of Kenya is", "The capital of Kenya is "):
-    print(lm.tokenizer.tokenize(text), complete(lm, [text], max_new_tokens=8, stop=("\n", ".")))
+    continued = complete(lm, [text], max_new_tokens=8, stop=("\n", "."))
+    print(lm.tokenizer.tokenize(text), continued)
 
 # %% ex="1.2" title="A cloze prompt" points=1 difficulty="easy" minutes=4
 def cloze(statement, name):
-    """The prompt that a statement makes: filled in with the country, and cut off where the answer starts.
+    """The prompt that a statement makes: with the country, cut off where the answer starts.
 
-    statement: a text with {name} somewhere before {value}, such as "The capital of {name} is {value}."
+    statement: {name} somewhere before {value}, such as "The capital of {name} is {value}."
     name: the country -> "The capital of Kenya is", without white space at its end.
     """
     # BEGIN SOLUTION
@@ -189,8 +192,9 @@ def evaluate(generate, prompts, answers):
     """Which prompts the model continues with their answer, and what it wrote for the others.
 
     generate(prompts) -> the continuations, a list of texts; call it once, with all prompts.
-    A continuation is right when its first words are the words of the answer, capital letters included. A word is what
-    re.findall("[^\\W_]+", text) finds: letters and digits, so white space, hyphens and full stops do not count.
+    A continuation is right when its first words are the words of the answer, capital letters
+    included. A word is what re.findall("[^\\W_]+", text) finds: letters and digits, so white
+    space, hyphens and full stops do not count.
     Returns {"rights": a list of bool, "misses": prompt + continuation of each that was wrong}.
     """
     # BEGIN SOLUTION
@@ -225,7 +229,8 @@ def share_right(statement, pairs, lm=lm):
     return accuracy(found["rights"]), found["misses"]
 
 
-held_out = [(c.name, c.capital) for c in world.COUNTRIES if world.is_held_out(f"capital|{c.name}")]
+held_out = [(country.name, country.capital) for country in world.COUNTRIES
+            if world.is_held_out(f"capital|{country.name}")]  # fmt: skip
 cloze_share, _ = share_right("The capital of {name} is {value}.", facts)
 unknown_share, misses = share_right("The capital of {name} is {value}.", held_out)
 print("cloze:", cloze_share)
@@ -238,7 +243,7 @@ names = ["question,\ngreedy", "question,\nsampled", "cloze", "cloze, fact\nnever
 bars(axes, names, [*named_by_question.values(), cloze_share, unknown_share])
 axes.set(title="The same weights, asked and completed", ylabel="share right", ylim=(0, 1.05))
 show(figure, alt=f"Share right: question {named_by_question['greedy'].mean:.0%}, cloze "
-     f"{cloze_share.mean:.0%}, cloze for facts never stated {unknown_share.mean:.0%}.")  # fmt: skip
+     f"{cloze_share.mean:.0%}, facts never stated {unknown_share.mean:.0%}.")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** The same weights, the same facts, and from none to nearly all [C03]. The corpus never states the
@@ -279,7 +284,8 @@ token_logprobs = check("1.4", token_logprobs)
 for prompt in ("What is the capital of Kenya?", "The capital of Kenya is"):
     tokens = torch.tensor(encode(lm, [prompt + " Nairobi"]))
     last = token_logprobs(lm(tokens), tokens)[0, -4:].tolist()
-    print(f"{prompt:30s}", dict(zip(lm.tokenizer.tokenize(" Nairobi"), (round(x, 2) for x in last))))
+    pieces = lm.tokenizer.tokenize(" Nairobi")
+    print(f"{prompt:30s}", {piece: round(value, 2) for piece, value in zip(pieces, last)})
 
 # %% [markdown]
 # **What you saw.** The difference sits at the *start* of the name: after the question a capital is not what comes next.
@@ -287,7 +293,7 @@ for prompt in ("What is the capital of Kenya?", "The capital of Kenya is"):
 
 # %% ex="1.5" title="A row for each choice" points=2 difficulty="medium" minutes=10
 def rows_of(prompt, choices):
-    """One row of tokens for each choice: the prompt, the choice, then zeros up to the longest row.
+    """One row of tokens a choice: the prompt, the choice, then zeros up to the longest row.
 
     prompt: a list of token ids. choices: lists of token ids.
     Returns tokens (C, T), and a mask (C, T) that is True where a token of the choice stands.
@@ -316,9 +322,9 @@ rows_of = check("1.5", rows_of)
 def choice_scores(network, encode, prompts, choices):
     """log p(choice | prompt) of every choice after every prompt, in nats.
 
-    network(tokens (B, T)) -> logits (B, T, V). encode(text) -> a list of token ids. A space joins prompt and choice;
-    it belongs to the choice's first token.
-    Returns {"sum": (B, C), the sum over the choice's tokens; "mean": (B, C), divided by their number}.
+    network(tokens (R, T)) -> logits (R, T, V). encode(text) -> a list of token ids. A space joins
+    prompt and choice; it belongs to the choice's first token.
+    Returns {"sum": (B, C), over the choice's tokens; "mean": (B, C), divided by their number}.
     """
     # BEGIN SOLUTION
     endings = [encode(" " + choice) for choice in choices]
@@ -347,7 +353,7 @@ def ids(text):
 
 
 def network(tokens):
-    """Logits (B, T, V); where the tokenizer has a begin-of-text token, each row is read after it."""
+    """Logits (B, T, V) of rows that are read after the begin-of-text token, if there is one."""
     begin = torch.tensor(encode(lm, ["a"])[0][: -len(ids("a"))], dtype=torch.long)
     return lm(torch.cat([begin.expand(len(tokens), -1), tokens], 1))[:, len(begin) :]
 
@@ -357,7 +363,8 @@ questions = [f"What is the capital of {name}?" for name, _ in quiz]
 capitals = [capital for _, capital in quiz]
 scores = choice_scores(network, ids, questions, capitals)
 package = score_choices(lm, questions[:8], capitals).logprobs
-print("largest difference to the package's:", f"{(scores['sum'][:8] - package).abs().max():.1e}")
+difference = (scores["sum"][:8] - package).abs().max()
+print(f"largest difference to the package's: {difference:.0e} nats")
 
 # %% [markdown]
 # ### What does the length do to the choice?
@@ -371,7 +378,7 @@ print("largest difference to the package's:", f"{(scores['sum'][:8] - package).a
 
 # %% ex="1.7" title="The prior taken out" points=1 difficulty="easy" minutes=5
 def without_prior(logprobs):
-    """log p(y | x) minus the log of the average of p(y | x) over the prompts: (B, C) -> (B, C)."""
+    """log p(y | x) minus the log of p(y | x) averaged over the prompts: (B, C) -> (B, C)."""
     # BEGIN SOLUTION
     prior = logprobs.logsumexp(0) - math.log(len(logprobs))
     return logprobs - prior
@@ -398,11 +405,12 @@ figure, axes = plt.subplots(figsize=(5.4, 3.2), layout="constrained")
 axes.set(xlabel="length of the capital (tokens)", ylabel="share of the picks", ylim=(0, 1.05))
 for index, (name, pick) in enumerate(picks.items()):
     groups = [lengths[pick] <= 2, lengths[pick] == 3, lengths[pick] == 4, lengths[pick] >= 5]
-    bars(axes, ["1–2", "3", "4", "5 or more"], [accuracy(g.tolist()) for g in groups], index, groups=4)
+    shares = [accuracy(group.tolist()) for group in groups]
+    bars(axes, ["1–2", "3", "4", "5 or more"], shares, index, groups=4)
     axes.patches[-1].set_label(name)
 figure.legend(loc="outside upper center", ncols=4, fontsize=8)
-show(figure, alt="Share of picks by length of the name, for the truth and three scores: the mean per "
-     "token picks almost only names of five tokens or more.")  # fmt: skip
+show(figure, alt="Share of picks by length of the name, for the truth and three scores: the "
+     "mean per token picks almost only names of five tokens or more.")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** The mean per token repairs the bias against long names so thoroughly that it picks almost nothing
@@ -419,10 +427,11 @@ show(figure, alt="Share of picks by length of the name, for the truth and three 
 
 # %% ex="1.8" title="A verbalizer" points=2 difficulty="medium" minutes=8
 def label_probabilities(logits, encode, verbalizer):
-    """p(label | prompt), normalised over the labels: (B, L), in their order; each row sums to 1.
+    """p(label | prompt), normalised over the labels: (B, L), each row sums to 1.
 
-    logits (B, V): the next-token logits after B prompts, of any size. verbalizer: for each label a list of words, such
-    as [["great", "good"], ["awful"]]. encode(text) -> token ids; each word, as in running text, is one token.
+    logits (B, V): the next-token logits after B prompts, of any size. encode(text) -> token ids.
+    verbalizer: for each label a list of words, such as [["great", "good"], ["awful"]]; each
+    word, as in running text, is one token.
     """
     # BEGIN SOLUTION
     groups = []
@@ -474,10 +483,9 @@ def share_positive_right(table):
 # %%
 logits = {(frame, k): next_logits(frame, reviews[k]) for frame, k in
           (("native", 0), ("native", 1), ("native", 2), ("asked", 0))}  # fmt: skip
-sentiment = {where: share_positive_right(label_probabilities(table, ids, [["great"], ["awful"]]))
-             for where, table in logits.items()}  # fmt: skip
-for (frame, against), estimate in sentiment.items():
-    print(f"{frame}, {against} of 5 statements disagree: {estimate}")
+for (frame, against), table in logits.items():
+    share = share_positive_right(label_probabilities(table, ids, [["great"], ["awful"]]))
+    print(f"{frame}, {against} of 5 statements disagree: {share}")
 
 # %%
 PAIRS = ("great awful", "good bad", "positive negative", "yes no",
@@ -486,7 +494,8 @@ by_words = {frame: {} for frame in FRAMES}
 print(f"{'':26s}raw                        prior taken out")
 for frame in FRAMES:
     for pair in PAIRS:
-        table = label_probabilities(logits[frame, 0], ids, [[word] for word in pair.split()]).log()
+        verbalizer = [[word] for word in pair.split()]
+        table = label_probabilities(logits[frame, 0], ids, verbalizer).log()
         raw, fair = share_positive_right(table), share_positive_right(without_prior(table))
         by_words[frame][pair] = raw, fair
         print(f"{frame:7s} {pair:18s}{raw} {fair}")
@@ -499,10 +508,10 @@ for axes, frame in zip(rows, FRAMES):
         bars(axes, names, [both[index] for both in by_words[frame].values()], index, groups=2)
         axes.patches[-1].set_label(name if axes is rows[0] else None)
     axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
-    axes.set(title=f"[review]{FRAMES[frame].format('movie')} ...", ylabel="accuracy", ylim=(0, 1.05))
+    axes.set(title=f"[review]{FRAMES[frame].format('movie')} ...", ylabel="accuracy", ylim=(0, 1.1))
     axes.tick_params(axis="x", labelsize=7)
 figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-show(figure, alt="Accuracy of sentiment by label words, in two frames, raw and with the prior taken out.")
+show(figure, alt="Accuracy of sentiment by label words, in two frames, raw and prior taken out.")
 
 # %% [markdown]
 # **What you saw.** In its native form the model reads the sentiment of clear reviews without a mistake, even with a
@@ -539,7 +548,7 @@ texts["another summary"] = [*summaries[1:], summaries[0]]
 rouge = {name: wilson(sum(map(rouge_l, found, summaries)) / len(stories), len(stories))
          for name, found in texts.items()}  # fmt: skip
 for name, found in texts.items():
-    print(f"{name:26s}{rouge[name]}  {found[0].strip()[:45]}")
+    print(f"{name:26s}{rouge[name]}  {found[0].strip()[:40]}")
 
 # %% [markdown]
 # **What you saw.** `TL;DR:` beats the first sentence [C03]; the request, which means the same to you, falls to the
@@ -559,13 +568,15 @@ wordings = {text: weight / total for weight, text in corpus.WORDINGS["capital"]
             if "{name}" in text.partition("{value}")[0]}  # fmt: skip
 wordings |= dict.fromkeys((
     "Everyone knows that the capital of {name} is {value}", "the capital of {name} is {value}",
-    "In {name} the capital is {value}", "{name} has its capital in {value}", "The main city of {name} is {value}",
-    "Country: {name}\nCapital: {value}", "Q: What is the capital of {name}?\nA: {value}"), 0.0)  # fmt: skip
+    "In {name} the capital is {value}", "{name} has its capital in {value}",
+    "The main city of {name} is {value}", "Country: {name}\nCapital: {value}",
+    "Q: What is the capital of {name}?\nA: {value}"), 0.0)  # fmt: skip
 smaller = load_lm("pocket-s")
 by_wording = {text: share_right(text, facts)[0] for text in wordings}
 by_smaller = {text: share_right(text, facts, smaller)[0] for text in wordings}
 for text in sorted(wordings, key=lambda text: -by_wording[text].mean):
-    print(f"{cloze(text, 'X')!r:41s}{wordings[text]:6.1%} {by_wording[text]} pocket-s {by_smaller[text].mean:.2f}")
+    print(f"{cloze(text, 'X')!r:41s}{wordings[text]:6.1%} {by_wording[text]}",
+          f"pocket-s {by_smaller[text].mean:.2f}")  # fmt: skip
 means = [estimate.mean for estimate in by_wording.values()]
 guesses.reveal("best_minus_worst", max(means) - min(means))
 
@@ -577,10 +588,11 @@ for place, text in enumerate(ordered):
     axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], fmt="o", capsize=2,
                   color=COLORS[0 if wordings[text] else 1])  # fmt: skip
 axes.plot([by_smaller[text].mean for text in ordered], range(len(ordered)), "kD", markersize=4)
-axes.set_yticks(range(len(ordered)), [cloze(text, "X").replace("\n", " / ") for text in ordered], fontsize=7)
-axes.set(title="One question in many wordings (orange: not in\nthe corpus; diamonds: pocket-s)",
+labels = [cloze(text, "X").replace("\n", " / ") for text in ordered]
+axes.set_yticks(range(len(ordered)), labels, fontsize=7)
+axes.set(title="One question in many wordings\n(orange: not in the corpus; diamonds: pocket-s)",
          xlabel="share of capitals right", xlim=(-0.03, 1.05))  # fmt: skip
-show(figure, alt="Share of capitals right by wording of the same question, from nearly all to none.")
+show(figure, alt="Share of capitals right by wording of one question, from nearly all to none.")
 
 # %% [markdown]
 # **What you saw.** The same facts, the same weights, and anything from all to nothing [C04]. Wordings that the corpus
@@ -604,9 +616,11 @@ development = french_nouns(held_out=False)  # every second noun; the others deci
 def development_score(template):
     """Share of the development half that a prompt gets right; prints it with a few misses."""
     prompts = [template.replace("{input}", english) for english, _ in development]
-    found = evaluate(lambda texts: complete(lm, texts, max_new_tokens=6), prompts, [f for _, f in development])
+    answers = [french for _, french in development]
+    found = evaluate(lambda texts: complete(lm, texts, max_new_tokens=6), prompts, answers)
     share = accuracy(found["rights"])
-    print(f"{share} {template!r}", *[repr(text[-40:]) for text in found["misses"][:2]], sep="\n    ")
+    misses = [repr(text[-40:]) for text in found["misses"][:2]]
+    print(f"{share} {template!r}", *misses, sep="\n    ")
     return share.mean
 
 
@@ -622,7 +636,7 @@ for template in ("What is {input} in French?", "{input} =", "English: {input}\nF
 # BEGIN SOLUTION
 CANDIDATES = [
     "the {input} =",  # an article says that it is a noun
-    "English: the {input}\nFrench: le",  # the format of parallel texts; the French article is spent, too
+    "English: the {input}\nFrench: le",  # the format of parallel texts, the article spent
     "English: the {input} is small\nFrench: le",  # a whole sentence, as they all are there
     "English: i see the {input}\nFrench: je vois le",
     "English: he sees the {input}\nFrench: il voit le",  # the noun comes last in both
