@@ -9,7 +9,7 @@
 # logits, measure how far a result hangs on the words you happened to choose, and enter a prompt of your own in a
 # contest.
 # *(Lecture: "How do we tell the LM what we want to do?" and "adapt the task to a native language modeling task";
-# claims C02–C04.)* About 100 minutes, 75 of them for the exercises; runs in a minute on two CPU cores.
+# claims C02–C04.)* About 110 minutes, 85 of them for the exercises; runs in a minute on two CPU cores.
 #
 # **You will need** lesson 00: a language model is a next-token distribution $p_\theta(x_t \mid x_{<t})$.
 # **You will be able to** write a cloze prompt and a verbalizer, score answers by their log-probability, choose a prompt
@@ -40,7 +40,7 @@ from ptlearn.statistics import accuracy, wilson  # fmt: skip
 # %%
 args = arguments(
     "Prompting a base language model: questions, cloze prompts, scores of choices, wordings.",
-    model=("pocket-m", "pocket-s, pocket-m, pocket-l, a folder, or a hub id (Qwen/Qwen2.5-0.5B)"),
+    model=("pocket-m", "pocket-s, pocket-m, pocket-l, a folder or hub id: Qwen/Qwen2.5-0.5B"),
     reviews=(200, "reviews to classify, half of them positive", "at least 20"),
     stories=(80, "stories to sum up", "at least 2"),
     seed=(0, "of the reviews, the stories and all sampling", "at least 0"),
@@ -322,8 +322,8 @@ rows_of = check("1.5", rows_of)
 def choice_scores(network, encode, prompts, choices):
     """log p(choice | prompt) of every choice after every prompt, in nats.
 
-    network(tokens (R, T)) -> logits (R, T, V). encode(text) -> a list of token ids. A space joins
-    prompt and choice; it belongs to the choice's first token.
+    network(tokens (R, T)) -> logits (R, T, V). encode(text) -> a list of token ids. A space
+    joins prompt and choice; it belongs to the choice's first token.
     Returns {"sum": (B, C), over the choice's tokens; "mean": (B, C), divided by their number}.
     """
     # BEGIN SOLUTION
@@ -353,7 +353,7 @@ def ids(text):
 
 
 def network(tokens):
-    """Logits (B, T, V) of rows that are read after the begin-of-text token, if there is one."""
+    """Logits (B, T, V) of rows read after the begin-of-text token, if there is one."""
     begin = torch.tensor(encode(lm, ["a"])[0][: -len(ids("a"))], dtype=torch.long)
     return lm(torch.cat([begin.expand(len(tokens), -1), tokens], 1))[:, len(begin) :]
 
@@ -429,7 +429,7 @@ show(figure, alt="Share of picks by length of the name, for the truth and three 
 def label_probabilities(logits, encode, verbalizer):
     """p(label | prompt), normalised over the labels: (B, L), each row sums to 1.
 
-    logits (B, V): the next-token logits after B prompts, of any size. encode(text) -> token ids.
+    logits (B, V): the next-token logits after B prompts, of any size. encode(text) -> ids.
     verbalizer: for each label a list of words, such as [["great", "good"], ["awful"]]; each
     word, as in running text, is one token.
     """
@@ -508,10 +508,11 @@ for axes, frame in zip(rows, FRAMES):
         bars(axes, names, [both[index] for both in by_words[frame].values()], index, groups=2)
         axes.patches[-1].set_label(name if axes is rows[0] else None)
     axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
-    axes.set(title=f"[review]{FRAMES[frame].format('movie')} ...", ylabel="accuracy", ylim=(0, 1.1))
+    axes.set(title=f"[review]{FRAMES[frame].format('movie')} ...", ylim=(0, 1.05))
+    axes.set_ylabel("accuracy")
     axes.tick_params(axis="x", labelsize=7)
 figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-show(figure, alt="Accuracy of sentiment by label words, in two frames, raw and prior taken out.")
+show(figure, alt="Accuracy of sentiment by label words, in two frames, raw and corrected.")
 
 # %% [markdown]
 # **What you saw.** In its native form the model reads the sentiment of clear reviews without a mistake, even with a
@@ -590,9 +591,9 @@ for place, text in enumerate(ordered):
 axes.plot([by_smaller[text].mean for text in ordered], range(len(ordered)), "kD", markersize=4)
 labels = [cloze(text, "X").replace("\n", " / ") for text in ordered]
 axes.set_yticks(range(len(ordered)), labels, fontsize=7)
-axes.set(title="One question in many wordings\n(orange: not in the corpus; diamonds: pocket-s)",
+axes.set(title="One question in many wordings\n(orange: not in corpus; diamonds: pocket-s)",
          xlabel="share of capitals right", xlim=(-0.03, 1.05))  # fmt: skip
-show(figure, alt="Share of capitals right by wording of one question, from nearly all to none.")
+show(figure, alt="Share of capitals right by wording of one question, from all to none.")
 
 # %% [markdown]
 # **What you saw.** The same facts, the same weights, and anything from all to nothing [C04]. Wordings that the corpus
@@ -603,10 +604,11 @@ show(figure, alt="Share of capitals right by wording of one question, from nearl
 #
 # ## The contest
 #
-# Your turn. The model knows the French of 236 English nouns, but no text of its corpus asks for one. Write a prompt
-# with `{input}` for the English word, at most 120 characters, so that the **first word** of the continuation is the
-# French noun. The obvious ones get 0.00 to 0.40; far better ones exist. No demonstrations (no French noun of the list
-# in the prompt): they are the next lesson. Parallel texts look like this:
+# Your turn. The model has read 236 English nouns beside their French. Its corpus now and then asks *How do you say
+# dog in French?*, and nobody answers. Write a prompt with `{input}` for the English word, at most 120 characters, so
+# that the **first word** of the continuation is the French noun. The obvious ones get from 0.00 to about 0.4; far
+# better ones exist. No demonstrations (no French noun of the list in the prompt): they are the next lesson. Parallel
+# texts look like this:
 
 # %%
 print(corpus.parallel(random.Random(5)))

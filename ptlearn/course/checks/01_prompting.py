@@ -195,6 +195,12 @@ def expect_evaluate(case):
         "the whole text has to be the answer: what follows it does not count":
             Alternatives(found(judged(lambda t, a: t.strip() == a)), found(judged(lambda t, a: t.strip(" \n.") == a))),
         "only the first word is compared: an answer may have several": found(first),
+        "split at white space, so that full stops and hyphens stay on the words: use the words of findall":
+            found(judged(lambda t, a: t.split()[: len(a.split())] == a.split())),
+        "the words of the answer anywhere, in any order, count as right: they have to come first":
+            found(judged(lambda t, a: set(re.findall(WORD, a)) <= set(re.findall(WORD, t)))),
+        "a text that is shorter than the answer counts as right: all words of the answer have to come":
+            found(judged(lambda t, a: re.findall(WORD, a)[: len(re.findall(WORD, t))] == re.findall(WORD, t))),
         "the words in any order count as right": found(judged(lambda t, a: sorted(re.findall(WORD, a))
             == sorted(re.findall(WORD, t)[: len(re.findall(WORD, a))]))),
         "capital letters are ignored: 'rome' is not 'Rome'": found(lines),
@@ -393,6 +399,15 @@ def expect_choices(case):
         mean = [[value / by(b, c) for c, value in enumerate(row)] for b, row in enumerate(total)]
         return {"sum": total, "mean": mean}
 
+    def divided_by(rows_of_values, counts):
+        return [[value / count for value, count in zip(row, counts)] for row in rows_of_values]
+
+    def over_places(prompt, choice):
+        start, ending = toy_encode(prompt), toy_encode(" " + choice)
+        tokens = start + ending + [0] * (longest - len(ending))
+        scores = torch.tensor(toy_logits(tokens, case["seed"]), dtype=torch.float64).log_softmax(0)
+        return [scores[len(start) - 1 + i, token].item() for i, token in enumerate(ending)], len(ending)
+
     mistakes = {
         "the choice is encoded without the space before it": table(lambda p, c: read(p, c, "")),
         "the prompt's tokens are counted, too: only those of the choice": table(whole),
@@ -407,7 +422,15 @@ def expect_choices(case):
         "a probability: stay with its logarithm": probability,
         "the sign: log-probabilities are negative": {
             name: [[-value for value in row] for row in table] for name, table in right.items()},
-        "sum and mean are exchanged": {"sum": mean, "mean": total},
+        ("mean", "this is the sum: divide it by the choice's number of tokens"): total,
+        ("sum", "this is the mean: the sum is not divided"): mean,
+        ("mean", "a probability: stay with logarithms, divided by the number of tokens"): Alternatives(
+            probability["mean"], chosen["sum"], torch.tensor(chosen["sum"]).exp().tolist(),
+            divided_by(probability["sum"], lengths)),
+        ("mean", "divided by the average length of the choices: by that of each"):
+            divided(lambda b, c: sum(lengths) / len(lengths))["mean"],
+        "only the last token of the choice is counted": table(lambda p, c: (read(p, c)[0][-1:], read(p, c)[1])),
+        "the softmax runs over the places of the row: it belongs over the vocabulary": table(over_places),
         "the mean is divided by the tokens of prompt and choice: by those of the choice":
             divided(lambda b, c: starts[b] + lengths[c]),
         "the mean is divided by the longest choice's number of tokens: by that of each": divided(lambda b, c: longest),
