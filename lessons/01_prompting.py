@@ -634,19 +634,16 @@ for template in ("What is {input} in French?", "{input} =", "English: {input}\nF
 # prompt with pocket-m on the other half, and the grader does the same. Points at 0.25, 0.5, 0.75 and 0.9.
 
 # %% ex="1.9" title="The prompt contest" points=4 difficulty="hard" minutes=15
-# my_prompt: a text with {input} in it. development_score(my_prompt) says how good it is so far.
+# my_prompt: a text with {input} in it; development_score(my_prompt) says how good it is
 # BEGIN SOLUTION
-CANDIDATES = [
+print("best:", max([
     "the {input} =",  # an article says that it is a noun
     "English: the {input}\nFrench: le",  # the format of parallel texts, the article spent
     "English: the {input} is small\nFrench: le",  # a whole sentence, as they all are there
     "English: i see the {input}\nFrench: je vois le",
     "English: he sees the {input}\nFrench: il voit le",  # the noun comes last in both
     "English: {input} is\nFrench: le",
-]
-tried = {}
-for candidate in CANDIDATES:
-    tried[candidate] = development_score(candidate)
+], key=development_score))  # fmt: skip
 my_prompt = "English: the {input} is small\nFrench: le"  # the first of the best ones
 # END SOLUTION
 
