@@ -7,7 +7,7 @@
 # the expected return line by line, each line checked by listing every trajectory; you turn it into an estimate from
 # sampled episodes, hold that against the exact gradient, and write the loop that learns with it. *(Lecture: "Policy
 # gradient algorithms", from the log-derivative trick to "REINFORCE algorithm on text"; claims C25–C28.)* About 150
-# minutes, of which 100 for the exercises; runs in about @@ s on two CPU cores.
+# minutes, of which 100 for the exercises; runs in 50 s on two CPU cores.
 #
 # **You will need** lesson 07: trajectories, returns and the exact objective. **You will be able to** prove REINFORCE's
 # gradient, write sampler, loss and loop yourself, show that an implementation estimates the right gradient, say what
@@ -44,7 +44,7 @@ guesses = predict(
 # In a notebook, change a knob by changing its default in the next cell (`episodes=(64, …`), then run all cells again.
 
 # %%
-from ptlearn.course.session import arguments, progress, show  # from here on, Ctrl-C is one line
+from ptlearn.course.session import arguments, progress, show  # Ctrl-C is one line
 
 import math
 
@@ -64,19 +64,19 @@ from ptlearn.rollout import Rollout, action_logprobs
 from ptlearn.statistics import over_seeds
 
 args = arguments(
-    "REINFORCE: the log-derivative trick, proved and tested; learning from outcomes; six silent bugs.",
-    slip=(0.2, "probability that a move goes sideways, in the part on the gradient", "at least 0, at most 1"),
+    "REINFORCE: the gradient proved and tested; learning from outcomes; six silent bugs.",
+    slip=(0.2, "that a move goes sideways, in the part on the gradient", "at least 0, at most 1"),
     episodes=(64, "per update", "at least 1"),
     updates=(100, "of each learner", "at least 4"),
     seeds=(10, "learners per curve", "at least 2"),
     lr=(0.1, "step size of Adam", "above 0"),
     seed=(0, "of everything that is sampled", "at least 0"),
 )
-torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
+torch.set_num_threads(1)  # the tensors are small: a second thread would wait for the first
 
 
 def seeded(seed=0):
-    """A generator of its own for every measurement, so that a cell gives the same again when it is run again."""
+    """A generator for one measurement: a cell that is run again gives the same again."""
     return torch.Generator().manual_seed(args.seed + seed)
 
 
@@ -91,7 +91,7 @@ def seeded(seed=0):
 # %%
 HORIZON = 4
 small = GridWorld("small", slip=args.slip).to_mdp()
-policy = TabularPolicy(small.states, small.actions).double()  # exact answers deserve exact arithmetic
+policy = TabularPolicy(small.states, small.actions).double()  # exact, so in float64
 policy.logits.data = torch.randn(policy.logits.shape, generator=seeded()).double()
 pi = mdp.probabilities(small, policy).detach()
 every, final, probabilities = mdp.enumerate_trajectories(small, policy, HORIZON)
@@ -99,7 +99,7 @@ every_return = every.rewards.sum(1)
 exact = mdp.exact_gradient(small, policy, HORIZON).view_as(pi)
 
 print(*GridWorld("small").map, sep="\n")
-print(f"{len(every_return):,} trajectories; their probabilities sum to {probabilities.sum():.12f}")
+print(f"{len(every_return):,} trajectories of probability {probabilities.sum():.12f}")
 print(f"J as a sum over trajectories {probabilities @ every_return:+.12f}, "
       f"from the recursion {mdp.objective(small, pi, HORIZON):+.12f}")  # fmt: skip
 
@@ -131,7 +131,7 @@ print(f"J as a sum over trajectories {probabilities @ every_return:+.12f}, "
 
 # %% ex="8.1" title="Log-probability of an episode" points=1 difficulty="easy" minutes=7
 def log_probability(logits, actions, mask):
-    """The policy's part of log p(tau), for each episode: log pi(a_t | s_t), summed over the steps acted.
+    """The policy's part of log p(tau), per episode: log pi(a_t | s_t) over the steps acted.
 
     logits (B, T, A) float, actions (B, T) int, mask (B, T) bool -> (B,) float, in nats.
     """
@@ -160,9 +160,10 @@ log_probability = check("8.1", log_probability)
 
 # %% ex="8.2" title="The score" points=1 difficulty="easy" minutes=8
 def score(pi, states, actions):
-    """The sum over t of grad log pi(a_t | s_t): in row s_t add one-hot(a_t) - pi(. | s_t), for each step.
+    """The sum over t of grad log pi(a_t | s_t): each step adds one-hot(a_t) - pi(. | s_t)
+    to row s_t.
 
-    pi (S, A) float, probabilities; states, actions: lists of int, one per step -> (S, A) float.
+    pi (S, A) float; states, actions: lists of int, one per step -> (S, A) float.
     """
     # BEGIN SOLUTION
     result = torch.zeros_like(pi)
@@ -193,7 +194,7 @@ def proof(pi, nature, states, actions):
     """For one trajectory what lines (1), (2) and (3) are made of, a dict:
 
     "p", p(tau), a number; "grad_p", its gradient by the logits, from the product rule, (S, A);
-    "grad_log_p", the gradient of log p(tau), from these two; "score", the same without `nature`.
+    "grad_log_p", that of log p(tau), from these two; "score", the same without `nature`.
 
     pi (S, A) float; nature, a number; states, actions: lists of int, one per step.
     """
@@ -282,11 +283,12 @@ guesses.reveal("needs_the_floor", "yes" if change > 1e-9 else "no")
 
 # %% ex="8.4" title="A batch of episodes" points=2 difficulty="medium" minutes=14
 def play(world, pi, episodes, horizon, generator):
-    """B = episodes trajectories of at most T = horizon steps: states, actions, rewards and mask, each (B, T).
+    """B = episodes trajectories of at most T = horizon steps: states, actions, rewards, mask.
 
-    world.start (S,), world.P (S, A, S) and pi (S, A) are probabilities, world.R (S, A, S) rewards, and
-    world.terminal (S,) is True where an episode is over: mask (B, T) is True where the agent still acts.
-    Draw with torch.multinomial(probabilities (B, K), 1, generator=generator), which gives (B, 1).
+    Each is (B, T). world.start (S,), world.P (S, A, S) and pi (S, A) are probabilities,
+    world.R (S, A, S) rewards, and world.terminal (S,) is True where an episode is over: mask is
+    True where the agent still acts. Draw with
+    torch.multinomial(probabilities (B, K), 1, generator=generator), which gives (B, 1).
     """
     # BEGIN SOLUTION
     def draw(chances):
@@ -320,9 +322,10 @@ play = check("8.4", play)
 
 # %% ex="8.5" title="The weights" points=1 difficulty="easy" minutes=6
 def reinforce_weights(rewards, mask, gamma=1.0):
-    """On each step the episode's whole return, the sum of gamma^t r_t with t from 0; 0 on padding.
+    """On each step the episode's whole return, the sum of gamma^t r_t from t = 0; 0 on padding.
 
-    rewards (B, T) float, mask (B, T) bool, True from an episode's first step to its last -> (B, T) float.
+    rewards (B, T) float; mask (B, T) bool, True from an episode's first step to its last
+    -> (B, T) float.
     """
     # BEGIN SOLUTION
     discounts = gamma ** torch.arange(rewards.shape[1], dtype=rewards.dtype)
@@ -344,9 +347,10 @@ reinforce_weights = check("8.5", reinforce_weights)
 
 # %% ex="8.6" title="The loss" points=2 difficulty="medium" minutes=8
 def reinforce_loss(logprobs, weights, mask):
-    """The scalar whose gradient is minus the estimate: the mean over N episodes of sums over their steps.
+    """The scalar whose gradient is minus the estimate, a mean over episodes of sums over steps.
 
-    logprobs (B, T) float with gradient, weights (B, T) float, mask (B, T) bool -> scalar; no padding.
+    logprobs (B, T) float with gradient, weights (B, T) float, mask (B, T) bool -> scalar.
+    Padding does not count.
     """
     # BEGIN SOLUTION
     per_episode = (weights * logprobs * mask).sum(1)
@@ -374,9 +378,8 @@ def sampled_batch(episodes, generator):
 
 
 thousand = sampled_batch(1000, seeded(2))
-loss = reinforce_loss(
-    action_logprobs(policy, thousand), reinforce_weights(thousand.rewards, thousand.mask), thousand.mask
-)
+weights = reinforce_weights(thousand.rewards, thousand.mask)
+loss = reinforce_loss(action_logprobs(policy, thousand), weights, thousand.mask)
 estimate = -torch.autograd.grad(loss, policy.logits)[0]
 print("action, start cell  exact   estimate from 1,000 episodes")
 for name, truth, guess in zip(ACTIONS, exact[0], estimate[0]):
@@ -422,9 +425,9 @@ episode_gradients = check("8.7", episode_gradients)
 
 # %% ex="8.8" title="z-scores" points=2 difficulty="medium" minutes=8
 def z_scores(estimates, exact):
-    """For each parameter, how many standard errors the mean estimate lies above the exact gradient.
+    """For each parameter, how many standard errors the mean estimate lies above the truth.
 
-    estimates (K, P) float, K independent estimates of P parameters; exact (P,) float -> (P,) float.
+    estimates (K, P) float, K independent ones of P parameters; exact (P,) float -> (P,) float.
     """
     # BEGIN SOLUTION
     standard_error = estimates.std(dim=0) / len(estimates) ** 0.5
@@ -465,12 +468,12 @@ estimators = {
 }
 threshold = torch.special.ndtri(torch.tensor(1 - 0.01 / len(truths) / 2)).item()
 z_of = {name: torch.as_tensor(z_scores(found, truths)) for name, found in estimators.items()}
-print(f"{K:,} estimates of {N} episodes, {len(truths)} parameters: rejected if some |z| > {threshold:.2f}")
+print(f"{K:,} estimates of {N} episodes: rejected if one of {len(truths)} |z| > {threshold:.2f}")
 for name, means in estimators.items():
     mean, largest = means.mean(0), z_of[name].abs().max()
     cosine = torch.cosine_similarity(mean, truths, dim=0)
-    print(f"{name:11s} largest |z| {largest:7.2f} {'rejected' if largest > threshold else 'not rejected':13s}"
-          f" mean: cosine {cosine:.4f}, length {mean.norm() / truths.norm():5.2f} times the exact")  # fmt: skip
+    verdict, length = "rejected" if largest > threshold else "", mean.norm() / truths.norm()
+    print(f"{name:10s} largest |z| {largest:6.1f} {verdict:9s} cosine {cosine:.4f}, length {length:5.2f}")
 
 # %%
 figure, axes = pyplot.subplots(figsize=(5, 3))
@@ -480,10 +483,11 @@ for index, z in enumerate(z_of.values()):
 axes.axhspan(-threshold, threshold, color="gray", alpha=0.25, linewidth=0)
 axes.set_yscale("symlog", linthresh=10)
 axes.set_xticks(range(len(z_of)), z_of)
-axes.set(title="Distance of the mean estimate from the truth", xlabel="estimator (a mark per parameter)",
-         ylabel="z-score (log scale beyond ±10)")  # fmt: skip
-show(figure, alt=f"z-scores of {len(truths)} parameters for four estimators. Gray band: within ±{threshold:.1f}. "
-     f"REINFORCE stays inside, with at most {z_of['REINFORCE'].abs().max():.1f}; the others do not.")  # fmt: skip
+axes.set_title("Distance of the mean estimate from the truth")
+axes.set(xlabel="estimator (a mark per parameter)", ylabel="z-score (log scale beyond ±10)")
+largest = z_of["REINFORCE"].abs().max()
+show(figure, alt=f"z-scores of {len(truths)} parameters for four estimators. Gray band: "
+     f"±{threshold:.1f}. REINFORCE stays inside, at most {largest:.1f}; the others do not.")
 
 # %% [markdown]
 # **What you saw.** [C26] Over 200,000 episodes REINFORCE's mean cannot be told from the exact gradient, and each of the
@@ -503,22 +507,22 @@ for size in SIZES:
     means = per_episode[: len(per_episode) // size * size].view(-1, size, len(truths)).mean(1)
     errors.append(float((means - truths).pow(2).sum(1).mean().sqrt() / truths.norm()))
     cosines.append(float(torch.cosine_similarity(means, truths[None]).mean()))
-    print(f"N = {size:6,}   relative error {errors[-1]:6.2f}   mean cosine {cosines[-1]:.3f}   "
-          f"({len(means):,} estimates)")  # fmt: skip
+    print(f"N = {size:6,}   relative error {errors[-1]:6.2f}   mean cosine {cosines[-1]:.3f}")
 falls = math.log(errors[5] / errors[0]) / math.log(SIZES[5])  # beyond, few estimates are left
 print(f"slope on log axes, N = 1 to {SIZES[5]:,}: {falls:.3f}; 1/√N has -0.5")
 guesses.reveal("episodes_for_ten_times", round(10 ** (-1 / falls)))
 
 # %%
 figure, axes = pyplot.subplots(figsize=(4.6, 2.8))
-axes.plot(SIZES, [errors[0] / math.sqrt(size) for size in SIZES], color="gray", label="one episode's error / √N")
-axes.scatter(SIZES, errors, color=figures.COLORS[0], marker=figures.MARKERS[0], label="measured", zorder=3)
+law = [errors[0] / math.sqrt(size) for size in SIZES]
+axes.plot(SIZES, law, color="gray", label="one episode's error / √N")
+axes.scatter(SIZES, errors, color=figures.COLORS[0], label="measured", zorder=3)
 axes.axhline(1, color="black", linestyle=":", linewidth=1)
-axes.set(title="Error of the estimate", xscale="log", yscale="log", xlabel="episodes per estimate, N",
-         ylabel="root mean squared error / |∇J|")  # fmt: skip
+axes.set(title="Error of the estimate", xscale="log", yscale="log")
+axes.set(xlabel="episodes per estimate, N", ylabel="root mean squared error / |∇J|")
 axes.legend(fontsize=8)
-show(figure, alt=f"Relative error against episodes on log axes: points on a straight line, from {errors[0]:.1f} with "
-     f"one episode to {errors[-1]:.2f} with {SIZES[-1]:,}. Dotted at 1: as large as the gradient.")  # fmt: skip
+show(figure, alt=f"Relative error against episodes on log axes: points on a line, from {errors[0]:.1f} "
+     f"with one to {errors[-1]:.2f} with {SIZES[-1]:,}. Dotted at 1: as large as the gradient.")
 
 # %% [markdown]
 # **What you saw.** [C26] The points lie on the line: to be ten times as exact takes a hundred times the episodes. Below
@@ -535,10 +539,11 @@ show(figure, alt=f"Relative error against episodes on log axes: points on a stra
 def reinforce(policy, sample, weigh, updates, lr, watch):
     """Train `policy` in place with Adam at step size lr; returns how many updates were made.
 
-    policy(observations (B, T)) -> logits (B, T, A), a module with .parameters(); sample(policy) -> a batch
-    of its own episodes with the fields observations, actions, rewards and mask, each (B, T);
-    weigh(rewards, mask) -> weights (B, T); watch(policy, loss), to be called after each update with the
-    loss as a number, says by True that training is over. At most `updates` updates are made.
+    policy(observations (B, T)) -> logits (B, T, A), a module with .parameters();
+    sample(policy) -> a batch of its own episodes, with .observations, .actions, .rewards and
+    .mask, each (B, T); weigh(rewards, mask) -> weights (B, T); watch(policy, loss), called after
+    each update with the loss as a number, says by True that training is over. At most `updates`
+    updates are made.
     """
     # BEGIN SOLUTION
     adam = torch.optim.Adam(policy.parameters(), lr=lr)
@@ -581,7 +586,7 @@ best = float(arrays.start @ mdp.value_iteration(arrays))
 
 def share_of_best(policy):
     """The exact J of a policy, as a share of the best policy's."""
-    return float(mdp.objective(arrays, mdp.probabilities(arrays, policy).detach(), LIMIT)) / best
+    return mdp.objective(arrays, mdp.probabilities(arrays, policy).detach(), LIMIT).item() / best
 
 
 def discounted(rewards, mask):
@@ -590,7 +595,7 @@ def discounted(rewards, mask):
 
 
 def learn(weigh, seed, updates=args.updates):
-    """A learner from the uniform policy: (agent, exact J / best every few updates, the losses there)."""
+    """From the uniform policy: (agent, exact J / best every few updates, the losses there)."""
     agent, source = TabularPolicy(arrays.states, arrays.actions), seeded(seed)
     shares, losses = [], []
 
@@ -610,22 +615,23 @@ def learn(weigh, seed, updates=args.updates):
 looks = [1, *range(EVERY, args.updates + 1, EVERY)]
 learners = [learn(discounted, seed) for seed in progress(range(args.seeds), "learners")]
 reached = [share_of_best(agent) for agent, *_ in learners]
-print(f"exact J of the best policy {best:.3f}; after {args.updates} updates of {args.episodes} episodes "
-      f"each learner has {min(reached):.3f} to {max(reached):.3f} of it")  # fmt: skip
+print(f"exact J of the best policy {best:.3f}; after {BUDGET:,} episodes each learner has "
+      f"{min(reached):.3f} to {max(reached):.3f} of it")  # fmt: skip
 
 # %%
 figure, (left, right) = pyplot.subplots(1, 2, figsize=(7, 2.7), layout="constrained")
 curves = [shares for _, shares, _ in learners]
 figures.learning_curves(left, [args.episodes * look for look in looks], curves, "REINFORCE")
 left.axhline(1, color="black", linestyle=":", label="best policy")
-left.set(title=f"Learning from outcomes, {len(curves)} seeds", xlabel="episodes", ylabel="exact J / best")
+left.set(title=f"Learning from outcomes, {len(curves)} seeds")
+left.set(xlabel="episodes", ylabel="exact J / best")
 left.legend(loc="lower right", fontsize=8)
 learned = mdp.probabilities(arrays, learners[0][0]).detach()
 values = mdp.state_values(arrays, learned)
 figures.value_map(right, GridWorld("default"), values, learned, numbers=False)
 right.set_title("What the first seed has learned")
-show(figure, alt=f"Left: exact J over best of {len(curves)} agents rises from {curves[0][0]:.2f} to the dotted line at "
-     "1. Right: the map with expected returns and arrows; along the way to the star the arrows are long.")
+show(figure, alt=f"Left: exact J over best of {len(curves)} agents rises from {curves[0][0]:.2f} to the "
+     "dotted line at 1. Right: the map with expected returns; arrows lead to the star.")
 
 # %% [markdown]
 # **What you saw.** [C27] From the uniform policy to nearly the best one, in every run, from nothing but the outcome of
@@ -642,12 +648,12 @@ show(figure, alt=f"Left: exact J over best of {len(curves)} agents rises from {c
 few = range(max(2, args.seeds // 2))
 tracks = {
     "REINFORCE": [learners[seed] for seed in few],
-    "wrong sign": [learn(lambda *given: -discounted(*given), seed) for seed in progress(few, "wrong sign")],
+    "wrong sign": [learn(lambda *given: -discounted(*given), seed) for seed in progress(few)],
 }
-for guess, (name, tracked) in zip(("loss_of_the_good_agent", "loss_of_the_wrong_sign"), tracks.items()):
+for guess, (name, tracked) in zip(("good_agent", "wrong_sign"), tracks.items()):
     mean = torch.tensor([losses for _, _, losses in tracked]).mean(0)
-    print(f"{name:11s} mean loss: first {mean[0]:+.1f}, largest {mean.max():+.1f}, last {mean[-1]:+.1f}")
-    guesses.reveal(guess, "up" if mean[-1] > mean[0] else "down")
+    print(f"{name:11s} loss: first {mean[0]:+.1f}, largest {mean.max():+.1f}, last {mean[-1]:+.1f}")
+    guesses.reveal(f"loss_of_the_{guess}", "up" if mean[-1] > mean[0] else "down")
 
 # %%
 figure, panels = pyplot.subplots(1, 2, figsize=(7, 2.5), layout="constrained")
@@ -658,8 +664,8 @@ for index, (name, tracked) in enumerate(tracks.items()):
 panels[0].set(title="What counts", ylabel="exact J / best")
 panels[1].set(title="The loss", ylabel="loss of the batch")
 panels[0].legend(fontsize=8)
-show(figure, alt="Left: REINFORCE rises to 1, the wrong sign falls below -1. Right: the loss of REINFORCE rises from "
-     "about 0 and ends above it, that of the wrong sign rises a little and ends below 0.")
+show(figure, alt="Left: REINFORCE rises to 1, the wrong sign falls below -1. Right: both losses rise at "
+     "first; REINFORCE's ends above where it began, that of the wrong sign below.")
 
 # %% [markdown]
 # **What you saw.** While the agent improves most, its loss *rises*. From the first update to the last, the loss of the
@@ -685,15 +691,16 @@ success = (own.rewards.sum(1) > 0).double()[:, None] * own.mask
 pairs = {
     "weighted by return": ((discounted(own.rewards, own.mask) * per_step).sum() / 64,
                            reinforce_loss(taken, discounted(own.rewards, own.mask), own.mask)),
-    "filtered": ((success * per_step).sum() / success.sum(), reinforce_loss(taken, success, own.mask)),
+    "filtered": ((success * per_step).sum() / success.sum(),
+                 reinforce_loss(taken, success, own.mask)),
 }  # fmt: skip
 for name, both in pairs.items():
-    supervised, rl = (torch.autograd.grad(loss, middle.logits, retain_graph=True)[0] for loss in both)
+    supervised, rl = (torch.autograd.grad(x, middle.logits, retain_graph=True)[0] for x in both)
     cosine = torch.cosine_similarity(supervised.flatten(), rl.flatten(), dim=0)
     print(f"{name:18s} supervised against REINFORCE: cosine {cosine:.12f}, "
           f"ratio of lengths {rl.norm() / supervised.norm():.6f}")  # fmt: skip
 print(f"steps of successes / episodes = {int(success.sum())} / 64 = {success.sum() / 64:.6f}")
-guesses.reveal("returns_of_0_and_1", "filtered finetuning: rejection sampling, expert iteration")
+guesses.reveal("returns_of_0_and_1", "filtered finetuning (rejection sampling)")
 
 # %% [markdown]
 # The gradients agree. With returns of 0 and 1 REINFORCE is known as filtered finetuning, rejection-sampling finetuning
@@ -704,7 +711,7 @@ guesses.reveal("returns_of_0_and_1", "filtered finetuning: rejection sampling, e
 
 # %%
 def finetuned_once(seed):
-    """Supervised finetuning on the successes of the uniform policy, out of as many episodes as the others."""
+    """Finetuning on the successes of the uniform policy, out of as many episodes as the others."""
     agent = TabularPolicy(arrays.states, arrays.actions)
     data, _ = collect(arrays, agent, BUDGET, horizon=LIMIT, generator=seeded(seed))
     keep = (data.rewards.sum(1) > 0)[:, None] & data.mask
@@ -726,13 +733,13 @@ agents = {
     "filtered, sampled anew": [agent for agent, *_ in anew],
     "filtered, sampled once": [finetuned_once(seed) for seed in range(args.seeds)],
 }
-only_star = GridWorld("default", pit_reward=0.0).to_mdp()  # there J is the probability of the star
+only_star = GridWorld("default", pit_reward=0.0).to_mdp()  # its J: how likely the star is
 for name, trained in agents.items():
-    policies = [mdp.probabilities(arrays, agent).detach() for agent in trained]
-    star = sum(mdp.objective(only_star, now, LIMIT).item() for now in policies) / len(trained)
-    length = sum(mdp.occupancy(only_star, now, LIMIT).sum().item() for now in policies) / len(trained)
-    print(f"{name:23s} exact J / best {over_seeds([share_of_best(agent) for agent in trained])}; "
-          f"star {star:.0%}, {length:.1f} steps")  # fmt: skip
+    policies = torch.stack([mdp.probabilities(arrays, agent).detach() for agent in trained])
+    star = sum(mdp.objective(only_star, now, LIMIT) for now in policies) / len(policies)
+    length = sum(mdp.occupancy(only_star, now, LIMIT).sum() for now in policies) / len(policies)
+    share = over_seeds([share_of_best(agent) for agent in trained])
+    print(f"{name:23s} exact J / best {share}; star {star:.0%}, {length:.1f} steps")
 
 # %% [markdown]
 # **What you saw.** [C28] One gradient step of REINFORCE *is* supervised learning on own episodes weighted by return, to
@@ -752,7 +759,7 @@ DISTANCES, PATIENCE, RUNS = (2, 5, 8, 11, 13), 20, 6
 
 
 def corridor(cells):
-    """A corridor with the star that many cells away, paid at the star; and the same, paid on the way."""
+    """A corridor with the star that many cells away, paid at the star; and paid on the way."""
     sparse = GridWorld(["S" + "." * (cells - 1) + "G"]).to_mdp()
     position = torch.arange(cells + 1) / cells
     paid = (position - position[:, None])[:, None].expand_as(sparse.P)
@@ -765,7 +772,7 @@ def reaches(world, agent):
 
 
 def episodes_to_solve(paying, sparse, weigh=total_return):
-    """Episodes of REINFORCE until the star is reached in 95 %, at most 128,000: geometric mean over seeds."""
+    """Episodes until the star is reached in 95 %, at most 128,000: geometric mean over seeds."""
     logs = []
     for seed in range(RUNS):
         agent, source = TabularPolicy(sparse.states, 4), seeded(seed)
@@ -780,30 +787,30 @@ def episodes_to_solve(paying, sparse, weigh=total_return):
 
 # %%
 needed, waits = {"paid at the star": [], "paid along the way": []}, []
-print("cells  first success, half of random agents  " + "".join(f"{name:21s}" for name in needed))
+print("cells  first success, by chance  " + "".join(f"{name:24s}" for name in needed))
 for cells in progress(DISTANCES, "corridors"):
     sparse, dense = corridor(cells)
     chance = reaches(sparse, TabularPolicy(sparse.states, 4))
     waits.append(max(1, math.ceil(math.log(0.5) / math.log(1 - chance))))
     for solved, paying in zip(needed.values(), (sparse, dense)):
         solved.append(episodes_to_solve(paying, sparse))
-    print(f"{cells:5d}  {waits[-1]:29,} episodes  " + "".join(
-        f"{f'{e[-1].mean:,.0f} [{e[-1].low:,.0f}, {e[-1].high:,.0f}]':21s}" for e in needed.values()))
-for guess, solved in zip(("cost_of_5_more_cells", "cost_when_paid_along_the_way"), needed.values()):
-    guesses.reveal(guess, solved[-1].mean / solved[2].mean)
+    ends = [f"{e[-1].mean:,.0f} [{e[-1].low:,.0f}, {e[-1].high:,.0f}]" for e in needed.values()]
+    print(f"{cells:5d}  {waits[-1]:15,} episodes  {ends[0]:24s}{ends[1]}")
+cost = [solved[-1].mean / solved[2].mean for solved in needed.values()]
+guesses.reveal("cost_of_5_more_cells", cost[0])
+guesses.reveal("cost_when_paid_along_the_way", cost[1])
 
 # %%
 figure, axes = pyplot.subplots(figsize=(5, 3.2))
 for index, (name, solved) in enumerate(needed.items()):
     figures.curve(axes, DISTANCES, solved, f"solved: {name}", index)
-axes.plot(DISTANCES, waits, color="gray", linestyle=":", label="first success, median of random agents")
-axes.set(title=f"Episodes (of {PATIENCE} steps) until solved", xlabel="distance to the star, cells", ylabel="episodes",
-         yscale="log")  # fmt: skip
+axes.plot(DISTANCES, waits, color="gray", linestyle=":", label="first success, by chance (median)")
+axes.set(xlabel="distance to the star, cells", ylabel="episodes", yscale="log")
+axes.set_title(f"Episodes (of {PATIENCE} steps) until solved")
 axes.legend(fontsize=8)
-ends = [needed[name][place].mean for name in needed for place in (0, -1)]
-alt = "Episodes until solved against distance, log axis, {} seeds. Paid at the star: from {:,.0f} to {:,.0f}. " \
-      "Along the way: from {:,.0f} to {:,.0f}, above the other at middle distances and below it at the largest."
-show(figure, alt=alt.format(RUNS, *ends))
+first, last = ([found[place].mean for found in needed.values()] for place in (0, -1))
+show(figure, alt=f"Episodes until solved against distance, log axis, {RUNS} seeds. Paid at the star: from "
+     f"{first[0]:,.0f} to {last[0]:,.0f}. Along the way: from {first[1]:,.0f} to {last[1]:,.0f}.")
 
 # %% [markdown]
 # At 8 cells paying along the way *costs* episodes. Now nearly every return is positive: all that was done is made more
@@ -818,8 +825,8 @@ def against_the_others(rewards, mask):
 
 
 compared = episodes_to_solve(*reversed(corridor(8)), against_the_others)
-print(f"8 cells, paid along the way: {needed['paid along the way'][2].mean:,.0f} episodes; "
-      f"minus the others' mean: {compared.mean:,.0f} [{compared.low:,.0f}, {compared.high:,.0f}]")  # fmt: skip
+print(f"8 cells, paid along the way: {needed['paid along the way'][2].mean:,.0f} episodes; minus the "
+      f"others' mean {compared.mean:,.0f} [{compared.low:,.0f}, {compared.high:,.0f}]")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C25] As long as luck brings some successes into every batch, the cost grows about in proportion to
@@ -854,7 +861,7 @@ for name, run in progress(mystery_runs("8.10").items(), "runs"):
 
 # %% ex="8.10" title="Tests for silent bugs" points=3 difficulty="hard" minutes=22
 def is_reinforce(run):
-    """Whether run(policy, sample, updates, lr) behaves as REINFORCE with plain gradient steps: a bool."""
+    """Whether run(policy, sample, updates, lr) is REINFORCE with plain gradient steps: a bool."""
     # BEGIN SOLUTION
     policy = TabularPolicy(LAB.states, 4).double()
     source = torch.Generator().manual_seed(3)
@@ -892,7 +899,12 @@ is_reinforce = check("8.10", is_reinforce)
 # the states and actions where its mask is True.</details>
 
 # %% [markdown]
-# **What you saw.** @@LAB@@
+# **What you saw.** Three of the six wrong runs learn as well as the right one: a curve cannot tell them. Run A uses
+# the first batch for ever; on this small map its successes are enough to imitate. Run B has $\pi$ in place of $\log \pi$
+# and run C divides by the steps instead of the episodes; both change the length of a step more than its direction. Run E
+# credits a step with its own reward alone, so nothing before the last step is learned; run F trains on padding, which
+# makes action 0 in state 0 likelier with every success; run G gives every episode the mean return of its batch, so good
+# and bad are pushed alike. Run D is REINFORCE.
 #
 # Nobody has to find a reused batch by testing: a record keeps the log-probabilities that it was sampled with, and
 # `check_behavior` recomputes them. The package's own loop, `train_policy`, does so before every update.
