@@ -473,7 +473,7 @@ print(f"{K:,} estimates of {N} episodes: rejected if some |z| > {threshold:.2f}"
 for name, means in estimators.items():
     mean, largest = means.mean(0), z_of[name].abs().max()
     cosine = torch.cosine_similarity(mean, truths, dim=0)
-    print(f"{name:10s} largest |z| {largest:6.1f} {'rejected' if largest > threshold else '':9s}"
+    print(f"{name:10s} max. |z| {largest:6.1f} {'rejected' if largest > threshold else ' ':9s}"
           f"cosine {cosine:.4f}, length {mean.norm() / truths.norm():5.2f} of the exact")
 
 # %%
@@ -635,7 +635,7 @@ learned = mdp.probabilities(arrays, learners[0][0]).detach()
 values = mdp.state_values(arrays, learned)
 figures.value_map(right, GridWorld("default"), values, learned, numbers=False)
 right.set_title("What the first seed has learned")
-show(figure, alt=f"Left: exact J over best of {len(curves)} agents, from {curves[0][0]:.2f} to "
+show(figure, alt=f"Left: exact J over best of {len(curves)} agents: {curves[0][0]:.2f} to "
      "the dotted line at 1. Right: the map with expected returns; arrows lead to the star.")
 
 # %% [markdown]
@@ -657,7 +657,7 @@ tracks = {
 }
 for guess, (name, tracked) in zip(("good_agent", "wrong_sign"), tracks.items()):
     mean = torch.tensor([losses for _, _, losses in tracked]).mean(0)
-    print(f"{name:11s} loss {mean[0]:+.1f}, at most {mean.max():+.1f}, at last {mean[-1]:+.1f}")
+    print(f"{name:11s} loss {mean[0]:+.1f}, at most {mean.max():+.1f}, last {mean[-1]:+.1f}")
     guesses.reveal(f"loss_of_the_{guess}", "up" if mean[-1] > mean[0] else "down")
 
 # %%
@@ -702,7 +702,7 @@ pairs = {
 for name, both in pairs.items():
     supervised, rl = (grad(x, middle.logits, retain_graph=True)[0] for x in both)
     cosine = torch.cosine_similarity(supervised.flatten(), rl.flatten(), dim=0)
-    print(f"{name:18s} supervised against REINFORCE: cosine {cosine:.12f}, "
+    print(f"{name:18s} supervised against REINFORCE: cosine {cosine:.10f}, "
           f"ratio of lengths {rl.norm() / supervised.norm():.6f}")  # fmt: skip
 print(f"steps of successes / episodes = {int(success.sum())} / 64 = {success.sum() / 64:.6f}")
 guesses.reveal("returns_of_0_and_1", "filtered finetuning (rejection sampling)")
