@@ -771,7 +771,9 @@ EXERCISES = {
     "8.3": Exercise(proof_cases, None, expect_proof, points=3, reference=proof, tolerance=1e-7,
         signature="proof(pi: float[S A], nature: number, states: list, actions: list) -> "
         "{p: number, grad_p: float[S A], grad_log_p: float[S A], score: float[S A]}"),
-    "8.4": Exercise(play_cases, drive_play, expect_play, points=2, reference=play),
+    "8.4": Exercise(play_cases, drive_play, expect_play, points=2, reference=play,
+        signature="play(world: any, pi: float[S A], episodes: int, horizon: int, generator: any)"
+        " -> (int[B T], int[B T], float[B T], bool[B T])"),
     "8.5": Exercise(weights_cases, None, expect_weights, points=1, reference=weights_of,
         signature="reinforce_weights(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B T]"),
     "8.6": Exercise(loss_cases, None, expect_loss, points=2, reference=policy_gradient_loss,
