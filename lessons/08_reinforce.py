@@ -100,8 +100,7 @@ every_return = every.rewards.sum(1)
 exact = mdp.exact_gradient(small, policy, HORIZON).view_as(pi)
 
 print(f"{len(every_return):,} trajectories of probability {probabilities.sum():.12f}")
-print(f"J as a sum over trajectories {probabilities @ every_return:+.12f}, "
-      f"from the recursion {mdp.objective(small, pi, HORIZON):+.12f}")  # fmt: skip
+print(f"J: {probabilities @ every_return:.12f}, exact {mdp.objective(small, pi, HORIZON):.12f}")
 
 # %% [markdown]
 # ## The log-derivative trick
@@ -618,8 +617,7 @@ def learn(weigh, seed, updates=args.updates):
 looks = [1, *range(EVERY, args.updates + 1, EVERY)]
 learners = [learn(discounted, seed) for seed in progress(range(args.seeds), "learners")]
 reached = [share_of_best(agent) for agent, *_ in learners]
-print(f"exact J of the best policy {best:.3f}; after {BUDGET:,} episodes each learner has "
-      f"{min(reached):.3f} to {max(reached):.3f} of it")  # fmt: skip
+print(f"exact J / best, {BUDGET:,} episodes: {min(reached):.3f} to {max(reached):.3f}")
 
 # %%
 figure, (left, right) = pyplot.subplots(1, 2, figsize=(7, 2.7), layout="constrained")
@@ -700,7 +698,7 @@ pairs = {
 for name, both in pairs.items():
     supervised, rl = (grad(x, middle.logits, retain_graph=True)[0] for x in both)
     cosine = torch.cosine_similarity(supervised.flatten(), rl.flatten(), dim=0)
-    print(f"{name:18s} supervised against REINFORCE: cosine {cosine:.10f}, "
+    print(f"{name:18s} supervised against REINFORCE: cosine {cosine:.9f}, "
           f"ratio of lengths {rl.norm() / supervised.norm():.6f}")  # fmt: skip
 guesses.reveal("returns_of_0_and_1", "filtered finetuning (rejection sampling)")
 
@@ -828,8 +826,7 @@ def against_the_others(rewards, mask):
 
 
 compared = episodes_to_solve(*reversed(corridor(8)), against_the_others)
-print(f"8 cells, paid along the way, minus the others' mean: {compared.mean:,.0f} episodes "
-      f"[{compared.low:,.0f}, {compared.high:,.0f}]")  # fmt: skip
+print("8 cells, paid along the way, minus the others' mean:", compared, "episodes")
 
 # %% [markdown]
 # **What you saw.** [C25] As long as luck brings some successes into every batch, the cost grows about in proportion to
