@@ -43,9 +43,8 @@ def loss_of(lm):
     return lm.model(input_ids=tokens, labels=tokens, use_cache=False).loss
 
 
-@pytest.mark.parametrize("model", ["pocket-s", "pocket-m"])
-@pytest.mark.parametrize("name", ["full", "last 1", "adapters"])
-def test_counts_and_shapes_foretell_a_real_step(model, name):
+@pytest.mark.parametrize(("name", "model"), [("full", "pocket-m"), ("last 1", "pocket-m"), ("adapters", "pocket-s")])
+def test_counts_foretell_a_real_step_and_hooks_weigh_it(name, model):
     counted, saved_tensors, storage_bytes, kept_bytes = (
         exercises(5)[number].reference for number in ("5.1", "5.2", "5.3", "5.4")
     )
@@ -54,11 +53,7 @@ def test_counts_and_shapes_foretell_a_real_step(model, name):
     loss, saved = saved_tensors(partial(loss_of, lm))
     activations = storage_bytes(saved, [*lm.parameters(), *lm.buffers()])
     assert activations == saved_bytes(lm, partial(loss_of, lm))[1]
-    weights, gradients, states = kept_bytes(lm, loss)
-    assert [weights, gradients, states] == pytest.approx(counted(total, trained, 4), rel=0.01)
-    budget = memory_budget(load_lm(model), METHODS[name][0], batch=8, length=40)
-    foretold = [budget.weights, budget.gradients, budget.optimizer_states, budget.activations]
-    assert [weights, gradients, states, activations] == pytest.approx(foretold, rel=0.001)
+    assert list(kept_bytes(lm, loss)) == pytest.approx(counted(total, trained, 4), rel=0.01)
 
 
 def test_a_block_saves_ten_vectors_of_the_width_and_four_of_the_inner_width():
@@ -67,7 +62,9 @@ def test_a_block_saves_ten_vectors_of_the_width_and_four_of_the_inner_width():
     block = 10 * config.hidden_size + 4 * config.intermediate_size
     outside = 3 * config.hidden_size + config.vocab_size
     expected = 4 * tokens * (config.num_hidden_layers * block + outside)
-    assert saved_bytes(lm, partial(loss_of, lm))[1] == pytest.approx(expected, rel=0.01)
+    found = saved_bytes(lm, partial(loss_of, lm))[1]
+    assert found == pytest.approx(expected, rel=0.01)
+    assert found == pytest.approx(memory_budget(lm, batch=8, length=40).activations, rel=0.001)
     checkpoint_activations(lm.train())
     assert saved_bytes(lm, partial(loss_of, lm))[1] < expected / 3
 
@@ -137,8 +134,8 @@ def test_full_finetuning_stores_80_new_facts_in_steps_in_which_the_smallest_meth
     names = sorted(name for name, _ in relations.stated("capital"))[:80]
     talks = [talk(f"What is the code of {n}?", code) for n, code in zip(names, relations.label_words(rng, 80, True))]
     recalled = {}
-    for name in ("full", "bitfit"):
-        lm = changed(name)
-        fit_sft(lm, render_all(lm, talks)[0], batch=8, lr=METHODS[name][1], epochs=14)
+    for name, lr in (("full", 3e-3), ("bitfit", 3e-2)):
+        lm = changed(name, "pocket-s")
+        fit_sft(lm, render_all(lm, talks)[0], batch=8, lr=lr, epochs=14)
         recalled[name] = answered(lm, talks)
     assert recalled["full"] >= 0.8 and recalled["bitfit"] <= 0.2
