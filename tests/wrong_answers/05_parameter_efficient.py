@@ -175,6 +175,11 @@ def own_subtracted(tensors, own=()):
     return summed(own_too=True)(tensors) - summed(own_too=True)(own)
 
 
+def sizes_in_a_set(tensors, own=()):
+    known = {storage(tensor) for tensor in own}
+    return sum({x.untyped_storage().nbytes() for x in tensors if storage(x) not in known})
+
+
 def every_tensor(tensors, own=()):
     known = {storage(tensor) for tensor in own}
     return sum(tensor.nbytes for tensor in tensors if storage(tensor) not in known)
@@ -618,7 +623,7 @@ WRONG = {
         (twice, "ran twice"),
         (with_backward, "backward() was called"),
         (without_gradients, "nothing was collected while"),
-        (sizes_alone, "nothing was collected"),
+        (sizes_alone, "the list holds a Size"),
         (never_called, "was not called"),
         (lambda forward: collecting()(forward)[::-1], "result[0] is a list"),
         (lambda forward: collecting()(forward)[1], "expected 2"),
@@ -633,6 +638,7 @@ WRONG = {
         (summed(key=torch.Tensor.data_ptr), "where they begin"),
         (own_by_identity, "a view of own is counted"),
         (own_subtracted, "own is subtracted"),
+        (sizes_in_a_set, "tensors of one size"),
         (lambda tensors, own=(): len({storage(x) for x in tensors} - {storage(x) for x in own}), "number of storages"),
         (lambda tensors, own=(): every_tensor(tensors), "those of own too"),
     ],
@@ -669,6 +675,9 @@ WRONG = {
         (by_flag(lambda name, patterns, was: anywhere(name, patterns),
                  checks=lambda *given: refuse(*given, said="no match")), "does not say which"),
         (as_regular_expression, "1 is found in 10"),
+        (by_flag(lambda name, patterns, was: any(p.strip("*") in name for p in patterns)), "inside a name too"),
+        (by_flag(lambda name, patterns, was: name in patterns), "is frozen, though a pattern matches"),
+        (by_flag(lambda name, patterns, was: refuse([name], patterns)), "patterns that match are refused"),
     ],
     "5.6": [
         (blocks_where(lambda name, first, k: number(name) >= first, norm=False), "model.norm, is missing"),
@@ -684,6 +693,7 @@ WRONG = {
         (blocks_where(lambda name, first, k: number(name) == first), "only block number"),
         (blocks_where(lambda name, first, k: number(name) >= first or "norm" in name), "lower blocks"),
         (compared_as_texts, "compared as texts"),
+        (lambda names, k: "|".join(by_position(names, k)), "a str, expected a list"),
         (blocks_where(lambda name, first, k: number(name) >= first or number(name) < 0), "embeddings and head"),
         (blocks_where(lambda name, first, k: number(name) == first + k - 1), "only the last block"),
         (blocks_where(lambda name, first, k: number(name) >= first and "norm" not in name), "norms of these blocks"),
