@@ -51,6 +51,22 @@ def bars(axes, names: Sequence[str], estimates: Sequence[Estimate], index: int =
     axes.set_xticks(range(len(names)), names)
 
 
+def seeds(axes, x: float, values: Sequence[float], label: str, index: int = 0) -> None:
+    """Every seed of one setting as a point at `x`, and their mean as a larger hollow mark: few seeds, all of them."""
+    style = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)], "linestyle": ""}
+    axes.plot([x] * len(values), values, markersize=4, alpha=0.6, **style)
+    axes.plot([x], [sum(values) / len(values)], markersize=9, fillstyle="none", label=label, **style)
+
+
+def stacked_bars(axes, names: Sequence[str], parts: dict[str, Sequence[float]]) -> None:
+    """A bar per name, made of parts above each other, {part: its size in each bar}."""
+    bottom = np.zeros(len(names))
+    for index, (part, heights) in enumerate(parts.items()):
+        axes.bar(range(len(names)), heights, bottom=bottom, color=COLORS[index], label=part, edgecolor="white")
+        bottom += np.asarray(heights, dtype=float)
+    axes.set_xticks(range(len(names)), names)
+
+
 def learning_curves(axes, x: Sequence[float], runs, label: str, index: int = 0) -> None:
     """The mean over seeds with its 95 % band, and every seed as a thin line: one lucky seed cannot hide.
 
