@@ -41,6 +41,18 @@ def curve(axes, x: Sequence[float], estimates: Sequence[Estimate], label: str, i
     axes.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=color, alpha=0.15, linewidth=0)
 
 
+def curve_of_seeds(axes, x: Sequence[float], runs: Sequence[Sequence[float]], label: str, index: int = 0) -> None:
+    """A line through the means over `x`, and each seed as a point: with few seeds they say more than a band.
+
+    Args: runs (points, seeds), as many seeds as there are at each point; label, index as of `curve`.
+    """
+    style = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+    axes.plot(x, [sum(values) / len(values) for values in runs], linestyle=DASHES[index % len(DASHES)],
+              label=label, **style)  # fmt: skip
+    pairs = [(place, value) for place, values in zip(x, runs, strict=True) for value in values]
+    axes.plot(*zip(*pairs, strict=True), linestyle="", markersize=3, alpha=0.5, **style)
+
+
 def bars(axes, names: Sequence[str], estimates: Sequence[Estimate], index: int = 0, *, groups: int = 1) -> None:
     """Bars with their 95 % intervals as whiskers; with several `groups`, group `index` stands beside the others."""
     width = 0.8 / groups

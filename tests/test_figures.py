@@ -56,6 +56,13 @@ def test_learning_curve_is_the_mean_between_its_seeds_and_inside_its_band(axes):
     assert {x: pytest.approx(ends, abs=1e-3) for x, ends in expected.items()} == band_of(axes)
 
 
+def test_a_curve_of_seeds_goes_through_the_means_and_shows_every_seed(axes):
+    figures.curve_of_seeds(axes, [1, 2], [[0.5, 1.0], [0.0, 1.0]], "asked", 1)
+    mean, seeds = axes.lines
+    assert list(mean.get_ydata()) == [0.75, 0.5] and axes.get_legend_handles_labels()[1] == ["asked"]
+    assert list(zip(seeds.get_xdata(), seeds.get_ydata())) == [(1, 0.5), (1, 1.0), (2, 0.0), (2, 1.0)]
+
+
 def test_band_shrinks_with_the_root_of_the_seeds():
     runs = np.random.default_rng(0).normal(size=(100, 1))
     widths = []
