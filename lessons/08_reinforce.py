@@ -100,7 +100,7 @@ every_return = every.rewards.sum(1)
 exact = mdp.exact_gradient(small, policy, HORIZON).view_as(pi)
 
 print(f"{len(every_return):,} trajectories of probability {probabilities.sum():.12f}")
-print(f"J: {probabilities @ every_return:.12f}, exact {mdp.objective(small, pi, HORIZON):.12f}")
+print(f"J {probabilities @ every_return:.12f}, exact {mdp.objective(small, pi, HORIZON):.12f}")
 
 # %% [markdown]
 # ## The log-derivative trick
