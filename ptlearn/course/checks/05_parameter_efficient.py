@@ -472,7 +472,10 @@ def block_cases(rng):
 def drive_blocks(answer, case):
     """The parameters that the patterns choose, in the model's order, and the patterns that choose none."""
     names, k = case["arguments"]
-    patterns = [str(pattern) for pattern in answer(list(names), k)]
+    patterns = answer(list(names), k)
+    if isinstance(patterns, str):  # its letters would be patterns, and a * among them matches every name
+        raise TypeError("the patterns are one string, expected a list of them")
+    patterns = [str(pattern) for pattern in patterns]
     return {"chosen": [name for name in names if matches(name, patterns)],
             "idle": [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]}  # fmt: skip
 
