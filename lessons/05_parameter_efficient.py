@@ -6,8 +6,8 @@
 # "Finetuning all weights of a large model can be expensive (in what way?)" First you answer the lecture's question in
 # bytes: counted, foretold, and weighed on a real step with hooks that you write. Then you freeze the model and train a
 # few of its numbers, or a few new ones in an adapter that you build, and see which methods reach full finetuning and
-# where each one gives up. *(Lecture: "Parameter efficient finetuning"; claims C16–C17.)* About 105 minutes, 70 of them
-# for the exercises; runs in 80 s on two CPU cores.
+# where each one gives up. *(Lecture: "Parameter efficient finetuning"; claims C16–C17.)* About 125 minutes, 90 of them
+# for the exercises; runs in 85 s on two CPU cores.
 #
 # **You will need** the chat examples and the loss of supervised finetuning: likelihood of the response tokens.
 # **You will be able to** say what a finetuning step holds in memory, build last-k, BitFit and adapters by hand, and
@@ -279,14 +279,14 @@ def print_gigabytes(name, sizes):
 large = tuple(vars(memory_budget(LARGE, **sequence)).values())
 print_gigabytes("7B", large)
 numbers = count_parameters(GPT3)[1]
-print_gigabytes("175B, without", finetuning_bytes(numbers, numbers, 2))
+print_gigabytes("175B, first three", finetuning_bytes(numbers, numbers, 2))
 guesses.reveal("step_of_7B", f"{sum(large) / 1e9:.1f} GB")
 
 # %% [markdown]
 # **What you saw.** [C16] Counting foretells a step, and running the architecture on shapes foretells it to the byte. For
 # a large model gradients and optimizer cost three times the weights, even with moments in bfloat16; in float32, with a
-# float32 copy of the weights, as is usual, it is more. A method that trains little saves those three quarters.
-# Activations are another matter: they depend on tokens, not on what is trained. For pocket-m they are most of the bytes.
+# float32 copy of the weights, as is usual, it is more. A method that trains little saves nearly all of that.
+# Activations are another matter: they grow with the tokens of a step. For pocket-m they are most of the bytes.
 
 # %% [markdown]
 # ## Select: train a part
@@ -658,8 +658,8 @@ show(figure, alt=f"Bytes of a step: {said}; activations are the largest part of 
 
 # %% [markdown]
 # **What you saw.** A small method saves what is kept per *trained* number. The backward pass still runs through all
-# blocks, so activations go down by a fifth (LoRA) to a quarter (BitFit) only: a linear layer whose weight is frozen need
-# not remember its input. Only `last 1` cuts the pass short: the blocks below it save nothing.
+# blocks, so activations go down by a fifth (LoRA) to 28 % (BitFit) only: a linear layer whose weight is frozen need not
+# remember its input. Only `last 1` cuts the pass short: the blocks below it save nothing.
 #
 # ## What remains: activations and the weights themselves
 # Two remedies go with all of these methods. **Gradient checkpointing** (Chen et al., 2016) keeps only the input of every
@@ -694,10 +694,10 @@ print_gigabytes("and in 4 bits", (weights - 2 * linear + linear * 4.127 / 8, *ot
 
 # %% [markdown]
 # The bytes of pocket-m are weighed, by your hooks; those of the 7B model are counted on shapes, and its four bits by the
-# rule above: nothing here runs in four bits. Of 66 GB three quarters fall with LoRA, nearly all activations with
-# checkpointing, 70 % of the weights with four bits, and 5 GB fit a card for games. Two things that the scales do not
-# see: while a checkpointed block is computed again, its own activations are there for a moment, and so is one matrix in
-# bfloat16.
+# rule above: nothing here runs in four bits. LoRA takes 66 GB to 25, since gradients and optimizer states are gone;
+# checkpointing takes them to 15, since 93 % of the activations are; four bits take them to 5, which fits a card for
+# games. Two things that the scales do not see: while a checkpointed block is computed again, its own activations are
+# there for a moment, and in QLoRA so is one matrix in bfloat16.
 #
 # ## What the smallest ones do not do
 # The facts of the task were in the model before. Now teach it something that is nowhere: the code words of 80
