@@ -28,6 +28,8 @@
 #    episodes does REINFORCE need?** And how many times, if every step in the right direction is paid?
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+
 from ptlearn.course.predictions import predict
 
 guesses = predict(
@@ -44,8 +46,6 @@ guesses = predict(
 # In a notebook, change a knob by changing its default in the next cell (`episodes=(64, …`), then run all cells again.
 
 # %%
-from ptlearn.course.session import arguments, progress, show  # Ctrl-C is one line
-
 import math
 
 import torch

@@ -245,7 +245,7 @@ def finetuned_loss(rate, rounded, seed):
 
 start = sft_loss(lm, held_out)
 print(f"held-out loss before: {start:.3f}")
-rates, losses = (1e-5, 1e-4, 1e-3), {}
+rates, losses = (1e-5, 1e-3), {}
 for rate in progress(rates, "finetuning"):
     for rounded in (False, True):
         losses[rate, rounded] = over_seeds([finetuned_loss(rate, rounded, seed) for seed in range(args.seeds)])

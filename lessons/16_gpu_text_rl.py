@@ -315,7 +315,7 @@ ESTIMATORS = {
 # over their items and over the learners.
 
 # %%
-def solved(lm, about, samples=3, sample=sample_text):
+def solved(lm, about, samples=2, sample=sample_text):
     """Rewards of sampled answers to held-out problems, (problems, samples)."""
     return sampled_scores(about, lm, about.held_out[: args.quiz], samples=samples, seed=args.seed + 1, sample=sample)
 
