@@ -47,7 +47,7 @@ SMALL = {
         ("num_hidden_layers=24", "num_hidden_layers=1"),
         ("num_hidden_layers=28", "num_hidden_layers=1"),
         ("requests(160,", "requests(32,"),
-        ("rates, losses = (1e-5, 1e-4, 1e-3)", "rates, losses = (1e-3,)"),
+        ("rates, losses = (1e-5, 1e-3)", "rates, losses = (1e-3,)"),
         ("requests(40, args.seed", "requests(9, args.seed"),
     ],
     "16": [
