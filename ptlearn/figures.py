@@ -1,8 +1,9 @@
 """The course's figures: colours that everyone can tell apart, and marks that never come without their interval.
 
 Each function draws on the axes it is given, so that a lesson's cell keeps the figure, its title and its labels.
-Here: estimates and learning curves, variances, effective sample size; maps of attention; maps of a grid world (values, policy, one
-episode) and a player of episodes. Deliberately not here: what is drawn, and pixels as an agent sees them (gridworld).
+Here: estimates and learning curves, variances, effective sample size; maps of attention; maps of a grid world (values,
+policy, one episode) and a player of episodes. Deliberately not here: what is drawn, and pixels as an agent sees them
+(gridworld).
 
 A `grid` is anything with `cells`, (row, column) of each state; `shape`, (rows, columns); and `map`, its rows as
 strings of '#' wall, 'S' start, 'G' goal, 'X' pit and floor.
