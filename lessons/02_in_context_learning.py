@@ -826,10 +826,12 @@ WORDS, CONTENT_FREE = ("left", "right"), ("N/A", "", "...")
 rng = random.Random(f"order:{args.seed}")
 tests = [review(label, WORDS, rng) for label in [0, 1] * (args.count // 4)]
 gold = torch.tensor([WORDS.index(word) for _, word in tests])
+ORDERS = [order for order in itertools.permutations(range(4))  # each pattern of labels twice
+          if (order.index(0) < order.index(1)) == (order.index(2) < order.index(3))]  # fmt: skip
 balanced = []  # five sets, twelve orders of each
 for _ in range(5):
     chosen = [review(label, WORDS, rng) for label in (0, 0, 1, 1)]
-    balanced.append(list(itertools.permutations(chosen))[::2])
+    balanced.append([[chosen[place] for place in order] for order in ORDERS])
 one_sided = [[review(label, WORDS, rng) for label in rng.sample([1] * ones + [0] * (4 - ones), 4)]
              for ones in (0, 1, 3, 4) for _ in range(5)]  # fmt: skip
 contexts = [*itertools.chain(*balanced), *one_sided]
