@@ -16,7 +16,7 @@
 # To turn a knob in a notebook, change a default in `arguments(...)` below and run all cells again.
 
 # %%
-from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+from ptlearn.course.session import arguments, progress, show  # first: Ctrl-C is one line
 
 import hashlib
 import itertools
@@ -119,8 +119,7 @@ shown, _ = relations.episode(translation, 8, random.Random(args.seed))
 for shots in (0, 1, 2):
     prompt = few_shot_prompt(shown[:shots], query)
     drawn = sample_text(lm, [prompt] * 5, stop=("\n",), seed=args.seed)
-    print(f"--- {shots} demonstrations\n{prompt}")
-    print(*(f"  {text}" for text in completions(lm, drawn, ("\n",))), sep="\n")
+    print(f"--- {shots} demonstrations", prompt, *completions(lm, drawn, ("\n",)), sep="\n")
 
 # %% [markdown]
 # **What you saw.** Without a demonstration the five samples do not agree on what the task *is*. Nothing is broken: in
@@ -132,12 +131,13 @@ for shots in (0, 1, 2):
 # ## How good is the translation?
 # A base model needs a lenient judge: it goes on with the next item of the list, so only its first line is the answer.
 
-# %% ex="2.2" title="A judge of completions" points=1 minutes=6 difficulty="easy"
+# %% ex="2.2" title="A judge of completions" points=1 minutes=5 difficulty="easy"
 def judged(continuations, answers):
     """Whether the first line of each continuation is the answer: white space aside, but case,
     punctuation and every word count.
 
-    A continuation that begins with a line break has answered nothing. Returns a list of booleans.
+    A continuation that begins with a line break has answered nothing. Returns a list of
+    True and False.
     """
     # BEGIN SOLUTION
     verdicts = []
@@ -165,7 +165,7 @@ judged = check("2.2", judged)
 #
 # $$\frac{p + \frac{z^2}{2n} \pm z \sqrt{\frac{p(1-p)}{n} + \frac{z^2}{4n^2}}}{1 + \frac{z^2}{n}}$$
 
-# %% ex="2.3" title="An interval over questions" points=2 minutes=12 difficulty="medium"
+# %% ex="2.3" title="An interval over questions" points=2 minutes=10 difficulty="medium"
 def over_distinct(queries, scores):
     """The mean over the different queries of each one's mean score, with its 95 % interval.
 
@@ -197,7 +197,7 @@ over_distinct = check("2.3", over_distinct)
 # rule. To compare numbers of demonstrations fairly, ask about the *same* episodes each time: draw them once with as many
 # demonstrations as are ever needed, and let fewer be the first ones. This function does the measuring from here on.
 
-# %% ex="2.4" title="The few-shot evaluation" points=3 minutes=18 difficulty="medium"
+# %% ex="2.4" title="The few-shot evaluation" points=3 minutes=15 difficulty="medium"
 def few_shot_curve(write, draw, shots, count):
     """Accuracy after each number of demonstrations.
 
@@ -238,21 +238,21 @@ def writer(lm):
 
 
 def drawer(name, seed=args.seed):
-    """draw(k) for a relation: about held-out inputs alone, the same episodes for the same seed."""
+    """draw(k) for a relation: held-out queries alone, the same episodes for the same seed."""
     rng = random.Random(f"{name}:{seed}")
     return lambda shots: relations.episode(relations.EVALUATED[name], shots, rng)
 
 
-def print_curve(name, curve):
-    *first, last = (Estimate(*curve[shots]) for shots in curve)
-    print(f"{name:22s}", *(f"{each.mean:5.2f}" for each in first), f"  {last}")
+def print_curves(curves):
+    print(f"{'demonstrations':16s}", *(f"{shots:5d}" for shots in SHOTS))
+    for name, curve in curves.items():
+        means = (f"{curve[shots][0]:5.2f}" for shots in SHOTS)
+        print(f"{name:16s}", *means, f"  with {SHOTS[-1]}: {Estimate(*curve[SHOTS[-1]])}")
 
 
-print(f"{'demonstrations':22s}", *(f"{shots:5d}" for shots in SHOTS))
-translated = {}
-for each in (lm, small):
-    translated[each.name] = few_shot_curve(writer(each), drawer(translation.name), SHOTS, args.count)
-    print_curve(each.name, translated[each.name])
+translated = {each.name: few_shot_curve(writer(each), drawer("french to english"), SHOTS,
+                                        args.count) for each in (lm, small)}  # fmt: skip
+print_curves(translated)
 guesses.reveal("translated_without_an_example", 100 * translated[args.model][0][0])
 guesses.reveal("translated_after_one", 100 * translated[args.model][1][0])
 
@@ -263,10 +263,9 @@ for index, (name, curve) in enumerate(translated.items()):
 axes.set(title="Translating held-out French sentences", xlabel="demonstrations in the prompt",
          ylabel="exact match", ylim=(-0.02, 1.02), xticks=SHOTS)  # fmt: skip
 axes.legend(loc="center right")
-alt = "Exact match of " + "; ".join(
-    f"{name}: {curve[0][0]:.2f} without demonstrations, {curve[1][0]:.2f} with one, "
-    f"{curve[8][0]:.2f} with eight" for name, curve in translated.items())  # fmt: skip
-show(figure, alt=alt)
+show(figure, alt="Exact match with no, one and eight demonstrations: " + "; ".join(
+    f"{name} {curve[0][0]:.2f}, {curve[1][0]:.2f}, {curve[8][0]:.2f}"
+    for name, curve in translated.items()) + ".")  # fmt: skip
 
 # %% [markdown]
 # The lecture measures translation by **BLEU**, which counts shared groups of up to four words. And what does a miss look
@@ -294,7 +293,7 @@ for row in missed[:4]:
 
 # %%
 share = probes.french_share()
-print(f"French: {share:.0%} of the pocket corpus; of GPT-2's, 10 MB of 40 GB, {10 / 40_000:.3%}")
+print(f"French: {share:.0%} of the pocket corpus; 10 MB of GPT-2's 40 GB, {10 / 40_000:.3%}")
 
 # %% [markdown]
 # **What you saw.** An honest comparison: this is *not* the lecture's surprise. The share of French is hundreds of times
@@ -343,6 +342,36 @@ rule_posterior = check("2.5", rule_posterior)
 # empty list, which is right: nothing has been ruled out.</details>
 
 # %% [markdown]
+# The other factor: a rule gives its one output with certainty. So the sum over the rules says how probable each output
+# is, and rules that agree on an output add up.
+
+# %% ex="2.6" title="Bayes' prediction" points=1 minutes=5 difficulty="easy"
+def predicted_outputs(rules, posterior, query):
+    """The probability of each output for the query: {output: probability}.
+
+    rules {name: function from input to output}; posterior {name: probability}. Every output
+    that some rule gives is there, those of improbable rules too.
+    """
+    # BEGIN SOLUTION
+    found = {}
+    for name, rule in rules.items():
+        output = rule(query)
+        if output not in found:
+            found[output] = 0.0
+        found[output] += posterior[name]
+    return found
+    # END SOLUTION
+
+# %% ex="2.6" role="check"
+predicted_outputs = check("2.6", predicted_outputs)
+
+# %% [markdown] ex="2.6" role="hints"
+# <details><summary>Hint 1</summary>Go through the rules; ask each for its output; add its probability to what that
+# output has so far.</details>
+# <details><summary>Hint 2</summary>`found[output] = found.get(output, 0.0) + posterior[name]` does it in one
+# line.</details>
+
+# %% [markdown]
 # The relation `combine` has four rules: sum, difference, larger and smaller of two numbers, as often each. A
 # demonstration such as `8 4 = 4` fits two of them. So show two such lines, and then one that decides, `9 2 = 7`. For
 # queries that no list of the corpus holds, compare the posterior with the share that the model gives to the true rule's
@@ -352,13 +381,13 @@ rule_posterior = check("2.5", rule_posterior)
 RULES = {name: lambda text, operation=operation: str(operation(*map(int, text.split())))
          for name, operation in zip(("sum", "difference", "larger", "smaller"),
                                     relations.OPERATIONS)}  # fmt: skip
-combine = relations.EVALUATED["combine"]
-pairs = [f"{large} {small}" for large in range(1, 21) for small in range(1, large)]
-unclear = [pair for pair in pairs if RULES["difference"](pair) == RULES["smaller"](pair)]
-clear = [pair for pair in pairs if pair not in unclear]
-asked, known, doubles = (  # held-out queries; lines to show that decide, and that do not
-    [pair for pair in some if combine.held_out((pair, "")) == held_out]
-    for some, held_out in ((clear, True), (clear, False), (unclear, False)))  # fmt: skip
+asked, known, doubles = [], [], []  # queries; lines to show that decide, and that do not
+for large, less in itertools.combinations(range(20, 0, -1), 2):
+    pair, unclear = f"{large} {less}", large == 2 * less
+    if relations.EVALUATED["combine"].held_out((pair, "")):
+        asked += [] if unclear else [pair]
+    else:
+        (doubles if unclear else known).append(pair)
 
 
 def model_and_bayes(query, true, rng):
@@ -368,8 +397,8 @@ def model_and_bayes(query, true, rng):
     prompts = [few_shot_prompt(shown[:k], query) for k in range(4)]
     scores = score_choices(lm, prompts, [f" {rule(query)}\n" for rule in RULES.values()])
     model = scores.logprobs.softmax(-1)[:, list(RULES).index(true)]
-    prior = dict.fromkeys(RULES, 1)
-    bayes = [rule_posterior(RULES, prior, shown[:k])[true] for k in range(4)]
+    posteriors = [rule_posterior(RULES, dict.fromkeys(RULES, 1), shown[:k]) for k in range(4)]
+    bayes = [predicted_outputs(RULES, each, query)[RULES[true](query)] for each in posteriors]
     return torch.stack([model, torch.tensor(bayes)])
 
 
@@ -392,10 +421,9 @@ axes.set(title="How sure of the true rule?", xlabel="lines in the prompt",
          ylabel="probability", ylim=(0, 1.05))  # fmt: skip
 axes.set_xticks(range(4), ("none", "1 unclear", "2 unclear", "and 1 clear"))
 axes.legend()
-alt = "The probability of the true rule after no line, one and two unclear ones, and a clear one: "
-alt += "; ".join(f"{name} {', '.join(f'{x:.2f}' for x in line)}" for name, line in
-                 (("Bayes", bayes.mean(0)), ("the model", [x.mean for x in belief])))  # fmt: skip
-show(figure, alt=alt + ".")
+show(figure, alt="The true rule after no line, one and two unclear ones, and a clear one: "
+     + "; ".join(f"{name} {', '.join(f'{x:.2f}' for x in line)}" for name, line in
+                 (("Bayes", bayes.mean(0)), ("model", model.mean(0)))))  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** SAW_BAYES
@@ -413,8 +441,8 @@ NAMES = ("fact", "category", "french noun", "french negation", "combine", "pick 
          "pick a place", "2 labels", "4 labels")  # fmt: skip
 for name in NAMES:
     shown, (query, answer) = drawer(name)(3)
-    lines = "; ".join(f"{given} = {wanted}" for given, wanted in shown[: 1 if "neg" in name else 3])
-    print(f"{name}: {lines}; {query} = ? ({answer})")
+    lines = [f"{given} = {wanted}" for given, wanted in shown[: 1 if "neg" in name else 3]]
+    print(f"{name}: {'; '.join(lines)}\n    {query} = ? ({answer})")
 
 # %% [markdown]
 # "No gradient updates are performed", says the lecture. To be certain, take a fingerprint of every parameter before and
@@ -429,26 +457,24 @@ def fingerprint(lm):
 at_first = fingerprint(lm)
 curves = {name: few_shot_curve(writer(lm), drawer(name), SHOTS, args.count)
           for name in progress(NAMES, "relations")}  # fmt: skip
-print(f"{'demonstrations':22s}", *(f"{shots:5d}" for shots in SHOTS))
-for name, curve in curves.items():
-    print_curve(name, curve)
+print_curves(curves)
 print(f"Fingerprint of all parameters: {at_first} before, {fingerprint(lm)} after.")
 guesses.reveal("labels_right_after_8", 100 * curves["2 labels"][8][0])
 
 # %%
-figure, panels = pyplot.subplots(1, 3, figsize=(10, 3.2), sharey=True)
-titles = ("In the weights", "A rule", "Nonsense labels, new in every prompt")
-for axes, title, names in zip(panels, titles, (NAMES[:4], NAMES[4:7], NAMES[7:])):
+figure, axes = pyplot.subplots(1, 3, figsize=(10, 3.2), sharey=True)
+titles = ("In the weights", "A rule", "Nonsense labels, new in every prompt")  # of the axes
+for panel, title, names in zip(axes, titles, (NAMES[:4], NAMES[4:7], NAMES[7:])):
     for index, name in enumerate(names):
-        figures.curve(axes, SHOTS, [Estimate(*curves[name][k]) for k in SHOTS], name, index)
-    axes.set(title=title, xlabel="demonstrations in the prompt", xticks=SHOTS)
-    axes.legend(fontsize=8)
+        figures.curve(panel, SHOTS, [Estimate(*curves[name][k]) for k in SHOTS], name, index)
+    panel.set(title=title, xlabel="demonstrations in the prompt", xticks=SHOTS)
+    panel.legend(fontsize=8)
 for index, chance in enumerate((1 / 2, 1 / 4)):
-    panels[2].axhline(chance, color=figures.COLORS[index], linestyle=":")
-panels[0].set(ylabel="exact match on held-out queries", ylim=(-0.02, 1.02))
-at_eight = ", ".join(f"{name} {curve[8][0]:.2f}" for name, curve in curves.items())
-show(figure, alt=f"Accuracy against 0 to 8 demonstrations. With eight: {at_eight}. "
-                 "Dotted: a guess among the labels.")  # fmt: skip
+    axes[2].axhline(chance, color=figures.COLORS[index], linestyle=":")
+axes[0].set(ylabel="exact match on held-out queries", ylim=(-0.02, 1.02))
+show(figure, alt="Accuracy against 0 to 8 demonstrations. With eight: "
+     + ", ".join(f"{name} {curve[8][0]:.2f}" for name, curve in curves.items())
+     + ". Dotted: a guess among the labels.")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C06] SAW_TASKS
@@ -469,9 +495,9 @@ for name in ("pick a kind", "pick a place"):
     draw = drawer(name)
     episodes = [draw(8) for _ in range(args.count)]
     for shots in SHOTS:
-        sure = [sum(share for rule, share in rule_posterior(PICK, prior, shown[:shots]).items()
-                    if PICK[rule](query) == answer)
-                for shown, (query, answer) in episodes]  # fmt: skip
+        posteriors = (rule_posterior(PICK, prior, shown[:shots]) for shown, _ in episodes)
+        sure = [predicted_outputs(PICK, posterior, query)[answer]
+                for posterior, (_, (query, answer)) in zip(posteriors, episodes)]  # fmt: skip
         print(f"{name:12s} {shots} demonstrations: reader {statistics.mean(sure):.2f}, "
               f"model {curves[name][shots][0]:.2f}")  # fmt: skip
 
@@ -485,9 +511,9 @@ for name in ("pick a kind", "pick a place"):
 # called **induction heads** (Olsson et al., 2022). Write the idea in plain Python. "Like" means here "of the same kind":
 # that a vest and a suit are both clothing is what the weights do contribute.
 
-# %% ex="2.6" title="Copying by kind" points=2 minutes=8 difficulty="medium"
+# %% ex="2.7" title="Copying by kind" points=2 minutes=6 difficulty="medium"
 def copied_label(demonstrations, query, kind):
-    """The label of the latest demonstration whose input is of the same kind as the query, or "".
+    """The label of the latest demonstration whose input is of the query's kind, or "".
 
     demonstrations [(word, label), ...]; kind: a dict from every word to its kind.
     """
@@ -498,10 +524,10 @@ def copied_label(demonstrations, query, kind):
     return ""
     # END SOLUTION
 
-# %% ex="2.6" role="check"
-copied_label = check("2.6", copied_label)
+# %% ex="2.7" role="check"
+copied_label = check("2.7", copied_label)
 
-# %% [markdown] ex="2.6" role="hints"
+# %% [markdown] ex="2.7" role="hints"
 # <details><summary>Hint 1</summary>Walk through the demonstrations from the last to the first and stop at the first one
 # that fits.</details>
 # <details><summary>Hint 2</summary>`kind[word] == kind[query]` says whether it fits. If none does, the label of that
@@ -519,9 +545,9 @@ for name, labels in (("2 labels", 2), ("4 labels", 4)):
     for shots in SHOTS[1:]:
         hits = [copied_label(shown[:shots], query, kind) == answer
                 for shown, (query, answer) in episodes]  # fmt: skip
-        print(f"{name}, {shots} demonstrations: guess {1 / labels:.2f}, "
-              f"copying {statistics.mean(hits):.2f} (formula {1 - (1 - 1 / labels) ** shots:.2f}), "
-              f"model {Estimate(*curves[name][shots])}")  # fmt: skip
+        formula, model = 1 - (1 - 1 / labels) ** shots, Estimate(*curves[name][shots])
+        print(f"{name}, {shots} shown: copying {statistics.mean(hits):.2f} "
+              f"(formula {formula:.2f}), model {model}")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** At one demonstration the ceiling itself is only $1/C$: with two labels, half of the time the right
@@ -535,13 +561,13 @@ for name, labels in (("2 labels", 2), ("4 labels", 4)):
 # demonstrations of the query's kind, and what falls on the other labels. A label is several tokens long, here
 # `[start, stop)`.
 
-# %% ex="2.7" title="Attention to the matching label" points=2 minutes=12 difficulty="medium"
+# %% ex="2.8" title="Attention to the matching label" points=2 minutes=10 difficulty="medium"
 def label_attention(weights, spans, same):
-    """How much each head looks, from the last position, at the labels that fit and at the others.
+    """How much each head looks, from the last position, at labels that fit and at the others.
 
-    weights (L, H, T, T), the row weights[layer, head, q] says where position q looks; spans, the
-    tokens (start, stop) of each demonstration's label; same, whether its kind is the query's.
-    Returns two tensors (L, H): the sum over labels that fit, and the sum over those that do not.
+    weights (L, H, T, T): weights[layer, head, q] is where position q looks; spans: the tokens
+    (start, stop) of each demonstration's label; same: whether its kind is the query's.
+    Returns two tensors (L, H): the sums over labels that fit, and over those that do not.
     """
     # BEGIN SOLUTION
     last = weights[:, :, -1]
@@ -556,52 +582,49 @@ def label_attention(weights, spans, same):
     return fitting, others
     # END SOLUTION
 
-# %% ex="2.7" role="check"
-label_attention = check("2.7", label_attention)
+# %% ex="2.8" role="check"
+label_attention = check("2.8", label_attention)
 
-# %% [markdown] ex="2.7" role="hints"
+# %% [markdown] ex="2.8" role="hints"
 # <details><summary>Hint 1</summary>`weights[:, :, -1]` is (L, H, T): the row of the last position in every
 # head.</details>
 # <details><summary>Hint 2</summary>The sum over `last[:, :, start:stop]` along the last axis is (L, H); add it to one of
 # two running sums, by `same`.</details>
 
 # %%
-def pieces(shown, query):
-    """The prompt cut so that each label is a piece of its own: the second of every three."""
-    lines = [part for word, label in shown for part in (f"{word} =", f" {label}", "\n")]
-    return [*lines, f"{query} ="]
-
-
 def looked(shown, query):
-    weights = attention_weights(lm, few_shot_prompt(shown, query))
-    spans = token_spans(lm, pieces(shown, query))[1::3]
+    """What each head looks at from the end: labels that fit, and others; (2, L, H)."""
+    pieces = [piece for word, label in shown for piece in (f"{word} =", f" {label}", "\n")]
+    spans = token_spans(lm, [*pieces, f"{query} ="])[1::3]  # every third piece is a label
     same = [kind[word] == kind[query] for word, _ in shown]
+    weights = attention_weights(lm, few_shot_prompt(shown, query))
     return torch.stack(label_attention(weights, spans, same))
 
 
-draw = drawer("2 labels", "looking")  # other episodes than those that heads are switched off on
+draw = drawer("2 labels", "looking")  # other episodes than those on which heads are off below
 episodes = [draw(8) for _ in range(args.count // 2)]
 fitting, others = torch.stack([looked(shown, query) for shown, (query, _) in
                                progress(episodes, "looking")]).mean(0)  # fmt: skip
 scores = fitting - others
-heads = [(layer, head) for layer, row in enumerate(scores) for head in range(len(row))]
-ranked = sorted(heads, key=lambda head: -scores[head])
+heads = itertools.product(*map(range, scores.shape))
+ranked = sorted(heads, key=lambda head: -scores[head])  # pairs (layer, head)
 for layer, head in ranked[:5]:
-    print(f"layer {layer}, head {head}: {fitting[layer, head]:.2f} of its attention on labels that "
-          f"fit, {others[layer, head]:.2f} on the others")  # fmt: skip
+    print(f"layer {layer}, head {head}: {fitting[layer, head]:.2f} of its attention on labels "
+          f"that fit, {others[layer, head]:.2f} on the others")  # fmt: skip
 
 # %%
 shown, (query, _) = draw(3)
-[ids] = encode(lm, [few_shot_prompt(shown, query)])
-tokens = [lm.tokenizer.decode([token]).strip(" ").replace("\n", "⏎") for token in ids]
-figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.2), width_ratios=(1, 1.2))
-figures.head_map(left, scores)
-left.set(title="On labels that fit, less others", xlabel="head", ylabel="layer")
-figures.attention_map(right, attention_weights(lm, few_shot_prompt(shown, query))[ranked[0]], tokens)
-right.set(title=f"Layer {ranked[0][0]}, head {ranked[0][1]}: where each token looks")
-alt = "Left: the score of each head; the highest are " + ", ".join(
-    f"{scores[head]:.2f} at layer {head[0]}, head {head[1]}" for head in ranked[:3])  # fmt: skip
-show(figure, alt=alt + ". Right: the attention of the best head over a prompt of three lines.")
+prompt = few_shot_prompt(shown, query)
+pieces = map(lm.tokenizer.decode, encode(lm, [prompt])[0])
+tokens = [piece.strip(" ").replace("\n", "⏎") for piece in pieces]
+figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), width_ratios=(1, 1.2))
+figures.head_map(axes[0], scores)
+axes[0].set(title="On labels that fit, less others", xlabel="head", ylabel="layer")
+figures.attention_map(axes[1], attention_weights(lm, prompt)[ranked[0]], tokens)
+axes[1].set(title=f"Layer {ranked[0][0]}, head {ranked[0][1]}: where each token looks")
+show(figure, alt="Left: the score of each head; the highest are " + ", ".join(
+    f"{scores[head]:.2f} at layer {head[0]}, head {head[1]}" for head in ranked[:3])
+    + ". Right: the attention of the best head over a prompt of three lines.")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** SAW_HEADS
@@ -613,7 +636,7 @@ show(figure, alt=alt + ". Right: the attention of the best head over a prompt of
 # another tuple instead. `module.register_forward_pre_hook(hook)` returns a handle, whose `remove()` takes it off again.
 # So a head can be silenced without a change of any weight.
 
-# %% ex="2.8" title="Heads switched off" points=3 minutes=18 difficulty="hard"
+# %% ex="2.9" title="Heads switched off" points=3 minutes=15 difficulty="hard"
 def silence(lm, heads):
     """Set the outputs of these heads to zero until the returned handles are removed.
 
@@ -633,10 +656,10 @@ def silence(lm, heads):
     return handles
     # END SOLUTION
 
-# %% ex="2.8" role="check"
-silence = check("2.8", silence)
+# %% ex="2.9" role="check"
+silence = check("2.9", silence)
 
-# %% [markdown] ex="2.8" role="hints"
+# %% [markdown] ex="2.9" role="hints"
 # <details><summary>Hint 1</summary>`mixed` has the shape (B, T, d). Copy it with `clone()`, set the columns of the head
 # to zero, and return `(mixed,)`.</details>
 # <details><summary>Hint 2</summary>A function that is made in a loop sees the loop's variable as it is when it is
@@ -655,25 +678,21 @@ randoms = [rng.sample(rest, min(3, len(rest))) for _ in range(5)]
 off = {}
 for name in progress(("2 labels", "4 labels", "fact"), "heads off"):
     off[name] = [without(some, name) for some in ([], ranked[:1], ranked[:2], best, *randoms)]
-    whole, *single, triple = off[name][:4]
-    print(f"{name:9s} all heads: {whole}")
-    for count, each in enumerate((*single, triple), 1):
-        print(f"{'':9s} without the {count} best: {each}")
-    worst = min(off[name][4:])
-    print(f"{'':9s} without 3 others, the worst of 5 draws: {worst}")
+    for count, each in enumerate(off[name][:4]):
+        print(f"{name:9s} without the {count} best: {each}")
+    print(f"{name:9s} without 3 others, the worst of 5 draws: {min(off[name][4:])}")
 guesses.reveal("labels_right_without_three_heads", 100 * off["2 labels"][3].mean)
 
 # %%
 figure, axes = pyplot.subplots(figsize=(6, 3.1))
 groups = ("all heads", "without the\n3 best", "without 3 others\n(worst of 5)")
-for index, (name, each) in enumerate(off.items()):
+for index, each in enumerate(off.values()):
     figures.bars(axes, groups, [each[0], each[3], min(each[4:])], index, groups=len(off))
-axes.set(title="Heads switched off, eight demonstrations", ylabel="exact match", ylim=(0, 1.05))
+axes.set(title="Heads switched off, 8 demonstrations", ylabel="exact match", ylim=(0, 1.05))
 axes.legend(axes.containers[1::2], off, fontsize=8, loc="upper center")
-alt = "Exact match with all heads, without the three best, and without three others: "
-alt += "; ".join(f"{name} {each[0].mean:.2f}, {each[3].mean:.2f}, {min(each[4:]).mean:.2f}"
-                 for name, each in off.items())  # fmt: skip
-show(figure, alt=alt + ".")
+show(figure, alt="Exact match with all heads, without the three best, without three others: "
+     + "; ".join(f"{name} {each[0].mean:.2f}, {each[3].mean:.2f}, {min(each[4:]).mean:.2f}"
+    for name, each in off.items()) + ".")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** SAW_OFF
@@ -684,12 +703,12 @@ show(figure, alt=alt + ".")
 # counted was the form, the words and which labels exist. Wei et al. (2023) turned the labels round and saw the largest
 # models follow. Both can be seen here: it depends on whether the weights have an opinion of their own about the words.
 
-# %% ex="2.9" title="Labels turned round" points=1 minutes=6 difficulty="easy"
+# %% ex="2.10" title="Labels turned round" points=1 minutes=5 difficulty="easy"
 def relabelled(demonstrations, how, labels, rng):
-    """The demonstrations with their labels as they are ("right"), "random" or "wrong", a new list.
+    """The demonstrations, a new list, their labels as they are ("right"), "random" or "wrong".
 
-    demonstrations [(text, label), ...]; labels, the two that exist; random ones are drawn by rng
-    for each demonstration on its own, whatever its true label; wrong is the other of the two.
+    demonstrations [(text, label), ...]; labels, the two that exist; a random one is
+    rng.choice(labels), called once per demonstration; a wrong one is the other of the two.
     """
     # BEGIN SOLUTION
     found = []
@@ -702,10 +721,10 @@ def relabelled(demonstrations, how, labels, rng):
     return found
     # END SOLUTION
 
-# %% ex="2.9" role="check"
-relabelled = check("2.9", relabelled)
+# %% ex="2.10" role="check"
+relabelled = check("2.10", relabelled)
 
-# %% [markdown] ex="2.9" role="hints"
+# %% [markdown] ex="2.10" role="hints"
 # <details><summary>Hint 1</summary>Go through the pairs; the text stays, the label depends on `how`.</details>
 # <details><summary>Hint 2</summary>`labels[1 - labels.index(label)]` is the other one of two, `rng.choice(labels)` a
 # random one.</details>
@@ -765,7 +784,7 @@ for name in progress(args.sizes.split(","), "sizes"):
     other = lm if name == args.model else load_lm(name)
     runs[name] = list(zip(*(means(other, f"sizes {seed}") for seed in DRAWS)))
     parameters[name] = sum(p.numel() for p in other.parameters())
-    print(f"{name}, {parameters[name]:,} parameters, 8 demonstrations: {over_seeds(runs[name][-1])}")
+    print(f"{name}, {parameters[name]:,} parameters, 8 shown: {over_seeds(runs[name][-1])}")
 for smaller, larger in itertools.pairwise(runs):
     for shots, low, high in zip(SOME, runs[smaller], runs[larger]):
         gain = over_seeds([b - a for a, b in zip(low, high)])
@@ -779,8 +798,8 @@ for index, (name, found) in enumerate(runs.items()):
 axes.set(title="In-context learning against model size", xlabel="demonstrations in the prompt",
          ylabel="mean exact match, 9 relations", ylim=(-0.02, 1.02), xticks=SOME)  # fmt: skip
 axes.legend(fontsize=8)
-ends = ", ".join(f"{name} {statistics.mean(found[-1]):.2f}" for name, found in runs.items())
-show(figure, alt=f"Mean exact match against demonstrations. With eight: {ends}.")
+show(figure, alt="Mean exact match against demonstrations. With eight: " + ", ".join(
+    f"{name} {statistics.mean(found[-1]):.2f}" for name, found in runs.items()))  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** SAW_SIZES
@@ -796,18 +815,14 @@ FORMS = ("{input} = {output}", "{input} -> {output}", "{input} | {output}",
          "{input} goes with {output}")  # fmt: skip
 
 
-def in_form(form, name):
+for name, form in itertools.product(("fact", "2 labels"), FORMS):
     draw = drawer(name)
     episodes = [draw(8) for _ in range(args.count)]
     prompts = [few_shot_prompt(shown, query, template=form) for shown, (query, _) in episodes]
     queries, answers = zip(*(asked for _, asked in episodes))
-    return Estimate(*over_distinct(queries, judged(writer(lm)(prompts), answers)))
-
-
-for form in FORMS:
+    found = Estimate(*over_distinct(queries, judged(writer(lm)(prompts), answers)))
     familiar = "in the corpus" if form in dict(corpus.STYLES) else "in no list of it"
-    print(f"{form:28s} {familiar:17s} fact {in_form(form, 'fact')}")
-    print(f"{'':46s} 2 labels {in_form(form, '2 labels')}")
+    print(f"{name:9s} {form:28s} {familiar:17s} {found}")
 
 # %% [markdown]
 # **What you saw.** SAW_FORMS
@@ -827,18 +842,16 @@ rng = random.Random(f"order:{args.seed}")
 tests = [review(label, WORDS, rng) for label in [0, 1] * (args.count // 4)]
 gold = torch.tensor([WORDS.index(word) for _, word in tests])
 ORDERS = [order for order in itertools.permutations(range(4))  # each pattern of labels twice
-          if (order.index(0) < order.index(1)) == (order.index(2) < order.index(3))]  # fmt: skip
-balanced = []  # five sets, twelve orders of each
-for _ in range(5):
-    chosen = [review(label, WORDS, rng) for label in (0, 0, 1, 1)]
-    balanced.append([[chosen[place] for place in order] for order in ORDERS])
-one_sided = [[review(label, WORDS, rng) for label in rng.sample([1] * ones + [0] * (4 - ones), 4)]
-             for ones in (0, 1, 3, 4) for _ in range(5)]  # fmt: skip
-contexts = [*itertools.chain(*balanced), *one_sided]
+          if (order.index(0) < order.index(1)) == (order.index(2) < order.index(3))]
+sets = [[review(label, WORDS, rng) for label in (0, 0, 1, 1)] for _ in range(5)]
+contexts = [[chosen[place] for place in order] for chosen in sets for order in ORDERS]  # 60
+for ones in (0, 1, 3, 4) * 5:  # and 20 one-sided sets
+    shuffled = rng.sample([1] * ones + [0] * (4 - ones), 4)
+    contexts.append([review(label, WORDS, rng) for label in shuffled])
 
 
 def read(demonstrations):
-    """p(label | demonstrations, input) for the tests (N, 2), and for content-free inputs (3, 2)."""
+    """The labels' probabilities, for the tests (N, 2) and for content-free inputs (3, 2)."""
     inputs = [text for text, _ in tests] + list(CONTENT_FREE)
     prompts = [few_shot_prompt(demonstrations, text, template=probes.SENTIMENT_TEMPLATE)
                for text in inputs]  # fmt: skip
@@ -849,29 +862,51 @@ def read(demonstrations):
 readings = [read(demonstrations) for demonstrations in progress(contexts, "contexts")]
 
 # %% [markdown]
-# With so few test reviews, some spread is luck. So choose the best and the worst order of each set on every second pair
-# of reviews, and compare these two on the *other* reviews, which had no say in the choice.
+# With so few test reviews, some spread is luck: the best of twelve numbers is high by chance too. So choose the best
+# and the worst order on some of the reviews, and compare these two on the *others*, which had no say in the choice.
+
+# %% ex="2.11" title="The best and the worst order" points=2 minutes=8 difficulty="medium"
+def order_gap(hits, chosen):
+    """How much the best order beats the worst, on reviews that had no say in which these are.
+
+    hits (N, T), 1.0 where order n judges review t rightly, else 0.0; chosen (T,) bool, the
+    reviews on which the best and the worst order are picked. Returns the difference of the
+    accuracies of these two orders on the other reviews, a number.
+    """
+    # BEGIN SOLUTION
+    picking = hits[:, chosen].mean(1)
+    best = picking.argmax()
+    worst = picking.argmin()
+    fresh = hits[:, ~chosen].mean(1)
+    return (fresh[best] - fresh[worst]).item()
+    # END SOLUTION
+
+# %% ex="2.11" role="check"
+order_gap = check("2.11", order_gap)
+
+# %% [markdown] ex="2.11" role="hints"
+# <details><summary>Hint 1</summary>`hits[:, chosen]` are the columns where `chosen` is true, `hits[:, ~chosen]` the
+# others. Each order has an accuracy on both.</details>
+# <details><summary>Hint 2</summary>`argmax()` and `argmin()` of the first give two rows; subtract the second's
+# accuracies of these rows.</details>
 
 # %%
-def hits_of(probabilities):
-    return (probabilities.argmax(1) == gold).float()
+def hits_of(found):
+    return torch.stack([(probabilities.argmax(1) == gold).float() for probabilities in found])
 
 
-def honest_gaps(hits):
-    """For each set: the best order less the worst, chosen on one half of the reviews, on the other."""
-    half = torch.arange(len(tests)) % 4 < 2  # the reviews alternate in label: pairs are balanced
-    gaps = []
-    for some in hits.split(12):
-        chosen, fresh = some[:, half].mean(1), some[:, ~half].mean(1)
-        gaps.append(100 * (fresh[chosen.argmax()] - fresh[chosen.argmin()]).item())
-    return gaps
+def gaps_of(hits):
+    """The gap of each set of twelve orders, in points of a hundred."""
+    half = torch.arange(len(tests)) % 4 < 2  # every second pair: one review of each label
+    return over_seeds([100 * order_gap(some, half) for some in hits.split(12)])
 
 
-raw = torch.stack([hits_of(probabilities) for probabilities, _ in readings[:60]])
-for index, accuracies in enumerate(raw.mean(1).split(12)):
-    print(f"set {index}: twelve orders, accuracy {accuracies.min():.2f} to {accuracies.max():.2f}")
-print(f"best less worst, on fresh reviews, over the sets: {over_seeds(honest_gaps(raw))} points")
-guesses.reveal("points_moved_by_the_order", statistics.mean(honest_gaps(raw)))
+before = [probabilities for probabilities, _ in readings]
+raw = hits_of(before[:60])
+for index, each in enumerate(raw.mean(1).split(12)):
+    print(f"set {index}, twelve orders: accuracy {each.min():.2f} to {each.max():.2f}")
+print(f"best less worst, on fresh reviews, over the sets: {gaps_of(raw)} points")
+guesses.reveal("points_moved_by_the_order", gaps_of(raw).mean)
 
 # %% [markdown]
 # ## What the bias is made of
@@ -879,7 +914,7 @@ guesses.reveal("points_moved_by_the_order", statistics.mean(honest_gaps(raw)))
 # shown last. In a balanced set the majority says nothing, so the places show recency alone: how does the share of
 # predictions *right* (0.5 would be right) move when the label at one place turns from *left* to *right*?
 
-# %% ex="2.10" title="The pull of a label" points=2 minutes=10 difficulty="medium"
+# %% ex="2.12" title="The pull of a label" points=2 minutes=8 difficulty="medium"
 def label_pull(labels, shares):
     """For each place: the mean share where the label there is 1, minus that where it is 0.
 
@@ -895,10 +930,10 @@ def label_pull(labels, shares):
     return pulls
     # END SOLUTION
 
-# %% ex="2.10" role="check"
-label_pull = check("2.10", label_pull)
+# %% ex="2.12" role="check"
+label_pull = check("2.12", label_pull)
 
-# %% [markdown] ex="2.10" role="hints"
+# %% [markdown] ex="2.12" role="hints"
 # <details><summary>Hint 1</summary>One place at a time: split the contexts into two groups by the label at that place,
 # and compare the groups' means.</details>
 # <details><summary>Hint 2</summary>The groups may differ in size, so take two means, not one sum.</details>
@@ -919,7 +954,7 @@ def pulls_of(shares):
     return [over_seeds(values) for values in zip(*each)]
 
 
-shares = leaning(probabilities for probabilities, _ in readings)
+shares = leaning(before)
 for place, pull in enumerate(pulls_of(shares), 1):
     print(f"place {place}: pull of its label {pull}")
 for ones in range(5):
@@ -940,7 +975,7 @@ for ones in range(5):
 # where $p_\mathrm{cf}$ is the mean of the label probabilities over a few content-free inputs. It takes no labelled
 # example.
 
-# %% ex="2.11" title="Contextual calibration" points=2 minutes=10 difficulty="medium"
+# %% ex="2.13" title="Contextual calibration" points=2 minutes=8 difficulty="medium"
 def calibrated(probabilities, content_free):
     """Divide by the mean content-free probabilities, then let every row sum to 1 again.
 
@@ -952,10 +987,10 @@ def calibrated(probabilities, content_free):
     return weighted / weighted.sum(1, keepdim=True)
     # END SOLUTION
 
-# %% ex="2.11" role="check"
-calibrated = check("2.11", calibrated)
+# %% ex="2.13" role="check"
+calibrated = check("2.13", calibrated)
 
-# %% [markdown] ex="2.11" role="hints"
+# %% [markdown] ex="2.13" role="hints"
 # <details><summary>Hint 1</summary>Three steps: average the rows of `content_free`; divide every row of `probabilities`
 # by that; normalise each row.</details>
 # <details><summary>Hint 2</summary>`x.mean(0)` averages over rows, `x.sum(1, keepdim=True)` sums within a row and keeps
@@ -963,32 +998,30 @@ calibrated = check("2.11", calibrated)
 
 # %%
 after = [calibrated(*reading) for reading in readings]
-better = torch.stack([hits_of(probabilities) for probabilities in after[:60]])
-for step, hits in (("before", raw), ("after", better)):
-    found = hits.mean(1)
-    print(f"{step:6s} accuracy {over_seeds(found.view(5, 12).mean(1).tolist())}, over orders "
-          f"{found.min():.2f} to {found.max():.2f}, "
-          f"standard deviation {100 * found.std():.0f} points")  # fmt: skip
-    print(f"       best less worst on fresh reviews: {over_seeds(honest_gaps(hits))} points")
-pulls = {"before": pulls_of(shares), "after": pulls_of(leaning(after))}
+PARTS = {"60 orders, balanced": slice(60), "20 one-sided sets": slice(60, None)}
+for (name, part), step in itertools.product(PARTS.items(), ("before", "after")):
+    each = hits_of((after if step == "after" else before)[part]).mean(1)
+    print(f"{name} {step:6s} accuracy {each.mean():.2f}, from {each.min():.2f} to "
+          f"{each.max():.2f}, standard deviation {100 * each.std():.0f} points")  # fmt: skip
+print(f"best less worst order, after calibration: {gaps_of(hits_of(after[:60]))} points")
 
 # %%
-figure, (left, right) = pyplot.subplots(1, 2, figsize=(8.4, 3.3))
-left.plot((0, 1), (raw.mean(1), better.mean(1)), color="gray", alpha=0.5, linewidth=0.8)
-left.axhline(0.5, color="black", linestyle=":", linewidth=1)
-left.set(title="60 orders: five sets, twelve of each", xlabel="contextual calibration",
-         ylabel="accuracy, 4-shot sentiment", xlim=(-0.3, 1.3), ylim=(0.38, 1.02))  # fmt: skip
-left.set_xticks((0, 1), ("before", "after"))
-for index, found in enumerate(pulls.values()):
-    figures.bars(right, ["1", "2", "3", "4"], found, index, groups=2)
-right.axhline(0, color="black", linewidth=0.8)
-right.set(title="Recency", xlabel="place of the demonstration (4 = last)",
-          ylabel="pull of its label")  # fmt: skip
-right.legend(right.containers[1::2], [f"{step} calibration" for step in pulls], fontsize=8)
-before = ", ".join(f"{x.mean:+.2f}" for x in pulls["before"])
-show(figure, alt=f"Left: accuracy of each order before and after calibration, mean {raw.mean():.2f} "
-     f"and {better.mean():.2f}; dotted: chance. Right: the pull of the label at each place, "
-     f"{before} before calibration.")  # fmt: skip
+figure, axes = pyplot.subplots(1, 3, figsize=(10, 3.3))
+for panel, (title, part) in zip(axes, PARTS.items()):
+    panel.plot((0, 1), [hits_of(found[part]).mean(1) for found in (before, after)], "-o",
+               color="gray", alpha=0.5, linewidth=0.8, markersize=3)  # fmt: skip
+    panel.axhline(0.5, color="black", linestyle=":", linewidth=1)
+    panel.set(title=title, xlabel="calibration", ylim=(0.38, 1.02), xlim=(-0.3, 1.3))
+    panel.set_xticks((0, 1), ("before", "after"))
+axes[0].set(ylabel="accuracy, 4 demonstrations")
+figures.bars(axes[2], ["1", "2", "3", "4"], pulls_of(shares), 0, groups=2)
+figures.bars(axes[2], ["1", "2", "3", "4"], pulls_of(leaning(after)), 1, groups=2)
+axes[2].axhline(0, color="black", linewidth=0.8)
+axes[2].set(title="Recency", xlabel="place (4 = last)", ylabel="pull of the label there")
+axes[2].legend(axes[2].containers[1::2], ("before", "after"), fontsize=8)
+show(figure, alt="Left and middle: accuracy of each order and of each one-sided set before "
+     "and after calibration; dotted: chance. Right: the pull of the label at each place, "
+     + ", ".join(f"{x.mean:+.2f}" for x in pulls_of(shares)))  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C07] SAW_CALIBRATION

@@ -466,7 +466,63 @@ def expect_posterior(case):
     return right, mistakes
 
 
-# 2.6 Copying by kind -------------------------------------------------------------------------------------------------
+# 2.6 Bayes' prediction -----------------------------------------------------------------------------------------------
+
+
+def predicted_outputs(rules, posterior, query):
+    """The package's answer."""
+    found = {}
+    for name, rule in rules.items():
+        found[rule(query)] = found.get(rule(query), 0.0) + posterior[name]
+    return found
+
+
+def prediction_cases(rng):
+    """Two rules that agree on an output, in a line with others; none that do; a rule with probability 0."""
+    low = rng.randint(2, 8)
+    cases = []
+    for query, zeros in ((f"{2 * low} {low}", 0), (f"{2 * low + 1} {low}", 1), (f"{2 * low} {low}", 2)):
+        weights = [0] * zeros + [rng.randint(1, 9) for _ in range(4 - zeros)]
+        shares = [x / sum(weights) for x in rng.sample(weights, 4)]
+        cases.append({"posterior": dict(zip(ARITHMETIC, shares)), "query": query})
+    return cases
+
+
+def drive_prediction(answer, case):
+    return answer({name: rule_of(name) for name in ARITHMETIC}, dict(case["posterior"]), case["query"])
+
+
+def expect_prediction(case):
+    posterior, query = case["posterior"], case["query"]
+    shares = {}
+    for name, share in posterior.items():
+        shares.setdefault(rule_of(name)(query), []).append(share)
+    right = {output: sum(some) for output, some in shares.items()}
+    best = max(posterior, key=posterior.get)
+    return right, {
+        "a rule replaces another one with the same output: add their probabilities":
+            {output: some[-1] for output, some in shares.items()},
+        "only the first of the rules with an output counts: add their probabilities":
+            {output: some[0] for output, some in shares.items()},
+        "rules with the same output are averaged: add their probabilities":
+            {output: statistics.fmean(some) for output, some in shares.items()},
+        "the most probable of the rules with an output counts: add their probabilities":
+            {output: max(some) for output, some in shares.items()},
+        "the posterior is ignored: each rule weighs as much as its probability":
+            {output: len(some) / len(posterior) for output, some in shares.items()},
+        "rules are counted: add their probabilities": {output: len(some) for output, some in shares.items()},
+        "the most probable rule alone decides: sum over all rules":
+            Alternatives({rule_of(best)(query): 1.0}, {rule_of(best)(query): posterior[best]},
+                         {output: float(output == rule_of(best)(query)) for output in shares}),
+        "outputs of probability 0 are missing: every output that some rule gives is there":
+            {output: share for output, share in right.items() if share},
+        "these are the rules: {output: probability}": posterior,
+        "these are the rules' outputs: {output: probability}": {name: rule_of(name)(query) for name in posterior},
+        "the probabilities of an output in a list: add them": shares,
+    }  # fmt: skip
+
+
+# 2.7 Copying by kind -------------------------------------------------------------------------------------------------
 
 
 def copied_label(demonstrations, query, kind):
@@ -552,7 +608,7 @@ def remark_copying(case, data):
     return None if expected else "where no demonstration is of the query's kind, nothing can be known: return ''"
 
 
-# 2.7 Attention to the matching label --------------------------------------------------------------------------------
+# 2.8 Attention to the matching label ---------------------------------------------------------------------------------
 
 
 def label_attention(weights, spans, same):
@@ -640,7 +696,7 @@ def expect_attention(case):
     }  # fmt: skip
 
 
-# 2.8 Heads switched off ----------------------------------------------------------------------------------------------
+# 2.9 Heads switched off ----------------------------------------------------------------------------------------------
 
 LAYERS, HEADS, SIZE = 3, 4, 4
 
@@ -772,7 +828,7 @@ def expect_silence(case):
     return {"silent": right, "back": whole}, found
 
 
-# 2.9 Labels turned round ---------------------------------------------------------------------------------------------
+# 2.10 Labels turned round --------------------------------------------------------------------------------------------
 
 
 def relabelled(demonstrations, how, labels, rng):
@@ -848,7 +904,62 @@ def remark_relabelling(case, data):
     return None
 
 
-# 2.10 The pull of a label --------------------------------------------------------------------------------------------
+# 2.11 The best and the worst order -----------------------------------------------------------------------------------
+
+
+def order_gap(hits, chosen):
+    """The package's answer: picked on some reviews, compared on the others."""
+    picking, fresh = hits[:, chosen].mean(1), hits[:, ~chosen].mean(1)
+    return (fresh[picking.argmax()] - fresh[picking.argmin()]).item()
+
+
+def gap_cases(rng):
+    """Orders whose accuracies differ on the picking half, and vary on the other; halves of several sizes."""
+    cases = []
+    for orders, picking, others in ((4, 6, 4), (3, 4, 8), (5, 5, 5)):
+        rights = rng.sample(range(picking + 1), orders) if picking >= orders else range(orders)
+        rows = [[rng.sample([1.0] * right + [0.0] * (picking - right), picking),
+                 [float(rng.random() < 0.5) for _ in range(others)]] for right in rights]  # fmt: skip
+        chosen = rng.sample([True] * picking + [False] * others, picking + others)
+        hits = []
+        for row in rows:
+            left = {True: iter(row[0]), False: iter(row[1])}
+            hits.append([next(left[mark]) for mark in chosen])
+        cases.append({"hits": hits, "chosen": chosen})
+    return cases
+
+
+def expect_gap(case):
+    hits, chosen = case["hits"], case["chosen"]
+
+    def accuracies(wanted):
+        return [statistics.fmean(x for x, mark in zip(row, chosen) if mark in wanted) for row in hits]
+
+    def gap(picking, fresh, best=max, worst=min):
+        return fresh[picking.index(best(picking))] - fresh[picking.index(worst(picking))]
+
+    picking, fresh, every = accuracies([True]), accuracies([False]), accuracies([True, False])
+    others = chosen.count(False)
+    return gap(picking, fresh), {
+        "picked and compared on the same reviews, where the best is high by chance too: compare on the others":
+            gap(picking, picking),
+        "picked and compared on the other reviews: pick on the chosen ones": gap(fresh, fresh),
+        "the halves are exchanged: pick on the chosen reviews, compare on the others": gap(fresh, picking),
+        "picked and compared on all reviews: keep the others apart": gap(every, every),
+        "picked on all reviews: the others may have no say": gap(every, fresh),
+        "compared on all reviews: those that were picked on count again": gap(picking, every),
+        "the worst less the best: turn it round": -gap(picking, fresh),
+        "the accuracy of the best order alone: subtract that of the worst": fresh[picking.index(max(picking))],
+        "the accuracy of the worst order alone": fresh[picking.index(min(picking))],
+        "the best order less the mean of all: less the worst":
+            fresh[picking.index(max(picking))] - statistics.fmean(fresh),
+        "numbers of reviews, not accuracies: take means": gap(picking, fresh) * others,
+        "the first and the last order are compared: pick the best and the worst": fresh[0] - fresh[-1],
+        "in points of a hundred: the difference of two accuracies": 100 * gap(picking, fresh),
+    }  # fmt: skip
+
+
+# 2.12 The pull of a label --------------------------------------------------------------------------------------------
 
 
 def label_pull(labels, shares):
@@ -905,7 +1016,7 @@ def expect_pull(case):
     }  # fmt: skip
 
 
-# 2.11 Contextual calibration -----------------------------------------------------------------------------------------
+# 2.13 Contextual calibration -----------------------------------------------------------------------------------------
 
 
 def calibration_cases(rng):
@@ -990,18 +1101,22 @@ EXERCISES = {
         signature="few_shot_curve(write: function, draw: function, shots: list, count: int) -> dict"),
     "2.5": Exercise(posterior_cases, drive_posterior, expect_posterior, points=2, reference=rule_posterior,
         signature="rule_posterior(rules: dict, prior: dict, demonstrations: list) -> dict"),
-    "2.6": Exercise(copying_cases, drive_copying, expect_copying, points=2, reference=copied_label,
+    "2.6": Exercise(prediction_cases, drive_prediction, expect_prediction, points=1, reference=predicted_outputs,
+        signature="predicted_outputs(rules: dict, posterior: dict, query: str) -> dict"),
+    "2.7": Exercise(copying_cases, drive_copying, expect_copying, points=2, reference=copied_label,
         signature="copied_label(demonstrations: list, query: str, kind: dict) -> str", remark=remark_copying),
-    "2.7": Exercise(attention_cases, None, expect_attention, points=2, reference=label_attention,
+    "2.8": Exercise(attention_cases, None, expect_attention, points=2, reference=label_attention,
         signature="label_attention(weights: float[L H T T], spans: list, same: list) -> (float[L H], float[L H])"),
-    "2.8": Exercise(silence_cases, drive_silence, expect_silence, points=3, reference=package_silence,
+    "2.9": Exercise(silence_cases, drive_silence, expect_silence, points=3, reference=package_silence,
         signature="silence(lm: any, heads: list) -> list"),
-    "2.9": Exercise(relabelling_cases, drive_relabelling, expect_relabelling, points=1, reference=relabelled,
+    "2.10": Exercise(relabelling_cases, drive_relabelling, expect_relabelling, points=1, reference=relabelled,
         signature="relabelled(demonstrations: list, how: str, labels: any, rng: any) -> list",
         remark=remark_relabelling),
-    "2.10": Exercise(pull_cases, lambda answer, case: answer(case["labels"], case["shares"]), expect_pull, points=2,
+    "2.11": Exercise(gap_cases, None, expect_gap, points=2, reference=order_gap,
+        signature="order_gap(hits: float[N T], chosen: bool[T]) -> number"),
+    "2.12": Exercise(pull_cases, lambda answer, case: answer(case["labels"], case["shares"]), expect_pull, points=2,
         reference=label_pull, signature="label_pull(labels: list, shares: list) -> any"),
-    "2.11": Exercise(calibration_cases, drive_calibration, expect_calibration, points=2,
+    "2.13": Exercise(calibration_cases, drive_calibration, expect_calibration, points=2,
         reference=contextual_calibration,
         signature="calibrated(probabilities: float[B C], content_free: float[N C]) -> float[B C]"),
 }  # fmt: skip
