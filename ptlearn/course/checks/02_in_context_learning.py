@@ -442,7 +442,8 @@ def expect_posterior(case):
             {name: float(prior[name] * (nothing or all(found))) for name, found in fits.items()},
         "these are the likelihoods, 0 or 1: multiply by the prior and normalise":
             {name: float(all(found)) for name, found in fits.items()},
-        "the prior is ignored: the rules that fit are not equally probable": posterior(prior=flat),
+        "the prior is ignored: the rules that fit are not equally probable":
+            Alternatives(posterior(prior=flat), scaled(prior) if nothing else posterior(prior=flat)),
         "a rule fits if any demonstration does: it has to give all of them":
             posterior(lambda found: any(found) or not found),
         "only the last demonstration is looked at": posterior(lambda found: all(found[-1:])),
@@ -723,8 +724,8 @@ def silence_cases(rng):
 @torch.no_grad()
 def drive_silence(answer, case):
     """What a model gives under the hooks, and when they are gone; a copy, whose weights an answer may spoil."""
-    lm = copy.copy(small_model(case["seed"]))
-    lm.model = copy.deepcopy(lm.model)
+    shared = small_model(case["seed"])
+    lm = LanguageModel(copy.deepcopy(shared.model), shared.tokenizer, shared.name)
     silent = under(answer, lm, case["heads"], case["tokens"])
     return {"silent": silent, "back": lm(torch.tensor(case["tokens"]))}
 
