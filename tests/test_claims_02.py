@@ -64,8 +64,9 @@ def test_c06_larger_models_learn_more_from_context(lm):
     assert over_seeds(gains).low > 0
 
 
-def test_c07_the_order_matters_to_the_small_model():
-    lm, words, gaps = load_lm("pocket-s"), ("left", "right"), []
+def test_c07_the_small_model_leans_to_the_label_shown_last():
+    """The same four reviews in two orders, for five sets: how often the second label is predicted, last less first."""
+    lm, words, leanings = load_lm("pocket-s"), ("left", "right"), []
     for seed in range(5):
         rng = random.Random(seed)
 
@@ -73,14 +74,13 @@ def test_c07_the_order_matters_to_the_small_model():
             return tales.opinion(rng, ("negative", "positive")[label], rng.choice(tales.ABOUT), 2), words[label]
 
         zeros, ones = ([review(label) for _ in range(2)] for label in (0, 1))
-        tests = [review(label) for label in [0, 1] * 12]
-        accuracies = []
-        for shown in ([*zeros, *ones], [*ones, *zeros], [ones[0], *zeros, ones[1]]):
-            prompts = [few_shot_prompt(shown, text, template=probes.SENTIMENT_TEMPLATE) for text, _ in tests]
-            chosen = score_choices(lm, prompts, words).logprobs.argmax(1).tolist()
-            accuracies.append(sum(words[x] == label for x, (_, label) in zip(chosen, tests)) / len(tests))
-        gaps.append(max(accuracies[:2]) - min(accuracies))
-    assert over_seeds(gaps).low > 0
+        texts = [review(label)[0] for label in [0, 1] * 12]
+        shares = []
+        for shown in ([*ones, *zeros], [*zeros, *ones]):
+            prompts = [few_shot_prompt(shown, text, template=probes.SENTIMENT_TEMPLATE) for text in texts]
+            shares.append(score_choices(lm, prompts, words).logprobs.argmax(1).float().mean().item())
+        leanings.append(shares[1] - shares[0])
+    assert over_seeds(leanings).low > 0.1
 
 
 def test_c07_the_choice_matters_and_calibration_helps(lm):
