@@ -654,7 +654,8 @@ show(figure, alt="Left: the score of each head; the highest are " + ", ".join(
 # right kind and 0.05 or 0.06 on the others. The next one (layer 3, head 4) looks at labels of any kind. In the
 # picture of the best head, follow the last row, the query's `=`. The query is *accordion*, and the dark cell is the
 # first token of the label beside *harpsichord*: the label that fits, and the token that has to come next. That is
-# `copied_label`, done by attention, and softly: where several lines match, all of them may be read, not the latest alone.
+# `copied_label`, done by attention, and softly: where several lines match, all of them may be read, not the latest
+# alone.
 #
 # That a head looks there does not prove that the answer comes from there. The test is to take it away. The outputs of
 # the heads of a layer stand side by side, head $h$ at $[h s, (h+1) s)$ with $s = d / H$, when the layer's output
