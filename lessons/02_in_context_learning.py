@@ -1076,8 +1076,7 @@ show(figure, alt="Left and middle: accuracy of each order and of each one-sided 
 # **What you saw.** [C07] Calibration helps on average, by three points over the orders and by five over the one-sided
 # sets, and takes a third off the pull of the last label. It does not repair the order: the spread stays (14 points
 # before and after), and the best order still beats the worst by 39 points, for the good orders gain as much as the
-# bad ones. Orders at chance say the same word to every review, and the content-free inputs show only part of that
-# lean. Zhao et al. found more on GPT-3. It does shrink the spread where one lean is shared by all inputs, as for
+# bad ones. Zhao et al. found more on GPT-3. It does shrink the spread where one lean is shared by all inputs, as for
 # pocket-m with nonsense labels: `probes.order_spread(lm)` gives the accuracy of 24 sets before and after.
 #
 # ## Recap
