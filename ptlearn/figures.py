@@ -1,8 +1,9 @@
 """The course's figures: colours that everyone can tell apart, and marks that never come without their interval.
 
 Each function draws on the axes it is given, so that a lesson's cell keeps the figure, its title and its labels.
-Here: estimates and learning curves, variances, effective sample size; then maps of a grid world (values, policy, one
-episode) and a player of episodes. Deliberately not here: what is drawn, and pixels as an agent sees them (gridworld).
+Here: estimates and learning curves, variances, effective sample size; maps of attention; maps of a grid world (values,
+policy, one episode) and a player of episodes. Deliberately not here: what is drawn, and pixels as an agent sees them
+(gridworld).
 
 A `grid` is anything with `cells`, (row, column) of each state; `shape`, (rows, columns); and `map`, its rows as
 strings of '#' wall, 'S' start, 'G' goal, 'X' pit and floor.
@@ -134,6 +135,32 @@ def scatter_ess(axes, divergence, fraction, label: str, index: int = 0) -> None:
     axes.scatter(divergence, fraction, s=16, alpha=0.6, linewidth=0, label=label, **style)
     axes.set_yscale("log")
     axes.set(xlabel="KL(π‖μ), nats", ylabel="effective sample size / B")
+
+
+# ---------------------------------------------------------------- attention
+
+
+def attention_map(axes, weights, tokens: Sequence[str]) -> None:
+    """Where each token of a short text looks: a row per looking token, darker where it looks more.
+
+    Args:   weights (T, T), rows that sum to 1; tokens, T words for the ticks.
+    Raises: ValueError if weights has another shape, or a number that is not finite.
+    """
+    weights = _array("weights", weights, (len(tokens), len(tokens)))
+    axes.imshow(weights, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(tokens)), tokens, fontsize=7)
+
+
+def head_map(axes, scores) -> None:
+    """A number per head, layers from the bottom up: scores (layers, heads), between -1 and 1."""
+    scores = _array("scores", scores, ("layers", "heads"))
+    axes.imshow(scores, cmap="RdBu", vmin=-1, vmax=1, origin="lower", aspect="auto")
+    for (layer, head), score in np.ndenumerate(scores):
+        ink = "white" if abs(score) > 0.6 else "black"
+        axes.text(head, layer, f"{score:.2f}", color=ink, fontsize=8, ha="center", va="center")
+    axes.set_xticks(range(scores.shape[1]))
+    axes.set_yticks(range(scores.shape[0]))
 
 
 # ---------------------------------------------------------------- maps of a grid world

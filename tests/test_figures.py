@@ -120,6 +120,23 @@ def test_effective_sample_size_against_divergence(axes):
     assert axes.get_yscale() == "log" and "nats" in axes.get_xlabel() and "/ B" in axes.get_ylabel()
 
 
+# ---------------------------------------------------------------- attention
+
+
+def test_maps_of_attention_hold_the_numbers_and_the_words(axes):
+    weights = [[1.0, 0.0], [0.25, 0.75]]
+    figures.attention_map(axes, weights, ["the", "cat"])
+    assert axes.images[0].get_array().tolist() == weights
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["the", "cat"]
+    with pytest.raises(ValueError, match="weights has shape"):
+        figures.attention_map(axes, weights, ["the"])
+
+
+def test_map_of_heads_writes_each_score_in_its_cell(axes):
+    figures.head_map(axes, torch.tensor([[0.1, -0.2, 0.3], [0.4, 0.5, 0.66]]))
+    assert {(text.get_position(), text.get_text()) for text in axes.texts} >= {((2, 1), "0.66"), ((1, 0), "-0.20")}
+
+
 # ---------------------------------------------------------------- maps
 
 

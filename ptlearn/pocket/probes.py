@@ -12,7 +12,7 @@ import torch
 
 from ptlearn.lm.prompting import contextual_calibration, few_shot_prompt, score_choices, verbalizer_probabilities
 from ptlearn.lm.text import complete
-from ptlearn.pocket import french, relations, tales
+from ptlearn.pocket import corpus, french, relations, tales
 from ptlearn.statistics import Estimate, accuracy
 
 
@@ -98,6 +98,28 @@ def label_choice(lm, relation: str, shots: int, count: int = 200, seed: int = 0)
     return accuracy(right)
 
 
+def french_share(documents: int = 4000) -> float:
+    """The share of the corpus, in bytes, that is French (C05).
+
+    Documents are cut into pieces at line breaks, `=` and the like; a piece is French when more than half of its words
+    belong to the French prose and to no English kind of document.
+    """
+
+    def words(text: str) -> list[str]:
+        return [word.strip(".,:;?!").lower() for word in text.split()]
+
+    def vocabulary(kind: str, count: int) -> set[str]:
+        return {word for index in range(count) for word in words(corpus.KINDS[kind](random.Random(index)))}
+
+    english = set().union(*(vocabulary(kind, 1000) for kind in ENGLISH_KINDS))
+    only_french = vocabulary("french prose", 2500) - english
+    size = {True: 0, False: 0}
+    for piece in re.split(r"\n| = | -> |: ", "\n".join(map(corpus.document, range(documents)))):
+        size[2 * sum(word in only_french for word in words(piece)) > len(words(piece))] += len(piece.encode())
+    return size[True] / (size[True] + size[False])
+
+
+ENGLISH_KINDS = ("story", "review", "article", "dictionary", "dialogue")
 SENTIMENT_TEMPLATE = "Review: {input}\nSentiment: {output}"
 CONTENT_FREE = ("N/A", "", "...")
 

@@ -5,7 +5,8 @@ pairs. Some rules recall a fact (country -> capital), some transform a sentence 
 in any weight, because the rule is drawn afresh for every list (arbitrary labels, an unknown number to add).
 
 Training lists hold training pairs only. `episode` asks about an input that no list of that relation ever contained; for
-label lists the label words themselves occur nowhere in the corpus either.
+label lists the label words themselves occur nowhere in the corpus either. RELATIONS are those of the corpus; EVALUATED
+has more to ask about where a tenth of the inputs is too few.
 """
 
 import random
@@ -13,6 +14,7 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ptlearn.pocket import french, world
 
@@ -169,11 +171,11 @@ OPERATIONS = (
 )
 
 
-def _add(rng: random.Random, new: bool) -> Draw:
+def _add(rng: random.Random, new: bool, largest: int = 40) -> Draw:
     offset = rng.choice(OFFSETS)
 
     def draw() -> Pair:
-        number = rng.randint(max(0, -offset), 40)
+        number = rng.randint(max(0, -offset), largest)
         return str(number), str(number + offset)
 
     return draw
@@ -189,12 +191,12 @@ def _multiply(rng: random.Random, new: bool) -> Draw:
     return draw
 
 
-def _combine(rng: random.Random, new: bool) -> Draw:
+def _combine(rng: random.Random, new: bool, largest: int = 15) -> Draw:
     """Two numbers, the larger first; the operation (sum, difference, larger, smaller) is hidden."""
     operation = rng.choice(OPERATIONS)
 
     def draw() -> Pair:
-        small, large = sorted((rng.randint(1, 15), rng.randint(1, 15)))
+        small, large = sorted((rng.randint(1, largest), rng.randint(1, largest)))
         return f"{large} {small}", str(operation(large, small))
 
     return draw
@@ -208,7 +210,11 @@ PICKED = ("animal", "fruit", "vehicle", "clothing", "profession", "color")
 def _pick(rng: random.Random, new: bool) -> Draw:
     """Three words of three categories; the rule keeps one of them, by its place or by its category."""
     place = rng.choice((0, 1, 2, None, None, None))
-    wanted = rng.choice(PICKED)
+    return _picker(rng, place, rng.choice(PICKED))
+
+
+def _picker(rng: random.Random, place: int | None, wanted: str) -> Draw:
+    """Keep the word at `place`, or where that is None the one of the category `wanted`."""
 
     def draw() -> Pair:
         categories = rng.sample(PICKED, 3)
@@ -316,3 +322,37 @@ LABELS: tuple[Relation, ...] = (
 )
 
 RELATIONS: dict[str, Relation] = {relation.name: relation for relation in LISTS + LABELS}
+
+
+# To measure with: the inputs that no list of the corpus holds, and more of them -------------------------------------
+
+STATED = {field: set(stated(field)) for field in FACTS}
+
+
+def _fact(rng: random.Random, new: bool) -> Draw:
+    """Countries and one field of them: capital, language, currency, region or demonym."""
+    table = sorted(STATED[rng.choice(FACTS)])
+    return lambda: rng.choice(table)
+
+
+def _is_held_out_fact(pair: Pair) -> bool:
+    """Some pairs belong to two fields, as (Estonia, Estonian): both must hold them out."""
+    return all(is_held_out(field, pair[0]) for field in FACTS if pair in STATED[field])
+
+
+def _outside(name: str, largest: int) -> Callable[[Pair], bool]:
+    """Held out are a tenth of the inputs, and those with a number that no training list reaches."""
+    return lambda pair: is_held_out(name, pair[0]) or int(pair[0].split()[0]) > largest
+
+
+EVALUATED: dict[str, Relation] = RELATIONS | {
+    relation.name: relation
+    for relation in (
+        Relation("fact", _fact, _is_held_out_fact),
+        Relation("add", partial(_add, largest=60), _outside("add", 40)),
+        Relation("combine", partial(_combine, largest=20), _outside("combine", 15)),
+        Relation("pick a kind", lambda rng, new: _picker(rng, None, rng.choice(PICKED)), _by_input("pick")),
+        Relation("pick a place", lambda rng, new: _picker(rng, rng.randrange(3), rng.choice(PICKED)),
+                 _by_input("pick")),
+    )
+}  # fmt: skip

@@ -44,3 +44,7 @@ def test_one_sided_demonstrations_mislead_and_calibration_helps(lm):
     raw, calibrated = probes.order_spread(lm, count=40)
     assert max(raw) - min(raw) >= 0.1
     assert max(calibrated) - min(calibrated) <= (max(raw) - min(raw)) * 2 / 3
+
+
+def test_a_tenth_of_the_corpus_is_french():
+    assert 0.08 < probes.french_share(500) < 0.14
