@@ -1,6 +1,14 @@
 """Answers to lesson 03 as students hand them in: wrong ones with the words of their diagnosis, and right ones."""
 
+import copy
+from itertools import pairwise
+
+import numpy as np
 import torch
+from torch import nn
+
+from ptlearn.lm.chat import Example
+from ptlearn.rollout import pad_and_stack
 
 # 3.1
 
@@ -102,6 +110,10 @@ def mean(logprobs, said):
     return -(logprobs * said).sum() / said.sum()
 
 
+def safe_mean(logprobs, said):
+    return -torch.where(said > 0, logprobs, 0.0).sum() / said.sum()
+
+
 ALL = slice(None)
 EARLY = slice(None, -1)
 
@@ -120,10 +132,10 @@ def most_likely(logits, tokens, mask):
     return mean(logits[:, :-1].log_softmax(-1).amax(-1), mask[:, 1:])
 
 
-def by_einsum(logits, tokens, mask):
-    hot = torch.nn.functional.one_hot(tokens[:, 1:], logits.shape[-1]).double()
-    logprobs = torch.einsum("btv,btv->bt", logits[:, :-1].double(), hot) - logits[:, :-1].logsumexp(-1)
-    return -torch.einsum("bt,bt->", logprobs, mask[:, 1:].double()) / mask.sum()
+def by_indexing(logits, tokens, mask):
+    said = mask[:, 1:]
+    chosen = logits[:, :-1][said].double()
+    return (chosen.logsumexp(-1) - chosen.gather(-1, tokens[:, 1:][said][:, None])[:, 0]).mean()
 
 
 def one_by_one(logits, tokens, mask):
@@ -181,45 +193,303 @@ def step_by_step(segments):
 # 3.4
 
 
-def overall_by(rule):
-    def answer(scores, shares):
-        return rule(scores, shares, sum(score * shares[name] for name, score in scores.items()))
+def padded(batch):
+    tokens, _ = pad_and_stack([example.tokens for example in batch], value=0)
+    mask, _ = pad_and_stack([example.mask for example in batch], value=False)
+    return tokens, mask
+
+
+def step_with(
+    *, loss=by_labels, zero=True, clip=nn.utils.clip_grad_norm_, after=False, train=True, moves=True, mask_of=None,
+    gives=lambda loss, norm, clipped: (loss.item(), norm.item()),
+):  # fmt: skip
+    """An answer that takes a step in its own way."""
+
+    def answer(model, optimizer, batch, clip_norm):
+        tokens, mask = padded(batch)
+        model.train(train)
+        value = loss(model(tokens), tokens, mask if mask_of is None else mask_of(tokens, mask))
+        if zero:
+            optimizer.zero_grad(set_to_none=False)
+        value.backward()
+        if moves and after:
+            optimizer.step()
+        norm = torch.sqrt(sum(p.grad.square().sum() for p in model.parameters()))
+        if clip:
+            clip(list(model.parameters()), clip_norm)
+        if moves and not after:
+            optimizer.step()
+        return gives(value, norm, min(norm, torch.tensor(clip_norm)))
 
     return answer
 
 
-def rare_ones_count_most(scores, shares):
-    return sum(s / shares[name] for name, s in scores.items()) / sum(1 / shares[name] for name in scores)
+def clears_behind(model, optimizer, batch, clip_norm):
+    """Leaves no gradient behind, and clips by hand."""
+    model.train()
+    optimizer.zero_grad()
+    tokens, mask = padded(batch)
+    loss = by_labels(model(tokens), tokens, mask)
+    loss.backward()
+    norm = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+    for parameter in model.parameters():
+        parameter.grad.mul_(min(1.0, clip_norm / (float(norm) + 1e-6)))
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item(), norm.item()
 
 
-def right_overall(scores, shares):
-    return sum(scores[name] * shares[name] for name in shares if name in scores) / sum(shares[name] for name in scores)
+def one_example_after_the_other(model, optimizer, batch, clip_norm):
+    """The gradients of single examples add up to that of the batch."""
+    model.train()
+    optimizer.zero_grad()
+    count, total = sum(sum(example.mask) for example in batch), 0.0
+    for example in batch:
+        tokens, mask = padded([example])
+        loss = one_by_one(model(tokens), tokens, mask) * sum(example.mask) / count
+        loss.backward()
+        total += float(loss)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
+    return total, float(norm)
 
 
-def in_the_order_written(scores, shares):
-    pairs = list(zip(scores.values(), shares.values()))
-    return sum(score * share for score, share in pairs) / sum(share for _, share in pairs)
+def clears_before_the_step(model, optimizer, batch, clip_norm):
+    tokens, mask = padded(batch)
+    model.train()
+    loss = one_by_one(model(tokens), tokens, mask)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.zero_grad()
+    optimizer.step()
+    return float(loss), float(norm)
 
 
-def without_zeros(scores, shares):
-    return right_overall({name: score for name, score in scores.items() if score}, shares)
+def loss_afterwards(model, optimizer, batch, clip_norm):
+    _, norm = step_with()(model, optimizer, batch, clip_norm)
+    tokens, mask = padded(batch)
+    return float(one_by_one(model(tokens), tokens, mask)), norm
 
 
-def overwritten(scores, shares):
-    total = sum(shares[name] for name in scores)
-    for name in scores:
-        scores[name] *= shares[name] / total
-    return sum(scores.values())
+def each_row(logits, tokens, mask):
+    rows = zip(logits.split(1), tokens.split(1), mask.split(1))
+    return torch.stack([one_by_one(*row) for row in rows]).mean()
 
 
-def by_tensors(scores, shares):
-    weights = torch.tensor([shares[name] for name in scores], dtype=torch.float64)
-    return weights / weights.sum() @ torch.tensor([*scores.values()], dtype=torch.float64)
+def each_tensor(parameters, clip_norm):
+    for parameter in parameters:
+        nn.utils.clip_grad_norm_([parameter], clip_norm)
+
+
+def to_length(parameters, clip_norm):
+    norm = torch.cat([p.grad.flatten() for p in parameters]).norm()
+    for parameter in parameters:
+        parameter.grad *= clip_norm / norm
 
 
 # 3.5
 
-BUGS = {"A": "end not trained", "B": "mask off by one", "C": "neighbours seen", "D": "labels not shifted"}
+
+def rates(rise, fall):
+    """An answer from the shares of the peak on the way up and down, of step, steps and rising."""
+
+    def answer(step, steps, peak, warmup=0.1):
+        rising = max(1, round(warmup * steps))
+        return peak * (rise(step, rising) if step < rising else fall(step, steps, rising))
+
+    return answer
+
+
+def up(step, rising):
+    return (step + 1) / rising
+
+
+def down(step, steps, rising):
+    return (steps - step) / max(1, steps - rising)
+
+
+def one_line_rate(step, steps, peak, warmup=0.1):
+    rising = max(round(warmup * steps), 1)
+    return peak * min((step + 1) / rising, (steps - step) / max(steps - rising, 1))
+
+
+def interpolated(step, steps, peak, warmup=0.1):
+    rising = max(1, round(warmup * steps))
+    return float(np.interp(step, [-1, rising - 1, rising, steps], [0, peak, peak, 0]))
+
+
+# 3.6
+
+
+def held_out_by(rule, *, train=False, mask_of=lambda tokens, mask: mask):
+    """An answer from the rows (sum of the batch, its tokens, its examples)."""
+
+    def answer(model, examples, size):
+        model.train(train)
+        found = []
+        for first in range(0, len(examples), size):
+            batch = examples[first : first + size]
+            tokens, mask = padded(batch)
+            mask = mask_of(tokens, mask)
+            with torch.inference_mode():
+                loss = by_labels(model(tokens), tokens, mask)
+            found.append((float(loss) * int(mask[:, 1:].sum()), int(mask[:, 1:].sum()), len(batch)))
+        return rule(found)
+
+    return answer
+
+
+def in_all(found):
+    return sum(total for total, _, _ in found) / sum(count for _, count, _ in found)
+
+
+def without_batches(model, examples, size):
+    model.eval()
+    tokens, mask = padded(examples)
+    return by_labels(model(tokens), tokens, mask).item()
+
+
+def one_at_a_time(model, examples, size):
+    return held_out_by(in_all)(model, examples, 1)
+
+
+def full_batches_alone(model, examples, size):
+    return held_out_by(in_all)(model, examples[: max(1, len(examples) // size) * size], size)
+
+
+def trains_on_them(model, examples, size):
+    loss = held_out_by(in_all)(model, examples, size)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step_with()(model, optimizer, examples, 1.0)
+    return loss
+
+
+def example_by_example(model, examples, size):
+    return sum(one_at_a_time(model, [example], 1) for example in examples) / len(examples)
+
+
+# 3.7
+
+
+def loop_with(
+    *, rate=one_line_rate, copies=True, loads=True, decay=0.0, anew=False, clip_norm=1.0, extra=False, last=True,
+    enough=lambda values, patience: len(values) - 1 - values.index(min(values)) >= patience,
+    new=lambda values: values[-1] <= min(values), judge=held_out_by(in_all), measured=None,
+):  # fmt: skip
+    """An answer that runs the loop in its own way."""
+
+    def answer(model, plan, held_out, lr, every, patience):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)
+        losses, curve, kept = [], {}, copy.deepcopy(model.state_dict())
+        for step in range(len(plan)):
+            if anew:
+                optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)
+            optimizer.param_groups[0]["lr"] = rate(step, len(plan), lr)
+            batch = list(plan[step]) + list(held_out if extra else [])
+            losses.append(step_with()(model, optimizer, batch, clip_norm)[0])
+            if (step + 1) % every and not (last and step + 1 == len(plan)):
+                continue
+            curve[step + 1] = judge(model, held_out if measured is None else measured(plan, step), 32)
+            values = list(curve.values())
+            if new(values):
+                kept = copy.deepcopy(model.state_dict()) if copies else model.state_dict()
+            if enough(values, patience):
+                break
+        if loads:
+            model.load_state_dict(kept)
+        return losses, curve
+
+    return answer
+
+
+def by_parameters(model, plan, held_out, lr, every, patience):
+    """Keeps the weights in a list, counts down, and lets a scheduler set the rate."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0)
+    steps = len(plan)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_line_rate(min(step, steps - 1), steps, 1))
+    losses, curve, best, left = [], {}, float("inf"), patience
+    for done, batch in enumerate(plan, 1):
+        losses.append(clears_behind(model, optimizer, batch, 1.0)[0])
+        scheduler.step()
+        if done % every == 0 or done == steps:
+            curve[done] = without_batches(model, held_out, 32)
+            if curve[done] < best:
+                best, left, kept = curve[done], patience, [p.detach().clone() for p in model.parameters()]
+            else:
+                left -= 1
+        if left == 0:
+            break
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), kept):
+            parameter.copy_(value)
+    return losses, curve
+
+
+def never(values, patience):
+    return False
+
+
+# 3.8
+
+
+def cue_by_sets(premise, hypothesis):
+    new = set(hypothesis.split()) - set(premise.split())
+    return "not" if "not" in hypothesis.split() else "new word" if new else "overlap"
+
+
+def cue_with(negated, known):
+    def answer(premise, hypothesis):
+        return "not" if negated(premise, hypothesis) else "overlap" if known(premise, hypothesis) else "new word"
+
+    return answer
+
+
+def has_not(premise, hypothesis):
+    return "not" in hypothesis.split()
+
+
+def all_known(premise, hypothesis):
+    return all(word in premise.split() for word in hypothesis.split())
+
+
+# 3.9
+
+SHORT = Example([1, 5, 6, 7, 2], [False, False, False, True, True])
+LONG = Example([1, *range(10, 60), 2], [False] * 20 + [True] * 32)
+TWICE = Example([1, 8, 9, 2, 5, 6, 2], [False, False, True, True, False, True, True])
+
+
+def expected(row):
+    tokens = [token for example in row for token in example.tokens]
+    said = [said for example in row for said in example.mask]
+    numbers = [number for number, example in enumerate(row) for _ in example.tokens]
+    return tokens[:-1], tokens[1:], said[1:], numbers[:-1]
+
+
+def testing(row, parts=(0, 1, 2, 3)):
+    """A test of some of the four tensors on one row."""
+
+    def answer(run):
+        return all(run(row, 2)[part].tolist() == expected(row)[part] for part in parts)
+
+    return answer
+
+
+def by_properties(run):
+    """Counts and places instead of whole tensors; any numbers of segments will do."""
+    row = [TWICE, LONG, SHORT]
+    inputs, targets, trained, segments = run(row, 2)
+    tokens, _, said, numbers = expected(row)
+    assert len(inputs) == len(tokens)
+    assert torch.equal(targets[:-1], inputs[1:]) and trained.sum() == sum(said)
+    assert all(trained[t] for t, wanted in enumerate(said) if wanted)
+    apart = [(a != b) == (c != d) for (a, b), (c, d) in zip(pairwise(segments.tolist()), pairwise(numbers))]
+    return all(apart)
+
+
+def wants_all_trained(run):
+    return bool(run([SHORT, TWICE], 2)[2].all())
+
 
 WRONG = {
     "3.1": [
@@ -276,6 +546,7 @@ WRONG = {
         (loss_by(lambda logprobs, said: -((logprobs.exp() * said).sum() / said.sum()).log()), "the mean probability"),
         (softmax_over_time, "softmax runs over the positions"),
         (most_likely, "most likely token"),
+        (loss_by(mean), "cut it off with torch.where"),
     ],
     "3.3": [
         (attending(lambda s, i, j: j <= i), "borders are not respected"),
@@ -303,37 +574,94 @@ WRONG = {
         (allowed_alone, "expected a tuple"),
     ],
     "3.4": [
-        (overall_by(lambda scores, shares, total: sum(scores.values()) / len(scores)), "counts alike"),
-        (overall_by(lambda scores, shares, total: total), "not divided"),
-        (overall_by(lambda scores, shares, total: total / 100), "divided by 100"),
-        (overall_by(lambda scores, shares, total: total / sum(shares.values())), "shares of all use cases"),
-        (overall_by(lambda scores, shares, total: total / len(scores)), "number of use cases"),
-        (rare_ones_count_most, "rare use cases"),
-        (overall_by(lambda scores, shares, total: scores[max(scores, key=shares.get)]), "most frequent"),
-        (overall_by(lambda scores, shares, total: sum(scores.values())), "sum of the scores"),
-        (overall_by(lambda scores, shares, total: total / len(shares)), "number of all use cases"),
-        (lambda scores, shares: round(right_overall(scores, shares), 2), "rounded to 2 digits"),
-        (lambda scores, shares: 100 * right_overall(scores, shares), "times 100"),
-        (lambda scores, shares: str(right_overall(scores, shares)), "is a str, expected a number"),
-        (in_the_order_written, "by the name of its use case"),
-        (without_zeros, "a score of 0 is left out"),
-        (overwritten, "scores was changed in place"),
+        (step_with(zero=False), "still there"),
+        (clears_before_the_step, "nothing moves"),
+        (step_with(moves=False), "nothing moves"),
+        (step_with(clip=None), "not clipped before"),
+        (step_with(after=True), "not clipped before"),
+        (step_with(clip=nn.utils.clip_grad_value_), "each entry is clipped"),
+        (step_with(clip=each_tensor), "each tensor is clipped"),
+        (step_with(clip=to_length), "only shortens"),
+        (step_with(gives=lambda loss, norm, clipped: (loss.item(), float(clipped))), "norm after clipping"),
+        (step_with(mask_of=lambda tokens, mask: tokens > 0), "prompts are trained"),
+        (step_with(mask_of=lambda tokens, mask: torch.ones_like(mask)), "padding is trained"),
+        (step_with(loss=each_row), "a mean for each example"),
+        (step_with(loss=lambda *given: one_by_one(*given) * given[2].sum()), "a sum instead"),
+        (step_with(train=False), "without dropout"),
+        (step_with(loss=lambda *given: -one_by_one(*given)), "uphill"),
+        (loss_afterwards, "after the step"),
+        (step_with(gives=lambda loss, norm, clipped: loss.item()), "expected"),
     ],
     "3.5": [
-        (BUGS | {"A": "mask off by one"}, "not the first of a response"),
-        (BUGS | {"A": "header trained"}, "more targets"),
-        (BUGS | {"B": "mask inverted"}, "no token of any response"),
-        (BUGS | {"C": "mean per row"}, "as it is in the right row"),
-        (BUGS | {"C": "labels not shifted", "D": "neighbours seen"}, "see each target"),
-        (BUGS | {"D": "prompt trained too"}, "falls by most"),
-        (BUGS | {"D": "learning rate"}, "not on the list"),
-        ({"A": "end not trained"}, "keys A, B, C and D"),
+        (rates(lambda step, rising: step / rising, down), "begins at 0"),
+        (rates(up, lambda step, steps, rising: (steps - step - 1) / max(1, steps - rising)), "ends at 0"),
+        (rates(up, lambda step, steps, rising: 1), "never falls"),
+        (rates(up, lambda step, steps, rising: (steps - step) / steps), "as if there were no rise"),
+        (lambda step, steps, peak, warmup: peak * (steps - step) / steps, "no warmup"),
+        (lambda step, steps, peak, warmup: peak, "constant"),
+        (lambda step, steps, peak, warmup: one_line_rate(step, steps, 1, warmup), "share of the peak"),
+        (
+            rates(up, lambda step, steps, rising: 0.5 + 0.5 * np.cos(np.pi * (step - rising) / max(1, steps - rising))),
+            "in a curve",
+        ),
+    ],
+    "3.6": [
+        (held_out_by(in_all, train=True), "dropout is on"),
+        (held_out_by(in_all, mask_of=lambda tokens, mask: tokens > 0), "prompts count too"),
+        (held_out_by(lambda found: sum(t / c for t, c, _ in found) / len(found)), "a mean of the batches' means"),
+        (held_out_by(lambda found: sum(t / c for t, c, _ in found)), "sum over batches"),
+        (held_out_by(lambda found: found[-1][0] / found[-1][1]), "only the last batch"),
+        (held_out_by(lambda found: found[0][0] / found[0][1]), "only the first batch"),
+        (held_out_by(lambda found: sum(t / c * n for t, c, n in found) / sum(n for _, _, n in found)), "by its own"),
+        (example_by_example, "mean over examples"),
+        (full_batches_alone, "left out"),
+        (trains_on_them, "nothing is trained"),
+    ],
+    "3.7": [
+        (loop_with(loads=False), "last weights are left"),
+        (loop_with(copies=False), "last weights are left"),
+        (loop_with(rate=lambda step, steps, peak: peak), "stays at its peak"),
+        (loop_with(rate=lambda step, steps, peak: one_line_rate(min(step + 1, steps - 1), steps, peak)), "one step ahead"),
+        (loop_with(decay=0.01), "weights decay"),
+        (loop_with(anew=True), "made anew"),
+        (loop_with(clip_norm=1e9), "not clipped"),
+        (loop_with(extra=True), "held-out examples are trained"),
+        (loop_with(measured=lambda plan, step: plan[step]), "last batch"),
+        (loop_with(last=False), "after the last step"),
+        (loop_with(enough=never), "never stops"),
+        (loop_with(enough=lambda v, patience: len(v) - 1 - v.index(min(v)) > patience), "too late"),
+        (loop_with(enough=lambda v, patience: len(v) - v.index(min(v)) >= patience), "too early"),
+        (loop_with(enough=lambda v, patience: sum(b > a for a, b in pairwise(v)) >= patience), "rises are counted"),
+        (loop_with(new=lambda values: len(values) < 2 or values[-1] < values[-2]), "measurement before"),
+        (loop_with(new=lambda values: len(values) < 2), "first weights"),
+        (loop_with(new=lambda values: values[-1] == max(values)), "highest"),
+    ],
+    "3.8": [
+        (cue_with(lambda p, h: "not" in (p + " " + h).split(), all_known), "in the premise counts"),
+        (cue_with(lambda p, h: "not" in h, all_known), "knot"),
+        (cue_with(lambda p, h: "not" in h, lambda p, h: all(word in p for word in h.split())), "letters are looked for"),
+        (cue_with(has_not, lambda p, h: all(word in p for word in h.split())), "letters of the premise"),
+        (cue_with(has_not, lambda p, h: not all_known(p, h)), "exchanged"),
+        (cue_with(has_not, lambda p, h: any(word in p.split() for word in h.split())), "one common word"),
+        (cue_with(has_not, lambda p, h: all_known(h, p)), "premise and hypothesis"),
+        (cue_with(lambda p, h: has_not(p, h) and all_known(p, h), all_known), "a not comes first"),
+    ],
+    "3.9": [
+        (lambda run: True, "0 of 4 points"),
+        (wants_all_trained, "refuses the right run"),
+        (testing([SHORT], (1,)), "the first token of each response"),
+        (lambda run: len(run([SHORT], 2)) == 4, "compare each target"),
+        (testing([LONG], (0,)), "not 1; a wrong run gets through"),
     ],
 }
 RIGHT = {
     "3.1": [whole_texts, turn_by_turn, building()],
-    "3.2": [by_labels, one_by_one, by_einsum, loss_by(mean)],
+    "3.2": [by_labels, one_by_one, by_indexing, loss_by(safe_mean)],
     "3.3": [by_lists, step_by_step, attending(right_pairs)],
-    "3.4": [by_tensors, right_overall, overall_by(lambda scores, shares, total: total / sum(map(shares.get, scores)))],
-    "3.5": [{run: f" {bug.upper()}" for run, bug in BUGS.items()}],
+    "3.4": [step_with(), clears_behind, one_example_after_the_other],
+    "3.5": [one_line_rate, interpolated, rates(up, down)],
+    "3.6": [held_out_by(in_all), without_batches, one_at_a_time],
+    "3.7": [loop_with(), by_parameters],
+    "3.8": [cue_by_sets, cue_with(has_not, all_known)],
+    "3.9": [testing([SHORT, TWICE, LONG]), by_properties],
 }
