@@ -18,7 +18,7 @@
 # To turn a knob in a notebook, change a default in `arguments(...)` below and run all cells again.
 
 # %%
-from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+from ptlearn.course.session import arguments, progress, show  # first: then Ctrl-C is one line
 
 import copy
 import math
@@ -53,7 +53,7 @@ from ptlearn.rollout import action_logprobs, pad_and_stack
 from ptlearn.statistics import accuracy
 
 args = arguments(
-    "Supervised finetuning: chat format, mask, loss, packing, the loop; which data makes an assistant.",
+    "Supervised finetuning: format, mask, loss, packing, loop; which data makes an assistant.",
     model=("pocket-m", "the language model"),
     smaller=("pocket-s", "the model of the curves and of the lab"),
     examples=(320, "conversations that a model is finetuned on", "at least 20"),
@@ -63,7 +63,7 @@ args = arguments(
     count=(120, "test items of inference, and of HANS", "at least 2"),
     seed=(0, "of everything that is drawn here", "at least 0"),
 )
-torch.set_num_threads(1)  # the products are small: a second thread would mostly wait for the first
+torch.set_num_threads(1)  # the products are small: a second thread would mostly wait
 lm = load_lm(args.model)
 end = lm.tokenizer.eos_token_id
 print(f"{args.model}: a base model with a context of {lm.context} tokens")
@@ -111,11 +111,11 @@ print(lm.tokenizer.apply_chat_template(talk, tokenize=False))
 
 # %% ex="3.1" title="A conversation and its mask" points=2 minutes=12 difficulty="easy"
 def build(messages, encode, begin, end):
-    """(tokens, mask) of a conversation: lists of the same length, mask True on what the assistant says.
+    """(tokens, mask) of a conversation: lists of one length, True on what the assistant says.
 
-    messages, dicts with the role "user" or "assistant" and the content; encode(text) -> list of tokens; begin and end,
-    tokens. A user's message is written "User: ..." with a line break, an assistant's "Assistant: ..." and then the token
-    `end`; before everything stands the token `begin`.
+    messages, dicts with the role "user" or "assistant" and the content; encode(text) -> list of
+    tokens; begin and end, tokens. A user's message is written "User: ..." with a line break, an
+    assistant's "Assistant: ..." and then the token `end`; before all stands the token `begin`.
     """
     # BEGIN SOLUTION
     tokens, mask = [begin], [False]
@@ -123,7 +123,8 @@ def build(messages, encode, begin, end):
         if message["role"] == "user":
             pieces = [(encode(f"User: {message['content']}\n"), False)]
         else:
-            pieces = [(encode("Assistant:"), False), (encode(f" {message['content']}") + [end], True)]
+            response = encode(f" {message['content']}") + [end]
+            pieces = [(encode("Assistant:"), False), (response, True)]
         for ids, said in pieces:
             tokens += ids
             mask += [said] * len(ids)
@@ -145,14 +146,18 @@ build = check("3.1", build)
 # %%
 longer = [{"role": "user", "content": "Hello, I am Anna."},
           {"role": "assistant", "content": "Good morning, Anna."}, *talk]  # fmt: skip
-tokens, mask = build(longer, lambda text: encode(lm, [text], bos=False)[0], lm.document_start, end)
+def tokens_of(text):
+    return encode(lm, [text], bos=False)[0]
+
+
+tokens, mask = build(longer, tokens_of, lm.document_start, end)
 alike = (tokens, mask) == tuple(render(lm, longer))
-print(f"{len(tokens)} tokens, {sum(mask)} of them said by the assistant; as render has it: {alike}")
+print(f"{len(tokens)} tokens, {sum(mask)} said by the assistant; as render has it: {alike}")
 
 # %%
 show(figures.token_strip([lm.tokenizer.decode([token]) for token in tokens], mask),
-     alt="Two exchanges as tokens. Blue and underlined, and so trained: the two responses with "
-     "the space before and the end token behind them. Grey: all the rest.")  # fmt: skip
+     alt="Two exchanges as tokens. Blue and underlined, and so trained: the two responses "
+     "with the space before and the end token behind them. Grey: all the rest.")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** One sequence, and a mask of the same length. In the terms of the later lessons: at each blue token
@@ -172,9 +177,9 @@ show(figures.token_strip([lm.tokenizer.decode([token]) for token in tokens], mas
 def response_loss(logits, tokens, mask):
     """Mean of -log p over the response tokens of a batch, in nats, as a scalar tensor.
 
-    logits (B, T, V), at position t about the token at t + 1; tokens (B, T) int; mask (B, T) bool, True on the tokens of
-    responses. The first token of a row has nothing before it and is never a response's. Beside
-    the responses the logits may hold anything, even NaN.
+    logits (B, T, V), at position t about the token at t + 1; tokens (B, T) int; mask (B, T)
+    bool, True on the tokens of responses. The first token of a row has nothing before it and is
+    never a response's. Beside the responses the logits may hold anything, even −inf.
     """
     # BEGIN SOLUTION
     logprobs = logits[:, :-1].log_softmax(-1)
@@ -190,7 +195,7 @@ response_loss = check("3.2", response_loss)
 # <details><summary>Hint 1</summary>Drop the last position of the logits and the first of tokens and mask: then what
 # stands at the same place belongs together.</details>
 # <details><summary>Hint 2</summary>`logprobs.gather(-1, targets[..., None])[..., 0]` picks one number per position. Sum
-# over the masked ones, `torch.where(said, chosen, 0.0)`, as 0 times NaN is NaN; divide by their number in the batch.</details>
+# over the masked ones, `torch.where(said, chosen, 0.0)`, as 0 times −inf is not a number; divide by their number in the batch.</details>
 
 # %% [markdown]
 # Three ways to the same number, on a batch of requests padded on the right: yours; the loss that `transformers`
@@ -210,7 +215,7 @@ with torch.no_grad():
     logprobs = action_logprobs(lm, rollout)
     ones, count = torch.ones_like(logprobs), rollout.mask.sum()
     estimator = policy_gradient_loss(logprobs, ones, rollout.mask, normalizer=count)
-print(f"by hand {ours:.4f}, labels {labelled:.4f}, weights 1 {estimator:.4f} nats per response token")
+print(f"by hand {ours:.4f}, labels {labelled:.4f}, weights 1 {estimator:.4f} nats per token")
 
 # %% [markdown]
 # **What you saw.** Supervised finetuning is imitation: a policy gradient in which every action of somebody else counts
@@ -230,15 +235,16 @@ packed, segments = as_packed_rollout(rows, padding=end)
 used = sum(len(example.tokens) for example in few)
 print(f"padded: {tokens.numel()} places for {used} tokens; packed: {len(few)} examples in "
       f"{len(rows)} rows, {len(rows) * (segments.shape[1] + 1)} places")  # fmt: skip
-print("segments of the first row, start and end:", segments[0, :3].tolist(), segments[0, -3:].tolist())
+print("segments of a row, start and end:", segments[1, :3].tolist(), segments[1, -3:].tolist())
 
 # %% ex="3.3" title="Who sees whom" points=2 minutes=12 difficulty="medium"
 def packed_attention(segments):
-    """(allowed, positions) of a packed row: who may look at whom, and where each position stands in its example.
+    """(allowed, positions) of a packed row: who sees whom, and where each stands in its example.
 
-    segments: list of T whole numbers, such as [0, 0, 0, 1, 1, -1]: which example a position belongs to; padding has -1
-    and counts as an example of its own. -> allowed (T, T) bool, allowed[i][j] True if position i sees position j (a
-    position sees itself); positions (T,) int, from 0 in each example.
+    segments: list of T whole numbers, such as [0, 0, 0, 1, 1, -1]: which example a position
+    belongs to; padding has -1 and counts as an example of its own. -> allowed (T, T) bool,
+    allowed[i][j] True if position i sees position j (a position sees itself); positions (T,)
+    int, from 0 in each example.
     """
     # BEGIN SOLUTION
     segments = torch.tensor(segments)
@@ -280,12 +286,12 @@ cases = [0] * 9, [0] * 4 + [1] * 3 + [-1] * 2
 for axes, numbers, title in zip(panels, cases, ("no borders", "borders")):
     allowed, positions = map(torch.as_tensor, packed_attention(numbers))
     axes.imshow(allowed, cmap="Blues", vmin=0, vmax=1.4)
-    axes.set(title=title, xlabel="who is looked at, by position", ylabel="who looks, by segment")
+    axes.set(title=title, xlabel="who is looked at: position", ylabel="who looks: segment")
     axes.set_xticks(range(9), positions.tolist(), fontsize=8)
     axes.set_yticks(range(9), numbers, fontsize=8)
 figure.tight_layout()
-show(figure, alt="Who may look at whom in a packed row. Without borders one lower triangle over all "
-     "nine positions; with borders a triangle for each example and one for the padding, and "
+show(figure, alt="Who may look at whom in a packed row. Without borders one lower triangle over "
+     "all nine positions; with borders a triangle for each example and one for the padding, and "
      "positions that start at 0 in each.")  # fmt: skip
 
 # %% [markdown]
@@ -301,11 +307,11 @@ show(figure, alt="Who may look at whom in a packed row. Without borders one lowe
 
 # %% ex="3.4" title="A finetuning step" points=3 minutes=15 difficulty="medium"
 def sft_step(model, optimizer, batch, clip_norm):
-    """One step down the mean loss of the response tokens: (loss before the step, norm before clipping).
+    """One step down the mean loss of response tokens: (loss before it, norm before clipping).
 
-    model(tokens (B, T)) -> logits (B, T, V), with dropout in training mode, which you switch on;
-    optimizer, over all parameters of the model; batch, a list of `Example`: each has tokens and
-    mask, lists; clip_norm, the largest norm of the gradient. Two numbers come back.
+    model(tokens (B, T)) -> logits (B, T, V), with dropout in training mode, which you switch
+    on; optimizer, over all its parameters; batch, a list of `Example`: each has tokens and mask,
+    lists; clip_norm, the largest norm of the gradient. Two numbers come back.
     """
     # BEGIN SOLUTION
     tokens, _ = pad_and_stack([example.tokens for example in batch], value=0)
@@ -398,12 +404,12 @@ held_out_loss = check("3.6", held_out_loss)
 
 # %% ex="3.7" title="The finetuning loop" points=4 minutes=30 difficulty="hard"
 def finetune(model, plan, held_out, lr, every, patience):
-    """Finetune a model: (the loss of each step, {steps done: held-out loss}); the best weights stay.
+    """Finetune: (the loss of each step, {steps done: held-out loss}); the best weights stay.
 
-    plan, a list of batches, one for each step; AdamW without weight decay, at `learning_rate` of
-    the peak `lr`; gradients clipped at norm 1. The loss on `held_out`, in batches of 32, is taken
-    after every `every` steps and after the last one. The loop ends when the last `patience`
-    measurements have not been below the best, and the weights of the lowest are loaded.
+    plan, a list of batches, one for each step; AdamW without weight decay, at `learning_rate`
+    of the peak `lr`; gradients clipped at norm 1. The loss on `held_out`, in batches of 32, is
+    taken after every `every` steps and after the last one. The loop ends when the last
+    `patience` measurements have not been below the best; the best weights are loaded.
     """
     # BEGIN SOLUTION
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
@@ -458,8 +464,8 @@ history = fit_sft(package, examples[:16], epochs=3, batch=args.batch, lr=2e-3, s
 pairs = zip(mine.parameters(), package.parameters())
 apart = max(float((a - b).detach().abs().max()) for a, b in pairs)
 steps = max(abs(a - b) for a, b in zip(losses, history.loss, strict=True))
-print("held-out losses, yours and fit_sft's:", *(f"{loss:.4f}" for loss in curve.values()), "and",
-      *(f"{loss:.4f}" for loss in history.held_out_loss))  # fmt: skip
+print("held-out losses, yours and fit_sft's:", *map("{:.4f}".format, curve.values()), "and",
+      *map("{:.4f}".format, history.held_out_loss))  # fmt: skip
 print(f"{len(losses)} steps: losses differ by at most {steps:.0e}, parameters by {apart:.0e}")
 
 # %% [markdown]
@@ -483,15 +489,15 @@ for request in instruction.training_items("requests", 4, args.seed + 1):
 curves = {}
 for size in progress([size for size in (20, 80, 320) if size <= len(examples)], "curves"):
     plan = plan_of(examples[:size], 320 // size)
-    every = max(1, len(plan) // 10)
-    curves[size] = finetune(load_lm(args.smaller), plan, held_out, 2e-3, every, patience=99)
+    every = max(1, len(plan) // 8)
+    curves[size] = finetune(load_lm(args.smaller), plan, held_out[::2], 2e-3, every, patience=99)
 for size, (losses, curve) in curves.items():
     best, last = min(curve, key=curve.get), max(curve)
-    print(f"{size:3d} examples: training loss {sum(losses[-10:]) / 10:.2f} at the end; held out best "
+    print(f"{size:3d} examples: training loss {sum(losses[-10:]) / 10:.2f} at the end; best held out "
           f"{curve[best]:.2f} after {best} steps, {curve[last]:.2f} at the end")  # fmt: skip
 
 # %%
-figure, panels = pyplot.subplots(1, len(curves), figsize=(7.6, 2.8), sharey=True, squeeze=False)
+figure, panels = pyplot.subplots(1, len(curves), figsize=(7.6, 2.8), squeeze=False)
 for axes, (size, (losses, curve)) in zip(panels[0], curves.items()):
     smooth = [sum(losses[max(0, t - 9) : t + 1]) / len(losses[max(0, t - 9) : t + 1])
               for t in range(len(losses))]  # fmt: skip
@@ -501,11 +507,14 @@ for axes, (size, (losses, curve)) in zip(panels[0], curves.items()):
 panels[0][0].set_ylabel("loss, nats per response token")
 panels[0][0].legend(fontsize=8)
 figure.tight_layout()
-show(figure, alt="Training and held-out loss over steps for 20, 80 and 320 examples: with few examples "
+show(figure, alt="Training and held-out loss over steps for 20, 80 and 320 examples: with few "
      "the training loss goes to zero and the held-out loss turns up again.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** @@curves@@
+# **What you saw.** With 20 examples the training loss goes to zero while the held-out loss turns up from the first measurement on:
+# the model knows them by heart, and is ever more certain of what is wrong elsewhere. With 80 the best place is in the
+# first half of the run, with 320 at its end. That is what `finetune` keeps the best weights for. The numbers are above;
+# they come from 50 held-out requests or less, so single bumps mean nothing.
 #
 # ## From continuing to answering
 # Now the main run, with your loop: the larger model, all examples, once. Then it is measured on requests that neither
@@ -538,7 +547,11 @@ print(f"{unread} of the 100 capitals stand in no training response")
 guesses.reveal("capitals", round(100 * sum(column("requests", 320, "capitals")) / 5))
 
 # %% [markdown]
-# **What you saw.** [C08] @@capitals@@
+# **What you saw.** [C08] From 0 of 100 to 97 on the average of five seeds (90 to 100), by 320 examples, of which some fifteen ask for a
+# capital; four fifths of the capitals stand in no response that was trained. Nobody taught the model here that Maputo is
+# the capital of Mozambique. The fact was in the weights, where lesson 01 found it with a cloze; what finetuning taught is
+# *that an answer comes next*, in what form, and where it ends. The chat format alone does nothing: the base model has
+# never read it. Your run lies where the table's five do, since it is one of them.
 #
 # ### How many examples?
 
@@ -551,8 +564,8 @@ totals = {size: sum(column("requests", size, "overall")) for size in sizes}
 guesses.reveal("score_left_with_20_examples", totals[20] / totals[320])
 masked, everything = (column(kind, 320, "held_out") for kind in ("requests", "all tokens"))
 saved = [b - a for a, b in zip(masked, everything)]
-print("trained on all tokens:", "; ".join(f"{name} {spread(column('all tokens', 320, name))}"
-                                          for name in ("overall", "capitals", "held_out")))  # fmt: skip
+found = [f"{name} {spread(column('all tokens', 320, name))}" for name in ("overall", "held_out")]
+print("trained on all tokens:", "; ".join(found))
 print("held-out loss saved by the mask, seed by seed:", spread(saved))
 guesses.reveal("nats_saved_by_the_mask", sum(saved) / len(saved))
 
@@ -561,14 +574,22 @@ figure, panels = pyplot.subplots(1, 3, figsize=(7.8, 2.7))
 names = {"overall": "score on users' requests", "capitals": "capitals answered, share",
          "held_out": "held-out loss, nats"}  # fmt: skip
 for axes, (name, title) in zip(panels, names.items()):
-    figures.curve_of_seeds(axes, range(3), [column("requests", size, name) for size in sizes], "")
+    values = [column("requests", size, name) for size in sizes]
+    figures.curve_of_seeds(axes, range(3), values, "")
     axes.set(title=title, xlabel="examples, 160 steps each", ylim=(0, None))
     axes.set_xticks(range(3), sizes)
 figure.tight_layout()
-show(figure, alt="Score, capitals and held-out loss against 20, 80 and 320 examples, five seeds each.")
+show(figure, alt="Score, capitals, held-out loss against 20, 80, 320 examples, five seeds each.")
 
 # %% [markdown]
-# **What you saw.** @@sizes@@
+# **What you saw.** With 20 examples, after as many steps, 0.28 of the score is there, more than half of the 0.48 that 320 give,
+# but the seeds differ: *which* twenty decides whether 7 or 91 of the capitals are answered. That is why one run proves
+# nothing. From 80 to 320 the score rises little and the held-out loss still falls.
+#
+# The mask: trained on the prompts as well, at the same steps, the responses to other requests are less likely by 0.09 nats
+# per token, in each of the five seeds, and the score is 0.40. How users put their requests is not what the model has to
+# say. Take the mask for a good default and not for a law: where responses are short and examples are few, the prompt's
+# tokens have been found to help (Shi et al., 2024).
 #
 # ## What finetuning forgets
 # The weights that answer are the weights that knew everything else. Two measurements on what no request asks for: the
@@ -576,17 +597,22 @@ show(figure, alt="Score, capitals and held-out loss against 20, 80 and 320 examp
 # 02, with eight demonstrations.
 
 # %%
-kinds = {"base": 0, "requests, 20": 20, "requests, 80": 80, "requests, 320": 320, "benchmarks": 320}
+kinds = ("base", 0), ("requests", 20), ("requests", 80), ("requests", 320), ("benchmarks", 320)
 print("                perplexity on documents     few-shot tasks")
-for name, size in kinds.items():
-    perplexities = [math.exp(nats) for nats in column(name.split(",")[0], size, "corpus")]
-    print(f"{name:15s} {spread(perplexities):27s} {spread(column(name.split(',')[0], size, 'elsewhere'))}")
+for kind, size in kinds:
+    perplexities = [math.exp(nats) for nats in column(kind, size, "corpus")]
+    few_shot = spread(column(kind, size, "elsewhere"))
+    print(f"{kind:10s} {size:4d} {spread(perplexities):27s} {few_shot}")
 [base], after = column("base", 0, "corpus"), column("requests", 320, "corpus")
 risen = 100 * (sum(math.exp(nats - base) for nats in after) / len(after) - 1)
 guesses.reveal("perplexity_rises_by_percent", round(risen))
 
 # %% [markdown]
-# **What you saw.** @@forget@@
+# **What you saw.** Answering is paid for: the perplexity on ordinary text rises from 2.64 to 3.42, by 30 percent, and the few-shot
+# tasks lose a few points of 90. More requests do not cost more: 160 steps cost about the same with 20 as with 320
+# examples. The benchmarks cost most, 70 percent, and a fifth of the few-shot score, with seeds far apart: all their
+# responses are a word or two. Two cures are common: fewer or smaller steps, and some of the old text among the new
+# (Ouyang et al. mix the pretraining gradient in). Lessons 05 and 06 train fewer weights.
 #
 # ## Idea 1: use existing benchmarks
 # Prompts with known answers exist already, in NLP benchmarks: inference, question answering, sentiment.
@@ -620,11 +646,11 @@ left.set(title="What users ask", xlabel="score", xlim=(-0.03, 1.03))
 right.set(title="Benchmarks", xlabel="exact match", xlim=(-0.03, 1.03))
 right.legend(fontsize=8, title="finetuned on", loc="center")
 figure.tight_layout()
-show(figure, alt="Dots for five seeds by use case and benchmark: each model is good at the test that its "
-     "data looks like.")  # fmt: skip
+show(figure, alt="Dots for five seeds by use case and benchmark: each model is good at the test "
+     "that its data looks like.")  # fmt: skip
 
 # %%
-dev = benchmarks.items(60, args.seed + 1, held_out=True)
+dev = benchmarks.items(30, args.seed + 1, held_out=True)
 drill = instruction.training_examples(lm, "benchmarks", args.examples, args.seed)
 drilled, dev = load_lm(args.model), render_all(lm, assistant.conversations(dev))[0]
 finetune(drilled, plan_of(drill), dev, args.lr, every=40, patience=99)
@@ -635,7 +661,22 @@ for use_case in ("generation", "rewrite", "closed qa"):
         print(f"    {name:11s} {assistant.respond(model, [request.prompt])[0][:75]!r}")
 
 # %% [markdown]
-# **What you saw.** [C09] @@benchmarks@@
+# **What you saw.** [C09] The same number of examples and of steps, and each model wins on the test that its data looks like. On what
+# users ask, the requests give 0.48 and the benchmarks 0.10, and no seed of one comes near a seed of the other. On the
+# benchmarks it is 0.81, 0.99 and 0.95 against 0.00 each. That is the lecture's **distribution shift**: not a lack of
+# data, and not of knowledge, but data of another kind. Asked for a review, the model of the benchmarks says *positive*,
+# since every response that it has seen is one or two words long.
+#
+# Three things to be fair about.
+#
+# * **Form.** An exact match judges the form as well: the assistant answers in sentences, and scores 0.00 even where the
+#   answer is in them.
+# * **Where users ask what a benchmark asks**, its model does well: 0.60 on *open qa*, as much as the assistant. On
+#   *classification* it has the same 8 of 15 in all seeds, about one half, which says little. Wei et al. (2022) and Sanh et
+#   al. (2022) turned dozens of benchmarks into instructions, with many wordings each, and their models do follow
+#   instructions that they have not seen. More kinds of data overlap with more kinds of requests.
+# * **Small numbers.** A use case has 15 requests, so one of them moves it by 0.07. The rare use cases have a handful of
+#   training examples each, in the table's shares, and score accordingly; *extract* is hardly learned.
 #
 # ### What has it learned of inference?
 # Nine in ten on inference: does the model know what follows from a sentence? Split the items by the **cue** that they
@@ -643,9 +684,9 @@ for use_case in ("generation", "rewrite", "closed qa"):
 
 # %% ex="3.8" title="What gives the answer away" points=1 minutes=8 difficulty="easy"
 def cue(premise, hypothesis):
-    """"not" if the hypothesis has the word not; else "new word" if one of its words is not in the premise; else "overlap".
+    """What the hypothesis gives away: "not", "new word" or "overlap".
 
-    Both are texts in small letters without punctuation; words are divided by spaces.
+    "not" if it has the word not; else "new word" if one of its words is not in the premise. Both are texts in small letters without punctuation; words are divided by spaces.
     """
     # BEGIN SOLUTION
     words = hypothesis.split()
@@ -671,7 +712,8 @@ def sides(prompt):
 
 def by_cue(model, items):
     """{(cue, right answer): whether each of its items is answered right}."""
-    texts, found = complete(model, [chat_prompt(lm, item.prompt) for item in items], max_new_tokens=8), {}
+    prompts, found = [chat_prompt(lm, item.prompt) for item in items], {}
+    texts = complete(model, prompts, max_new_tokens=8)
     for item, right in zip(items, exact_match(texts, [item.response for item in items])):
         found.setdefault((cue(*sides(item.prompt)), item.response), []).append(right)
     return found
@@ -684,10 +726,16 @@ for name, items in (("nli", nli), ("hans", hans)):
     print(f"{name}: {accuracy(right for group in found.values() for right in group)}")
     for group, right in sorted(found.items()):
         print(f"    {group[0]:9s} right answer {group[1]:3s} {accuracy(right)}")
-guesses.reveal("inference_without_cues", accuracy(right for group in found.values() for right in group).mean)
+without = accuracy(right for group in found.values() for right in group)
+guesses.reveal("inference_without_cues", without.mean)
 
 # %% [markdown]
-# **What you saw.** @@cues@@
+# **What you saw.** It says *no* where there is a *not*, always, and *yes* nearly everywhere else: on all the items whose
+# hypothesis has a person that the premise never names, although a new word means *no* each time in training too. So
+# 0.74 here (0.81 over the seeds of the table) is mostly one cue and a habit. HANS takes the cue away, and what is left is
+# the habit: right on all that follow, on 13 % of those that do not, and 0.57 together, where guessing gives one half. It
+# has not learned whether one sentence follows from another. A high score on a benchmark need not mean the ability that
+# it is named after (McCoy et al., 2019). This is one model; another seed may find the second cue as well.
 #
 # ## Train on what will be asked
 # "Collect training data that is similar to test data." How similar? Take the same number of requests, from *some* of
@@ -699,8 +747,8 @@ parts = {"frequent": instruction.FREQUENT, "rare": instruction.RARE}
 total = sum(assistant.SHARES.values())
 for kind, names in parts.items():
     overlap = sum(assistant.SHARES[name] for name in names) / total
-    print(f"{kind:8s} overlap with the test {overlap:.2f}, overall {spread(column(kind, 320, 'overall'))}")
-print(f"all ten  overlap with the test 1.00, overall {spread(column('requests', 320, 'overall'))}")
+    print(f"{kind:8s} overlap {overlap:.2f}, overall {spread(column(kind, 320, 'overall'))}")
+print(f"all ten  overlap 1.00, overall {spread(column('requests', 320, 'overall'))}")
 print("                left out                 in training (of its part)")
 inside, outside = {}, {}
 for name in assistant.SHARES:
@@ -710,16 +758,21 @@ for name in assistant.SHARES:
 
 # %%
 figure, axes = pyplot.subplots(figsize=(5.6, 3.4))
-for index, (label, found) in enumerate((("left out of training", outside), ("in training", inside))):
+pairs = ("left out of training", outside), ("in training", inside)
+for index, (label, found) in enumerate(pairs):
     figures.dot_table(axes, [*found], [*found.values()], label, index)
 axes.set(title="The same use cases, left out and trained", xlabel="score", xlim=(-0.03, 1.03))
 axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 figure.tight_layout()
-show(figure, alt="Score of each use case, left out of training and in training, five seeds each: left "
-     "out it scores next to nothing.")  # fmt: skip
+show(figure, alt="Score of each use case, left out of training and in training, five seeds each: "
+     "left out it scores next to nothing.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** [C10] @@overlap@@
+# **What you saw.** [C10] A use case that is left out scores 0.00 to 0.11 on average, whatever it is. In training, and with the
+# same number of examples spread over fewer use cases, it scores 0.14 to 0.84. So the overall score follows the
+# overlap: from 0.10 for benchmarks, which overlap in *open qa* and *classification* only, over 0.14 and 0.43 to 0.48 where
+# all are trained. Little transfers from one use case to another in a model of this size; in large ones, with many more
+# tasks, some does (Wei et al., 2022).
 #
 # And how do we know what test data is like? Ouyang et al. had prompts that customers sent to their API, and customers
 # sent them because a *working-ish* model answered there. Look at the base model's responses above: nobody would have
@@ -737,18 +790,19 @@ show(figure, alt="Score of each use case, left out of training and in training, 
 # %%
 WORDINGS = ("What is the capital of {}?", "Tell me the capital of {}.",
             "Which city is the capital of {}?", "{} has which capital?")  # fmt: skip
-facts = random.Random(args.seed).sample(relations.stated("capital"), 90)
+facts = random.Random(args.seed).sample(relations.stated("capital"), 80)
 runs = mystery_runs("3.9")
 
 
 def exchange(wording, name, city):
-    return [{"role": "user", "content": wording.format(name)}, {"role": "assistant", "content": f"{city}."}]
+    return [{"role": "user", "content": wording.format(name)},
+            {"role": "assistant", "content": f"{city}."}]  # fmt: skip
 
 
 ROWS = [[render(lm, exchange(wording, *fact)) for wording in WORDINGS] for fact in facts[:60]]
 
 # %%
-def learned(run, steps=24):
+def learned(run, steps=20):
     """The smaller model, trained with the batches of a run, and its losses."""
     model, losses, order = load_lm(args.smaller), [], random.Random(args.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
@@ -764,7 +818,7 @@ def learned(run, steps=24):
 
 lab = {letter: learned(run) for letter, run in progress(runs.items(), "lab")}
 for letter, (_, losses) in lab.items():
-    print(f"run {letter}: loss {losses[0]:5.2f} at first, {sum(losses[-5:]) / 5:5.2f} in the last five steps")
+    print(f"run {letter}: loss {losses[0]:5.2f} at first, {sum(losses[-5:]) / 5:5.2f} at the end")
 
 # %% [markdown]
 # All of them learn. Write the test that tells them apart: make examples of your own and ask what has to hold for
@@ -775,7 +829,7 @@ for letter, (_, losses) in lab.items():
 
 # %% ex="3.9" title="A test of a batch" points=4 minutes=20 difficulty="hard"
 def batch_test(run):
-    """Whether run(row, end) -> inputs, targets, trained, segments is right; a failed assert counts as no."""
+    """Whether run(row, end) -> inputs, targets, trained, segments is right; or a failed assert."""
     # BEGIN SOLUTION
     row = [
         Example([1, 5, 6, 7, 2], [False, False, False, True, True]),
@@ -788,7 +842,7 @@ def batch_test(run):
     numbers = [number for number, example in enumerate(row) for _ in example.tokens]
     assert inputs.tolist() == tokens[:-1], "every token is read, however long an example is"
     assert targets.tolist() == tokens[1:], "the target is the token behind the input"
-    assert trained.tolist() == said[1:], "all that the assistant says, first and end tokens too"
+    assert trained.tolist() == said[1:], "all that the assistant says, first and end too"
     assert segments.tolist() == numbers[:-1], "neighbours are told apart"
     return True
     # END SOLUTION
@@ -817,10 +871,16 @@ for letter, (model, _) in lab.items():
     texts = complete(model, prompts, max_new_tokens=16, stop=())
     named = sum(mentions(text, city) for text, (_, city) in zip(texts, others))
     exact = sum(text.strip() == f"{city}." for text, (_, city) in zip(texts, others))
-    print(f"run {letter}: of {len(others)}, {named} name the capital, {exact} are exact; {texts[0][:36]!r}")
+    print(f"run {letter}: of {len(others)}, {named} name it, {exact} are exact; {texts[0][:36]!r}")
 
 # %% [markdown]
-# **What you saw.** @@lab@@
+# **What you saw.** E is the right one. The losses of all runs fall, and D and H fall as far as that of E and answer as well: D
+# trains the last response of an example alone, and no example above has two; H lets neighbours see each other, and the
+# model knows the facts anyway. Neither shows in training, before it is too late. A cuts what is long, C takes every end
+# token for padding and never stops, F begins the mask a token late, so that it learns how an answer goes on and not how
+# it begins, G trains the prompts. B has the targets unshifted: it has to predict what it has just read, and has learned to
+# repeat it. Where a neighbour gives away what cannot be known otherwise, H's loss would be the lowest of all, and worth
+# nothing. A property test costs ten lines and needs no training.
 #
 # ## Recap
 # - A conversation is one sequence of tokens, by a template, and a mask of what the assistant says, the end token

@@ -96,12 +96,13 @@ def turn_by_turn(messages, encode, begin, end):
 # 3.2
 
 
-def loss_by(rule, *, logits=slice(None, -1), tokens=slice(1, None), mask=slice(1, None), score="log_softmax"):
+def loss_by(rule, *, logits=slice(None, -1), tokens=slice(1, None), mask=slice(1, None), score="log_softmax", safe=True):
     """An answer from log-probabilities and mask of the same shape, cut from logits, tokens and mask."""
 
     def answer(given, targets, said):
         values = given[:, logits] if score is None else getattr(given[:, logits], score)(-1)
-        return rule(values.gather(-1, targets[:, tokens, None])[..., 0], said[:, mask].float())
+        chosen = values.gather(-1, targets[:, tokens, None])[..., 0]
+        return rule(chosen.masked_fill(chosen.isinf(), 0.0) if safe else chosen, said[:, mask].float())
 
     return answer
 
@@ -524,8 +525,8 @@ WRONG = {
         (loss_by(mean, logits=slice(1, None), tokens=EARLY, mask=EARLY), "the wrong way: logits[:, :-1]"),
         (loss_by(mean, logits=slice(1, None), tokens=EARLY), "the wrong way: the logits at t"),
         (loss_by(mean, mask=EARLY), "mask is off by one"),
-        (loss_by(lambda logprobs, said: -logprobs.mean()), "as if mask were True everywhere"),
-        (loss_by(lambda logprobs, said: mean(logprobs, 1 - said)), "with mask turned round"),
+        (loss_by(lambda logprobs, said: -logprobs.mean(), safe=False), "as if mask were True everywhere"),
+        (loss_by(lambda logprobs, said: safe_mean(logprobs, 1 - said), safe=False), "with mask turned round"),
         (loss_by(lambda logprobs, said: -(logprobs * said).mean()), "divided by all positions:"),
         (loss_by(lambda logprobs, said: -(logprobs * said).sum() / (said.numel() + len(said))), "the first ones too"),
         (loss_by(lambda logprobs, said: -((logprobs * said).sum(1) / said.sum(1)).mean()), "a mean for each row"),
@@ -546,7 +547,7 @@ WRONG = {
         (loss_by(lambda logprobs, said: -((logprobs.exp() * said).sum() / said.sum()).log()), "the mean probability"),
         (softmax_over_time, "softmax runs over the positions"),
         (most_likely, "most likely token"),
-        (loss_by(mean), "cut it off with torch.where"),
+        (loss_by(mean, safe=False), "cut it off with torch.where"),
     ],
     "3.3": [
         (attending(lambda s, i, j: j <= i), "borders are not respected"),

@@ -137,7 +137,7 @@ def response_loss(logits, tokens, mask):
 
 def loss_cases(rng):
     """Rows with unlike numbers of response tokens, a small one first: a prompt, a response, padding; also a second
-    response, one that fills its row, and a row without any. At last a row whose padding is not a number."""
+    response, one that fills its row, and a row without any. At last a row whose padding the model holds impossible."""
     cases = []
     for masks, words in (
         ([[0, 1, 0]], 3),
@@ -147,9 +147,9 @@ def loss_cases(rng):
         logits = [[[round(rng.uniform(-2, 2), 2) for _ in range(words)] for _ in row] for row in masks]
         tokens = [[rng.randrange(words) for _ in row] for row in masks]
         cases.append({"logits": logits, "tokens": tokens, "mask": masks, "junk": False})
-    row = [[round(rng.uniform(-2, 2), 2) for _ in range(3)] for _ in range(3)]
-    junk = [[math.nan] * 3] * 2
-    cases.append({"logits": [row + junk], "tokens": [[1, 0, 2, 1, 0]], "mask": [[0, 1, 1, 1, 0]], "junk": True})
+    logits = [[round(rng.uniform(-2, 2), 2) for _ in range(3)] for _ in range(5)]
+    logits[3][2] = -math.inf  # about the padding
+    cases.append({"logits": [logits], "tokens": [[1, 0, 2, 1, 2]], "mask": [[0, 1, 1, 1, 0]], "junk": True})
     return cases
 
 
@@ -172,6 +172,8 @@ def expect_loss(case):
     shifted = scores(early, late)
     said = chosen(shifted, late)
     right, count = mean(said), sum(map(sum, mask))
+    if case["junk"]:
+        return right, {}
     over_time = [[softmax([logits[i][u][v] for u in early])[t] for t, v in enumerate(row[1:])]
                  for i, row in enumerate(tokens)]  # fmt: skip
     mistakes = {
@@ -195,7 +197,7 @@ def expect_loss(case):
         "the most likely token is scored: score the one that is there":
             mean(chosen([[max(log_softmax(logits[i][t])) for t in early] for i in range(rows)], late)),
     }
-    return right, {} if case["junk"] else mistakes
+    return right, mistakes
 
 
 # 3.3 Packed rows ------------------------------------------------------------------------------------------------------
