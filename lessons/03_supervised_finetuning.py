@@ -1,17 +1,17 @@
-# Lesson 03: supervised finetuning. jupytext py:percent; runs as a script: python lessons/03_supervised_finetuning.py --help
+# Lesson 03: supervised finetuning. jupytext py:percent; as a script: python lessons/03_supervised_finetuning.py --help
 
 # %% [markdown]
 # # 03 · Supervised finetuning: from a text that goes on to an assistant that answers
 #
 # A base model continues a question with more questions. Show it a few hundred prompts *with good responses*, raise the
 # likelihood of the responses, and it answers. In this lesson you write all that it takes: the chat format, the mask of
-# what is trained, the loss, packing, the step, the learning rate, the loop that stops at the best. Then you measure what
-# finetuning gives, what it costs, and the lecture's warning: data that looks like a benchmark does not make an
+# what is trained, the loss, packing, the step, the learning rate, the loop that stops at the best. Then you measure
+# what finetuning gives, what it costs, and the lecture's warning: data that looks like a benchmark does not make an
 # assistant. *(Lecture: "Supervised finetuning", "Idea 1: use existing NLP benchmarks", "distribution shift"; claims
 # C08–C10.)* About 150 minutes; runs in 80 s on two CPU cores.
 #
-# **You will need** lesson 01: a base model continues a question instead of answering it. **You will be able to** turn a
-# conversation into tokens and a mask, write a finetuning loop that gives what a library's gives, read learning and
+# **You will need** lesson 01: a base model continues a question instead of answering it. **You will be able to** turn
+# a conversation into tokens and a mask, write a finetuning loop that gives what a library's gives, read learning and
 # held-out curves, say what finetuning forgets and which data helps which test, and test a batch for bugs that raise no
 # error.
 #
@@ -102,9 +102,9 @@ talk = [{"role": "user", "content": "What is the capital of Kenya?"},
 print(lm.tokenizer.apply_chat_template(talk, tokenize=False))
 
 # %% [markdown]
-# Nothing here is a law: chat models differ in their templates, and a model answers well in the one it was finetuned in.
-# `<|endoftext|>` stands at the beginning and, more important, at the **end of each response**: it is how the model says
-# that it has finished. So it is a token that the assistant says, and one that must be learned.
+# Nothing here is a law: chat models differ in their templates, and a model answers well in the one it was finetuned
+# in. `<|endoftext|>` stands at the beginning and, more important, at the **end of each response**: it is how the model
+# says that it has finished. So it is a token that the assistant says, and one that must be learned.
 #
 # Which tokens does the assistant say? When a user writes, the text up to and with `Assistant:` is already there. What
 # the model has to produce is the rest: the space, the words, the end.
@@ -113,9 +113,9 @@ print(lm.tokenizer.apply_chat_template(talk, tokenize=False))
 def build(messages, encode, begin, end):
     """(tokens, mask) of a conversation: lists of one length, True on what the assistant says.
 
-    messages, dicts with the role "user" or "assistant" and the content; encode(text) -> list of
-    tokens; begin and end, tokens. A user's message is written "User: ..." with a line break, an
-    assistant's "Assistant: ..." and then the token `end`; before all stands the token `begin`.
+    messages, dicts with the role "user" or "assistant" and the content; encode(text) -> list
+    of tokens; begin and end, tokens. A user's message is written "User: ..." with a line break,
+    an assistant's "Assistant: ..." and then the token `end`; before all stands `begin`.
     """
     # BEGIN SOLUTION
     tokens, mask = [begin], [False]
@@ -178,8 +178,8 @@ def response_loss(logits, tokens, mask):
     """Mean of -log p over the response tokens of a batch, in nats, as a scalar tensor.
 
     logits (B, T, V), at position t about the token at t + 1; tokens (B, T) int; mask (B, T)
-    bool, True on the tokens of responses. The first token of a row has nothing before it and is
-    never a response's. Beside the responses the logits may hold anything, even −inf.
+    bool, True on the tokens of responses. The first token of a row has nothing before it and
+    is never a response's. Beside the responses the logits may hold anything, even −inf.
     """
     # BEGIN SOLUTION
     logprobs = logits[:, :-1].log_softmax(-1)
@@ -194,8 +194,9 @@ response_loss = check("3.2", response_loss)
 # %% [markdown] ex="3.2" role="hints"
 # <details><summary>Hint 1</summary>Drop the last position of the logits and the first of tokens and mask: then what
 # stands at the same place belongs together.</details>
-# <details><summary>Hint 2</summary>`logprobs.gather(-1, targets[..., None])[..., 0]` picks one number per position. Sum
-# over the masked ones, `torch.where(said, chosen, 0.0)`, as 0 times −inf is not a number; divide by their number in the batch.</details>
+# <details><summary>Hint 2</summary>`logprobs.gather(-1, targets[..., None])[..., 0]` picks one number per position.
+# Sum over the masked ones, `torch.where(said, chosen, 0.0)`, as 0 times −inf is not a number; divide by their number
+# in the batch.</details>
 
 # %% [markdown]
 # Three ways to the same number, on a batch of requests padded on the right: yours; the loss that `transformers`
@@ -226,8 +227,8 @@ print(f"by hand {ours:.4f}, labels {labelled:.4f}, weights 1 {estimator:.4f} nat
 
 # %% [markdown]
 # ## Padding and packing
-# Examples differ in length. Padded to the longest one, much of the batch is empty. **Packed**, several examples share a
-# row; then they must not see each other, and each has to count its positions from 0.
+# Examples differ in length. Padded to the longest one, much of the batch is empty. **Packed**, several examples share
+# a row; then they must not see each other, and each has to count its positions from 0.
 
 # %%
 rows = [[few[i] for i in row] for row in pack(few, length=128)]
@@ -239,7 +240,7 @@ print("segments of a row, start and end:", segments[1, :3].tolist(), segments[1,
 
 # %% ex="3.3" title="Who sees whom" points=2 minutes=12 difficulty="medium"
 def packed_attention(segments):
-    """(allowed, positions) of a packed row: who sees whom, and where each stands in its example.
+    """(allowed, positions) of a packed row: who sees whom, and each one's place in its example.
 
     segments: list of T whole numbers, such as [0, 0, 0, 1, 1, -1]: which example a position
     belongs to; padding has -1 and counts as an example of its own. -> allowed (T, T) bool,
@@ -260,8 +261,8 @@ packed_attention = check("3.3", packed_attention)
 # %% [markdown] ex="3.3" role="hints"
 # <details><summary>Hint 1</summary>Two conditions for `allowed`: the same example, and not later. With
 # `segments[:, None] == segments[None, :]` you get the first one for all pairs.</details>
-# <details><summary>Hint 2</summary>A position sees all of its example up to itself, so the number of True in its row is
-# its position plus 1.</details>
+# <details><summary>Hint 2</summary>A position sees all of its example up to itself, so the number of True in its row
+# is its position plus 1.</details>
 
 # %%
 def row_loss(model, inputs, targets, trained, segments):
@@ -290,9 +291,9 @@ for axes, numbers, title in zip(panels, cases, ("no borders", "borders")):
     axes.set_xticks(range(9), positions.tolist(), fontsize=8)
     axes.set_yticks(range(9), numbers, fontsize=8)
 figure.tight_layout()
-show(figure, alt="Who may look at whom in a packed row. Without borders one lower triangle over "
-     "all nine positions; with borders a triangle for each example and one for the padding, and "
-     "positions that start at 0 in each.")  # fmt: skip
+show(figure, alt="Who may look at whom in a packed row. Without borders one lower triangle "
+     "over all nine positions; with borders a triangle for each example and one for the "
+     "padding, and positions that start at 0 in each.")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** With borders packed and padded losses agree: packing changes the cost and not the result (Krell et
@@ -310,8 +311,8 @@ def sft_step(model, optimizer, batch, clip_norm):
     """One step down the mean loss of response tokens: (loss before it, norm before clipping).
 
     model(tokens (B, T)) -> logits (B, T, V), with dropout in training mode, which you switch
-    on; optimizer, over all its parameters; batch, a list of `Example`: each has tokens and mask,
-    lists; clip_norm, the largest norm of the gradient. Two numbers come back.
+    on; optimizer, over all its parameters; batch, a list of `Example`: each has tokens and
+    mask, lists; clip_norm, the largest norm of the gradient. Two numbers come back.
     """
     # BEGIN SOLUTION
     tokens, _ = pad_and_stack([example.tokens for example in batch], value=0)
@@ -331,13 +332,13 @@ sft_step = check("3.4", sft_step)
 # %% [markdown] ex="3.4" role="hints"
 # <details><summary>Hint 1</summary>Tokens and mask of the batch are made as in the cell of the three losses, by
 # `pad_and_stack`; then `response_loss`, `zero_grad`, `backward`, clipping, `step`, in this order.</details>
-# <details><summary>Hint 2</summary>`torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)` shortens the gradient
-# in place and returns the norm that it had.</details>
+# <details><summary>Hint 2</summary>`torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)` shortens the
+# gradient in place and returns the norm that it had.</details>
 
 # %% [markdown]
 # ## The learning rate
-# The optimizer is AdamW, whose averages know nothing in the first steps; so the rate **warms up** in a line and reaches
-# its peak after `warmup` of the run. Then it falls in a line, so that the last steps polish. With
+# The optimizer is AdamW, whose averages know nothing in the first steps; so the rate **warms up** in a line and
+# reaches its peak after `warmup` of the run. Then it falls in a line, so that the last steps polish. With
 # $r = \max(1, \text{round}(\text{warmup} \cdot \text{steps}))$ steps of rise and $s = 0, 1, \dots$
 #
 # $$\eta_s = \eta_{\text{peak}} \cdot \begin{cases} (s + 1) / r & s < r \\
@@ -358,14 +359,14 @@ learning_rate = check("3.5", learning_rate)
 
 # %% [markdown] ex="3.5" role="hints"
 # <details><summary>Hint 1</summary>Compute `rising` first; then two cases.</details>
-# <details><summary>Hint 2</summary>Neither the first nor the last step has rate 0: (step + 1) on the way up, steps − step
-# on the way down.</details>
+# <details><summary>Hint 2</summary>Neither the first nor the last step has rate 0: (step + 1) on the way up, steps −
+# step on the way down.</details>
 
 # %% [markdown]
 # ## The held-out loss
-# The training loss falls whatever happens: a model can learn its examples by heart. What counts is the loss on examples
-# that it is **not** trained on, without dropout and without a gradient. They are many, so they come in batches, and
-# batches have unlike numbers of response tokens.
+# The training loss falls whatever happens: a model can learn its examples by heart. What counts is the loss on
+# examples that it is **not** trained on, without dropout and without a gradient. They are many, so they come in
+# batches, and batches have unlike numbers of response tokens.
 
 # %% ex="3.6" title="The held-out loss" points=2 minutes=10 difficulty="medium"
 def held_out_loss(model, examples, size):
@@ -469,8 +470,8 @@ print("held-out losses, yours and fit_sft's:", *map("{:.4f}".format, curve.value
 print(f"{len(losses)} steps: losses differ by at most {steps:.0e}, parameters by {apart:.0e}")
 
 # %% [markdown]
-# **What you saw.** The same losses and the same weights, up to rounding: nothing in the library is hidden any more. (It
-# adds what large runs need: micro-batches, bfloat16, packing, checkpoints, several processes.)
+# **What you saw.** The same losses and the same weights, up to rounding: nothing in the library is hidden any more.
+# (It adds what large runs need: micro-batches, bfloat16, packing, checkpoints, several processes.)
 
 # %% [markdown]
 # ## Learning curves, and learning by heart
@@ -490,11 +491,11 @@ curves = {}
 for size in progress([size for size in (20, 80, 320) if size <= len(examples)], "curves"):
     plan = plan_of(examples[:size], 320 // size)
     every = max(1, len(plan) // 8)
-    curves[size] = finetune(load_lm(args.smaller), plan, held_out[::2], 2e-3, every, patience=99)
+    curves[size] = finetune(load_lm(args.smaller), plan, held_out[::2], 2e-3, every, 99)
 for size, (losses, curve) in curves.items():
     best, last = min(curve, key=curve.get), max(curve)
-    print(f"{size:3d} examples: training loss {sum(losses[-10:]) / 10:.2f} at the end; best held out "
-          f"{curve[best]:.2f} after {best} steps, {curve[last]:.2f} at the end")  # fmt: skip
+    print(f"{size:3d} examples: training loss {sum(losses[-10:]) / 10:.2f} at the end; "
+          f"best held out {curve[best]:.2f} after {best} steps, {curve[last]:.2f} at the end")  # fmt: skip
 
 # %%
 figure, panels = pyplot.subplots(1, len(curves), figsize=(7.6, 2.8), squeeze=False)
@@ -511,10 +512,10 @@ show(figure, alt="Training and held-out loss over steps for 20, 80 and 320 examp
      "the training loss goes to zero and the held-out loss turns up again.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** With 20 examples the training loss goes to zero while the held-out loss turns up from the first measurement on:
-# the model knows them by heart, and is ever more certain of what is wrong elsewhere. With 80 the best place is in the
-# first half of the run, with 320 at its end. That is what `finetune` keeps the best weights for. The numbers are above;
-# they come from 50 held-out requests or less, so single bumps mean nothing.
+# **What you saw.** With 20 examples the training loss goes to zero while the held-out loss turns up from the first
+# measurement on: the model knows them by heart, and is ever more certain of what is wrong elsewhere. With 80 the best
+# place is in the first half of the run, with 320 at its end. That is what `finetune` keeps the best weights for. The
+# numbers are above; they come from 50 held-out requests or less, so single bumps mean nothing.
 #
 # ## From continuing to answering
 # Now the main run, with your loop: the larger model, all examples, once. Then it is measured on requests that neither
@@ -547,11 +548,11 @@ print(f"{unread} of the 100 capitals stand in no training response")
 guesses.reveal("capitals", round(100 * sum(column("requests", 320, "capitals")) / 5))
 
 # %% [markdown]
-# **What you saw.** [C08] From 0 of 100 to 97 on the average of five seeds (90 to 100), by 320 examples, of which some fifteen ask for a
-# capital; four fifths of the capitals stand in no response that was trained. Nobody taught the model here that Maputo is
-# the capital of Mozambique. The fact was in the weights, where lesson 01 found it with a cloze; what finetuning taught is
-# *that an answer comes next*, in what form, and where it ends. The chat format alone does nothing: the base model has
-# never read it. Your run lies where the table's five do, since it is one of them.
+# **What you saw.** [C08] From 0 of 100 to 97 on the average of five seeds (90 to 100), by 320 examples, of which some
+# fifteen ask for a capital; four fifths of the capitals stand in no response that was trained. Nobody taught the model
+# here that Maputo is the capital of Mozambique. The fact was in the weights, where lesson 01 found it with a cloze;
+# what finetuning taught is *that an answer comes next*, in what form, and where it ends. The chat format alone does
+# nothing: the base model has never read it. Your run lies where the table's five do, since it is one of them.
 #
 # ### How many examples?
 
@@ -564,8 +565,8 @@ totals = {size: sum(column("requests", size, "overall")) for size in sizes}
 guesses.reveal("score_left_with_20_examples", totals[20] / totals[320])
 masked, everything = (column(kind, 320, "held_out") for kind in ("requests", "all tokens"))
 saved = [b - a for a, b in zip(masked, everything)]
-found = [f"{name} {spread(column('all tokens', 320, name))}" for name in ("overall", "held_out")]
-print("trained on all tokens:", "; ".join(found))
+for name in ("overall", "held_out"):
+    print(f"trained on all tokens, {name}: {spread(column('all tokens', 320, name))}")
 print("held-out loss saved by the mask, seed by seed:", spread(saved))
 guesses.reveal("nats_saved_by_the_mask", sum(saved) / len(saved))
 
@@ -579,17 +580,17 @@ for axes, (name, title) in zip(panels, names.items()):
     axes.set(title=title, xlabel="examples, 160 steps each", ylim=(0, None))
     axes.set_xticks(range(3), sizes)
 figure.tight_layout()
-show(figure, alt="Score, capitals, held-out loss against 20, 80, 320 examples, five seeds each.")
+show(figure, alt="Score, capitals and held-out loss against the number of examples, five seeds.")
 
 # %% [markdown]
-# **What you saw.** With 20 examples, after as many steps, 0.28 of the score is there, more than half of the 0.48 that 320 give,
-# but the seeds differ: *which* twenty decides whether 7 or 91 of the capitals are answered. That is why one run proves
-# nothing. From 80 to 320 the score rises little and the held-out loss still falls.
+# **What you saw.** With 20 examples, after as many steps, 0.28 of the score is there, more than half of the 0.48 that
+# 320 give, but the seeds differ: *which* twenty decides whether 7 or 91 of the capitals are answered. That is why one
+# run proves nothing. From 80 to 320 the score rises little and the held-out loss still falls.
 #
-# The mask: trained on the prompts as well, at the same steps, the responses to other requests are less likely by 0.09 nats
-# per token, in each of the five seeds, and the score is 0.40. How users put their requests is not what the model has to
-# say. Take the mask for a good default and not for a law: where responses are short and examples are few, the prompt's
-# tokens have been found to help (Shi et al., 2024).
+# The mask: trained on the prompts as well, at the same steps, the responses to other requests are less likely by 0.09
+# nats per token, in each of the five seeds, and the score is 0.40. How users put their requests is not what the model
+# has to say. Take the mask for a good default and not for a law: where responses are short and examples are few, the
+# prompt's tokens have been found to help (Shi et al., 2024).
 #
 # ## What finetuning forgets
 # The weights that answer are the weights that knew everything else. Two measurements on what no request asks for: the
@@ -608,11 +609,11 @@ risen = 100 * (sum(math.exp(nats - base) for nats in after) / len(after) - 1)
 guesses.reveal("perplexity_rises_by_percent", round(risen))
 
 # %% [markdown]
-# **What you saw.** Answering is paid for: the perplexity on ordinary text rises from 2.64 to 3.42, by 30 percent, and the few-shot
-# tasks lose a few points of 90. More requests do not cost more: 160 steps cost about the same with 20 as with 320
-# examples. The benchmarks cost most, 70 percent, and a fifth of the few-shot score, with seeds far apart: all their
-# responses are a word or two. Two cures are common: fewer or smaller steps, and some of the old text among the new
-# (Ouyang et al. mix the pretraining gradient in). Lessons 05 and 06 train fewer weights.
+# **What you saw.** Answering is paid for: the perplexity on ordinary text rises from 2.64 to 3.42, by 30 percent, and
+# the few-shot tasks lose a few points of 90. More requests do not cost more: 160 steps cost about the same with 20 as
+# with 320 examples. The benchmarks cost most, 70 percent, and a fifth of the few-shot score, with seeds far apart: all
+# their responses are a word or two. Two cures are common: fewer or smaller steps, and some of the old text among the
+# new (Ouyang et al. mix the pretraining gradient in). Lessons 05 and 06 train fewer weights.
 #
 # ## Idea 1: use existing benchmarks
 # Prompts with known answers exist already, in NLP benchmarks: inference, question answering, sentiment.
@@ -646,8 +647,8 @@ left.set(title="What users ask", xlabel="score", xlim=(-0.03, 1.03))
 right.set(title="Benchmarks", xlabel="exact match", xlim=(-0.03, 1.03))
 right.legend(fontsize=8, title="finetuned on", loc="center")
 figure.tight_layout()
-show(figure, alt="Dots for five seeds by use case and benchmark: each model is good at the test "
-     "that its data looks like.")  # fmt: skip
+show(figure, alt="Dots for five seeds by use case and benchmark: each model is good at the "
+     "test that its data looks like.")  # fmt: skip
 
 # %%
 dev = benchmarks.items(30, args.seed + 1, held_out=True)
@@ -661,22 +662,22 @@ for use_case in ("generation", "rewrite", "closed qa"):
         print(f"    {name:11s} {assistant.respond(model, [request.prompt])[0][:75]!r}")
 
 # %% [markdown]
-# **What you saw.** [C09] The same number of examples and of steps, and each model wins on the test that its data looks like. On what
-# users ask, the requests give 0.48 and the benchmarks 0.10, and no seed of one comes near a seed of the other. On the
-# benchmarks it is 0.81, 0.99 and 0.95 against 0.00 each. That is the lecture's **distribution shift**: not a lack of
-# data, and not of knowledge, but data of another kind. Asked for a review, the model of the benchmarks says *positive*,
-# since every response that it has seen is one or two words long.
+# **What you saw.** [C09] The same number of examples and of steps, and each model wins on the test that its data looks
+# like. On what users ask, the requests give 0.48 and the benchmarks 0.10, and no seed of one comes near a seed of the
+# other. On the benchmarks it is 0.81, 0.99 and 0.95 against 0.00 each. That is the lecture's **distribution shift**:
+# not a lack of data, and not of knowledge, but data of another kind. Asked for a review, the model of the benchmarks
+# says *positive*, since every response that it has seen is one or two words long.
 #
 # Three things to be fair about.
 #
-# * **Form.** An exact match judges the form as well: the assistant answers in sentences, and scores 0.00 even where the
-#   answer is in them.
+# * **Form.** An exact match judges the form as well: the assistant answers in sentences, and scores 0.00 even where
+#   the answer is in them.
 # * **Where users ask what a benchmark asks**, its model does well: 0.60 on *open qa*, as much as the assistant. On
-#   *classification* it has the same 8 of 15 in all seeds, about one half, which says little. Wei et al. (2022) and Sanh et
-#   al. (2022) turned dozens of benchmarks into instructions, with many wordings each, and their models do follow
-#   instructions that they have not seen. More kinds of data overlap with more kinds of requests.
-# * **Small numbers.** A use case has 15 requests, so one of them moves it by 0.07. The rare use cases have a handful of
-#   training examples each, in the table's shares, and score accordingly; *extract* is hardly learned.
+#   *classification* it has the same 8 of 15 in all seeds, about one half, which says little. Wei et al. (2022) and
+#   Sanh et al. (2022) turned dozens of benchmarks into instructions, with many wordings each, and their models do
+#   follow instructions that they have not seen. More kinds of data overlap with more kinds of requests.
+# * **Small numbers.** A use case has 15 requests, so one of them moves it by 0.07. The rare use cases have a handful
+#   of training examples each, in the table's shares, and score accordingly; *extract* is hardly learned.
 #
 # ### What has it learned of inference?
 # Nine in ten on inference: does the model know what follows from a sentence? Split the items by the **cue** that they
@@ -686,7 +687,8 @@ for use_case in ("generation", "rewrite", "closed qa"):
 def cue(premise, hypothesis):
     """What the hypothesis gives away: "not", "new word" or "overlap".
 
-    "not" if it has the word not; else "new word" if one of its words is not in the premise. Both are texts in small letters without punctuation; words are divided by spaces.
+    "not" if it has the word not; else "new word" if one of its words is not in the premise.
+    Both are texts in small letters without punctuation; words are divided by spaces.
     """
     # BEGIN SOLUTION
     words = hypothesis.split()
@@ -730,12 +732,12 @@ without = accuracy(right for group in found.values() for right in group)
 guesses.reveal("inference_without_cues", without.mean)
 
 # %% [markdown]
-# **What you saw.** It says *no* where there is a *not*, always, and *yes* nearly everywhere else: on all the items whose
-# hypothesis has a person that the premise never names, although a new word means *no* each time in training too. So
-# 0.74 here (0.81 over the seeds of the table) is mostly one cue and a habit. HANS takes the cue away, and what is left is
-# the habit: right on all that follow, on 13 % of those that do not, and 0.57 together, where guessing gives one half. It
-# has not learned whether one sentence follows from another. A high score on a benchmark need not mean the ability that
-# it is named after (McCoy et al., 2019). This is one model; another seed may find the second cue as well.
+# **What you saw.** It says *no* where there is a *not*, always, and *yes* nearly everywhere else: on all the items
+# whose hypothesis has a person that the premise never names, although a new word means *no* each time in training too.
+# So 0.74 here (0.81 over the seeds of the table) is mostly one cue and a habit. HANS takes the cue away, and what is
+# left is the habit: right on all that follow, on 13 % of those that do not, and 0.57 together, where guessing gives
+# one half. It has not learned whether one sentence follows from another. A high score on a benchmark need not mean the
+# ability that it is named after (McCoy et al., 2019). This is one model; another seed may find the second cue as well.
 #
 # ## Train on what will be asked
 # "Collect training data that is similar to test data." How similar? Take the same number of requests, from *some* of
@@ -764,15 +766,15 @@ for index, (label, found) in enumerate(pairs):
 axes.set(title="The same use cases, left out and trained", xlabel="score", xlim=(-0.03, 1.03))
 axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 figure.tight_layout()
-show(figure, alt="Score of each use case, left out of training and in training, five seeds each: "
+show(figure, alt="Score of each use case, left out of training and in training, five seeds: "
      "left out it scores next to nothing.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** [C10] A use case that is left out scores 0.00 to 0.11 on average, whatever it is. In training, and with the
-# same number of examples spread over fewer use cases, it scores 0.14 to 0.84. So the overall score follows the
-# overlap: from 0.10 for benchmarks, which overlap in *open qa* and *classification* only, over 0.14 and 0.43 to 0.48 where
-# all are trained. Little transfers from one use case to another in a model of this size; in large ones, with many more
-# tasks, some does (Wei et al., 2022).
+# **What you saw.** [C10] A use case that is left out scores 0.00 to 0.11 on average, whatever it is. In training, and
+# with the same number of examples spread over fewer use cases, it scores 0.14 to 0.84. So the overall score follows
+# the overlap: from 0.10 for benchmarks, which overlap in *open qa* and *classification* only, over 0.14 and 0.43 to
+# 0.48 where all are trained. Little transfers from one use case to another in a model of this size; in large ones,
+# with many more tasks, some does (Wei et al., 2022).
 #
 # And how do we know what test data is like? Ouyang et al. had prompts that customers sent to their API, and customers
 # sent them because a *working-ish* model answered there. Look at the base model's responses above: nobody would have
@@ -782,10 +784,10 @@ show(figure, alt="Score of each use case, left out of training and in training, 
 
 # %% [markdown]
 # ## Silent bug lab
-# Eight programs make the batch of a packed row: one is right, and seven have one bug each. None raises an error. You can
-# call them and not read them: `run(row, end)` takes a list of `Example` and the end token, and returns
-# `inputs, targets, trained, segments`, four tensors of shape (T,) for `row_loss` above. Here are their losses while they
-# train the smaller model, in rows of one capital asked in four wordings.
+# Eight programs make the batch of a packed row: one is right, and seven have one bug each. None raises an error. You
+# can call them and not read them: `run(row, end)` takes a list of `Example` and the end token, and returns `inputs,
+# targets, trained, segments`, four tensors of shape (T,) for `row_loss` above. Here are their losses while they train
+# the smaller model, in rows of one capital asked in four wordings.
 
 # %%
 WORDINGS = ("What is the capital of {}?", "Tell me the capital of {}.",
@@ -818,18 +820,18 @@ def learned(run, steps=20):
 
 lab = {letter: learned(run) for letter, run in progress(runs.items(), "lab")}
 for letter, (_, losses) in lab.items():
-    print(f"run {letter}: loss {losses[0]:5.2f} at first, {sum(losses[-5:]) / 5:5.2f} at the end")
+    print(f"run {letter}: loss {losses[0]:5.2f} at first, {sum(losses[-5:]) / 5:.2f} at the end")
 
 # %% [markdown]
 # All of them learn. Write the test that tells them apart: make examples of your own and ask what has to hold for
 # *every* right batch. Which properties? Each response token is a trained target, the first and the end token included,
-# and nothing else is; a target is the token behind its input; neighbours in a row are told apart. And on which examples
-# might a bug show that does not show in the rows above? You get points by how many of the seven your test refuses, and
-# none if it refuses the right one.
+# and nothing else is; a target is the token behind its input; neighbours in a row are told apart. And on which
+# examples might a bug show that does not show in the rows above? You get points by how many of the seven your test
+# refuses, and none if it refuses the right one.
 
 # %% ex="3.9" title="A test of a batch" points=4 minutes=20 difficulty="hard"
 def batch_test(run):
-    """Whether run(row, end) -> inputs, targets, trained, segments is right; or a failed assert."""
+    """Whether run(row, end) -> inputs, targets, trained, segments is right."""
     # BEGIN SOLUTION
     row = [
         Example([1, 5, 6, 7, 2], [False, False, False, True, True]),
@@ -851,9 +853,9 @@ def batch_test(run):
 batch_test = check("3.9", batch_test)
 
 # %% [markdown] ex="3.9" role="hints"
-# <details><summary>Hint 1</summary>`Example(tokens, mask)` takes any numbers: `Example([1, 5, 6, 2], [False, False, True,
-# True])` is a prompt of two tokens and a response of one with its end, 2. Join the tokens of a row by hand, and compare
-# with `tokens[:-1]` and `tokens[1:]`.</details>
+# <details><summary>Hint 1</summary>`Example(tokens, mask)` takes any numbers: `Example([1, 5, 6, 2], [False, False,
+# True, True])` is a prompt of two tokens and a response of one with its end, 2. Join the tokens of a row by hand, and
+# compare with `tokens[:-1]` and `tokens[1:]`.</details>
 # <details><summary>Hint 2</summary>Take three examples: a short one, one with two responses, and one of fifty tokens.
 # Then compare each of the four tensors, `.tolist()`, with what it should be.</details>
 
@@ -871,22 +873,22 @@ for letter, (model, _) in lab.items():
     texts = complete(model, prompts, max_new_tokens=16, stop=())
     named = sum(mentions(text, city) for text, (_, city) in zip(texts, others))
     exact = sum(text.strip() == f"{city}." for text, (_, city) in zip(texts, others))
-    print(f"run {letter}: of {len(others)}, {named} name it, {exact} are exact; {texts[0][:36]!r}")
+    print(f"run {letter}: {named} of {len(others)} name it, {exact} exact; {texts[0][:36]!r}")
 
 # %% [markdown]
-# **What you saw.** E is the right one. The losses of all runs fall, and D and H fall as far as that of E and answer as well: D
-# trains the last response of an example alone, and no example above has two; H lets neighbours see each other, and the
-# model knows the facts anyway. Neither shows in training, before it is too late. A cuts what is long, C takes every end
-# token for padding and never stops, F begins the mask a token late, so that it learns how an answer goes on and not how
-# it begins, G trains the prompts. B has the targets unshifted: it has to predict what it has just read, and has learned to
-# repeat it. Where a neighbour gives away what cannot be known otherwise, H's loss would be the lowest of all, and worth
-# nothing. A property test costs ten lines and needs no training.
+# **What you saw.** E is the right one. The losses of all runs fall, and D and H fall as far as that of E and answer as
+# well: D trains the last response of an example alone, and no example above has two; H lets neighbours see each other,
+# and the model knows the facts anyway. Neither shows in training, before it is too late. A cuts what is long, C takes
+# every end token for padding and never stops, F begins the mask a token late, so that it learns how an answer goes on
+# and not how it begins, G trains the prompts. B has the targets unshifted: it has to predict what it has just read,
+# and has learned to repeat it. Where a neighbour gives away what cannot be known otherwise, H's loss would be the
+# lowest of all, and worth nothing. A property test costs ten lines and needs no training.
 #
 # ## Recap
 # - A conversation is one sequence of tokens, by a template, and a mask of what the assistant says, the end token
 #   included.
-# - The loss is the mean of $-\log \pi_\theta$ over those tokens, shifted by one: labels with −100, or a policy gradient
-#   with weights 1.
+# - The loss is the mean of $-\log \pi_\theta$ over those tokens, shifted by one: labels with −100, or a policy
+#   gradient with weights 1.
 # - Packed examples must not see each other, and count their positions from 0: then packing changes the cost alone.
 # - The loop is a step, a rate and a held-out loss; the best weights are kept, as training goes on past them.
 # - A few hundred examples turn a text that goes on into answers. They bring out what the model knows [C08], and cost a

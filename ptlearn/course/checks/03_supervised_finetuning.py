@@ -18,7 +18,7 @@ from ptlearn.course.lab import lab_of_runs
 from ptlearn.lm.chat import Example
 from ptlearn.rollout import pad_and_stack
 
-# 3.1 The chat format --------------------------------------------------------------------------------------------------
+# 3.1 The chat format -------------------------------------------------------------------------------------------------
 
 
 def letters(text):
@@ -126,7 +126,7 @@ def remark_build(case, data):
         return f"{len(data['tokens'])} tokens and {len(data['mask'])} entries of the mask: expected one for each token"
 
 
-# 3.2 The loss ---------------------------------------------------------------------------------------------------------
+# 3.2 The loss --------------------------------------------------------------------------------------------------------
 
 
 def response_loss(logits, tokens, mask):
@@ -200,7 +200,7 @@ def expect_loss(case):
     return right, mistakes
 
 
-# 3.3 Packed rows ------------------------------------------------------------------------------------------------------
+# 3.3 Packed rows -----------------------------------------------------------------------------------------------------
 
 
 def packed_attention(segments):
@@ -265,7 +265,7 @@ def expect_packed(case):
     return {"allowed": table(sees), "positions": [i - begins[i] for i in places]}, mistakes
 
 
-# What training is checked on --------------------------------------------------------------------------------------------
+# What training is checked on -----------------------------------------------------------------------------------------
 
 WORDS, WIDTH = 7, 4  # of the tiny model
 
@@ -313,7 +313,7 @@ def padded(batch):
     return tokens, mask
 
 
-# 3.4 The step -----------------------------------------------------------------------------------------------------------
+# 3.4 The step --------------------------------------------------------------------------------------------------------
 
 
 def sft_step(model, optimizer, batch, clip_norm):
@@ -411,7 +411,7 @@ def expect_step(case):
     return right, mistakes
 
 
-# 3.5 The learning rate --------------------------------------------------------------------------------------------------
+# 3.5 The learning rate -----------------------------------------------------------------------------------------------
 
 
 def learning_rate(step, steps, peak, warmup=0.1):
@@ -463,7 +463,7 @@ def expect_rate(case):
     return rates(right), mistakes
 
 
-# 3.6 The held-out loss --------------------------------------------------------------------------------------------------
+# 3.6 The held-out loss -----------------------------------------------------------------------------------------------
 
 
 def held_out_loss(model, examples, size):
@@ -531,7 +531,7 @@ def expect_held_out(case):
     }
 
 
-# 3.7 The loop -----------------------------------------------------------------------------------------------------------
+# 3.7 The loop --------------------------------------------------------------------------------------------------------
 
 
 def finetune(model, plan, held_out, lr, every, patience):
@@ -575,7 +575,7 @@ WAVES = (46, 216, 313, 398, 446, 537), (0, 19, 98, 135, 269, 297, 298, 325)  # s
 
 
 def loop_cases(rng):
-    """Few examples at a high rate, so that the held-out loss soon rises; in a short one the last step is no round one."""
+    """Few examples at a high rate, so that the held-out loss soon rises; in the short one the last step is odd."""
     short = loop_case(rng.randrange(10**6), 7, 3, 4)
     return [loop_case(rng.choice(seeds), *sizes) for seeds, sizes in zip(WAVES, ((16, 1, 16), (13, 1, 2)))] + [short]
 
@@ -623,7 +623,7 @@ def expect_loop(case):
         mistakes["after the last step the held-out loss is taken too"] = run(at_end=False)
     elif case["patience"] > 2:
         mistakes |= {
-            "the last weights are left in the model: load the best ones at the end (state_dict() is no copy, deepcopy it)":
+            "the last weights are left in the model: load the best at the end (state_dict() is no copy, deepcopy it)":
                 run(restores=False),
             "the best weights are those of the last improvement on the measurement before, not of the lowest loss":
                 run(better=lambda curve: len(curve) == 1 or curve[-1] < curve[-2]),
@@ -640,7 +640,7 @@ def expect_loop(case):
     return right, mistakes
 
 
-# 3.8 What gives the answer away -----------------------------------------------------------------------------------------
+# 3.8 What gives the answer away --------------------------------------------------------------------------------------
 
 
 def cue(premise, hypothesis):
@@ -690,7 +690,7 @@ def expect_cue(case):
     return by("not" in words, inside), mistakes
 
 
-# 3.9 A lab of batches ---------------------------------------------------------------------------------------------------
+# 3.9 A lab of batches ------------------------------------------------------------------------------------------------
 
 
 def right_batch(row, end):
