@@ -114,8 +114,8 @@ def build(messages, encode, begin, end):
     """(tokens, mask) of a conversation: lists of one length, True on what the assistant says.
 
     messages, dicts with the role "user" or "assistant" and the content; encode(text) -> list
-    of tokens; begin and end, tokens. A user's message is written "User: ..." with a line break,
-    an assistant's "Assistant: ..." and then the token `end`; before all stands `begin`.
+    of tokens; begin and end, tokens. A user's message is written "User: ..." with a line
+    break, an assistant's "Assistant: ..." and the token `end`; before all stands `begin`.
     """
     # BEGIN SOLUTION
     tokens, mask = [begin], [False]
@@ -240,7 +240,7 @@ print("segments of a row, start and end:", segments[1, :3].tolist(), segments[1,
 
 # %% ex="3.3" title="Who sees whom" points=2 minutes=12 difficulty="medium"
 def packed_attention(segments):
-    """(allowed, positions) of a packed row: who sees whom, and each one's place in its example.
+    """(allowed, positions) of a packed row: who sees whom, and its place in its example.
 
     segments: list of T whole numbers, such as [0, 0, 0, 1, 1, -1]: which example a position
     belongs to; padding has -1 and counts as an example of its own. -> allowed (T, T) bool,
@@ -495,7 +495,7 @@ for size in progress([size for size in (20, 80, 320) if size <= len(examples)], 
 for size, (losses, curve) in curves.items():
     best, last = min(curve, key=curve.get), max(curve)
     print(f"{size:3d} examples: training loss {sum(losses[-10:]) / 10:.2f} at the end; "
-          f"best held out {curve[best]:.2f} after {best} steps, {curve[last]:.2f} at the end")  # fmt: skip
+          f"held out {curve[best]:.2f} after {best} steps, {curve[last]:.2f} at the end")  # fmt: skip
 
 # %%
 figure, panels = pyplot.subplots(1, len(curves), figsize=(7.6, 2.8), squeeze=False)
@@ -580,7 +580,7 @@ for axes, (name, title) in zip(panels, names.items()):
     axes.set(title=title, xlabel="examples, 160 steps each", ylim=(0, None))
     axes.set_xticks(range(3), sizes)
 figure.tight_layout()
-show(figure, alt="Score, capitals and held-out loss against the number of examples, five seeds.")
+show(figure, alt="Score, capitals and held-out loss against the examples, five seeds.")
 
 # %% [markdown]
 # **What you saw.** With 20 examples, after as many steps, 0.28 of the score is there, more than half of the 0.48 that
@@ -820,7 +820,7 @@ def learned(run, steps=20):
 
 lab = {letter: learned(run) for letter, run in progress(runs.items(), "lab")}
 for letter, (_, losses) in lab.items():
-    print(f"run {letter}: loss {losses[0]:5.2f} at first, {sum(losses[-5:]) / 5:.2f} at the end")
+    print(f"run {letter}: loss {losses[0]:5.2f} at first, {sum(losses[-5:]) / 5:.2f} last")
 
 # %% [markdown]
 # All of them learn. Write the test that tells them apart: make examples of your own and ask what has to hold for

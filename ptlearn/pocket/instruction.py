@@ -140,7 +140,7 @@ def _append(path: Path, row: dict) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Add the rows that the table lacks, one run after the other."""
-    parser = argparse.ArgumentParser(prog="ptlearn.pocket.instruction", description="Finetuned on several kinds of data.")
+    parser = argparse.ArgumentParser(prog="ptlearn.pocket.instruction", description="Finetuned on kinds of data.")
     parser.add_argument("--out", type=Path, required=True, help="the table; rows that are there are kept")
     out = parser.parse_args(arguments).out
     from tqdm import tqdm
