@@ -9,7 +9,7 @@
 # logits, measure how far a result hangs on the words you happened to choose, and enter a prompt of your own in a
 # contest.
 # *(Lecture: "How do we tell the LM what we want to do?" and "adapt the task to a native language modeling task";
-# claims C02–C04.)* About 110 minutes, 85 of them for the exercises; runs in a minute on two CPU cores.
+# claims C02–C04.)* About 110 minutes, 85 of them for the exercises; runs in 60 s on two CPU cores.
 #
 # **You will need** lesson 00: a language model is a next-token distribution $p_\theta(x_t \mid x_{<t})$.
 # **You will be able to** write a cloze prompt and a verbalizer, score answers by their log-probability, choose a prompt

@@ -6,8 +6,8 @@
 # "Finetuning all weights of a large model can be expensive (in what way?)" First you answer the lecture's question in
 # bytes: counted, foretold, and weighed on a real step with hooks that you write. Then you freeze the model and train a
 # few of its numbers, or a few new ones in an adapter that you build, and see which methods reach full finetuning and
-# where each one gives up. *(Lecture: "Parameter efficient finetuning"; claims C16–C17.)* About 105 minutes, 70 of them
-# for the exercises; runs in 80 s on two CPU cores.
+# where each one gives up. *(Lecture: "Parameter efficient finetuning"; claims C16–C17.)* About 125 minutes, 90 of them
+# for the exercises; runs in 85 s on two CPU cores.
 #
 # **You will need** the chat examples and the loss of supervised finetuning: likelihood of the response tokens.
 # **You will be able to** say what a finetuning step holds in memory, build last-k, BitFit and adapters by hand, and
@@ -272,21 +272,21 @@ sequence = {"batch": 1, "length": 2048, "dtype": torch.bfloat16}
 
 
 def print_gigabytes(name, sizes):
-    parts = "  ".join(f"{cost} {size / 1e9:5.1f}" for cost, size in zip(COSTS, sizes))
-    print(f"{name:18s}  {parts}  sum {sum(sizes) / 1e9:7,.1f} GB")
+    parts = " ".join(f"{cost} {size / 1e9:5.1f}" for cost, size in zip(COSTS, sizes))
+    print(f"{name:18s} {parts}  sum {sum(sizes) / 1e9:7,.1f} GB")
 
 
 large = tuple(vars(memory_budget(LARGE, **sequence)).values())
 print_gigabytes("7B", large)
 numbers = count_parameters(GPT3)[1]
-print_gigabytes("175B, without", finetuning_bytes(numbers, numbers, 2))
+print_gigabytes("175B, first three", finetuning_bytes(numbers, numbers, 2))
 guesses.reveal("step_of_7B", f"{sum(large) / 1e9:.1f} GB")
 
 # %% [markdown]
 # **What you saw.** [C16] Counting foretells a step, and running the architecture on shapes foretells it to the byte. For
 # a large model gradients and optimizer cost three times the weights, even with moments in bfloat16; in float32, with a
-# float32 copy of the weights, as is usual, it is more. A method that trains little saves those three quarters.
-# Activations are another matter: they depend on tokens, not on what is trained. For pocket-m they are most of the bytes.
+# float32 copy of the weights, as is usual, it is more. A method that trains little saves nearly all of that.
+# Activations are another matter: they grow with the tokens of a step. For pocket-m they are most of the bytes.
 
 # %% [markdown]
 # ## Select: train a part
@@ -658,8 +658,8 @@ show(figure, alt=f"Bytes of a step: {said}; activations are the largest part of 
 
 # %% [markdown]
 # **What you saw.** A small method saves what is kept per *trained* number. The backward pass still runs through all
-# blocks, so activations go down by a fifth (LoRA) to a quarter (BitFit) only: a linear layer whose weight is frozen need
-# not remember its input. Only `last 1` cuts the pass short: the blocks below it save nothing.
+# blocks, so activations go down by a fifth (LoRA) to 28 % (BitFit) only: a linear layer whose weight is frozen need not
+# remember its input. Only `last 1` cuts the pass short: the blocks below it save nothing.
 #
 # ## What remains: activations and the weights themselves
 # Two remedies go with all of these methods. **Gradient checkpointing** (Chen et al., 2016) keeps only the input of every
@@ -694,22 +694,23 @@ print_gigabytes("and in 4 bits", (weights - 2 * linear + linear * 4.127 / 8, *ot
 
 # %% [markdown]
 # The bytes of pocket-m are weighed, by your hooks; those of the 7B model are counted on shapes, and its four bits by the
-# rule above: nothing here runs in four bits. Of 66 GB three quarters fall with LoRA, nearly all activations with
-# checkpointing, 70 % of the weights with four bits, and 5 GB fit a card for games. Two things that the scales do not
-# see: while a checkpointed block is computed again, its own activations are there for a moment, and so is one matrix in
-# bfloat16.
+# rule above: nothing here runs in four bits. LoRA takes 66 GB to 25, since gradients and optimizer states are gone;
+# checkpointing takes them to 15, since 93 % of the activations are; four bits take them to 5, which fits a card for
+# games. Two things that the scales do not see: while a checkpointed block is computed again, its own activations are
+# there for a moment, and in QLoRA so is one matrix in bfloat16.
 #
 # ## What the smallest ones do not do
 # The facts of the task were in the model before. Now teach it something that is nowhere: the code words of 80
-# countries, nonsense drawn just now. The test asks for the very facts that were trained. The methods are those that
-# change something in every block, each at its own rate: what differs is how many numbers they train.
+# countries, nonsense drawn just now. The test asks for the very facts that were trained. Full finetuning and the two
+# methods with the fewest numbers, each at its own rate; LoRA and its rank are asked the same in lesson 06.
 
 # %%
 codes = zip(countries[: args.codes], relations.label_words(rng, args.codes, True))
 code_talks = [talk(f"What is the code of {name}?", code) for name, code in codes]
 print("e.g.", *(message["content"] for message in code_talks[0]))
 recalled = {}
-for name in progress([name for name in METHODS if "last" not in name], "new facts"):
+few = [name for name in ("full", "adapters 8", "BitFit") if name in METHODS]
+for name in progress(few, "new facts"):
     run = finetuned(name, chosen[name], code_talks, epochs=args.epochs, batch=8)
     recalled[name] = score(run, code_talks)
     left = sft_loss(run, render_all(run, code_talks)[0])
@@ -718,11 +719,11 @@ for name in progress([name for name in METHODS if "last" not in name], "new fact
 guesses.reveal("code_words", round(recalled["adapters 8"] * args.codes))
 
 # %% [markdown]
-# **What you saw.** In 140 steps full finetuning stores every code word, and LoRA nearly all. The adapters get a few and
-# BitFit one at most, though on the task before these two were as good or almost. So both findings belong together: what
-# is *elicited*, a way to answer about facts that pretraining stored, fits into few numbers in the right places; what is
-# *new* has to be written somewhere, and that takes more of them. Whether it is room or time that the small ones lack, you
-# can ask with `epochs`.
+# **What you saw.** In 140 steps full finetuning stores every code word. Adapters and BitFit bring back one each, though
+# on the task before they were as good or almost. So both findings belong together: what is *elicited*, a way to answer
+# about facts that pretraining stored, fits into few numbers in the right places; what is *new* has to be written
+# somewhere, and neither method had done so in these steps. Whether it is room or time that they lack, you can ask with
+# the knob `epochs`.
 #
 # ## Recap
 # - A step holds weights, gradients, optimizer states and activations. The first three are counts; the last is what
@@ -730,8 +731,8 @@ guesses.reveal("code_words", round(recalled["adapters 8"] * args.codes))
 # - Few trained numbers save gradients and optimizer states. Activations go when the backward pass ends early, or when
 #   they are computed again (checkpointing); weights go when they are stored in fewer bits (QLoRA).
 # - Select (last k, BitFit) or insert (adapters, LoRA): in both the rest is frozen.
-# - For what pretraining left in the model *where* numbers are trained matters more than how many; for what is new, how
-#   many. Each method needs a learning rate of its own.
+# - *Where* numbers are trained matters more than how many. Each method needs a learning rate of its own.
+# - Eliciting what pretraining left in the model takes few numbers; storing what was not there takes more, or longer.
 #
 # ## Try next
 # - `--examples 60`, `--examples 1000`: does the order of the methods change with the data?

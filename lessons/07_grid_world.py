@@ -174,7 +174,8 @@ print(f"terminated: {terminated}, truncated: {truncated}")
 
 # %%
 figure, axes = pyplot.subplots(figsize=(4, 3.4))
-figures.draw_trajectory(axes, world, *(lambda path: (path[:-1], path[-1]))(list(map(world.cells.index, visited))))
+path = [world.cells.index(cell) for cell in visited]
+figures.draw_trajectory(axes, world, path[:-1], path[-1])
 axes.set_title(f"A random agent, {len(visited) - 1} steps")
 ends = "the star" if reward > 0 else "the pit" if terminated else "the time limit"
 show(figure, alt=f"A map of five by five cells with three walls and a pit at row 3, column 3. A chain of arrows wanders "

@@ -6,8 +6,8 @@
 # Nobody shows the agent what to do; it tries, and is told how well it went. In this lesson you prove the gradient of
 # the expected return line by line, each line checked by listing every trajectory; you turn it into an estimate from
 # sampled episodes, hold that against the exact gradient, and write the loop that learns with it. *(Lecture: "Policy
-# gradient algorithms", from the log-derivative trick to "REINFORCE algorithm on text"; claims C25–C28.)* About 150
-# minutes, of which 120 for the exercises; runs in about a minute on two CPU cores.
+# gradient algorithms", from the log-derivative trick to "REINFORCE algorithm on text"; claims C25–C28.)*
+# About 150 minutes, of which 120 for the exercises; runs in 70 s on two CPU cores.
 #
 # **You will need** lesson 07: trajectories, returns and the exact objective. **You will be able to** prove REINFORCE's
 # gradient, write sampler, loss and loop yourself, show that an implementation estimates the right gradient, say what
@@ -100,7 +100,7 @@ every_return = every.rewards.sum(1)
 exact = mdp.exact_gradient(small, policy, HORIZON).view_as(pi)
 
 print(f"{len(every_return):,} trajectories of probability {probabilities.sum():.12f}")
-print(f"J: {probabilities @ every_return:.12f}, exact {mdp.objective(small, pi, HORIZON):.12f}")
+print(f"J {probabilities @ every_return:.12f}, exact {mdp.objective(small, pi, HORIZON):.12f}")
 
 # %% [markdown]
 # ## The log-derivative trick

@@ -95,6 +95,19 @@ def test_every_series_has_its_own_colour_marker_and_dash(axes):
         assert len({getattr(line, style)() for line in means}) == 4
 
 
+def test_seeds_are_points_around_their_mean(axes):
+    figures.seeds(axes, 3.0, [0.2, 0.4, 0.9], "BitFit", index=1)
+    points, mean = axes.lines
+    assert list(points.get_xdata()) == [3.0] * 3 and list(points.get_ydata()) == [0.2, 0.4, 0.9]
+    assert mean.get_ydata() == pytest.approx([0.5]) and mean.get_label() == "BitFit"
+
+
+def test_parts_of_a_bar_stand_on_each_other(axes):
+    figures.stacked_bars(axes, ["full", "LoRA"], {"weights": [2, 2], "gradients": [3, 0.5]})
+    assert [bar.get_y() for bar in axes.patches] == [0, 0, 2, 2]
+    assert [bar.get_height() for bar in axes.patches] == [2, 2, 3, 0.5]
+
+
 def test_variance_bars_and_ratios(axes):
     variances = [Estimate(8.0, 6.0, 11.0, 9), Estimate(2.0, 1.5, 2.5, 9), Estimate(0.5, 0.4, 0.6, 9)]
     figures.variance_bars(axes, ["total return", "reward-to-go", "baseline"], variances)

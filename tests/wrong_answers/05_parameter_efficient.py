@@ -411,6 +411,23 @@ class OnTheInput(adapter()):
         return self.base(states) + self.up(functional.gelu(self.down(states)))
 
 
+class BentFirst(adapter()):
+    def forward(self, states):
+        y = self.base(states)
+        return y + self.up(self.down(functional.gelu(y)))
+
+
+class WithNorm(adapter()):
+    def __init__(self, base, width, size):
+        super().__init__(base, width, size)
+        self.norm = nn.LayerNorm(width)
+
+
+class Detached(adapter()):
+    def forward(self, states):
+        return super().forward(states).detach()
+
+
 class OneLayer(nn.Module):
     def __init__(self, base, width, size):
         super().__init__()
@@ -496,6 +513,13 @@ def into_a_copy(model, places, make):
 
 def gives_nothing(model, places, make):
     placed()(model, places, make)
+
+
+def freezing_in_the_loop(model, places, make):
+    for name in places:
+        model.requires_grad_(False)
+        model.set_submodule(name, make(model.get_submodule(name)))
+    return model
 
 
 def returns_early(model, places, make):
@@ -701,8 +725,8 @@ WRONG = {
         (lambda names, k: [*by_position(names, k), "model.layers.99.*"], "'model.layers.99.*' matches no name"),
     ],
     "5.7": [
-        (adapter(around=0.0), "it does not start as the layer"),
-        (adapter(around=2.0), "it does not start as the layer"),
+        (adapter(around=0.0), "y goes around and is added once"),
+        (adapter(around=2.0), "y goes around and is added once"),
         (adapter(start=same), "set U and u to zero"),
         (adapter(first=zeroed), "both zero"),
         (adapter(bend=same), "nothing bends"),
@@ -721,6 +745,9 @@ WRONG = {
         (MadeInForward, "no parameters of its own"),
         (ForgetsSuper, "cannot assign module before Module.__init__"),
         (OnTheInput, "takes the layer's input"),
+        (BentFirst, "gelu stands before D"),
+        (WithNorm, "its own parameters have shapes"),
+        (Detached, "no gradient reaches"),
     ],
     "5.8": [
         (placed(freeze=nothing, after=lambda model, places: model.requires_grad_(False)), "nothing is trained"),
@@ -728,6 +755,7 @@ WRONG = {
         (placed(freeze=only_named), "wrapped layers alone are frozen"),
         (placed(freeze=all_but_named), "wrapped layers are still trained"),
         (placed(chosen=lambda model, places: places[:1]), "the first place alone"),
+        (freezing_in_the_loop, "not all adapters are trained"),
         (returns_early, "the return inside the loop"),
         (placed(shared=True), "layer of its own place"),
         (gives_nothing, "return the model"),

@@ -229,6 +229,13 @@ def silent_error(model, pattern, wrap):
         raise ValueError("nothing found") from reason
 
 
+def key_error(model, pattern, wrap):
+    try:
+        return putting(whole)(model, pattern, wrap)
+    except ValueError as reason:
+        raise KeyError(pattern) from reason
+
+
 def recursive(model, pattern, wrap, depth=0):
     """Goes down by itself, children first, and replaces by setattr on the parent."""
     if not depth:
@@ -361,6 +368,17 @@ class Zeroing(merging()):
             self.B.data.zero_()
 
 
+class KeepsTheParameter(merging()):
+    def merge(self):
+        self.own = self.base.weight
+        replaced(self, self.own + change_of(self))
+
+
+class AlwaysBack(merging()):
+    def unmerge(self):
+        self.base.weight, self.own = nn.Parameter(self.own, requires_grad=False), None
+
+
 class Lazy(Layer):
     """Never merges at all."""
 
@@ -476,6 +494,12 @@ def all_at_once(self, x):
 
 def add_alone(self, name, rank, alpha):
     self.adapters[name] = merging()(self.base, rank, alpha)
+
+
+def add_unscaled(self, name, rank, alpha):
+    self.switch(None)
+    self.adapters[name] = merging()(self.base, rank, 1.0)
+    self.switch(name)
 
 
 def add_merged(self, name, rank, alpha):
@@ -631,6 +655,11 @@ WRONG = {
         (layer(lambda self, x: x @ self.base.weight.T + path_of(self, x)), "not the base's"),
         (layer(lambda self, x: self.base(x) + self.alpha / len(self.A) * x @ self.A.detach().T @ self.B.T),
          "no gradient reaches A"),
+        (layer(factors=lambda rank, k, d, given: (torch.zeros(rank, k), torch.zeros(d, rank))), "both zero"),
+        (layer(lambda self, x: self.base(x)), "no gradient reaches A"),
+        (layer(torch.no_grad()(usual)), "no gradient reaches A"),
+        (layer(lambda self, x: self.base(x) + path_of(self, x) / len(self.A)), "by the rank twice"),
+        (layer(lambda self, x: self.base(x) + path_of(self, x) * len(self.A) / len(self.B)), "divided by the outputs"),
         (layer(factors=as_the_base), "keep float32"),
         (layer(lambda self, x: self.base(x) + self.alpha / len(self.A) * x.float() @ self.A.T @ self.B.T),
          "does not give bfloat16"),
@@ -651,6 +680,7 @@ WRONG = {
         (copies, "than the model's own layers"),
         (returns_nothing, "does not come back"),
         (silent_error, "does not name the pattern"),
+        (key_error, "raises a KeyError"),
         (putting(lambda pattern, name: pattern == name.rpartition(".")[2]), "though 'blocks.0.q_proj' matches"),
     ],
     "6.5": [
@@ -685,6 +715,9 @@ WRONG = {
         (merging(guard=False), "a second time"),
         (Unguarded, "nothing to do there"),
         (Zeroing, "changed A or B"),
+        (KeepsTheParameter, "keep base.weight.detach()"),
+        (AlwaysBack, "or fails"),
+        (merging(back=lambda self: setattr(self.base, "weight", nn.Parameter(self.own))), "W0 is trained"),
         (merging(put=lambda self, weight: setattr(self.base, "weight", nn.Parameter(weight))), "requires_grad=False"),
         (merging(put=lambda self, weight: replaced(self, weight.float())), "another precision"),
         (merging(put=lambda self, weight: replaced(self, change_of(self).to(weight.dtype))), "the change alone"),
@@ -695,6 +728,7 @@ WRONG = {
         (switching(new=copy.deepcopy), "a base of its own"),
         (switching(forward=all_at_once), "and alone"),
         (switching(add=add_alone), "does not switch"),
+        (switching(add=add_unscaled), "hand rank and alpha on"),
         (switching(add=add_merged), "when a new one is added"),
         (switching(switch=switch_by(look=False)), "raise a ValueError"),
         (switching(switch=switch_by(error=KeyError)), "raise a ValueError"),

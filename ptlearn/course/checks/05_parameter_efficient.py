@@ -472,7 +472,10 @@ def block_cases(rng):
 def drive_blocks(answer, case):
     """The parameters that the patterns choose, in the model's order, and the patterns that choose none."""
     names, k = case["arguments"]
-    patterns = [str(pattern) for pattern in answer(list(names), k)]
+    patterns = answer(list(names), k)
+    if isinstance(patterns, str):  # its letters would be patterns, and a * among them matches every name
+        raise TypeError("the patterns are one string, expected a list of them")
+    patterns = [str(pattern) for pattern in patterns]
     return {"chosen": [name for name in names if matches(name, patterns)],
             "idle": [pattern for pattern in patterns if not fnmatch.filter(names, pattern)]}  # fmt: skip
 
@@ -579,10 +582,12 @@ def drive_adapter(answer, case):
     inside = {id(parameter) for parameter in base.parameters()}
     own = [parameter for parameter in made.parameters() if id(parameter) not in inside]
     data = {"base": any(module is base for module in made.modules()), "own": sorted(list(p.shape) for p in own),
-            "start": True, "drawn": True, "output": [], "learns": True}  # fmt: skip
+            "start": "the layer", "drawn": True, "output": [], "learns": True}  # fmt: skip
     if data["own"] != own_shapes(case) or not data["base"]:
         return data
-    data["start"] = bool(torch.allclose(made(x), base(x), atol=1e-6))
+    zero = not any(bool(parameter.any()) for parameter in own if len(parameter) == len(W))
+    alike = bool(torch.allclose(made(x), base(x), atol=1e-6))
+    data["start"] = "the layer" if alike else "not y" if zero else "elsewhere"
     data["drawn"] = any(bool(parameter.any()) for parameter in own if parameter.dim() > 1)
     by_shape = {tuple(torch.tensor(case[name]).shape): torch.tensor(case[name]) for name in "DdUu"}
     with torch.no_grad():
@@ -625,21 +630,26 @@ def expect_adapter(case):
     def affine(matrix, bias, vector):
         return [sum(m * v for m, v in zip(row, vector)) + more for row, more in zip(matrix, bias)]
 
+    ys = [affine(W, b, x) for x in case["x"]]
+
     def path(y, bend=gelu):
         return affine(U, u, [bend(z) for z in affine(D, d, y)])
 
     def by(bend=gelu, around=1, outside=identity, sign=1):
-        ys = [affine(W, b, x) for x in case["x"]]
         return [[around * z + sign * outside(more) for z, more in zip(y, path(y, bend))] for y in ys]
 
     width, size = len(W), len(D)
+    before = [[z + more for z, more in zip(y, path([gelu(z) for z in y], identity))] for y in ys]
     mistakes = {("output", words): by(bend) for words, bend in BENDS.items()} | {
         ("output", "y itself is missing: it goes around the bottleneck and is added"): by(around=0),
         ("output", "y is added twice"): by(around=2),
         ("output", "gelu stands behind U: it bends the few dimensions in the middle"): by(bend=identity, outside=gelu),
         ("output", "gelu stands twice: it bends the middle alone, what leaves U is added as it is"): by(outside=gelu),
         ("output", "the sign is turned: the bottleneck is added to y"): by(sign=-1),
-        ("start", "it does not start as the layer it wraps: set U and u to zero"): False,
+        ("start", "it does not start as the layer it wraps: set U and u to zero"): "elsewhere",
+        ("start", "with U and u at zero it does not give y, what the layer gives: y goes around and is added once"):
+            "not y",
+        ("output", "gelu stands before D: it bends the few dimensions in the middle"): before,
         ("drawn", "D and U are both zero: then neither gets a gradient, and nothing is learned"): False,
         ("learns", "no gradient reaches some of D, d, U, u: `.detach()`, `.data` or no_grad cut it off"): False,
         ("base", "the wrapped layer is not among the modules: keep it as `self.base`, not a copy and not in a list"):
@@ -653,8 +663,14 @@ def expect_adapter(case):
     if len(case["x"][0]) == width:
         beside = [[z + more for z, more in zip(affine(W, b, x), path(x))] for x in case["x"]]
         mistakes["output", "the bottleneck takes the layer's input: it takes y, what the layer gives"] = beside
-    right = {"base": True, "own": own_shapes(case), "start": True, "drawn": True, "output": by(), "learns": True}
+    right = {"base": True, "own": own_shapes(case), "start": "the layer", "drawn": True, "output": by(), "learns": True}
     return right, mistakes
+
+
+def remark_adapter(case, data):
+    """Shapes say more than their number."""
+    if data["own"] != own_shapes(case):
+        return f"its own parameters have shapes {data['own']}, expected those of D, d, U, u: {own_shapes(case)}"
 
 
 # 5.8 Put in place ----------------------------------------------------------------------------------------------------
@@ -706,12 +722,14 @@ def drive_places(answer, case):
     returned = answer(model, list(case["places"]), make)
     found = {name: module for name, module in model.named_modules(remove_duplicate=False)
              if isinstance(module, Adapter)}  # fmt: skip
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    trained = {kind_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if any(kind_of(name) == "adapters" and not parameter.requires_grad for name, parameter in model.named_parameters()):
+        trained = {kind.replace("adapters", "some adapters") for kind in trained}
     return {
         "returned": "the model" if returned is model else type(returned).__name__,
         "places": list(found),
         "wraps": [module.base is before.get(name) for name, module in found.items()],
-        "trained": sorted({kind_of(name) for name in trained}),
+        "trained": sorted(trained),
     }
 
 
@@ -735,6 +753,8 @@ def expect_places(case):
             [True] + [False] * (len(order) - 1),
         ("wraps", "the adapters wrap something else than the layer that stood there"): [False] * len(order),
         ("trained", "nothing is trained: freeze first, the new parameters come afterwards"): [],
+        ("trained", "not all adapters are trained: freeze once, before the first is made"):
+            ["some adapters"] if len(places) > 1 else ["adapters"],
         ("trained", "nothing was frozen: the model's own parameters do not change"):
             ["adapters", "the rest", "wrapped layers"],
         ("trained", "the wrapped layers alone are frozen: freeze the whole model"): ["adapters", "the rest"],
@@ -854,7 +874,8 @@ EXERCISES = {
         signature="train_only(model: any, patterns: list) -> any"),
     "5.6": Exercise(block_cases, drive_blocks, expect_blocks, points=2, reference=last_blocks, remark=remark_blocks,
         signature="last_blocks(names: list, k: int) -> list of str"),
-    "5.7": Exercise(adapter_cases, drive_adapter, expect_adapter, points=3, reference=Adapter, tolerance=1e-5),
+    "5.7": Exercise(adapter_cases, drive_adapter, expect_adapter, points=3, reference=Adapter, tolerance=1e-5,
+        remark=remark_adapter),
     "5.8": Exercise(place_cases, drive_places, expect_places, points=2, reference=insert_layers, remark=remark_places,
         signature="insert_layers(model: any, places: list, make: function) -> any"),
     "5.9": lab_of_runs(RUNS, HINTS, is_adapter, levels=(3, 5, 7)),

@@ -188,6 +188,13 @@ def far(one, other):
     return float((one - other).detach().double().abs().max() / other.detach().double().abs().max().clamp(min=1e-9))
 
 
+def gradients(layer, output):
+    """The gradients by A and B of a number made of the output, None where there is none."""
+    if not output.requires_grad:
+        return None, None
+    return torch.autograd.grad(output.square().sum(), [layer.A, layer.B], allow_unused=True)
+
+
 def drive_layer(answer, case):
     """Facts of a layer, from its making on to half precision."""
     base, x = linear(case), torch.tensor(case["x"])
@@ -206,12 +213,14 @@ def drive_layer(answer, case):
     }
     if not all(facts.values()):
         return facts
-    facts["start"] = bool(torch.equal(layer(x), base(x)))
-    output = trained(layer, case)(x)
-    if not torch.is_tensor(output):
+    begin = layer(x)
+    if not torch.is_tensor(begin):
         return facts | {"tensor": False}
-    output.square().sum().backward()
-    facts |= {"A learns": layer.A.grad is not None, "B learns": layer.B.grad is not None}
+    facts["start"] = bool(torch.equal(begin, base(x)))
+    facts["begins"] = any(grad is not None and bool(grad.any()) for grad in gradients(layer, begin))
+    output = trained(layer, case)(x)
+    for name, grad in zip("AB", gradients(layer, output), strict=True):
+        facts[f"{name} learns"] = grad is not None
     facts["output"] = output.tolist()
     facts["leading axes"] = far(layer(x.view(2, 1, -1)), output[:, None]) < 1e-4
     half = answer(linear(case).bfloat16(), len(case["A"]), case["alpha"])
@@ -235,10 +244,14 @@ LAYER = {
     "A learns": "no gradient reaches A: `.data`, `.detach()`, `.item()` or no_grad cut it off, or it is not used",
     "B learns": "no gradient reaches B: `.data`, `.detach()`, `.item()` or no_grad cut it off, or it is not used",
     "output": "",
+    "begins": "A and B are both zero at the start: then both gradients are zero, and nothing is ever learned",
     "leading axes": "x (batch, time, k) gives another result than its rows: only the last axis is that of the layer",
     "float32": "beside a base in bfloat16 A and B are in bfloat16 too: small steps would be rounded away, keep float32",
     "bfloat16": "a base in bfloat16 does not give bfloat16: use A and B in the precision of x, self.A.to(x.dtype)",
 }
+
+
+LATE = ("output", "begins", "leading axes", "bfloat16")  # what a wrong output explains better
 
 
 def outputs_of(case):
@@ -260,6 +273,9 @@ def outputs_of(case):
         "this is the path alone: add it to self.base(x)": output(alpha / rank, 0, 0),
         "the bias of the base is missing: call self.base(x)": output(alpha / rank, 1, 0),
         "the path is added twice": output(2 * alpha / rank),
+        "alpha is divided by the rank twice: lora_path does it already": output(alpha / rank**2),
+        "alpha is divided by the outputs: r is the number of rows of A": output(alpha / len(case["B"])),
+        "alpha is divided by the inputs: r is the number of rows of A": output(alpha / len(case["A"][0])),
     }
 
 
@@ -269,7 +285,7 @@ def remark_layer(case, data):
         near = [words for words, wrong in named.items() if close(wrong, data["output"])]
         data = data | {"output": "" in near}
         if "" not in near:
-            early = {name: said for name, said in LAYER.items() if name not in ("output", "leading axes", "bfloat16")}
+            early = {name: said for name, said in LAYER.items() if name not in LATE}
             return first_false(data, early) or (near or ["after training the output is not W x + alpha / r B A x"])[0]
     return first_false(data, LAYER)
 
@@ -335,6 +351,10 @@ def drive_put(answer, case):
         returned = answer(model, case["pattern"], wrap)
     except ValueError as error:
         return {"refused": True, "message": str(error)}
+    except Exception as error:
+        if matches(case["pattern"]):
+            raise
+        return {"other error": type(error).__name__}
     wrapped = {name for name in layers if isinstance(found_at(model, name), Beside)}
     anywhere = dict(model.named_modules(remove_duplicate=False))
     return {
@@ -358,6 +378,8 @@ def found_at(model, name):
 
 def remark_put(case, data):
     pattern, expected = case["pattern"], matches(case["pattern"])
+    if "other error" in data:
+        return f"a pattern that matches nothing raises a {data['other error']}, expected a ValueError that names it"
     if data["refused"]:
         short = f"ValueError: {data['message']}"
         return None if not expected and pattern in data["message"] else (
@@ -540,9 +562,13 @@ def drive_merging(answer, case):
     layer = trained(answer(base, len(case["A"]), case["alpha"]), case)
     shared.weight = base.weight
     apart = layer(x).detach()
-    layer.unmerge()
-    facts = {"idle unmerge": torch.equal(base.weight, own) and torch.equal(layer(x), apart)}
-    layer.merge()
+    facts = {"idle unmerge": idle(layer, x, apart)}
+    if not facts["idle unmerge"]:
+        return facts
+    try:
+        layer.merge()
+    except KeyError:  # torch's, of a parameter where the class has another attribute
+        return facts | {"kept": False}
     once = base.weight.detach().clone()
     facts |= {"weight": once.float().tolist(), "dtype": once.dtype == own.dtype}
     if not facts["dtype"]:
@@ -560,8 +586,18 @@ def drive_merging(answer, case):
     layer.unmerge()
     facts["near W0"] = far(base.weight, own) < 0.05
     facts["restored"] = torch.equal(base.weight, own)
+    facts["frozen again"] = not base.weight.requires_grad
     facts["unmerged output"] = torch.equal(layer(x), apart)
     return facts
+
+
+def idle(layer, x, before):
+    """Whether unmerge does nothing where nothing is merged."""
+    try:
+        layer.unmerge()
+        return torch.equal(layer(x), before)
+    except Exception:
+        return False
 
 
 def equal_without_path(layer, x):
@@ -599,7 +635,8 @@ def merged_weights(case):
 
 
 MERGING = {
-    "idle unmerge": "unmerge of a layer that is not merged changes it: it has nothing to do there",
+    "idle unmerge": "unmerge of a layer that is not merged changes it, or fails: it has nothing to do there",
+    "kept": "self.own is a parameter, which torch would register as one of this layer: keep base.weight.detach()",
     "dtype": "the merged weight has another precision than W0: .to(weight.dtype)",
     "weight": "the merged weight is not W0 + alpha / r B A",
     "output": "the path still runs beside the merged weight, so that it counts twice: merged, forward is self.base(x)",
@@ -610,11 +647,14 @@ MERGING = {
     "factors": "merging changed A or B: unmerged, they are needed again",
     "near W0": "after unmerge the weight is not W0",
     "restored": "after unmerge the weight is W0 only up to rounding: keep W0 while merged and put it back",
+    "frozen again": "after unmerge W0 is trained: requires_grad=False",
     "unmerged output": "after unmerge the output is not what it was before: the path has to run again",
 }
 
 
 def remark_merging(case, data):
+    if "weight" not in data:
+        return first_false(data, MERGING)
     rows = data["weight"] if case["kind"] != "Conv1D" else turned(data["weight"])
     near = [words for words, wrong in merged_weights(case).items() if close(wrong.tolist(), rows, tolerance_of(case))]
     if data["dtype"] and data["idle unmerge"] and "" not in near:
@@ -672,7 +712,8 @@ def drive_switching(answer, case):
         trained(layer.adapters[name], factors)
         A, B = torch.tensor(factors["A"]), torch.tensor(factors["B"])
         wanted[name] = own + alpha / len(A) * x @ A.T @ B.T
-        facts["new one is in use"] = far(layer(x), wanted[name]) < 1e-4
+        facts["new one is in use"] = not torch.equal(layer(x), own)
+        facts["new one is right"] = far(layer(x), wanted[name]) < 1e-4
         if not all(facts.values()):
             return facts
     facts |= {"registered": isinstance(layer.adapters, nn.ModuleDict), "frozen": not base.weight.requires_grad}
@@ -739,6 +780,7 @@ SWITCHING = {
     "named": "layer.adapters does not hold the adapter by its name after add(name, …)",
     "new one starts at the base": "just after add the output is not the base's: the new path starts at zero, and alone",
     "new one is in use": "add does not switch to the new adapter",
+    "new one is right": "the output of a new adapter is not that of its A, B, rank and alpha: hand rank and alpha on",
     "registered": "adapters is no nn.ModuleDict: what it holds is then no parameter, and not moved or saved",
     "frozen": "the base is trained: base.requires_grad_(False)",
     "one base": "an adapter has a base of its own: all of them share self.base",
@@ -906,7 +948,8 @@ EXERCISES = {
         signature="start(rank: int, k: int, d: int) -> (float[rank k], float[d rank])"),
     "6.3": Exercise(layer_cases, drive_layer, None, points=3, reference=LoRALinear, remark=remark_layer),
     "6.4": Exercise(put_cases, drive_put, None, points=3, reference=put, remark=remark_put),
-    "6.5": Exercise(rate_cases, drive_rate, expect_rate, points=2, reference=best_rate),
+    "6.5": Exercise(rate_cases, drive_rate, expect_rate, points=2, reference=best_rate,
+        signature="best_rate(rates: list, losses: list) -> (number, bool)"),
     "6.6": Exercise(merging_cases, drive_merging, None, points=3, reference=MergingLoRA, remark=remark_merging),
     "6.7": Exercise(switching_cases, drive_switching, None, points=3, reference=SwitchingLoRA,
         remark=remark_switching),

@@ -941,7 +941,8 @@ def returns_of(rewards, mask, gamma):
 EXERCISES = {
     "7.1": Exercise(slip_cases, drive_slip, expect_slip, points=2, reference=next_cells, remark=remark_slip,
         signature="next_cells(rows: list, cell: any, action: int, slip: number) -> dict"),
-    "7.2": Exercise(grid_cases, drive_grid, expect_grid, points=3, reference=SlipperyGrid),
+    "7.2": Exercise(grid_cases, drive_grid, expect_grid, points=3, reference=SlipperyGrid,
+        signature="SlipperyGrid(rows: list, slip: number, limit: int, seed: int) -> any"),
     "7.3": Exercise(arrays_cases, drive_arrays, expect_arrays, points=2, reference=world_arrays,
         signature="world_arrays(rows: list, slip: number) -> (float[S A S], float[S A S], float[S])"),
     "7.4": Exercise(episode_cases, drive_episode, expect_episode, points=2, reference=sample_episode,
