@@ -9,6 +9,7 @@ sixteen times, 320 once. Lesson 03 reads the table and repeats a row with a loop
 import argparse
 import csv
 import random
+from collections import Counter
 from pathlib import Path
 
 from ptlearn.finetuning.sft import fit_sft, sft_loss
@@ -78,6 +79,18 @@ def test_items() -> dict[str, list[benchmarks.Item]]:
         name: benchmarks.items(ITEMS, TEST_SEED, benchmarks=[name], held_out=True) for name in benchmarks.BENCHMARKS
     }
     return found | {"hans": benchmarks.hans(ITEMS, TEST_SEED)}
+
+
+def always_the_same() -> dict[str, float]:
+    """For each of TESTS the share of items that have its most frequent answer: what a constant would score.
+
+    >>> always_the_same()["hans"]
+    0.5
+    """
+    return {
+        name: max(Counter(item.response for item in items).values()) / len(items)
+        for name, items in test_items().items()
+    }
 
 
 def test_questions() -> list[assistant.Request]:

@@ -1,6 +1,7 @@
 """Answers to lesson 03 as students hand them in: wrong ones with the words of their diagnosis, and right ones."""
 
 import copy
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -71,6 +72,11 @@ def first_response_only(messages, encode, begin, end):
     return tokens, [start <= place < stop for place in range(len(mask))]
 
 
+def first_exchange_alone(messages, encode, begin, end):
+    answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+    return building()(messages[: answers[0] + 1], encode, begin, end)
+
+
 def empties_the_messages(messages, encode, begin, end):
     result = building()(messages, encode, begin, end)
     messages.clear()
@@ -129,6 +135,25 @@ def by_labels(logits, tokens, mask):
 def softmax_over_time(logits, tokens, mask):
     logprobs = logits[:, :-1].softmax(1).log().gather(-1, tokens[:, 1:, None])[..., 0]
     return mean(logprobs, mask[:, 1:])
+
+
+def softmax_over_rows(logits, tokens, mask):
+    logprobs = logits[:, :-1].log_softmax(0).gather(-1, tokens[:, 1:, None])[..., 0]
+    return safe_mean(logprobs, mask[:, 1:])
+
+
+def mask_behind_the_mean(logits, tokens, mask):
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    return (loss * mask[:, 1:]).sum() / mask[:, 1:].sum()
+
+
+def tokens_times_mask(logits, tokens, mask):
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), (tokens * mask)[:, 1:].flatten())
+
+
+def without_token_0(logits, tokens, mask):
+    targets = (tokens * mask)[:, 1:].flatten()
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets, ignore_index=0)
 
 
 def most_likely(logits, tokens, mask):
@@ -257,6 +282,30 @@ def one_example_after_the_other(model, optimizer, batch, clip_norm):
     return total, float(norm)
 
 
+def trains_behind_the_forward_pass(model, optimizer, batch, clip_norm):
+    tokens, mask = padded(batch)
+    loss = by_labels(model(tokens), tokens, mask)
+    model.train()
+    optimizer.zero_grad()
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
+    return loss.item(), norm.item()
+
+
+def norms_added(model, optimizer, batch, clip_norm):
+    loss, _ = step_with(moves=False, clip=None)(model, optimizer, batch, clip_norm)
+    norm = sum(p.grad.norm() for p in model.parameters())
+    step_with()(model, optimizer, batch, clip_norm)
+    return loss, norm.item()
+
+
+def two_steps(model, optimizer, batch, clip_norm):
+    found = step_with()(model, optimizer, batch, clip_norm)
+    optimizer.step()
+    return found
+
+
 def clears_before_the_step(model, optimizer, batch, clip_norm):
     tokens, mask = padded(batch)
     model.train()
@@ -311,6 +360,25 @@ def down(step, steps, rising):
     return (steps - step) / max(1, steps - rising)
 
 
+def rising_for(rounded):
+    """An answer that takes its number of rising steps from warmup times steps."""
+
+    def answer(step, steps, peak, warmup=0.1):
+        rising = rounded(warmup * steps)
+        return peak * (up(step, rising) if step < rising else down(step, steps, rising))
+
+    return answer
+
+
+def last_at_0(step, steps, rising):
+    return (steps - 1 - step) / max(1, steps - 1 - rising)
+
+
+def up_times_down(step, steps, peak, warmup=0.1):
+    rising = max(1, round(warmup * steps))
+    return peak * min(1, up(step, rising)) * down(step, steps, rising)
+
+
 def one_line_rate(step, steps, peak, warmup=0.1):
     rising = max(round(warmup * steps), 1)
     return peak * min((step + 1) / rising, (steps - step) / max(steps - rising, 1))
@@ -361,6 +429,13 @@ def one_at_a_time(model, examples, size):
 
 def full_batches_alone(model, examples, size):
     return held_out_by(in_all)(model, examples[: max(1, len(examples) // size) * size], size)
+
+
+def weighted_by_places(model, examples, size):
+    batches = [examples[first : first + size] for first in range(0, len(examples), size)]
+    places = [padded(batch)[0].numel() for batch in batches]
+    losses = [without_batches(model, batch, size) for batch in batches]
+    return sum(loss * count for loss, count in zip(losses, places)) / sum(places)
 
 
 def trains_on_them(model, examples, size):
@@ -529,6 +604,10 @@ WRONG = {
         (building(response=" {}\n"), "between a response and its end token"),
         (begins_each_message, "before every message"),
         (first_response_only, "only the first response"),
+        (masked_by(lambda mask: [any(mask[: place + 1]) for place in range(len(mask))]), "all behind the first header"),
+        (building(header="Assistant", response=": {}"), "colon is trained"),
+        (building(response="  {}"), "two spaces"),
+        (first_exchange_alone, "messages are missing"),
         (empties_the_messages, "messages was changed in place"),
         (tokens_alone, "expected 2"),
         (as_tensors, "is a tensor, expected a list"),
@@ -560,6 +639,12 @@ WRONG = {
         (loss_by(lambda logprobs, said: -((logprobs.exp() * said).sum() / said.sum()).log()), "the mean probability"),
         (softmax_over_time, "softmax runs over the positions"),
         (most_likely, "most likely token"),
+        (mask_behind_the_mean, "all positions are averaged before it"),
+        (tokens_times_mask, "multiplied by the mask: then token 0"),
+        (without_token_0, "token 0 is left out"),
+        (loss_by(safe_mean, logits=slice(None, -2), tokens=slice(2, None), mask=slice(2, None)), "shifted twice"),
+        (lambda logits, tokens, mask: by_indexing(logits * mask[..., None], tokens, mask), "logits are multiplied"),
+        (softmax_over_rows, "softmax runs over the rows"),
         (loss_by(mean, safe=False), "cut it off with torch.where"),
     ],
     "3.3": [
@@ -576,6 +661,7 @@ WRONG = {
         (attending(right_pairs, lambda s, i: i - s.index(s[i]) + 1), "with 1 added"),
         (attending(right_pairs, lambda s, i: s.index(s[i])), "subtract them"),
         (attending(right_pairs, lambda s, i: s[i:].count(s[i]) - 1), "count down"),
+        (attending(right_pairs, lambda s, i: s.count(s[i]) - 1), "length of the example"),
         (attending(right_pairs, lambda s, i: s[:i].count(s[i]) if s[i] >= 0 else i), "padding does not restart"),
         (attending(right_pairs, lambda s, i: s[:i].count(s[i]) if s[i] >= 0 else 0), "from 0"),
         (attending(right_pairs, lambda s, i: s[:i].count(s[i]) if s[i] >= 0 else -1), "from 0"),
@@ -602,11 +688,24 @@ WRONG = {
         (step_with(loss=each_row), "a mean for each example"),
         (step_with(loss=lambda *given: one_by_one(*given) * given[2].sum()), "a sum instead"),
         (step_with(train=False), "without dropout"),
+        (trains_behind_the_forward_pass, "without dropout"),
+        (step_with(mask_of=lambda tokens, mask: mask | (tokens == 0)), "padded with True"),
+        (step_with(loss=lambda *given: one_by_one(*given) / len(given[1])), "divided by the number of examples"),
+        (step_with(loss=lambda *given: one_by_one(*given) * given[2].sum() / len(given[1])), "divided by the examples"),
+        (step_with(gives=lambda loss, norm, clipped: (norm.item(), loss.item())), "exchanged"),
+        (norms_added, "norms of the tensors are added"),
+        (two_steps, "two steps are taken"),
         (step_with(loss=lambda *given: -one_by_one(*given)), "uphill"),
         (loss_afterwards, "after the step"),
         (step_with(gives=lambda loss, norm, clipped: loss.item()), "expected"),
     ],
     "3.5": [
+        (rising_for(lambda share: max(1, int(share))), "rounded down"),
+        (rising_for(lambda share: max(1, math.ceil(share))), "rounded up"),
+        (rising_for(round), "at least"),
+        (lambda step, steps, peak, warmup: one_line_rate(step, steps, peak), "always 0.1"),
+        (rates(lambda step, rising: step / rising, last_at_0), "begins and ends at 0"),
+        (up_times_down, "rises and falls at once"),
         (rates(lambda step, rising: step / rising, down), "begins at 0"),
         (rates(up, lambda step, steps, rising: (steps - step - 1) / max(1, steps - rising)), "ends at 0"),
         (rates(up, lambda step, steps, rising: 1), "never falls"),
@@ -627,6 +726,11 @@ WRONG = {
         (held_out_by(lambda found: found[-1][0] / found[-1][1]), "only the last batch"),
         (held_out_by(lambda found: found[0][0] / found[0][1]), "only the first batch"),
         (held_out_by(lambda found: sum(t / c * n for t, c, n in found) / sum(n for _, _, n in found)), "by its own"),
+        (held_out_by(lambda found: sum(t for t, _, _ in found)), "something else"),
+        (held_out_by(lambda found: sum(t for t, _, _ in found) / sum(n for _, _, n in found)), "something else"),
+        (held_out_by(lambda found: sum(t for t, _, _ in found) / len(found)), "something else"),
+        (held_out_by(lambda found: sum(t for t, _, _ in found) / found[-1][1]), "something else"),
+        (weighted_by_places, "by all its places"),
         (example_by_example, "mean over examples"),
         (full_batches_alone, "left out"),
         (trains_on_them, "nothing is trained"),

@@ -91,6 +91,8 @@ def expect_build(case):
         "the begin token is trained: nobody says it": saying("begin", "response", "end"),
         "only the last response is trained: all of them are the assistant's": joined(last_alone)[1],
         "only the first response is trained: all of them are the assistant's": joined(first_alone)[1],
+        "all behind the first header is trained: later messages of the user are not the assistant's":
+            [place >= mask.index(True) for place in range(len(mask))],
         "the mask is one place early: it is shifted with the loss, not here": [*mask[1:], False],
     }
     written = {
@@ -102,19 +104,24 @@ def expect_build(case):
             [token for message in case["messages"] for token in joined(pieces_of([message], *given[1:]))[0]],
         "the end token stands behind the last response alone": without("end") + [case["end"]],
         "a line break stands behind the assistant's message: the user's has one": behind("end", letters("\n")),
+        "messages are missing: every exchange is written, not the first alone":
+            joined(pieces[: 1 + [kind for kind, _ in pieces].index("end")])[0],
     }
     templates = {
         "the space is part of the header: it belongs to the word behind it, which the assistant says":
             {"header": "Assistant: ", "response": "{}"},
+        "the colon is trained too: 'Assistant:' is written by the template":
+            {"header": "Assistant", "response": ": {}"},
         "the space before the response is missing": {"response": "{}"},
+        "two spaces stand before a response: one": {"response": "  {}"},
         "the line break behind the user's message is missing": {"user": "User: {}"},
         "the space behind 'User:' is missing": {"user": "User:{}\n"},
         "'User: ' is missing in front of the user's message": {"user": "{}\n"},
         "a line break stands between a response and its end token": {"response": " {}\n"},
         "the roles are written small: it is 'User: ' and 'Assistant:'": {"user": "user: {}\n", "header": "assistant:"},
     }
-    space = next(iter(templates))  # the same tokens, another mask
-    masks[space] = joined(pieces_of(*given, **templates.pop(space)))[1]
+    for words in list(templates)[:2]:  # the same tokens, another mask
+        masks[words] = joined(pieces_of(*given, **templates.pop(words)))[1]
     written |= {words: joined(pieces_of(*given, **texts))[0] for words, texts in templates.items()}
     mistakes = {("mask", words): found for words, found in masks.items()}
     mistakes |= {("tokens", words): found for words, found in written.items()}
@@ -146,6 +153,7 @@ def loss_cases(rng):
     ):
         logits = [[[round(rng.uniform(-2, 2), 2) for _ in range(words)] for _ in row] for row in masks]
         tokens = [[rng.randrange(words) for _ in row] for row in masks]
+        tokens[0][2:3] = [0]  # a response's, in the longer ones: a word like others
         cases.append({"logits": logits, "tokens": tokens, "mask": masks, "junk": False})
     logits = [[round(rng.uniform(-2, 2), 2) for _ in range(3)] for _ in range(5)]
     logits[3][2] = -math.inf  # about the padding
@@ -174,6 +182,12 @@ def expect_loss(case):
     right, count = mean(said), sum(map(sum, mask))
     if case["junk"]:
         return right, {}
+    every, twice = chosen(shifted, late) + chosen(shifted, late, 0), range(2, length)
+    zeroed = [[log_softmax(logits[i][t])[tokens[i][t + 1] * mask[i][t + 1]] for t in early] for i in range(rows)]
+    dimmed = [[log_softmax([x * mask[i][t] for x in logits[i][t]])[tokens[i][t + 1]] for t in early]
+              for i in range(rows)]  # fmt: skip
+    over_rows = [[log_softmax([logits[j][t][v] for j in range(rows)])[i] for t, v in enumerate(row[1:])]
+                 for i, row in enumerate(tokens)]  # fmt: skip
     over_time = [[softmax([logits[i][u][v] for u in early])[t] for t, v in enumerate(row[1:])]
                  for i, row in enumerate(tokens)]  # fmt: skip
     mistakes = {
@@ -194,6 +208,16 @@ def expect_loss(case):
             -math.log(-mean(chosen(scores(early, late, softmax), late))),
         "softmax runs over the positions: at each position the probabilities of the vocabulary sum to 1":
             mean(chosen([[math.log(p) for p in row] for row in over_time], late)),
+        "as if mask were True everywhere: all positions are averaged before it (reduction='none' keeps them apart)":
+            mean(every),
+        "the tokens are multiplied by the mask: then token 0 is scored beside the responses": mean(zeroed),
+        "token 0 is left out: it is a word like others, and the mask says what counts":
+            mean([[x for t, x in enumerate(row, 1) if tokens[i][t] and mask[i][t]] for i, row in enumerate(shifted)]),
+        "shifted twice: the logits at t are about t + 1, not about t + 2":
+            mean(chosen(scores(range(length - 2), twice), twice)),
+        "the logits are multiplied by the mask: it says which losses count": mean(chosen(dimmed, late)),
+        "softmax runs over the rows: at each position the probabilities of the vocabulary sum to 1":
+            mean(chosen(over_rows, late)),
         "the most likely token is scored: score the one that is there":
             mean(chosen([[max(log_softmax(logits[i][t])) for t in early] for i in range(rows)], late)),
     }
@@ -253,6 +277,8 @@ def expect_packed(case):
     counted = {
         "they do not restart: each example counts from 0": list(places),
         "these are the places where the examples begin: subtract them": begins,
+        "this is the length of the example, less 1, at each position: count the earlier ones alone":
+            [case.count(segment) - 1 for segment in case],
         "they count down: the first position of an example is 0":
             [begins[i] + case.count(case[i]) - 1 - i for i in places],
         "the padding does not restart: it counts as an example of its own":
@@ -323,7 +349,7 @@ def sft_step(model, optimizer, batch, clip_norm):
 
 def a_step(
     model, optimizer, batch, clip_norm, *, masked=lambda tokens, mask: mask, loss=response_loss, cleared=True,
-    clip="before", training=True, moves=True, late=False,
+    clip="before", training=True, moves=1, late=False, norm_of=torch.linalg.vector_norm,
 ):  # fmt: skip
     """The step, or one of the ways to go wrong; see `expect_step` for what each keyword does."""
     tokens, mask = padded(batch)
@@ -334,7 +360,7 @@ def a_step(
         optimizer.zero_grad()
     value.backward()
     parameters = list(model.parameters())
-    norm = float(torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in parameters])))
+    norm = float(norm_of(torch.stack([p.grad.norm() for p in parameters])))
     if clip == "before":
         nn.utils.clip_grad_norm_(parameters, clip_norm)
     elif clip == "entries":
@@ -345,7 +371,7 @@ def a_step(
     elif clip == "scaled":
         for parameter in parameters:
             parameter.grad *= clip_norm / norm
-    if moves:
+    for _ in range(moves):
         optimizer.step()
     if late:
         value = loss(model(tokens), tokens, mask)
@@ -369,7 +395,7 @@ def drive_step(answer, case):
     """Plain gradient descent shows each gradient as it is."""
     model = Tiny(case["model"])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    found = [answer(model, optimizer, as_examples(batch), case["clip_norm"]) for batch in case["batches"]]
+    found = [answer(model.eval(), optimizer, as_examples(batch), case["clip_norm"]) for batch in case["batches"]]
     return {"loss": [float(loss) for loss, _ in found], "norm": [float(norm) for _, norm in found],
             "parameters": numbers_of(model)}  # fmt: skip
 
@@ -393,7 +419,18 @@ def expect_step(case):
         "a sum instead of the mean over response tokens":
             stepped(loss=lambda logits, tokens, mask: response_loss(logits, tokens, mask) * mask[:, 1:].sum()),
         "trained without dropout: model.train() before the forward pass": stepped(training=False),
-        "nothing moves: optimizer.step() is missing": stepped(moves=False),
+        "nothing moves: optimizer.step() is missing": stepped(moves=0),
+        "two steps are taken: optimizer.step() once": stepped(moves=2),
+        "the mask is padded with True: padding is nobody's response":
+            stepped(masked=lambda tokens, mask: mask | (tokens == 0)),
+        "the loss is divided by the number of examples: it is a mean over response tokens already":
+            stepped(loss=lambda logits, tokens, mask: response_loss(logits, tokens, mask) / len(tokens)),
+        "the loss is a sum over response tokens, divided by the examples: divide by the tokens": stepped(
+            loss=lambda logits, tokens, mask: response_loss(logits, tokens, mask) * mask[:, 1:].sum() / len(tokens)
+        ),
+        "loss and norm are exchanged: the loss comes first": right | {"loss": right["norm"], "norm": right["loss"]},
+        "norm: the norms of the tensors are added: it is the root of the sum of their squares":
+            right | {"norm": stepped(norm_of=torch.sum)["norm"]},
         "the loss is that after the step: take it before": stepped(late=True),
         "uphill: the loss is what falls":
             stepped(loss=lambda *given: -response_loss(*given)),
@@ -421,9 +458,10 @@ def learning_rate(step, steps, peak, warmup=0.1):
 
 
 def rate_cases(rng):
-    """Every step of a run: an ordinary one, without a warmup, all warmup, and of a single step."""
+    """Every step of a run: two ordinary ones, rounded up and down, without a warmup, all warmup, and a single step."""
     peak = rng.randint(2, 9)
-    shapes = (rng.randrange(14, 24), 0.3), (rng.randrange(6, 9), 0.0), (rng.randrange(5, 8), 1.0), (1, 0.5)
+    ordinary = (rng.choice([16, 19, 22]), 0.3), (rng.choice([17, 18, 21]), 0.3)
+    shapes = *ordinary, (rng.randrange(6, 9), 0.0), (rng.randrange(5, 8), 1.0), (1, 0.5)
     return [{"steps": steps, "peak": peak, "warmup": warmup} for steps, warmup in shapes]
 
 
@@ -439,8 +477,8 @@ def expect_rate(case):
     def rates(rule):
         return [peak * rule(step) for step in range(steps)]
 
-    def right(step):
-        return (step + 1) / rising if step < rising else (steps - step) / falling
+    def right(step, rising=rising):
+        return (step + 1) / rising if step < rising else (steps - step) / max(1, steps - rising)
 
     mistakes = {
         "it begins at 0: the first step would be lost": rates(
@@ -454,6 +492,19 @@ def expect_rate(case):
         "it falls from the first step on, as if there were no rise: after it steps - rising are left":
             rates(lambda step: (step + 1) / rising if step < rising else (steps - step) / steps),
         "it is constant": rates(lambda step: 1),
+        "warmup · steps is rounded down: round(...) takes the nearest":
+            rates(lambda step: right(step, max(1, int(warmup * steps)))),
+        "warmup · steps is rounded up: round(...) takes the nearest":
+            rates(lambda step: right(step, max(1, math.ceil(warmup * steps)))),
+        "the warmup is always 0.1: use the one that comes in":
+            rates(lambda step: right(step, max(1, round(0.1 * steps)))),
+        "one step rises at least: max(1, round(...))":
+            rates(lambda step: right(step) if round(warmup * steps) else (steps - step) / steps),
+        "it begins and ends at 0: the first and the last step would be lost": rates(
+            lambda step: step / rising if step < rising else (steps - 1 - step) / max(1, steps - 1 - rising)
+        ),
+        "it rises and falls at once: two cases, the one or the other":
+            rates(lambda step: min(1, (step + 1) / rising) * (steps - step) / falling),
         "it falls in a curve: a line": rates(
             lambda step: right(step) if step < rising
             else (1 + math.cos(math.pi * (step - rising) / falling)) / 2
@@ -503,7 +554,9 @@ def expect_held_out(case):
 
     batches = [examples[first : first + size] for first in range(0, len(examples), size)]
     losses, counts = list(map(loss, batches)), [sum(sum(e.mask) for e in batch) for batch in batches]
-    right = loss(examples)
+    right, every = loss(examples), sum(len(example.tokens) for example in examples)
+    widths = [max(len(example.tokens) for example in batch) for batch in batches]
+    places, shifted = ([len(batch) * (width - less) for batch, width in zip(batches, widths)] for less in (0, 1))
     model.train()
     mistakes = {
         "dropout is on: model.eval() first": loss(examples),
@@ -516,6 +569,12 @@ def expect_held_out(case):
         "a mean over examples: an example counts by its response tokens":
             sum(loss([example]) for example in examples) / len(examples),
         "this is the sum over batches: divide by the response tokens of all": sum(losses),
+        "the sum is divided by something else than the response tokens of all batches":
+            Alternatives(*(right * sum(counts) / by for by in (1, len(examples), len(batches), counts[-1], every))),
+        "a batch counts by its response tokens, not by all its places, padding and prompts too":
+            Alternatives(*(
+                sum(loss * size for loss, size in zip(losses, sizes)) / sum(sizes) for sizes in (places, shifted)
+            )),
         "only the last batch counts": losses[-1],
         "only the first batch counts": losses[0],
     }
