@@ -8,7 +8,7 @@
 # what is trained, the loss, packing, the step, the learning rate, the loop that stops at the best. Then you measure
 # what finetuning gives, what it costs, and the lecture's warning: data that looks like a benchmark does not make an
 # assistant. *(Lecture: "Supervised finetuning", "Idea 1: use existing NLP benchmarks", "distribution shift"; claims
-# C08–C10.)* About 150 minutes; runs in 80 s on two CPU cores.
+# C08–C10.)* About 150 minutes, 125 of them for the exercises; runs in 80 s on two CPU cores.
 #
 # **You will need** lesson 01: a base model continues a question instead of answering it. **You will be able to** turn
 # a conversation into tokens and a mask, write a finetuning loop that gives what a library's gives, read learning and
@@ -229,7 +229,9 @@ print(f"by hand {ours:.4f}, labels {labelled:.4f}, weights 1 {estimator:.4f} nat
 # %% [markdown]
 # ## Padding and packing
 # Examples differ in length. Padded to the longest one, much of the batch is empty. **Packed**, several examples share
-# a row; then they must not see each other, and each has to count its positions from 0.
+# a row; then they must not see each other, and each has to count its positions from 0. Who sees whom is settled in the
+# attention heads (lesson 00 builds one): at each position a head mixes what stands at the positions that it may look
+# at, and the **attention mask** says which these are. By itself a causal model allows a position and all before it.
 
 # %%
 rows = [[few[i] for i in row] for row in pack(few, length=128)]
@@ -516,7 +518,7 @@ show(figure, alt="Training and held-out loss over steps for 20, 80 and 320 examp
 # **What you saw.** With 20 examples the training loss goes to zero while the held-out loss turns up from the first
 # measurement on: the model knows them by heart, and is ever more certain of what is wrong elsewhere. With 80 the best
 # place is in the first half of the run, with 320 at its end. That is what `finetune` keeps the best weights for. The
-# numbers are above; they come from 50 held-out requests or less, so single bumps mean nothing.
+# numbers are above; they come from some twenty held-out requests, so single bumps mean nothing.
 #
 # ## From continuing to answering
 # Now the main run, with your loop: the larger model, all examples, once. Then it is measured on requests that neither
@@ -667,9 +669,10 @@ for use_case in ("generation", "rewrite", "closed qa"):
 # %% [markdown]
 # **What you saw.** [C09] The same number of examples and of steps, and each model wins on the test that its data looks
 # like. On what users ask, the requests give 0.48 and the benchmarks 0.10, and no seed of one comes near a seed of the
-# other. On the benchmarks it is 0.81, 0.99 and 0.95 against 0.00 each. That is the lecture's **distribution shift**:
-# not a lack of data, and not of knowledge, but data of another kind. Asked for a review, the model of the benchmarks
-# says *positive*, since every response that it has seen is one or two words long.
+# other. On the benchmarks it is 0.81, 0.99 and 0.95 against 0.00 each; always the more frequent answer would score
+# 0.57, 0.12 and 0.62. That is the lecture's **distribution shift**: not a lack of data, and not of knowledge, but data
+# of another kind. Asked for a review, the model of the benchmarks says *positive*, since every response that it has
+# seen is one or two words long.
 #
 # Three things to be fair about.
 #
@@ -741,11 +744,12 @@ guesses.reveal("inference_without_cues", without.mean)
 
 # %% [markdown]
 # **What you saw.** It says *no* where there is a *not*, always, and *yes* nearly everywhere else: on all the items
-# whose hypothesis has a person that the premise never names, although a new word means *no* each time in training too.
-# So 0.74 here (0.81 over the seeds of the table) is mostly one cue and a habit. HANS takes the cue away, and what is
-# left is the habit: right on all that follow, on 13 % of those that do not, and 0.57 together, where guessing gives
-# one half. It has not learned whether one sentence follows from another. A high score on a benchmark need not mean the
-# ability that it is named after (McCoy et al., 2019). This is one model; another seed may find the second cue as well.
+# whose hypothesis has a person that the premise never names, although a new word means *no* in all 17 training items
+# that have one. So 0.74 here (0.81 over the seeds of the table) is mostly one cue and a habit. HANS takes the cue away,
+# and what is left is the habit: right on all that follow, on 13 % of those that do not, and 0.57 together, where
+# guessing gives one half. It has not learned whether one sentence follows from another. A high score on a benchmark
+# need not mean the ability that it is named after (McCoy et al., 2019). This is one model; another seed may find the
+# second cue as well.
 #
 # ## Train on what will be asked
 # "Collect training data that is similar to test data." How similar? Take the same number of requests, from *some* of
