@@ -455,12 +455,12 @@ def example_by_example(model, examples, size):
 def loop_with(
     *, rate=one_line_rate, copies=True, loads=True, decay=0.0, anew=False, clip_norm=1.0, extra=False, last=True,
     enough=lambda values, patience: len(values) - 1 - values.index(min(values)) >= patience,
-    new=lambda values: values[-1] <= min(values), judge=in_batches, measured=None,
+    new=lambda values: values[-1] <= min(values), judge=in_batches, measured=None, descent=torch.optim.AdamW,
 ):  # fmt: skip
     """An answer that runs the loop in its own way."""
 
     def answer(model, plan, held_out, lr, every, patience):
-        optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)
+        optimizer = descent(model.parameters(), lr=lr, weight_decay=decay)
         losses, curve, kept = [], {}, copy.deepcopy(model.state_dict())
         for step in range(len(plan)):
             if anew:
@@ -508,6 +508,30 @@ def by_parameters(model, plan, held_out, lr, every, patience):
 
 def rate_ahead(step, steps, peak):
     return one_line_rate(min(step + 1, steps - 1), steps, peak)
+
+
+def rate_behind(step, steps, peak):
+    return one_line_rate(step - 1, steps, peak) if step else peak
+
+
+def relabelled(rule):
+    """A right answer whose curve is changed at the end."""
+
+    def answer(*given):
+        losses, curve = loop_with()(*given)
+        return losses, rule(curve)
+
+    return answer
+
+
+def rising_on(values, patience):
+    last = values[-patience - 1 :]
+    return len(last) > patience and all(later > earlier for earlier, later in pairwise(last))
+
+
+def patience_in_steps(model, plan, held_out, lr, every, patience):
+    loop = loop_with(enough=lambda values, patience: every * (len(values) - 1 - values.index(min(values))) >= patience)
+    return loop(model, plan, held_out, lr, every, patience)
 
 
 def never(values, patience):
@@ -740,6 +764,11 @@ WRONG = {
         (loop_with(copies=False), "last weights are left"),
         (loop_with(rate=lambda step, steps, peak: peak), "stays at its peak"),
         (loop_with(rate=rate_ahead), "one step ahead"),
+        (loop_with(rate=rate_behind), "one step behind"),
+        (loop_with(rate=lambda step, steps, peak: one_line_rate(step, steps, peak, 0.0)), "no warmup"),
+        (loop_with(descent=torch.optim.SGD), "plain gradient descent"),
+        (relabelled(lambda curve: {step - 1: loss for step, loss in curve.items()}), "keys are steps done"),
+        (relabelled(lambda curve: {0: 3.0} | curve), "before the first step too"),
         (loop_with(decay=0.01), "weights decay"),
         (loop_with(anew=True), "made anew"),
         (loop_with(clip_norm=1e9), "not clipped"),
@@ -750,6 +779,8 @@ WRONG = {
         (loop_with(enough=lambda v, patience: len(v) - 1 - v.index(min(v)) > patience), "too late"),
         (loop_with(enough=lambda v, patience: len(v) - v.index(min(v)) >= patience), "too early"),
         (loop_with(enough=lambda v, patience: sum(b > a for a, b in pairwise(v)) >= patience), "rises are counted"),
+        (loop_with(enough=rising_on), "rises in a row"),
+        (patience_in_steps, "counted in steps"),
         (loop_with(new=lambda values: len(values) < 2 or values[-1] < values[-2]), "measurement before"),
         (loop_with(new=lambda values: len(values) < 2), "first weights"),
         (loop_with(new=lambda values: values[-1] == max(values)), "highest"),
@@ -762,6 +793,9 @@ WRONG = {
         (cue_with(has_not, lambda p, h: not all_known(p, h)), "exchanged"),
         (cue_with(has_not, lambda p, h: any(word in p.split() for word in h.split())), "one common word"),
         (cue_with(has_not, lambda p, h: all_known(h, p)), "premise and hypothesis"),
+        (cue_with(has_not, lambda p, h: h in p), "in one piece"),
+        (cue_with(has_not, lambda p, h: set(h.split()) < set(p.split())), "in another order"),
+        (cue_with(lambda p, h: has_not(p, h) and not has_not(h, p), all_known), "changes nothing"),
         (cue_with(lambda p, h: has_not(p, h) and all_known(p, h), all_known), "a not comes first"),
     ],
     "3.9": [

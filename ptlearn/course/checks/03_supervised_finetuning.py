@@ -601,11 +601,13 @@ def finetune(model, plan, held_out, lr, every, patience):
 def a_loop(
     model, plan, held_out, lr, every, patience, *, restores=True, aliased=False, decay=0.0, rate=learning_rate,
     anew=False, at_end=True, waits=0, judged="held out", better=lambda curve: curve[-1] == min(curve), also=(),
-    stops="best", clip_norm=1.0,
+    stops="best", clip_norm=1.0, plain=False,
 ):  # fmt: skip
     """The loop, or one of the ways to go wrong; see `expect_loop` for what each keyword does."""
 
     def optimizer_of():
+        if plain:
+            return torch.optim.SGD(model.parameters(), lr=lr)
         return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)
 
     losses, curve, best, optimizer = [], {}, copy.deepcopy(model.state_dict()), optimizer_of()
@@ -621,8 +623,13 @@ def a_loop(
             if better(values):
                 best = model.state_dict() if aliased else copy.deepcopy(model.state_dict())
             behind = len(values) - 1 - values.index(min(values))
+            rises = [later > earlier for earlier, later in zip(values, values[1:])]
             if stops == "rises":
-                behind = sum(later > earlier for earlier, later in zip(values, values[1:]))
+                behind = sum(rises)
+            elif stops == "row":
+                behind = len(rises) - max((place for place, rise in enumerate(rises, 1) if not rise), default=0)
+            elif stops == "steps":
+                behind = step + 1 - min(curve, key=curve.get)
             if stops != "never" and behind >= patience + waits:
                 break
     if restores:
@@ -630,13 +637,17 @@ def a_loop(
     return losses, curve
 
 
-WAVES = (46, 216, 313, 398, 446, 537), (0, 19, 98, 135, 269, 297, 298, 325)  # seeds whose held-out losses rise and fall
+WAVES = (46, 216, 313, 398, 446, 537)  # seeds whose held-out losses rise and fall
+ENDS = (1454, 2), (1457, 2), (1460, 3)  # with a patience: each mistake stops elsewhere
+EARLY = (3, 6, 12, 20, 21, 23, 28, 31)  # the first held-out loss is the lowest
 
 
 def loop_cases(rng):
-    """Few examples at a high rate, so that the held-out loss soon rises; in the short one the last step is odd."""
-    short = loop_case(rng.randrange(10**6), 7, 3, 4)
-    return [loop_case(rng.choice(seeds), *sizes) for seeds, sizes in zip(WAVES, ((16, 1, 16), (13, 1, 2)))] + [short]
+    """Few examples at a high rate, so that the held-out loss soon rises; in the last one the last step is odd."""
+    seed, patience = rng.choice(ENDS)
+    return [
+        loop_case(rng.choice(WAVES), 16, 1, 16), loop_case(seed, 13, 1, patience), loop_case(rng.choice(EARLY), 7, 3, 3)
+    ]  # fmt: skip
 
 
 def loop_case(seed, steps, every, patience):
@@ -672,15 +683,27 @@ def expect_loop(case):
             rate_by(lambda step, steps, peak: peak),
         "the learning rate is one step ahead: steps count from 0":
             rate_by(lambda step, steps, peak: learning_rate(min(step + 1, steps - 1), steps, peak)),
+        "the learning rate is one step behind: set it before the step, not after":
+            rate_by(lambda step, steps, peak: learning_rate(step - 1, steps, peak) if step else peak),
+        "there is no warmup: learning_rate's own is 0.1":
+            rate_by(lambda step, steps, peak: learning_rate(step, steps, peak, 0.0)),
+        "this is plain gradient descent: the optimizer is AdamW": run(plain=True),
         "the optimizer is made anew in each step: it forgets its averages": run(anew=True),
         "the weights decay: AdamW has weight_decay 0.01 unless it is told 0": run(decay=0.01),
         "the gradient is not clipped at norm 1": run(clip_norm=1e9),
         "the held-out examples are trained on: they are for measuring alone": run(also=as_examples(case["held_out"])),
         "the held-out loss is that of the last batch: take it on held_out": run(judged="batch"),
     }
+    done = right["measured after"]
+    mistakes |= {
+        ("measured after", "the keys are steps done, step + 1: the first step leaves 1 behind it"):
+            [step - 1 for step in done],
+        ("measured after", "the held-out loss is taken before the first step too: after steps alone"): [0, *done],
+    }
     if case["every"] > 1:
         mistakes["after the last step the held-out loss is taken too"] = run(at_end=False)
-    elif case["patience"] > 2:
+        mistakes["the patience is counted in steps: it is a number of measurements"] = run(stops="steps")
+    elif case["patience"] > 9:
         mistakes |= {
             "the last weights are left in the model: load the best at the end (state_dict() is no copy, deepcopy it)":
                 run(restores=False),
@@ -694,6 +717,7 @@ def expect_loop(case):
             "it never stops: end the loop after `patience` measurements without a new best": run(stops="never"),
             "it stops one measurement too late": run(waits=1),
             "it stops one measurement too early": run(waits=-1),
+            "rises in a row are counted: what counts is how many measurements lie behind the best": run(stops="row"),
             "rises are counted: what counts is how many measurements lie behind the best": run(stops="rises"),
         }
     return right, mistakes
@@ -744,6 +768,11 @@ def expect_cue(case):
             by("not" in words, any(word in known for word in words)),
         "premise and hypothesis are exchanged: ask for the hypothesis's words in the premise":
             by("not" in words, all(word in words for word in known)),
+        "the hypothesis is looked for in one piece: its words may stand in any order":
+            by("not" in words, hypothesis in premise),
+        "the same words in another order are overlap too": by("not" in words, set(words) < set(known)),
+        "a not in the premise changes nothing: look at the hypothesis":
+            by("not" in words and "not" not in known, inside),
         "a not comes first: it is told before a new word is": by("not" in words and inside, inside),
     }
     return by("not" in words, inside), mistakes
