@@ -71,6 +71,33 @@ def seeds(axes, x: float, values: Sequence[float], label: str, index: int = 0) -
     axes.plot([x], [sum(values) / len(values)], markersize=9, fillstyle="none", label=label, **style)
 
 
+def dot_table(axes, names: Sequence[str], runs: Sequence[Sequence[float]], label: str, index: int = 0) -> None:
+    """A line per name from the top: each seed a small point, their mean a larger hollow mark.
+
+    Args: runs (names, seeds); label, for the legend; index, chooses colour and marker, and a place within the line.
+    """
+    for row, values in enumerate(runs):
+        style = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)], "linestyle": ""}
+        place = row + 0.22 * (index - 1)
+        axes.plot(values, [place] * len(values), markersize=3, alpha=0.6, **style)
+        axes.plot([sum(values) / len(values)], [place], markersize=8, fillstyle="none", **style,
+                  label=label if row == 0 else "_")  # fmt: skip
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="x", alpha=0.3)
+
+
+def token_strip(words: Sequence[str], marked: Sequence[bool]) -> str:
+    """Tokens side by side as HTML; the marked ones are blue and underlined, a line break is shown as an arrow."""
+    looks = ("background:#e8e8e8;color:#111", "background:#0072B2;color:#fff;text-decoration:underline")
+    spans = [
+        f'<span style="{looks[bool(mark)]};display:inline-block;padding:0 3px;margin:1px;white-space:pre">'
+        f"{html.escape(word).replace(chr(10), '↵')}</span>"
+        for word, mark in zip(words, marked, strict=True)
+    ]
+    return f'<div style="font:13px monospace;line-height:2;background:#fff;padding:6px">{"".join(spans)}</div>'
+
+
 def stacked_bars(axes, names: Sequence[str], parts: dict[str, Sequence[float]]) -> None:
     """A bar per name, made of parts above each other, {part: its size in each bar}."""
     bottom = np.zeros(len(names))

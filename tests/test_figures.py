@@ -63,6 +63,20 @@ def test_a_curve_of_seeds_goes_through_the_means_and_shows_every_seed(axes):
     assert list(zip(seeds.get_xdata(), seeds.get_ydata())) == [(1, 0.5), (1, 1.0), (2, 0.0), (2, 1.0)]
 
 
+def test_a_dot_table_has_a_line_per_name_with_every_seed_and_their_mean(axes):
+    figures.dot_table(axes, ["chat", "extract"], [[0.5, 1.0], [0.0, 0.5]], "asked", 1)
+    assert [list(line.get_xdata()) for line in axes.lines] == [[0.5, 1.0], [0.75], [0.0, 0.5], [0.25]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["chat", "extract"]
+    assert axes.get_legend_handles_labels()[1] == ["asked"]
+
+
+def test_a_token_strip_marks_and_escapes():
+    strip = figures.token_strip(["<b>", " Oslo\n"], [False, True])
+    assert "&lt;b&gt;" in strip and " Oslo↵" in strip and strip.count("underline") == 1
+    with pytest.raises(ValueError):
+        figures.token_strip(["a"], [])
+
+
 def test_band_shrinks_with_the_root_of_the_seeds():
     runs = np.random.default_rng(0).normal(size=(100, 1))
     widths = []

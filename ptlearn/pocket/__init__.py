@@ -4,6 +4,7 @@
     corpus                            the documents that the models were pretrained on
     assistant, verifiers, benchmarks  requests with verifiers by use case; data in the format of NLP benchmarks
     tasks                             sums, translation, praise, lists, sorting, copying, to learn by reward
+    instruction                       finetuning on kinds and numbers of examples, as a table with its recipe
     teacher, imitation                a finetuned teacher, and students of its answers
     lora_rates                        LoRA by rank and learning rate, as a table with its recipe
     tokenizer, pretrain, probes       how the models were made, and what they can do

@@ -19,7 +19,7 @@ SMALL = {
     "00": ["--model=pocket-s --documents=2"],
     "01": ["--model=pocket-s --reviews=20 --stories=2"],
     "02": ["--model=pocket-s --sizes=pocket-s --count=4"],
-    "03": ["--model=pocket-s --examples=20 --seeds=2 --each=1 --count=2"],
+    "03": ["--model=pocket-s --examples=20 --each=1 --count=2"],
     "04": ["--student=pocket-s --count=16 --requests=2", ("epochs=4", "epochs=1")],
     "05": ["--model=pocket-s --examples=1 --count=1 --seeds=2 --epochs=1"],
     "06": ["--model=pocket-s --ranks=1 --seeds=2 --epochs=1"],
