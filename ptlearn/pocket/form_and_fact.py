@@ -1,7 +1,7 @@
 """Does an imitator sound like its teacher before it knows what it knows? Form and fact of short answers, apart.
 
-For requests with one right answer (a capital, a sum, where somebody is), a response has the *form* when it is a sentence
-as the teacher would say it, whatever stands in its gaps, and the *fact* when the verifier of the request accepts it.
+For requests with one right answer (a capital, a sum, where somebody is), a response has the *form* when it is a
+sentence as the teacher would say it, whatever stands in its gaps, and the *fact* when the verifier accepts it.
 
     python -m ptlearn.pocket.form_and_fact --out form_and_fact.csv     # 20 students of pocket-m, half an hour on a core
 
