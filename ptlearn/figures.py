@@ -16,6 +16,7 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ptlearn.statistics import Estimate, over_seeds
@@ -170,6 +171,9 @@ def value_map(axes, grid, values, policy=None, trajectory=None, *, numbers: bool
     picture[rows, columns] = values
     low, high = limits or (values.min(), values.max())
     image = axes.imshow(picture, cmap="cividis", vmin=low, vmax=high, zorder=0)
+    for row, column, symbol in _badges(grid):
+        if symbol in "GX":  # where an episode has ended, V = 0 is no value to compare
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="#b0b0b0", zorder=0.5))
     # inside the map's own axes: as tall as the map, whatever its shape
     axes.figure.colorbar(image, cax=axes.inset_axes([1.04, 0, 0.05, 1]), label="expected return")
     draw_map(axes, grid)
