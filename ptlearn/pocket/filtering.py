@@ -1,9 +1,9 @@
 """What the novelty filter of Self-Instruct is worth: students of what it keeps, of as much drawn at random, of all.
 
-Each seed has seed tasks, a run of the pipeline, a random choice and students of its own. The filter is applied after
-the run, which rejects repetitions only, so that all students read the same text.
+Each seed has seed tasks, a run of the pipeline, a random choice and students of its own; one of them reads the seed
+tasks, the others nothing but the machine's text. The filter is applied after the run, which rejects repetitions only.
 
-    python -m ptlearn.pocket.filtering --out filtering.csv     # 20 students of pocket-m, half an hour on a core
+    python -m ptlearn.pocket.filtering --out filtering.csv     # 20 students of pocket-m, ten minutes on a core
 
 Source: Wang et al. 2023, section 3.2 (ROUGE-L below 0.7); claims C11, C12. Lesson 04 reads the table.
 """
@@ -16,19 +16,21 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ptlearn.finetuning.parameter_efficient import merge_lora
 from ptlearn.finetuning.sft import fit_sft
 from ptlearn.finetuning.synthetic import KEPT, Item, Pool, conversations, self_instruct, teacher
 from ptlearn.lm.chat import chat_prompt, render_all
 from ptlearn.lm.models import LanguageModel, load_lm
 from ptlearn.pocket import assistant, imitation
-from ptlearn.pocket.assistant import requests, respond
+from ptlearn.pocket.assistant import Request, requests, respond
 from ptlearn.pocket.teacher import LONGEST, SHOWN, load_teacher, proposal
 
 TABLE = Path(__file__).parent / "tables" / "filtering.csv"
 STUDENT, EPOCHS, BATCH, LR = "pocket-m", 4, 8, 1e-3
 SEED_TASKS, PROPOSED, ROUGE_BELOW, SEEDS, REQUESTS = 175, 256, 0.7, range(5), 300
-SETS = ("seeds", "strict", "random", "all")
-COLUMNS = ("set", "seed", "added", "well_formed", "score")
+Conversation = list[dict[str, str]]
+SETS = ("people", "all", "strict", "random")
+COLUMNS = ("set", "seed", "examples", "well_formed", "score")
 PHRASINGS = [
     re.compile(re.sub(r"\\\{\w+\\\}", "(.+)", re.escape(phrasing)))
     for task in assistant.TASKS
@@ -58,16 +60,26 @@ def pipeline(lm: LanguageModel, seed: int) -> list[Item]:
         )  # fmt: skip
 
 
-def sets_of(items: Sequence[Item], seed: int) -> dict[str, list[Item]]:
-    """The items of each training set, seed tasks aside: SETS."""
-    kept = [item for item in items if item.verdict == KEPT]
-    asked = [request.prompt for request in requests(SEED_TASKS, seed)]
-    pool, strict = Pool(asked), []
+def sets_of(items: Sequence[Item], seed: int) -> dict[str, list[Conversation]]:
+    """The conversations of each training set, SETS: people's seed tasks, and three choices of the machine's."""
+    people, kept = requests(SEED_TASKS, seed), [item for item in items if item.verdict == KEPT]
+    pool, strict = Pool([request.prompt for request in people]), []
     for item in kept:
         if not pool.holds_similar(item.instruction, ROUGE_BELOW):
             pool.add(item.instruction)
             strict.append(item)
-    return {"seeds": [], "strict": strict, "random": random.Random(seed).sample(kept, len(strict)), "all": kept}
+    drawn = random.Random(seed).sample(kept, len(strict))
+    return {"people": assistant.conversations(people)} | {
+        name: conversations(some) for name, some in (("all", kept), ("strict", strict), ("random", drawn))
+    }
+
+
+def score(talks: Sequence[Conversation], asked: Sequence[Request], seed: int) -> float:
+    """The mean score of a student that has read the conversations, from 0 to 1."""
+    student = load_lm(STUDENT)
+    fit_sft(student, render_all(student, talks)[0], epochs=EPOCHS, batch=BATCH, lr=LR, seed=seed)
+    said = respond(student, [request.prompt for request in asked])
+    return sum(request.score(text) for request, text in zip(asked, said, strict=True)) / len(asked)
 
 
 def read_table(path: Path = TABLE) -> list[dict]:
@@ -86,20 +98,14 @@ def main(arguments: list[str] | None = None) -> int:
     out = parser.parse_args(arguments).out
     from tqdm import tqdm
 
-    owner, asked = load_teacher(), imitation.test_requests()[:REQUESTS]
+    owner, asked = merge_lora(load_teacher()), imitation.test_requests()[:REQUESTS]
     with open(out, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for seed in tqdm(SEEDS, desc="seeds"):
-            people = assistant.conversations(requests(SEED_TASKS, seed))
-            for name, some in sets_of(pipeline(owner, seed), seed).items():
-                student = load_lm(STUDENT)
-                examples = render_all(student, people + conversations(some))[0]
-                fit_sft(student, examples, epochs=EPOCHS, batch=BATCH, lr=LR, seed=seed)
-                said = respond(student, [request.prompt for request in asked])
-                score = sum(request.score(text) for request, text in zip(asked, said, strict=True)) / len(asked)
-                good = sum(well_formed(item.instruction) for item in some)
-                writer.writerow([name, seed, len(some), good, f"{score:.4f}"])
+            for name, talks in sets_of(pipeline(owner, seed), seed).items():
+                good = sum(well_formed(talk[0]["content"]) for talk in talks)
+                writer.writerow([name, seed, len(talks), good, f"{score(talks, asked, seed):.4f}"])
                 file.flush()
     return 0
 

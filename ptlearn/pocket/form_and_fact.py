@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+from ptlearn.finetuning.parameter_efficient import merge_lora
+from ptlearn.lm.chat import Example
 from ptlearn.lm.models import LanguageModel, load_lm
 from ptlearn.pocket import imitation
 from ptlearn.pocket.assistant import Request, requests, respond
@@ -78,15 +80,17 @@ def main(arguments: list[str] | None = None) -> int:
     out = parser.parse_args(arguments).out
     from tqdm import tqdm
 
-    teacher, asked = load_teacher(), test_requests()
-    data = {seed: imitation.teacher_examples(teacher, seed, max(SIZES)) for seed in SEEDS}
+    teacher, asked = merge_lora(load_teacher()), test_requests()
     runs = [("teacher", 0, 0), (STUDENT, 0, 0), *((STUDENT, size, seed) for seed, size in product(SEEDS, SIZES))]
+    data: dict[int, list[Example]] = {}
     with open(out, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for name, size, seed in tqdm(runs, desc="students"):
             lm = teacher if name == "teacher" else load_lm(name)
             if size:
+                if seed not in data:
+                    data = {seed: imitation.teacher_examples(teacher, seed, max(SIZES))}
                 imitation.imitate(lm, data[seed][:size], lr=imitation.STUDENTS[name], seed=seed)
             form, fact = form_and_fact(lm, asked)
             writer.writerow([name, size, seed, f"{form.mean:.4f}", f"{fact.mean:.4f}", form.n])

@@ -51,6 +51,7 @@ def drive_demonstrations(answer, case):
         "places of the machine's":
             sorted({place for shown in drawn for place, text in enumerate(shown) if text in machine}),
         "the same from the same rng": drawn[:8] == again,
+        "others from another rng": len({tuple(shown) for shown in drawn}) > 1,
     }  # fmt: skip
 
 
@@ -65,6 +66,7 @@ def expect_demonstrations(case):
         "drawn at all": len(people) + len(machine),
         "places of the machine's": list(range(count)) if few else [],
         "the same from the same rng": True,
+        "others from another rng": True,
     }
     return right, {}
 
@@ -75,6 +77,8 @@ def remark_demonstrations(case, data):
     wrong = [entry for entry in right if data.get(entry) != right[entry]]
     if not wrong:
         return None
+    if not data.get("others from another rng"):
+        return "the same texts whatever rng is: draw and shuffle with the one that is handed over"
     few, machine, count = right["of the machine"][0], len(case["machine"]), case["count"]
     found = data["of the machine"]
     words = {
@@ -154,6 +158,19 @@ def _flaw(text, fewest, most, prompt, *, size=None, short=None, low=str.lower, s
     return "echo" if prompt is not None and low(strip(text)) == low(strip(prompt)) else ""
 
 
+def last_flaw(text, fewest, most, prompt):
+    """A mistake: later rules overwrite what earlier ones found."""
+    if text is None:
+        return "unfinished"
+    said, words = text.strip().lower(), len(text.split())
+    found = "" if words else "empty"
+    found = found if fewest <= words <= most else "length"
+    if prompt is None:
+        return found
+    found = "refusal" if said.startswith(REFUSALS) else found
+    return "echo" if said == prompt.strip().lower() else found
+
+
 def expect_flaw(case):
     text, fewest, most, prompt = (case[name] for name in ("text", "fewest", "most", "prompt"))
     right = flaw(text, fewest, most, prompt)
@@ -177,6 +194,17 @@ def expect_flaw(case):
             by(cloud=lambda text: any(words in text for words in REFUSALS)),
         "a refusal need not be the whole text: it is how it begins": by(cloud=lambda text: text in REFUSALS),
         "an instruction cannot refuse: refusals and echoes need a prompt": by(said=True),
+        "a text without words is 'empty'; 'unfinished' is None alone":
+            Alternatives("unfinished" if right == "empty" else right, "unfinished" if text == "" else right),
+        "too short and too long are both 'length'":
+            right if right != "length" else "short" if len(text.split()) < fewest else "long",
+        "the first flaw that holds counts, not the last": last_flaw(text, fewest, most, prompt),
+        "a refusal begins with any of REFUSALS": Alternatives(
+            *(by(cloud=lambda text, some=some: text.startswith(some)) for some in (REFUSALS[0], REFUSALS[-1]))),
+        "an echo: capital letters do not matter, nor white space at the ends": Alternatives(
+            "" if right == "echo" and text != prompt else right,
+            "" if right == "echo" and text.strip() != prompt.strip() else right,
+            "" if right == "echo" and text.lower() != prompt.lower() else right),
         "refusals are missing": "" if right == "refusal" and text.strip().lower() != (prompt or "").strip().lower()
             else "echo" if right == "refusal" else right,
         "echoes are missing": "" if right == "echo" else right,
@@ -259,24 +287,32 @@ def expect_filter(case):
     mistakes = {
         "proposals are compared with the given pool alone: an accepted one joins it": _filtered(*given, grows=False),
         "a similarity equal to the threshold is accepted: it has to be below": by(lambda found, low: max(found) <= low),
-        "one dissimilar text of the pool is enough here: it has to be below for every one":
+        "one dissimilar text of the pool is enough here: it has to be below for every one": Alternatives(
             by(lambda found, low: min(found) < low),
+            _filtered(*given, grows=False, new=lambda found, low: min(found) < low),
+        ),
         "the comparison is turned: accepted is what is below the threshold": by(lambda found, low: min(found) > low),
-        "the mean similarity is compared: it has to be below for every one":
-            by(lambda found, low: sum(found) / len(found) < low),
+        "the mean similarity is compared: it has to be below for every one": by(
+            lambda found, low: sum(found) / len(found) < low
+        ),
+        "threshold is an argument, not always 0.7": _filtered(proposals, pool, 0.7, similarity),
         "all are accepted": list(range(len(proposals))),
         "these are the rejected ones": [number for number in range(len(proposals)) if number not in right],
         "rejected proposals join the pool too: only accepted ones do": compared(lambda i: [*pool, *proposals[:i]]),
-        "a proposal is compared with later ones, too: take them in order":
-            compared(lambda i: [*pool, *proposals[:i], *proposals[i + 1 :]]),
-        "a proposal is compared with one text alone: all of the pool count":
-            Alternatives(by(lambda found, low: found[-1] < low), by(lambda found, low: found[0] < low)),
+        "a proposal is compared with later ones, too: take them in order": compared(
+            lambda i: [*pool, *proposals[:i], *proposals[i + 1 :]]
+        ),
+        "a proposal is compared with one text alone: all of the pool count": Alternatives(
+            by(lambda found, low: found[-1] < low), by(lambda found, low: found[0] < low)
+        ),
         "the pool is counted as well: the first proposal is number 0": [number + len(pool) for number in right],
         "these are the texts: return their numbers": [proposals[number] for number in right],
-        "the seeds are left out: proposals are compared with the pool as well":
-            _filtered(proposals, [], threshold, similarity),
-        "it ends at the first rejected one: go on with the next":
-            right[: next((place for place, number in enumerate(right) if place != number), len(right))],
+        "the seeds are left out: proposals are compared with the pool as well": _filtered(
+            proposals, [], threshold, similarity
+        ),
+        "it ends at the first rejected one: go on with the next": right[
+            : next((place for place, number in enumerate(right) if place != number), len(right))
+        ],
     }
     return right, mistakes
 
@@ -369,6 +405,13 @@ def drive_round(answer, case):
     }
 
 
+def _by_text(case):
+    """Rows of a mistake: responses are looked up by text, so that a repetition has one too."""
+    rows = _round(case)["rows"]
+    known = {row[0]: row for row in rows if row[2] == "kept" or row[2].startswith("response ")}
+    return [list(known.get(row[0], row)) for row in rows]
+
+
 def _round(case, *, screen=True, grows=True, answer_all=False, judge=True, aligned=True, names=lambda found: found):
     """What a round gives; options leave a part of it out."""
     texts, pool = case["texts"], case["pool"]
@@ -394,6 +437,17 @@ def _round(case, *, screen=True, grows=True, answer_all=False, judge=True, align
     }  # fmt: skip
 
 
+def _judged(case, flaw):
+    """Rows of a mistake: responses are judged by another function of (response, instruction)."""
+    texts = [row[0] for row in _round(case)["rows"]]
+    asked = _round(case)["answered"][0] if _round(case)["answered"] else []
+    rows = _round(case)["rows"]
+    for text in asked:
+        found = flaw(case["responses"].get(text, f"answer to {text}"), text)
+        rows[texts.index(text)][2] = f"response {found}" if found else "kept"
+    return rows
+
+
 def expect_round(case):
     right = _round(case)
     rows, prompts = right["rows"], right["proposed from"][0]
@@ -415,6 +469,21 @@ def expect_round(case):
             _round(case, answer_all=True)["answered"],
         ("answered", "the numbers that accept returns are places in the list that it was handed, not in all texts"):
             _round(case, aligned=False)["answered"],
+        ("answered", "answer gets instructions, not the prompts that led to them"): right["proposed from"],
+        ("rows", "a repetition has its first one's row: go by number, two proposals may have the same text"):
+            _by_text(case),
+        ("rows", "responses are judged as instructions: flaw(response, instruction) has both"):
+            _judged(case, lambda response, text: toy_flaw(response)),
+        ("rows", "the arguments of flaw are turned: flaw(response, instruction)"):
+            _judged(case, lambda response, text: toy_flaw(text, response)),
+        ("rows", "rows of responses with a flaw are missing: a row for every proposal"):
+            [row for row in rows if not row[2].startswith("response ")],
+        ("rows", "rows of proposals without a text are missing: a row for every proposal"): Alternatives(
+            [row for row in rows if row[0]], [row for row in rows if row[2] != "unfinished"]),
+        ("rows", "a verdict is 'response ' and the flaw, without a colon"): Alternatives(
+            verdicts(lambda verdict: verdict.replace("response ", "response: ")),
+            verdicts(lambda verdict: verdict.replace("response ", "response")),
+            verdicts(lambda verdict: "response" if verdict.startswith("response ") else verdict)),
         ("rows", "responses are not judged: ask flaw(response, instruction) as well"):
             _round(case, judge=False)["rows"],
         ("rows", "the verdict on a response begins with 'response '"):
@@ -454,7 +523,7 @@ def self_instruct(people, count, batch, write, run):
     while len(rows) < count:
         prompts = [write(people, machine) for _ in range(min(batch, count - len(rows)))]
         found = run(prompts, people + machine)
-        machine = machine + [text for text, _, verdict in found if verdict == "kept" or verdict.startswith("response ")]
+        machine = machine + [text for text, _, verdict in found if feeding(verdict)]
         rows += found
     return rows
 
@@ -493,7 +562,8 @@ def toy_rounds(case, rounds):
     return {
         "prompts of each round": sizes, "prompts written": len(writes),
         "people shown": [texts for place, texts in enumerate(writes) if place == 0 or texts != writes[place - 1]],
-        "machine's so far": machines, "pool": pools, "rows": [list(row) for row in rows],
+        "machine's so far": machines, "pool": pools,
+        "rows": [row if isinstance(row, str) else list(row) for row in rows],
     }  # fmt: skip
 
 
@@ -501,22 +571,36 @@ def drive_rounds(answer, case):
     return toy_rounds(case, answer)
 
 
-def _rounds(feeds=lambda verdict: verdict == "kept" or verdict.startswith("response "), *, last=False, whole=False,
-            pool=lambda people, machine: people + machine, show=lambda machine: machine, once=False):  # fmt: skip
-    """Rounds in which one thing is done differently."""
+def feeding(verdict):
+    """Whether the instruction of a row joins the pool."""
+    return verdict == "kept" or verdict.startswith("response ")
+
+
+def _rounds(feeds=feeding, *, pool=lambda people, machine: people + machine, told=lambda people, machine: (people,
+            machine), part=lambda row: row[0], **ways):  # fmt: skip
+    """Rounds in which one thing is done differently; ways: last, whole, once, drop, single or again is true."""
 
     def rounds(people, count, batch, write, run):
         machine, rows = [], []
-        while len(rows) < count:
-            size = batch if whole else min(batch, count - len(rows))
-            prompts = [write(people, show(machine)) for _ in range(1 if once else size)] * (size if once else 1)
+        while len(rows) < count and not (ways.get("single") and rows):
+            size = batch if ways.get("whole") else min(batch, count - len(rows))
+            if ways.get("drop") and size < batch:
+                break
+            once = ways.get("once", False)
+            prompts = [write(*told(people, machine)) for _ in range(1 if once else size)] * (size if once else 1)
             found = run(prompts, pool(people, machine))
-            new = [text for text, _, verdict in found if feeds(verdict)]
-            machine = new if last else machine + new
-            rows += found
+            rows = rows + found
+            new = [part(row) for row in (rows if ways.get("again") else found) if feeds(row[2])]
+            machine = new if ways.get("last") else machine + new
         return rows
 
     return rounds
+
+
+def rounds_apart(seen):
+    """Rows of a mistake: each round's are appended as one list."""
+    rows = iter(seen["rows"])
+    return [[next(rows) for _ in range(size)] for size in seen["prompts of each round"]]
 
 
 def expect_rounds(case):
@@ -533,17 +617,33 @@ def expect_rounds(case):
             Alternatives(too_many, too_many | {"rows": too_many["rows"][:count]}),
         "the pool never grows: what a round accepts joins it": of(_rounds(lambda verdict: False)),
         "an instruction whose response failed is known all the same: it joins the pool": of(_rounds(kept)),
+        "what was kept joins the pool, too": of(_rounds(lambda verdict: verdict.startswith("response "))),
         "rejected instructions join the pool as well": Alternatives(
-            of(_rounds(lambda verdict: True)), of(_rounds(lambda verdict: verdict in ("kept", "similar")))),
+            of(_rounds(lambda verdict: True)), of(_rounds(lambda verdict: verdict in ("kept", "similar"))),
+            of(_rounds(lambda verdict: verdict != "similar"))),
         "the machine's texts are those of the last round: keep the earlier ones": Alternatives(
             of(_rounds(last=True)), of(_rounds(kept, last=True))),
         "the pool lacks the instructions of people": of(_rounds(pool=lambda people, machine: machine)),
         "the pool lacks the machine's instructions: nobody compares with them":
             of(_rounds(pool=lambda people, machine: people)),
-        "the machine's instructions are never shown: hand them to write": of(_rounds(show=lambda machine: [])),
+        "the machine's instructions are never shown: hand them to write":
+            of(_rounds(told=lambda people, machine: (people, []))),
         "one prompt for a whole round: write one for each proposal": of(_rounds(once=True)),
-        ("rows", "only what was kept comes back: the rows of all proposals"):
+        "the last round is missing: its batch is smaller": of(_rounds(drop=True)),
+        "there is one round alone: go on until there are count rows": of(_rounds(single=True)),
+        "the responses join the pool: its texts are instructions": of(_rounds(part=lambda row: row[1])),
+        "whole rows join the pool: its texts are instructions": of(_rounds(part=lambda row: row)),
+        "earlier rounds' instructions join the pool once more: only the new rows'": of(_rounds(again=True)),
+        "write(people, machine): the arguments are turned": of(_rounds(told=lambda people, machine: (machine, people))),
+        "write(people, machine): people's instructions alone come first, the machine's second": Alternatives(
+            of(_rounds(told=lambda people, machine: (people + machine, []))),
+            of(_rounds(told=lambda people, machine: (people + machine, machine)))),
+        ("rows", "a list of rounds comes back: one list of rows, which += extends"): rounds_apart(right),
+        ("rows", "the machine's instructions come back: return the rows of all proposals"):
+            [row[0] for row in right["rows"] if row[2] == "kept" or row[2].startswith("response ")],
+        ("rows", "only what was kept comes back: the rows of all proposals"): Alternatives(
             [row for row in right["rows"] if row[2] == "kept"],
+            [row for row in right["rows"] if row[2] == "kept" or row[2].startswith("response ")]),
         ("rows", "only the last round's rows come back"): right["rows"][-right["prompts of each round"][-1] :],
         "rejected ones do not count as proposals here: stop at count proposals, not at count kept":
             of(until_kept),
@@ -556,7 +656,7 @@ def until_kept(people, count, batch, write, run):
     machine, rows = [], []
     while sum(verdict == "kept" for _, _, verdict in rows) < count:
         found = run([write(people, machine) for _ in range(batch)], people + machine)
-        machine = machine + [text for text, _, verdict in found if verdict == "kept" or verdict.startswith("response ")]
+        machine = machine + [text for text, _, verdict in found if feeding(verdict)]
         rows += found
     return rows
 
@@ -637,21 +737,22 @@ def expect_gain(case):
         "logarithm to base 10: this is the gain of a tenfold, take log4": slope([*map(math.log10, sizes)], scores),
         "no logarithm: fit against log4 of the size": slope(sizes, scores),
         "x and y are exchanged: the score is fitted against log4 of the size": back,
-        "this joins the first and the last point: fit a line through all by least squares":
-            (scores[-1] - scores[0]) / (x[-1] - x[0]),
+        "this joins the first and the last point: fit a line through all by least squares": (scores[-1] - scores[0])
+        / (x[-1] - x[0]),
         "this is the mean of the slopes between neighbours: fit one line to all points": sum(steps) / len(steps),
-        "the line is forced through 0: subtract the means":
-            sum(a * b for a, b in zip(x, scores)) / sum(a * a for a in x),
-        "the mean difference of neighbours: the steps on the axis are not all alike":
-            (scores[-1] - scores[0]) / (len(scores) - 1),
+        "the line is forced through 0: subtract the means": sum(a * b for a, b in zip(x, scores))
+        / sum(a * a for a in x),
+        "the mean difference of neighbours: the steps on the axis are not all alike": (scores[-1] - scores[0])
+        / (len(scores) - 1),
         "this is the correlation, not the slope": math.copysign(math.sqrt(right * back), right),
         "this is where the line crosses 0, not its slope": mean_y - right * mean_x,
-        "this is the covariance: divide by the sum of (x - mean x) squared":
-            Alternatives(*(right * spread / count for count in (1, len(x), len(x) - 1))),
+        "this is the covariance: divide by the sum of (x - mean x) squared": Alternatives(
+            *(right * spread / count for count in (1, len(x), len(x) - 1))
+        ),
         "below stands a root too many": right * spread**0.5,
         "the means are missing below: it is the sum of (x - mean x) squared": right * spread / sum(a * a for a in x),
-        "the means are missing above: it is the sum of (x - mean x)(y - mean y)":
-            sum(a * b for a, b in zip(x, scores)) / spread,
+        "the means are missing above: it is the sum of (x - mean x)(y - mean y)": sum(a * b for a, b in zip(x, scores))
+        / spread,
         "the logarithm is turned round: log4 n is math.log(n, 4)": slope([1 / a for a in x], scores),
         "a root in the place of log4": slope([size**0.5 for size in sizes], scores),
     }
