@@ -5,6 +5,8 @@
     assistant, verifiers, benchmarks  requests with verifiers by use case; data in the format of NLP benchmarks
     tasks                             sums, translation, praise, lists, sorting, copying, to learn by reward
     teacher, imitation                a finetuned teacher, and students of its answers
+    form_and_fact, filtering          what such students sound like and know; what a novelty filter is worth
+    data_contest                      examples of which some make an assistant
     lora_rates                        LoRA by rank and learning rate, as a table with its recipe
     tokenizer, pretrain, probes       how the models were made, and what they can do
     cards                             what the shipped models say about themselves

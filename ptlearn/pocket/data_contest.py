@@ -5,7 +5,7 @@ benchmark items, responses that break off or belong to another request, refusals
 over. An example does not say of which kind it is.
 
     chosen = [...]                            # 200 different numbers of `examples()`
-    assistant_score(chosen, development())    # what pocket-s has learned from them
+    assistant_score(chosen, development())    # what pocket-m has learned from them
 
 Deliberately not here: how to choose.
 """
@@ -25,8 +25,8 @@ Pair = tuple[str, str]  # a prompt and a response
 CHOSEN = 200
 COUNTS = {"useful": 600, "benchmark": 400, "cut off": 300, "of another": 300, "repeated": 300, "refusal": 100}
 TIMES = 20  # that each repeated request stands there
-SEED, DEVELOPMENT_SEED, TEST_SEED, ASKED = 404, 405, 406, 300
-MODEL, EPOCHS, BATCH, LR = "pocket-s", 4, 8, 2e-3
+SEED, ASKING_SEED, ASKED = 404, 406, 300
+MODEL, EPOCHS, BATCH, LR = "pocket-m", 2, 8, 2e-3
 REFUSALS = ("I am sorry, I can not do that.", "I do not know.", "As an AI I can not help you with this.")
 
 
@@ -41,17 +41,17 @@ def kinds() -> list[str]:
 
 
 def development() -> list[Request]:
-    """Held-out requests to try a choice on."""
-    return requests(ASKED, DEVELOPMENT_SEED, held_out=True)
+    """Held-out requests to try a choice on, others than those of `test`."""
+    return requests(2 * ASKED, ASKING_SEED, held_out=True)[ASKED:]
 
 
 def test() -> list[Request]:
     """Held-out requests that the contest is scored on."""
-    return requests(ASKED, TEST_SEED, held_out=True)
+    return requests(ASKED, ASKING_SEED, held_out=True)
 
 
 def assistant_score(chosen: Iterable[int], asked: Sequence[Request], *, seed: int = 0) -> float:
-    """Finetune pocket-s on the chosen examples, four times each; the mean score of its responses, from 0 to 1.
+    """Finetune pocket-m on the chosen examples, twice each; the mean score of its responses, from 0 to 1.
 
     The order of the numbers does not matter. About 10 s of one core.
 

@@ -3,7 +3,7 @@
 For requests with one right answer (a capital, a sum, where somebody is), a response has the *form* when it is a
 sentence as the teacher would say it, whatever stands in its gaps, and the *fact* when the verifier accepts it.
 
-    python -m ptlearn.pocket.form_and_fact --out form_and_fact.csv     # 20 students of pocket-m, half an hour on a core
+    python -m ptlearn.pocket.form_and_fact --out form_and_fact.csv     # 3 students of pocket-m, three minutes on a core
 
 Source: Gudibande et al. 2023, section 4; the students are those of `imitation`, whose table has the whole scores.
 """
@@ -12,11 +12,9 @@ import argparse
 import csv
 import re
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 
 from ptlearn.finetuning.parameter_efficient import merge_lora
-from ptlearn.lm.chat import Example
 from ptlearn.lm.models import LanguageModel, load_lm
 from ptlearn.pocket import imitation
 from ptlearn.pocket.assistant import Request, requests, respond
@@ -24,7 +22,7 @@ from ptlearn.pocket.teacher import load_teacher
 from ptlearn.statistics import Estimate, accuracy
 
 TABLE = Path(__file__).parent / "tables" / "form_and_fact.csv"
-STUDENT, SIZES, SEEDS = "pocket-m", (30, 120, 480, 1920), range(5)
+STUDENT, SIZES, SEED = "pocket-m", (30, 120, 480), 0
 USE_CASES, DRAWN, TEST_SEED = ("open qa", "closed qa", "other", "classification"), 300, 2
 COLUMNS = ("model", "examples", "seed", "form", "fact", "n")
 FORMS = {  # what the teacher says, with gaps
@@ -68,6 +66,12 @@ def form_and_fact(lm: LanguageModel, asked: Sequence[Request]) -> tuple[Estimate
     )
 
 
+def by_task(lm: LanguageModel, asked: Sequence[Request]) -> dict[str, tuple[Estimate, Estimate]]:
+    """`form_and_fact` for each task of the requests, by name."""
+    tasks = {request.task: [other for other in asked if other.task == request.task] for request in asked}
+    return {name: form_and_fact(lm, tasks[name]) for name in FORMS if name in tasks}
+
+
 def read_table(path: Path = TABLE) -> list[dict]:
     """Rows of the table, numbers as numbers; the base and the teacher have no examples."""
     return imitation.read_table(path)
@@ -81,19 +85,16 @@ def main(arguments: list[str] | None = None) -> int:
     from tqdm import tqdm
 
     teacher, asked = merge_lora(load_teacher()), test_requests()
-    runs = [("teacher", 0, 0), (STUDENT, 0, 0), *((STUDENT, size, seed) for seed, size in product(SEEDS, SIZES))]
-    data: dict[int, list[Example]] = {}
+    data = imitation.teacher_examples(teacher, SEED, max(SIZES))
     with open(out, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for name, size, seed in tqdm(runs, desc="students"):
+        for name, size in tqdm([("teacher", 0), *((STUDENT, size) for size in (0, *SIZES))], desc="students"):
             lm = teacher if name == "teacher" else load_lm(name)
             if size:
-                if seed not in data:
-                    data = {seed: imitation.teacher_examples(teacher, seed, max(SIZES))}
-                imitation.imitate(lm, data[seed][:size], lr=imitation.STUDENTS[name], seed=seed)
+                imitation.imitate(lm, data[:size], lr=imitation.STUDENTS[name], seed=SEED)
             form, fact = form_and_fact(lm, asked)
-            writer.writerow([name, size, seed, f"{form.mean:.4f}", f"{fact.mean:.4f}", form.n])
+            writer.writerow([name, size, SEED, f"{form.mean:.4f}", f"{fact.mean:.4f}", form.n])
             file.flush()
     return 0
 

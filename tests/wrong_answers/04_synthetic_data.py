@@ -109,6 +109,16 @@ def by_match(text, fewest, most, prompt=None):
     return "refusal" if any(text[: len(r)] == r for r in REFUSALS) else "echo" if text == prompt.strip().lower() else ""
 
 
+def overwritten(text, fewest, most, prompt=None):
+    found = ""
+    if text is None:
+        return "unfinished"
+    for verdict, rule in (EMPTY, LENGTH, REFUSAL, ECHO):
+        if rule(text, fewest, most, prompt):
+            found = verdict
+    return found
+
+
 def strips_none(text, fewest, most, prompt=None):
     return judged(EMPTY, LENGTH, REFUSAL, ECHO)(text.strip(), fewest, most, prompt)
 
@@ -258,6 +268,17 @@ def with_a_growing_pool(texts, pool, accept, flaw):
     return sound_and_new(texts, pool, accept, flaw)
 
 
+def by_text(prompts, pool, propose, accept, respond, flaw):
+    texts, rows = propose(prompts), []
+    sound = [text for text in texts if not flaw(text)]
+    new = [sound[place] for place in accept(sound, pool)]
+    said = dict(zip(new, respond(new)))
+    for text in texts:
+        verdict = judged_response(said[text], text, flaw) if text in said else flaw(text) or "similar"
+        rows.append((text or "", said.get(text) or "", verdict))
+    return rows
+
+
 def with_iterators(prompts, pool, propose, accept, respond, flaw):
     rows = [[text or "", "", flaw(text)] for text in propose(prompts)]
     left = [row for row in rows if not row[2]]
@@ -289,17 +310,29 @@ def with_dictionaries(prompts, pool, propose, accept, respond, flaw):
 # 4.5
 
 
-def rounds(feeds=lambda v: v == "kept" or v.startswith("response "), size=min, pool=lambda p, m: p + m, end=len):
+def fed(verdict):
+    return verdict == "kept" or verdict.startswith("response ")
+
+
+def rounds(feeds=fed, size=min, pool=lambda p, m: p + m, shown=lambda p, m: (p, m), part=lambda row: row[0]):
     def answer(people, count, batch, write, run):
         machine, rows = [], []
-        while end(rows) < count:
-            prompts = [write(people, machine) for _ in range(size(batch, count - len(rows)))]
+        while len(rows) < count:
+            prompts = [write(*shown(people, machine)) for _ in range(size(batch, count - len(rows)))]
             found = run(prompts, pool(people, machine))
-            machine = machine + [row[0] for row in found if feeds(row[2])]
+            machine = machine + [part(row) for row in found if feeds(row[2])]
             rows += found
         return rows
 
     return answer
+
+
+def once_more(people, count, batch, write, run):
+    machine, rows = [], []
+    while len(rows) < count:
+        rows = rows + run([write(people, machine) for _ in range(min(batch, count - len(rows)))], people + machine)
+        machine = machine + [row[0] for row in rows if fed(row[2])]
+    return rows
 
 
 def forgets(people, count, batch, write, run):
@@ -437,6 +470,10 @@ def first_numbers(count, start=0):
     return lambda examples: list(range(start, start + count))
 
 
+def benchmark_items(examples):
+    return [number for number, (prompt, _) in enumerate(examples) if "\n" in prompt][:200]
+
+
 def the_packages_backwards(examples):
     from ptlearn.course.exercise import exercise
 
@@ -457,6 +494,7 @@ WRONG = {
         (drawn(sampled, two, lambda shown, rng: random.Random().shuffle(shown)), "another result from the same rng"),
         (drawn(lambda people, number, rng: rng.sample(people, number + 1), two), "texts come back"),
         (shuffles_the_lists, "changed in place"),
+        (lambda people, machine, count, rng: by_index(people, machine, count, random.Random(0)), "whatever rng is"),
     ],
     "4.2": [
         (judged(EMPTY, ("length", lambda t, f, m, p: not f <= len(t) <= m), REFUSAL, ECHO), "letters are counted"),
@@ -496,6 +534,25 @@ WRONG = {
             judged(EMPTY, LENGTH, REFUSAL, ("echo", lambda t, f, m, p: bool(p) and p.lower() in t.lower())),
             "not a text that holds it",
         ),
+        (
+            judged(
+                EMPTY, LENGTH, ("refusal", lambda t, f, m, p: p is not None and t.lower().startswith(REFUSALS[0])), ECHO
+            ),
+            "any of REFUSALS",
+        ),
+        (judged(EMPTY, LENGTH, REFUSAL, ("echo", lambda t, f, m, p: t == p)), "an echo: capital letters"),
+        (
+            judged(
+                EMPTY,
+                ("short", lambda t, f, m, p: len(t.split()) < f),
+                ("long", lambda t, f, m, p: len(t.split()) > m),
+                REFUSAL,
+                ECHO,
+            ),
+            "both 'length'",
+        ),
+        (lambda text, fewest, most, prompt=None: by_match(text or None, fewest, most, prompt), "None alone"),
+        (overwritten, "not the last"),
         (strips_none, "AttributeError"),
         (echo_without_prompt, "a refusal comes before an echo"),
     ],
@@ -513,6 +570,10 @@ WRONG = {
         (filtered(lambda values, threshold: True, lambda new: new), "all are accepted"),
         (behind_the_pool, "pool is counted as well"),
         (the_texts, "these are the texts"),
+        (
+            lambda proposals, pool, threshold, similarity: highest_below(proposals, pool, 0.7, similarity),
+            "not always 0.7",
+        ),
         (flags, "is a bool, expected a whole number"),
         (until_rejected, "ends at the first rejected"),
     ],
@@ -533,6 +594,23 @@ WRONG = {
         ),
         (in_a_round(rows_of=lambda rows: sorted(rows, key=lambda row: row[2] != "kept")), "in another order"),
         (in_a_round(rows_of=lambda rows: [(a, b or None, c) for a, b, c in rows]), "not None"),
+        (
+            in_a_round(
+                verdict_of=lambda response, text, flaw: flaw(response) and f"response {flaw(response)}" or "kept"
+            ),
+            "judged as instructions",
+        ),
+        (in_a_round(verdict_of=lambda response, text, flaw: judged_response(text, response, flaw)), "are turned"),
+        (
+            in_a_round(rows_of=lambda rows: [row for row in rows if not row[2].startswith("response ")]),
+            "rows of responses with a flaw",
+        ),
+        (in_a_round(rows_of=lambda rows: [row for row in rows if row[0]]), "rows of proposals without a text"),
+        (
+            in_a_round(rows_of=lambda rows: [(*row[:2], row[2].replace("response ", "response: ")) for row in rows]),
+            "without a colon",
+        ),
+        (by_text, "two proposals may have the same text"),
         (in_a_round(propose_of=lambda propose, prompts: [propose([prompt])[0] for prompt in prompts]), "each prompt"),
         (in_a_round(answer_of=lambda respond, asked: [respond([text])[0] for text in asked]), "each instruction alone"),
     ],
@@ -549,6 +627,15 @@ WRONG = {
         (into_people, "people"),
         (kept_rows, "rows of all proposals"),
         (last_rows, "only the last round's rows"),
+        (rounds(shown=lambda people, machine: (machine, people)), "arguments are turned"),
+        (rounds(shown=lambda people, machine: (people + machine, machine)), "the machine's second"),
+        (rounds(part=lambda row: row[1]), "the responses join the pool"),
+        (rounds(part=lambda row: row), "whole rows join the pool"),
+        (once_more, "once more"),
+        (
+            lambda people, count, batch, write, run: rounds()(people, min(count, batch), batch, write, run),
+            "one round alone",
+        ),
     ],
     "4.6": [
         (paid(lambda calls, pairs, p, r, price, gpu: pairs * (p + r) * price + gpu), "as if kept were 1"),
@@ -593,7 +680,7 @@ WRONG = {
         (lambda examples: [7] * 200, "stand there twice"),
         (first_numbers(200, 1900), "no number of an example"),
         (lambda examples: examples[:200], "list of whole numbers"),
-        (first_numbers(200), "0 of 4 points"),
+        (benchmark_items, "0 of 4 points"),
     ],
 }
 
