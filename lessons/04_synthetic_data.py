@@ -6,9 +6,8 @@
 # Finetuning needs prompts and responses, and people are slow and expensive. Can a language model write both? You write
 # Self-Instruct, the loop in which it does, let a finished assistant and then a base model turn it, work out what Alpaca
 # cost, and measure what imitation of a teacher gives and what it does not. At the end stands a contest: 200 examples out
-# of 2,000. *(Lecture: "Use off-the-shelf LMs to generate prompts and responses", "How good are distilled models?"; claims
-# C11–C15.)*
-# About 130 minutes, 90 of them for the exercises; runs in 80 s on two CPU cores.
+# of 2,000. *(Lecture: "Use off-the-shelf LMs to generate prompts and responses", "How good are distilled models?";
+# claims C11–C15.)* About 130 minutes, 95 of them for the exercises; runs in 80 s on two CPU cores.
 #
 # **You will need** finetuning on conversations (lesson 03). **You will be able to** have data written, filter it, say
 # what it cost, and read a claim about a distilled model with the right questions.
@@ -210,8 +209,8 @@ accepted = check("4.3", accepted)
 # %% [markdown] ex="4.3" role="hints"
 # <details><summary>Hint 1</summary>The pool grows: the second of two proposals that are alike is compared with the
 # first.</details>
-# <details><summary>Hint 2</summary>`all(similarity(text, other) < threshold for other in known)`, and `known` starts as
-# a copy of the pool.</details>
+# <details><summary>Hint 2</summary><code>all(similarity(text, other) &lt; threshold for other in known)</code>, and
+# <code>known</code> starts as a copy of the pool.</details>
 
 # %% [markdown]
 # Now the round. What it works with is handed in as functions, so that it can be tried without a model: `propose` and
@@ -254,7 +253,7 @@ one_round = check("4.4", one_round)
 # <details><summary>Hint 2</summary><code>responses = dict(zip(new, answer([...])))</code> holds the response of each
 # number that was answered; then walk over all texts and write a row for each.</details>
 
-# %% ex="4.5" title="Rounds that feed the pool" points=2 minutes=12 difficulty="medium"
+# %% ex="4.5" title="Rounds that feed the pool" points=2 minutes=14 difficulty="medium"
 def self_instruct(people, count, batch, write, run):
     """Rounds of at most `batch` proposals until there are `count`; returns all their rows.
 
@@ -359,8 +358,8 @@ axes.set(title="How near the proposals are to people's", ylabel="proposals",
          xlabel="highest ROUGE-L with a seed task")  # fmt: skip
 axes.legend(fontsize=8)
 far = [sum(value < 0.5 for value in nearest[good]) for good in (True, False)]
-show(figure, alt=f"Histogram of the highest ROUGE-L with a seed task. Below 0.5 stand {far[0]} well "
-     f"formed proposals and {far[1]} broken ones; above 0.7 most are well formed.")  # fmt: skip
+show(figure, alt=f"Histogram of the highest ROUGE-L with a seed task. Below 0.5: {far[0]} well "
+     f"formed proposals, {far[1]} broken ones; above 0.7 most are well formed.")  # fmt: skip
 
 # %% [markdown]
 # ## The student
@@ -397,7 +396,7 @@ table = filtering.read_table()
 by_set = {name: [row for row in table if row["set"] == name] for name in filtering.SETS}
 for name, found in by_set.items():
     count, good = (sum(row[column] for row in found) for column in ("examples", "well_formed"))
-    print(f"{name:6s} {count / len(found):4.0f} pairs, well formed {good / count:.2f}; scores:",
+    print(f"{name:6s} {count / len(found):4.0f} pairs, well formed {good / count:.2f}; score",
           *(f"{row['score']:.2f}" for row in found))  # fmt: skip
 for better, worse in (("strict", "random"), ("all", "random"), ("all", "people")):
     gaps = [a["score"] - b["score"] for a, b in zip(by_set[better], by_set[worse])]
@@ -502,8 +501,8 @@ figure, axes = pyplot.subplots(figsize=(5.4, 3.2))
 for index, name in enumerate(STUDENTS):
     figures.curve_of_seeds(axes, SIZES, [of(name, size) for size in SIZES], name, index)
 axes.axhline(teacher_score, color="black", linestyle=":", label="the teacher")
-axes.set(title="Students of one teacher, 3 seeds", xscale="log", ylim=(0, 1),
-         xlabel="examples with the teacher's responses", ylabel="score on held-out requests")  # fmt: skip
+axes.set(title="Students of one teacher, 3 seeds", xscale="log", ylim=(0, 1))
+axes.set(xlabel="examples with the teacher's responses", ylabel="score on held-out requests")
 axes.set_xticks(SIZES, SIZES)
 axes.minorticks_off()
 axes.legend(fontsize=8, loc="lower right")
@@ -532,7 +531,7 @@ gain_per_fourfold = check("4.7", gain_per_fourfold)
 # %% [markdown] ex="4.7" role="hints"
 # <details><summary>Hint 1</summary>The slope is the sum of (x - mean x)(y - mean y) over the sum of (x - mean x) squared,
 # with x = log4 of the size.</details>
-# <details><summary>Hint 2</summary>`math.log(size, 4)`. A logarithm to another base gives the gain of another
+# <details><summary>Hint 2</summary><code>math.log(size, 4)</code>. A logarithm to another base gives the gain of another
 # factor.</details>
 
 # %%
@@ -543,7 +542,8 @@ def gains(name, sizes):
 
 for name in STUDENTS:
     for part, sizes in (("at first", SIZES[:3]), ("at the end", SIZES[-3:])):
-        print(f"{name}: a fourfold adds {part}", *(f"{gain:.3f}" for gain in gains(name, sizes)))
+        found = " ".join(f"{gain:.3f}" for gain in gains(name, sizes))
+        print(f"{name}: a fourfold adds {part} {found}")
 for smaller, larger in zip(STUDENTS, STUDENTS[1:]):
     gaps = [b - a for size in SIZES[-2:] for a, b in zip(of(smaller, size), of(larger, size))]
     print(f"{larger} instead of {smaller}:", *(f"{gap:.3f}" for gap in gaps))
@@ -575,8 +575,8 @@ for axes, (column, title) in zip(both, titles.items()):
     axes.set_xticks(SIZES, SIZES)
     axes.minorticks_off()
 both[0].legend(fontsize=8)
-show(figure, alt="Two panels against the number of examples; dotted lines are the bases. Left: "
-     "the few-shot score of every student below its base. Right: the loss above it.")  # fmt: skip
+show(figure, alt="Two panels against the number of examples; dotted lines are the bases. Left: the "
+     "few-shot score of every student, below its base. Right: its loss, above.")  # fmt: skip
 
 # %%
 for column, name in itertools.product(("elsewhere", "nats"), STUDENTS):
@@ -602,15 +602,16 @@ for column, name in itertools.product(("elsewhere", "nats"), STUDENTS):
 # (`python -m ptlearn.pocket.form_and_fact`), 212 held-out requests, no prompt twice.
 
 # %%
-apart = {row["examples"]: row for row in form_and_fact.read_table() if row["model"] != "teacher"}
-[of_teacher] = [row for row in form_and_fact.read_table() if row["model"] == "teacher"]
+table = form_and_fact.read_table()
+apart = {row["examples"]: row for row in table if row["model"] != "teacher"}
+[of_teacher] = [row for row in table if row["model"] == "teacher"]
 
 
 def share(row, column):
     return wilson(row[column], int(row["n"]))
 
 
-for name, row in (("the teacher", of_teacher), *((f"{n} examples", apart[n]) for n in apart)):
+for name, row in (("the teacher", of_teacher), *((f"{n:.0f} examples", apart[n]) for n in apart)):
     print(f"{name:12s} form {share(row, 'form')}, fact {share(row, 'fact')}")
 guesses.reveal("form_after_30", apart[30]["form"])
 guesses.reveal("right_after_30", apart[30]["fact"])
@@ -621,19 +622,20 @@ figure, axes = pyplot.subplots(figsize=(5.4, 3.2))
 for index, column in enumerate(("form", "fact")):
     figures.curve(axes, sizes, [share(apart[n], column) for n in sizes], column, index)
     axes.axhline(of_teacher[column], color=figures.COLORS[index], linestyle=":")
-axes.set(title="Sounds like the teacher, is right", xscale="log", ylim=(0, 1.03),
-         xlabel="examples with the teacher's responses", ylabel="share of 212 answers")  # fmt: skip
+axes.set(title="Sounds like the teacher, is right", xscale="log", ylim=(0, 1.03))
+axes.set(xlabel="examples with the teacher's responses", ylabel="share of 212 answers")
 axes.set_xticks(sizes, sizes)
 axes.minorticks_off()
 axes.legend(fontsize=8, loc="lower right")
-show(figure, alt="Form and fact of pocket-m's students against the examples, with 95 % intervals; "
-     "dotted lines are the teacher's.")  # fmt: skip
+show(figure, alt="Form and fact of pocket-m's students against the examples, with intervals; dotted "
+     "lines are the teacher's.")  # fmt: skip
 
 # %% [markdown]
 # WHAT-YOU-SAW-FORM
 
 # %%
-for task, (form, fact) in form_and_fact.by_task(student, form_and_fact.test_requests()).items():
+by_task = form_and_fact.by_task(student, form_and_fact.test_requests())
+for task, (form, fact) in by_task.items():
     print(f"{task:18s} form {form.mean:.2f}, fact {fact.mean:.2f} (n={form.n})")
 
 # %% [markdown]

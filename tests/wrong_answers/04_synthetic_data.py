@@ -536,7 +536,10 @@ WRONG = {
         ),
         (
             judged(
-                EMPTY, LENGTH, ("refusal", lambda t, f, m, p: p is not None and t.lower().startswith(REFUSALS[0])), ECHO
+                EMPTY,
+                LENGTH,
+                ("refusal", lambda t, f, m, p: p is not None and t.strip().lower().startswith(REFUSALS[0])),
+                ECHO,
             ),
             "any of REFUSALS",
         ),
