@@ -358,8 +358,8 @@ axes.set(title="How near the proposals are to people's", ylabel="proposals",
          xlabel="highest ROUGE-L with a seed task")  # fmt: skip
 axes.legend(fontsize=8)
 far = [sum(value < 0.5 for value in nearest[good]) for good in (True, False)]
-show(figure, alt=f"Histogram of the highest ROUGE-L with a seed task. Below 0.5: {far[0]} well "
-     f"formed proposals, {far[1]} broken ones; above 0.7 most are well formed.")  # fmt: skip
+show(figure, alt=f"Histogram of the highest ROUGE-L with a seed task. Below 0.5: {far[0]} "
+     f"well formed, {far[1]} broken; above 0.7 most are well formed.")  # fmt: skip
 
 # %% [markdown]
 # ## The student
@@ -392,14 +392,15 @@ guesses.reveal("share_of_the_teachers_score", scores["student"].mean / scores["t
 # seed tasks, three that read nothing but the machine's text. Its table ships with the package.
 
 # %%
-table = filtering.read_table()
-by_set = {name: [row for row in table if row["set"] == name] for name in filtering.SETS}
-for name, found in by_set.items():
+rows_of = {name: [] for name in filtering.SETS}
+for row in filtering.read_table():
+    rows_of[row["set"]].append(row)
+for name, found in rows_of.items():
     count, good = (sum(row[column] for row in found) for column in ("examples", "well_formed"))
     print(f"{name:6s} {count / len(found):4.0f} pairs, well formed {good / count:.2f}; score",
           *(f"{row['score']:.2f}" for row in found))  # fmt: skip
 for better, worse in (("strict", "random"), ("all", "random"), ("all", "people")):
-    gaps = [a["score"] - b["score"] for a, b in zip(by_set[better], by_set[worse])]
+    gaps = [a["score"] - b["score"] for a, b in zip(rows_of[better], rows_of[worse])]
     print(f"{better} - {worse}: {over_seeds(gaps)}")
 
 # %% [markdown]
@@ -575,8 +576,8 @@ for axes, (column, title) in zip(both, titles.items()):
     axes.set_xticks(SIZES, SIZES)
     axes.minorticks_off()
 both[0].legend(fontsize=8)
-show(figure, alt="Two panels against the number of examples; dotted lines are the bases. Left: the "
-     "few-shot score of every student, below its base. Right: its loss, above.")  # fmt: skip
+show(figure, alt="Two panels against the number of examples; dotted lines are the bases. "
+     "Left: the few-shot score of the students, below. Right: their loss, above.")  # fmt: skip
 
 # %%
 for column, name in itertools.product(("elsewhere", "nats"), STUDENTS):
@@ -602,17 +603,16 @@ for column, name in itertools.product(("elsewhere", "nats"), STUDENTS):
 # (`python -m ptlearn.pocket.form_and_fact`), 212 held-out requests, no prompt twice.
 
 # %%
-table = form_and_fact.read_table()
-apart = {row["examples"]: row for row in table if row["model"] != "teacher"}
-[of_teacher] = [row for row in table if row["model"] == "teacher"]
+of_teacher, *of_students = form_and_fact.read_table()
+apart = {int(row["examples"]): row for row in of_students}
 
 
 def share(row, column):
     return wilson(row[column], int(row["n"]))
 
 
-for name, row in (("the teacher", of_teacher), *((f"{n:.0f} examples", apart[n]) for n in apart)):
-    print(f"{name:12s} form {share(row, 'form')}, fact {share(row, 'fact')}")
+for name, row in {"teacher": of_teacher, **apart}.items():
+    print(f"{name:7} form {share(row, 'form')}, fact {share(row, 'fact')}")
 guesses.reveal("form_after_30", apart[30]["form"])
 guesses.reveal("right_after_30", apart[30]["fact"])
 
@@ -627,8 +627,8 @@ axes.set(xlabel="examples with the teacher's responses", ylabel="share of 212 an
 axes.set_xticks(sizes, sizes)
 axes.minorticks_off()
 axes.legend(fontsize=8, loc="lower right")
-show(figure, alt="Form and fact of pocket-m's students against the examples, with intervals; dotted "
-     "lines are the teacher's.")  # fmt: skip
+show(figure, alt="Form and fact of pocket-m's students against the examples, with intervals; "
+     "dotted lines are the teacher's.")  # fmt: skip
 
 # %% [markdown]
 # WHAT-YOU-SAW-FORM
