@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ptlearn.finetuning.parameter_efficient import switch_adapter
-from ptlearn.finetuning.synthetic import self_instruct, teacher, yields
+from ptlearn.finetuning.synthetic import self_instruct, task_and_output, teacher, yields
 from ptlearn.lm.chat import chat_prompt
 from ptlearn.lm.models import load_lm
 from ptlearn.pocket import assistant, filtering, form_and_fact, imitation
@@ -64,6 +64,17 @@ def test_c11_a_teacher_writes_requests_that_fit_the_users_phrasings():
 def test_c11_novelty_is_not_quality():
     strict, drawn = (total(name, "well_formed") / total(name, "examples") for name in ("strict", "random"))
     assert strict < drawn - 0.15
+    assert [row["examples"] for row in FILTERED["strict"]] == [row["examples"] for row in FILTERED["random"]]
+    for kept, chance in zip(FILTERED["strict"], FILTERED["random"], strict=True):
+        assert kept["score"] < chance["score"] - 0.05
+
+
+def test_c11_a_base_model_is_no_teacher_of_itself(owner):
+    asked = [request for request in assistant.requests(130, 9, held_out=True) if len(request.prompt.split()) <= 12][:80]
+    prompts = [task_and_output(SEEDS[:4], request.prompt) for request in asked]
+    said = teacher(load_lm("pocket-l"), max_new_tokens=32, top_k=1)(prompts, 0)
+    assert len(said) == 80
+    assert statistics.mean(request.score(text or "") for request, text in zip(asked, said, strict=True)) < 0.15
 
 
 def test_c12_a_student_of_machine_text_answers_users():
