@@ -82,14 +82,12 @@ def test_c12_a_student_of_machine_text_answers_users():
         assert row["score"] >= mean("pocket-m", 0) + 0.15
 
 
-def test_form_and_fact_come_together_where_the_base_has_read_what_its_teacher_read():
+def test_a_student_sounds_like_its_teacher_before_it_is_as_often_right():
     [teacher_row] = [row for row in APART if row["model"] == "teacher"]
-    assert apart(0, "form") <= 0.05
-    for size in form_and_fact.SIZES:
-        form, fact = (apart(size, column) / teacher_row[column] for column in ("form", "fact"))
-        assert abs(form - fact) < 0.2
-    first, last = form_and_fact.SIZES[0], form_and_fact.SIZES[-1]
-    assert apart(last, "form") > apart(first, "form") + 0.2 and apart(last, "fact") > apart(first, "fact") + 0.2
+    form, fact = (apart(480, column) / teacher_row[column] for column in ("form", "fact"))
+    assert apart(0, "form") <= 0.05 and teacher_row["n"] > 200
+    assert form > 0.8 and fact < form - 0.1
+    assert apart(30, "form") < 0.5 * teacher_row["form"]
 
 
 def test_a_row_of_form_and_fact_comes_out_again(owner):
