@@ -654,8 +654,8 @@ for task, (form, fact) in by_task.items():
 # ## A contest: 200 of 2,000
 # Data does not come clean. `data_contest.examples()` are 2,000 prompts with responses. Some are what users ask, answered
 # well. The others are what data from the web and from models brings with it. Choose **200**. Your choice finetunes
-# pocket-m for two epochs and is scored on 300 held-out requests of users; the score gives the points. Look at the data
-# first:
+# pocket-m for two epochs and is scored on 300 held-out requests of users; a score of 0.16, 0.25, 0.32 and 0.37 earns a
+# point each. Look at the data first:
 
 # %%
 examples = data_contest.examples()
@@ -706,8 +706,8 @@ choose = check("4.8", choose)
 # request, 100 refusals, and 15 requests that stand there 20 times each. Two hundred at random score 0.11 and 0.19 (two
 # draws); without benchmark items, refusals and repetitions 0.20 and 0.15; with the rule that a response takes up a rare
 # word of its prompt 0.36 and 0.28; and when it has to come to an end, too, 0.45, 0.48 and 0.38 (three draws from what is
-# left). No rule reads an example as you do, and each is right often enough: the score more than doubles on a tenth of
-# the data. And draws of one rule differ by 0.1, so do not take the last hundredth for skill.
+# left). No rule reads an example as you do, but rules that are right often enough make three times the assistant of the
+# same number of examples. Draws of one rule differ by 0.1: do not take the last hundredths for skill.
 #
 # ## Recap
 # - Self-Instruct turns a few seeds into a training set: propose, filter, answer, filter. Count what every filter takes.
