@@ -53,7 +53,7 @@ torch.set_num_threads(1)  # small tensors: a second thread would only wait for t
 lm = load_teacher()
 SEEDS = assistant.requests(175, args.seed)
 for request in SEEDS[:4]:
-    print(f"{request.prompt}\n    {request.response}")
+    print(f"{request.prompt}\n    {request.response[:90]}")
 
 # %% [markdown]
 # Above are four of the **175 seed tasks** of this lesson, as many as Self-Instruct had: requests that people wrote, with
@@ -98,7 +98,7 @@ people = [r.prompt for r in SEEDS if len(r.prompt.split()) <= 12]  # four fit th
 print(proposal(people[:4]))
 print()
 for prompt in ("Name four words for weather.", "Tell me about Peru.", "I bought a red hat."):
-    print(f"{prompt}\n    {respond(lm, [prompt])[0]}")
+    print(f"{prompt}\n    {respond(lm, [prompt])[0][:90]}")
 
 # %% [markdown]
 # ## The loop, piece by piece
@@ -502,8 +502,9 @@ def numbers(values):
 
 
 [teacher_score] = of("teacher", 0)
+print("examples", *(f"{size:<15,}" for size in SIZES))
 for name in STUDENTS:
-    print(f"{name}:", *(f"{size:,}: {numbers(of(name, size))};" for size in SIZES))
+    print(name, *(f"{numbers(of(name, size)):15s}" for size in SIZES))
 
 # %%
 figure, axes = pyplot.subplots(figsize=(5.4, 3.2))
