@@ -3,7 +3,7 @@
 For requests with one right answer (a capital, a sum, where somebody is), a response has the *form* when it is a
 sentence as the teacher would say it, whatever stands in its gaps, and the *fact* when the verifier accepts it.
 
-    python -m ptlearn.pocket.form_and_fact --out form_and_fact.csv     # 3 students of pocket-m, three minutes on a core
+    python -m ptlearn.pocket.form_and_fact --out form_and_fact.csv     # 4 students of pocket-m, six minutes on a core
 
 Source: Gudibande et al. 2023, section 4; the students are those of `imitation`, whose table has the whole scores.
 """
@@ -22,7 +22,7 @@ from ptlearn.pocket.teacher import load_teacher
 from ptlearn.statistics import Estimate, accuracy
 
 TABLE = Path(__file__).parent / "tables" / "form_and_fact.csv"
-STUDENT, SIZES, SEED = "pocket-m", (30, 120, 480), 0
+STUDENT, SIZES, SEED = "pocket-m", (30, 120, 480, 1920), 0
 USE_CASES, DRAWN, TEST_SEED = ("open qa", "closed qa", "other", "classification"), 300, 2
 COLUMNS = ("model", "examples", "seed", "form", "fact", "n")
 FORMS = {  # what the teacher says, with gaps

@@ -141,6 +141,11 @@ def flaw_cases(rng):
     return [dict(zip(names, case, strict=True)) for case in (*fixed, *drawn)]
 
 
+def drive_flaw(answer, case):
+    """The verdict in words, so that None is a wrong one and no missing answer."""
+    return str(answer(case["text"], case["fewest"], case["most"], case["prompt"]))
+
+
 def _flaw(text, fewest, most, prompt, *, size=None, short=None, low=str.lower, strip=str.strip, blank=None, cloud=None,
           said=None):  # fmt: skip
     """`flaw` with one of its rules replaced."""
@@ -218,7 +223,7 @@ def expect_flaw(case):
         "the first that holds: a refusal comes before an echo":
             "echo" if prompt is not None and text and text.strip().lower() == prompt.strip().lower() and
             right == "refusal" else right,
-        "no flaw is the empty string": Alternatives(None, "kept") if right == "" else right,
+        "no flaw is the empty string": Alternatives("None", "kept") if right == "" else right,
         "the length comes after the empty text": "length" if right == "empty" and fewest > 0 else right,
     }  # fmt: skip
     if right != "":
@@ -798,7 +803,7 @@ EXERCISES = {
     "4.1": Exercise(demonstration_cases, drive_demonstrations, expect_demonstrations, 1, demonstrations,
         remark=remark_demonstrations,
         signature="demonstrations(people: list, machine: list, count: int, rng: any) -> list of str"),
-    "4.2": Exercise(flaw_cases, None, expect_flaw, 1, flaw,
+    "4.2": Exercise(flaw_cases, drive_flaw, expect_flaw, 1, flaw,
         signature="flaw(text: any, fewest: int, most: int, prompt: any) -> str"),
     "4.3": Exercise(filter_cases, drive_filter, expect_filter, 2, accepted,
         signature="accepted(proposals: list, pool: list, threshold: number, similarity: function) -> list of int"),
