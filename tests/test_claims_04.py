@@ -90,12 +90,9 @@ def test_a_student_sounds_like_its_teacher_before_it_is_as_often_right():
     assert apart(30, "form") < 0.5 * teacher_row["form"]
 
 
-def test_a_row_of_form_and_fact_comes_out_again(owner):
-    student, first = load_lm("pocket-m"), form_and_fact.SIZES[0]
-    imitation.imitate(student, imitation.teacher_examples(owner, 0, first), lr=imitation.STUDENTS["pocket-m"], seed=0)
-    again = form_and_fact.form_and_fact(student, form_and_fact.test_requests())
-    [recorded] = [r for r in APART if (r["model"], r["examples"], r["seed"]) == ("pocket-m", first, 0)]
-    assert abs(again[0].mean - recorded["form"]) < 0.06 and abs(again[1].mean - recorded["fact"]) < 0.06
+def test_the_teachers_form_and_fact_come_out_again(owner):
+    form, fact = form_and_fact.form_and_fact(owner, form_and_fact.test_requests())
+    assert abs(form.mean - APART[0]["form"]) < 0.03 and abs(fact.mean - APART[0]["fact"]) < 0.03
 
 
 def test_the_teachers_base_is_pocket_l(owner):

@@ -766,7 +766,7 @@ def expect_gain(case):
 
 # 4.8 The data contest -----------------------------------------------------------------------------------------------
 
-LEVELS = (0.16, 0.25, 0.32, 0.37)  # measured: at random 0.11 to 0.19, by one rule 0.28 to 0.36, by all 0.38 to 0.48
+LEVELS = (0.16, 0.25, 0.32, 0.37)  # measured: at random 0.15 to 0.20, by one rule 0.28 and 0.36, by both 0.44 and 0.49
 
 
 def choose(examples):
@@ -780,7 +780,7 @@ def choose(examples):
     seen, good = set(), []
     for number, (prompt, response) in enumerate(examples):
         taken_up = any(common[word] < 40 for word in words(prompt) & words(response))
-        ends = response[-1] in ".!?" or not response[0].isupper()
+        ends = response[-1] in ".!?" or " = " in response
         refuses = response.lower().startswith(REFUSALS)
         of_a_benchmark = "\n" in prompt
         if taken_up and ends and not refuses and not of_a_benchmark and prompt not in seen:
