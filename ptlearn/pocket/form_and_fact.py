@@ -19,7 +19,7 @@ from ptlearn.lm.models import LanguageModel, load_lm
 from ptlearn.pocket import imitation
 from ptlearn.pocket.assistant import Request, requests, respond
 from ptlearn.pocket.teacher import load_teacher
-from ptlearn.statistics import Estimate, accuracy
+from ptlearn.statistics import Estimate, accuracy, wilson
 
 TABLE = Path(__file__).parent / "tables" / "form_and_fact.csv"
 STUDENT, SIZES, SEED = "pocket-m", (30, 120, 480, 1920), 0
@@ -56,20 +56,20 @@ def has_form(request: Request, text: str) -> bool:
     return re.fullmatch(FORMS[request.task], text.strip()) is not None
 
 
-def form_and_fact(lm: LanguageModel, asked: Sequence[Request]) -> tuple[Estimate, Estimate]:
-    """The share of responses with the form, and the share with the fact, over the requests."""
-    said = respond(lm, [request.prompt for request in asked])
-    pairs = list(zip(asked, said, strict=True))
-    return (
-        accuracy(has_form(request, text) for request, text in pairs),
-        accuracy(request.score(text) == 1 for request, text in pairs),
-    )
-
-
 def by_task(lm: LanguageModel, asked: Sequence[Request]) -> dict[str, tuple[Estimate, Estimate]]:
-    """`form_and_fact` for each task of the requests, by name."""
-    tasks = {request.task: [other for other in asked if other.task == request.task] for request in asked}
-    return {name: form_and_fact(lm, tasks[name]) for name in FORMS if name in tasks}
+    """The share of responses with the form, and the share with the fact, for each task of the requests."""
+    judged: dict[str, list[tuple[bool, bool]]] = {}
+    said = respond(lm, [request.prompt for request in asked])
+    for request, text in zip(asked, said, strict=True):
+        judged.setdefault(request.task, []).append((has_form(request, text), request.score(text) == 1))
+    return {name: tuple(map(accuracy, zip(*judged[name], strict=True))) for name in FORMS if name in judged}
+
+
+def form_and_fact(lm: LanguageModel, asked: Sequence[Request]) -> tuple[Estimate, Estimate]:
+    """`by_task` over all requests."""
+    tasks = by_task(lm, asked).values()
+    form, fact = (sum(task[column].mean * task[column].n for task in tasks) for column in (0, 1))
+    return wilson(form / len(asked), len(asked)), wilson(fact / len(asked), len(asked))
 
 
 def read_table(path: Path = TABLE) -> list[dict]:
