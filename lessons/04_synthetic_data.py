@@ -405,7 +405,7 @@ for better, worse in (("strict", "random"), ("all", "random"), ("all", "people")
 
 # %% [markdown]
 # **What you saw.** [C11, C12] Some 250 pairs that cost nobody an hour turn a base that scores 0.01 into an assistant that
-# scores 0.49. The 175 pairs of people give 0.58: four in ten of the machine's instructions are broken. The student
+# scores 0.50. The 175 pairs of people give 0.58: four in ten of the machine's instructions are broken. The student
 # further up read both and came to 0.56 [0.49, 0.63], three quarters of its teacher's 0.76; that the machine's text adds
 # anything to the people's does not show here.
 #
@@ -655,7 +655,7 @@ for task, (form, fact) in by_task.items():
 # %% [markdown]
 # **What you saw.** Capitals, languages and currencies stand in the base's corpus, and here form and fact come together: 48
 # of 48 answers are right. The base knew them and lacked the sentence to say them in. Sums, differences and who is where
-# have to be worked out. There about half of the answers have the form (31 of 61), and 4 of 61 are right. Imitation
+# have to be worked out. There half of the answers have the form (30 of 61), and 4 of 61 are right. Imitation
 # teaches how an answer sounds before it teaches to do what the base cannot do, and who reads quickly does not notice. So
 # the lecture's last sentence, "stronger pretrained models" [C15], is the other side of this table.
 #
