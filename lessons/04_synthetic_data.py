@@ -5,8 +5,8 @@
 #
 # Finetuning needs prompts and responses, and people are slow and expensive. Can a language model write both? You write
 # Self-Instruct, the loop in which it does, let a finished assistant and then a base model turn it, work out what Alpaca
-# cost, and measure what imitation of a teacher gives and what it does not. At the end stands a contest: 200 examples out
-# of 2,000. *(Lecture: "Use off-the-shelf LMs to generate prompts and responses", "How good are distilled models?";
+# cost, and measure what imitation of a teacher gives and what it does not. At the end stands a contest: 200 examples
+# out of 2,000. *(Lecture: "Use off-the-shelf LMs to generate prompts and responses", "How good are distilled models?";
 # claims C11–C15.)* About 130 minutes, 95 of them for the exercises; runs in 80 s on two CPU cores.
 #
 # **You will need** finetuning on conversations (lesson 03). **You will be able to** have data written, filter it, say
@@ -56,12 +56,12 @@ for request in SEEDS[:4]:
     print(f"{request.prompt}\n    {request.response[:90]}")
 
 # %% [markdown]
-# Above are four of the **175 seed tasks** of this lesson, as many as Self-Instruct had: requests that people wrote, with
-# a good response each.
+# Above are four of the **175 seed tasks** of this lesson, as many as Self-Instruct had: requests that people wrote,
+# with a good response each.
 #
 # ## Predict first
-# A teacher is shown four requests at a time and asked for another one, 256 times. A student of 175 seed tasks and of the
-# teacher's pairs is tested on what users ask. Type over the dots:
+# A teacher is shown four requests at a time and asked for another one, 256 times. A student of 175 seed tasks and of
+# the teacher's pairs is tested on what users ask. Type over the dots:
 #
 # 1. Of a hundred requests that the teacher writes, how many read like something a user could have asked?
 # 2. The paper's filter keeps the new ones, those that are unlike all others. Of a hundred of *these*, how many do?
@@ -103,9 +103,9 @@ for prompt in ("Name four words for weather.", "Tell me about Peru.", "I bought 
 # %% [markdown]
 # ## The loop, piece by piece
 # One round: show some instructions, let the teacher propose new ones, throw away what is no good or not new, let it
-# answer the rest, and judge the responses. What is accepted joins the pool that the next rounds draw from. First, what is
-# shown. Of the eight instructions of a prompt, Self-Instruct takes at most **two** from the machine's own: a model that
-# reads its own text only drifts away from what people ask.
+# answer the rest, and judge the responses. What is accepted joins the pool that the next rounds draw from. First, what
+# is shown. Of the eight instructions of a prompt, Self-Instruct takes at most **two** from the machine's own: a model
+# that reads its own text only drifts away from what people ask.
 
 # %% ex="4.1" title="What the teacher is shown" points=1 minutes=8 difficulty="easy"
 def demonstrations(people, machine, count, rng):
@@ -132,7 +132,8 @@ demonstrations = check("4.1", demonstrations)
 
 # %% [markdown]
 # Then what is no good, whoever reads it: a text without an end, an empty one, one that is too short or too long; and
-# among responses, a refusal and a repetition of the prompt. Such rules are crude and cheap, and every pipeline has them.
+# among responses, a refusal and a repetition of the prompt. Such rules are crude and cheap, and every pipeline has
+# them.
 
 # %%
 REFUSALS = ("i am sorry", "i'm sorry", "i cannot", "i can not", "i do not know", "as an ai")
@@ -330,8 +331,8 @@ for text, response in kept[:: max(1, len(kept) // 8)]:
     print(f"{text}\n    {response[:90]}")
 
 # %% [markdown]
-# More than half read like what people ask; the others are broken: at temperature 1 a token of probability 1/50 turns up in
-# every second text of 35 tokens. Nobody has time to read 52,000 of these, but in this small world an instruction is
+# More than half read like what people ask; the others are broken: at temperature 1 a token of probability 1/50 turns up
+# in every second text of 35 tokens. Nobody has time to read 52,000 of these, but in this small world an instruction is
 # easily judged: it is **well formed** when it fits one of the phrasings that the world's users have. Now the paper's
 # filter, below 0.7:
 
@@ -404,19 +405,19 @@ for better, worse in (("strict", "random"), ("all", "random"), ("all", "people")
     print(f"{better} - {worse}: {over_seeds(gaps)}")
 
 # %% [markdown]
-# **What you saw.** [C11, C12] Some 250 pairs that cost nobody an hour turn a base that scores 0.01 into an assistant that
-# scores 0.50. The 175 pairs of people give 0.58: four in ten of the machine's instructions are broken. The student
-# further up read both and came to 0.56 [0.49, 0.63], three quarters of its teacher's 0.76; that the machine's text adds
-# anything to the people's does not show here.
+# **What you saw.** [C11, C12] Some 250 pairs that cost nobody an hour turn a base that scores 0.01 into an assistant of
+# 0.46 to 0.51. The 175 pairs of people give 0.08 [0.06, 0.11] more: four in ten of the machine's instructions are
+# broken. The student further up read both and came to 0.56 [0.49, 0.63], three quarters of its teacher's 0.76; that the
+# machine's text adds anything to the people's does not show here.
 #
-# At equal size the paper's filter does harm, in each of four seeds: 0.18 to 0.28 against 0.38 to 0.43. It keeps what is
-# unlike the seeds, and a broken instruction resembles nothing: 33 % of what it keeps is well formed, and of as many at
-# random 62 %. Our users ask in a few dozen phrasings, so that two requests for two countries count as the same; where
+# At equal size the paper's filter does harm, in each of five seeds: 0.18 to 0.28 against 0.38 to 0.43. It keeps what is
+# unlike the seeds, and a broken instruction resembles nothing: 31 % of what it keeps is well formed, and of as many at
+# random 61 %. Our users ask in a few dozen phrasings, so that two requests for two countries count as the same; where
 # people ask in thousands of ways, the threshold costs less. A filter measures what it measures: novelty is not quality.
 #
 # ## With the base model as its own teacher
-# Self-Instruct proper. With the adapter off the teacher is pocket-l as it was pretrained. It has never seen a chat, so it
-# gets what GPT-3 got: a list to go on with, and for the responses four seed tasks with theirs.
+# Self-Instruct proper. With the adapter off the teacher is pocket-l as it was pretrained. It has never seen a chat, so
+# it gets what GPT-3 got: a list to go on with, and for the responses four seed tasks with theirs.
 
 # %%
 switch_adapter(lm, None)
@@ -440,15 +441,15 @@ print("its answers to what users ask, score:", wilson(right, len(test)))
 switch_adapter(lm, "default")
 
 # %% [markdown]
-# **What you saw.** [C11] The base goes on with the list as a document would. Most of its well-formed proposals are lines
-# of small talk (*It is cold outside.*), which stand in its corpus, and many proposals only repeat what is there. Its
-# answers score 0.04 [0.02, 0.08] on 158 requests: a student of them would learn to be wrong. A base model can teach
-# itself as far as it does the task already, with examples in its prompt. GPT-3 could; pocket-l cannot. What our student
-# learned above came from the finetuning of its teacher. That is distillation.
+# **What you saw.** [C11] The base goes on with the list as a document would. 11 of 64 proposals are well formed, 23 only
+# repeat what is there; *It is cold outside.* is a line of small talk from its corpus. Its answers score 0.04 [0.02, 0.08]
+# on 158 requests: a student of them would learn to be wrong. A base model can teach itself as far as it does the task
+# already, with examples in its prompt. GPT-3 could; pocket-l cannot. What our student learned above came from the
+# finetuning of its teacher. That is distillation.
 #
 # ## What it costs
-# Alpaca: 175 seed tasks, 52,000 pairs from a teacher that was sold by the token, under \\$500; finetuning on rented GPUs,
-# under \\$100.
+# Alpaca: 175 seed tasks, 52,000 pairs from a teacher that was sold by the token, under \\$500; finetuning on rented
+# GPUs, under \\$100.
 
 # %% ex="4.6" title="What it costs" points=1 minutes=6 difficulty="easy"
 def dollars(pairs, kept, prompt_tokens, response_tokens, price, hours, hourly):
@@ -478,8 +479,9 @@ for rate in (1.0, share_kept or 1.0):
 
 # %% [markdown]
 # **What you saw.** [C12] Three hundred tokens a call at \\$20 a million, the price of those days, are \\$312; a day of
-# GPUs at \\$4 an hour is \\$96. These are our assumptions; they meet both of the lecture's bounds. Had a filter rejected
-# as much as the strict one above, the same 52,000 pairs would cost \\$911: the yield counts as much as the price.
+# GPUs at \\$4 an hour is \\$96. These are our assumptions; they meet both of the lecture's bounds. Had a filter
+# rejected as much as the strict one above, the same 52,000 pairs would cost \\$911: the yield counts as much as the
+# price.
 #
 # ## How far does imitation carry?
 # Gudibande et al. (2023) finetuned models on more and more text of ChatGPT and looked closely. The lecture draws three
@@ -561,8 +563,8 @@ guesses.reveal("fourfold_of_little_data", sum(gains("pocket-m", SIZES[:3])) / 3)
 guesses.reveal("fourfold_of_much_data", sum(gains("pocket-m", SIZES[-3:])) / 3)
 
 # %% [markdown]
-# **What you saw.** [C13] For pocket-m and pocket-l a fourfold adds 0.12 to 0.20 at first and 0.02 to 0.05 at the end. At
-# 0.77 and 0.79 these bases come as far as they get with this teacher, whose own score is 0.80. pocket-s, which is
+# **What you saw.** [C13] For pocket-m and pocket-l a fourfold adds 0.12 to 0.20 at first and 0.02 to 0.05 at the end.
+# At 0.77 and 0.79 these bases come as far as they get with this teacher, whose own score is 0.80. pocket-s, which is
 # farthest from it, still gains 0.07 to 0.11. So "doesn't keep increasing" is a statement about a student near its
 # ceiling.
 #
@@ -600,9 +602,9 @@ for column, name in itertools.product(("elsewhere", "nats"), STUDENTS):
 #
 # Look at the first points: for pocket-m and pocket-l the whole few-shot loss is there after *thirty* examples, read
 # sixteen times each, and half of the loss on documents. What costs is becoming a chat model, more than the amount of
-# text. With so few examples it also depends on which: pocket-m's three seeds are 0.42, 0.71 and 0.79. The learning rates
-# differ between the sizes (2e-3, 1e-3, 7e-4), so that size is not the only reason for their order. Lesson 06 has one
-# remedy, an adapter that can be switched off.
+# text. With so few examples it also depends on which: pocket-m's three seeds are 0.42, 0.71 and 0.79. The learning
+# rates differ between the sizes (2e-3, 1e-3, 7e-4), so that size is not the only reason for their order. Lesson 06 has
+# one remedy, an adapter that can be switched off.
 #
 # ## Like the teacher, or as good as the teacher?
 # Gudibande et al. found that imitators *sound* like their teacher long before they know what it knows. Their raters saw
@@ -640,12 +642,12 @@ show(figure, alt="Form and fact of pocket-m's students against the examples, wit
      "dotted lines are the teacher's.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** After 30 examples form and fact are equally far, 0.29 and 0.26. Then the form runs ahead: after 480 examples
-# 0.86 [0.81, 0.90] of the answers have the teacher's form and 0.57 [0.50, 0.64] are right. That is Gudibande et al.'s
-# imitator, which sounds like its teacher and knows less. After 1,920 the form is all but there (0.91, the teacher's own
-# is 0.96), and the facts still come: 0.70 of 0.83. One student for each size, so that the intervals are those of the
-# requests; another seed would move the points for 30 examples more. Where is the gap? Ask the
-# student that you trained on the loop's text, task by task:
+# **What you saw.** After 30 examples form and fact are equally far, 0.29 and 0.26. Then the form runs ahead: after 480
+# examples 0.86 [0.81, 0.90] of the answers have the teacher's form and 0.57 [0.50, 0.64] are right. That is Gudibande
+# et al.'s imitator, which sounds like its teacher and knows less. After 1,920 the form is all but there (0.91, the
+# teacher's own is 0.96), and the facts still come: 0.70 of 0.83. One student for each size, so that the intervals are
+# those of the requests; another seed would move the points for 30 examples more. Where is the gap? Ask the student that
+# you trained on the loop's text, task by task:
 
 # %%
 by_task = form_and_fact.by_task(student, form_and_fact.test_requests())
@@ -653,17 +655,17 @@ for task, (form, fact) in by_task.items():
     print(f"{task:18s} form {form.mean:.2f}, fact {fact.mean:.2f} (n={form.n})")
 
 # %% [markdown]
-# **What you saw.** Capitals, languages and currencies stand in the base's corpus, and here form and fact come together: 48
-# of 48 answers are right. The base knew them and lacked the sentence to say them in. Sums, differences and who is where
-# have to be worked out. There half of the answers have the form (30 of 61), and 4 of 61 are right. Imitation
-# teaches how an answer sounds before it teaches to do what the base cannot do, and who reads quickly does not notice. So
-# the lecture's last sentence, "stronger pretrained models" [C15], is the other side of this table.
+# **What you saw.** Capitals, languages and currencies stand in the base's corpus, and here form and fact come together:
+# 48 of 48 answers are right. The base knew them and lacked the sentence to say them in. Sums, differences and who is
+# where have to be worked out. There half of the answers have the form (30 of 61), and 4 of 61 are right. Imitation
+# teaches how an answer sounds before it teaches to do what the base cannot do, and who reads quickly does not notice.
+# So the lecture's last sentence, "stronger pretrained models" [C15], is the other side of this table.
 #
 # ## A contest: 200 of 2,000
-# Data does not come clean. `data_contest.examples()` are 2,000 prompts with responses. Some are what users ask, answered
-# well. The others are what data from the web and from models brings with it. Choose **200**. Your choice finetunes
-# pocket-m for two epochs and is scored on 300 held-out requests of users; a score of 0.16, 0.25, 0.32 and 0.37 earns a
-# point each. Look at the data first:
+# Data does not come clean. `data_contest.examples()` are 2,000 prompts with responses. Some are what users ask,
+# answered well. The others are what data from the web and from models brings with it. Choose **200**. Your choice
+# finetunes pocket-m for two epochs and is scored on 300 held-out requests of users; a score of 0.16, 0.25, 0.32 and
+# 0.37 earns a point each. Look at the data first:
 
 # %%
 examples = data_contest.examples()
@@ -673,8 +675,8 @@ for number in random.Random(args.seed).sample(range(len(examples)), 14):
 
 # %% [markdown]
 # While you try things out, score a choice on *development* requests, about 10 s each:
-# `data_contest.assistant_score(choose(examples), data_contest.development())`. The contest has other requests, so a choice
-# that is fitted to these loses there. In a class, `ptlearn grade` makes a leaderboard.
+# `data_contest.assistant_score(choose(examples), data_contest.development())`. The contest has other requests, so a
+# choice that is fitted to these loses there. In a class, `ptlearn grade` makes a leaderboard.
 
 # %% ex="4.8" title="The data contest" points=4 minutes=25 difficulty="hard"
 def choose(examples):
@@ -705,18 +707,19 @@ choose = check("4.8", choose)
 
 # %% [markdown] ex="4.8" role="hints"
 # <details><summary>Hint 1</summary>Sort the examples by what is wrong with them: look for prompts that stand there many
-# times, for forms that no user has, for responses that end in the middle or have nothing to do with the prompt.</details>
+# times, for forms that no user has, for responses that end in the middle or have nothing to do with the
+# prompt.</details>
 # <details><summary>Hint 2</summary>A response that belongs to its prompt mostly takes up a rare word of it: a name, a
 # thing, a number. Count in how many prompts each word stands.</details>
 
 # %% [markdown]
-# **What was in there.** 600 useful examples, 400 benchmark items, 300 responses that break off, 300 that belong to another
-# request, 100 refusals, and 15 requests that stand there 20 times each. Two hundred at random score 0.15 to 0.20 (four
-# draws). Without benchmark items, refusals and repetitions they do no better, 0.15 and 0.20: half of what is left is
-# wrong. With the rule that a response takes up a rare word of its prompt they score 0.28 and 0.36, and when it has to come
-# to an end, too, 0.44 to 0.49 (four draws). No rule reads an example as you do, but rules that are right often enough make more than
-# twice the assistant of the same number of examples. Draws of one rule differ by nearly 0.1, and so do seeds of one
-# training: do not take the last hundredths for skill.
+# **What was in there.** 600 useful examples, 400 benchmark items, 300 responses that break off, 300 that belong to
+# another request, 100 refusals, and 15 requests that stand there 20 times each. Two hundred at random score 0.15 to
+# 0.20 (four draws). Without benchmark items, refusals and repetitions they do no better, 0.15 and 0.20: half of what is
+# left is wrong. With the rule that a response takes up a rare word of its prompt they score 0.28 and 0.36, and when it
+# has to come to an end, too, 0.44 to 0.49 (four draws). No rule reads an example as you do, but rules that are right
+# often enough make more than twice the assistant of the same number of examples. Draws of one rule differ by nearly
+# 0.1, and so do seeds of one training: do not take the last hundredths for skill.
 #
 # ## Recap
 # - Self-Instruct turns a few seeds into a training set: propose, filter, answer, filter. Count what every filter takes.
