@@ -91,8 +91,8 @@ def test_a_student_sounds_like_its_teacher_before_it_is_as_often_right():
 
 
 def test_the_teachers_form_and_fact_come_out_again(owner):
-    form, fact = form_and_fact.form_and_fact(owner, form_and_fact.test_requests())
-    assert abs(form.mean - APART[0]["form"]) < 0.03 and abs(fact.mean - APART[0]["fact"]) < 0.03
+    form, fact = form_and_fact.form_and_fact(owner, form_and_fact.test_requests()[:50])
+    assert form.low < APART[0]["form"] < form.high and fact.low < APART[0]["fact"] < fact.high
 
 
 def test_the_teachers_base_is_pocket_l(owner):

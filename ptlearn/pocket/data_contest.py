@@ -44,8 +44,10 @@ def kinds() -> list[str]:
 
 
 def development() -> list[Request]:
-    """Held-out requests to try a choice on, others than those of `test`."""
-    return requests(2 * ASKED, ASKING_SEED, held_out=True)[ASKED:]
+    """Held-out requests to try a choice on, none of which is in `test`."""
+    scored = {request.prompt for request in test()}
+    more = requests(2 * ASKED, ASKING_SEED, held_out=True)[ASKED:]
+    return [request for request in more if request.prompt not in scored]
 
 
 def test() -> list[Request]:

@@ -22,7 +22,8 @@ def test_the_repeated_ones_stand_there_many_times_and_no_useful_one_does():
 def test_the_contests_requests_are_not_those_to_try_a_choice_on():
     tried, scored = ({r.prompt for r in some} for some in (data_contest.development(), data_contest.test()))
     given = {prompt for prompt, _ in data_contest.examples()}
-    assert not scored & given and len(scored & tried) < len(scored) / 20
+    assert not scored & given and not scored & tried
+    assert len(scored) == data_contest.ASKED and len(tried) > 0.9 * data_contest.ASKED
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,6 @@ def test_a_good_response_has_form_and_fact_and_another_requests_has_the_form_alo
     assert {request.task for request in asked} <= set(form_and_fact.FORMS)
     for request in asked:
         assert form_and_fact.has_form(request, request.response) and request.score(request.response) == 1
-    capitals = [request for request in asked if request.task == "capital"]
+    capitals = [request for request in asked if request.task == "capital"][:4]
     others = [(a, b) for a in capitals for b in capitals if a.response != b.response]
     assert all(form_and_fact.has_form(a, b.response) and a.score(b.response) < 1 for a, b in others)
