@@ -378,7 +378,7 @@ def score(model):
 
 pairs = [(request.prompt, request.response) for request in SEEDS] + kept
 student = load_lm(args.student)
-scores = {"base": score(student), "teacher": score(lm)}
+scores = {"teacher": score(lm)}
 talks = [[{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
          for prompt, response in pairs]  # fmt: skip
 fit_sft(student, render_all(student, talks)[0], epochs=4, batch=8, lr=1e-3, seed=args.seed)
@@ -405,7 +405,7 @@ for better, worse in (("strict", "random"), ("all", "random"), ("all", "people")
     print(f"{better} - {worse}: {over_seeds(gaps)}")
 
 # %% [markdown]
-# **What you saw.** [C11, C12] Some 250 pairs that cost nobody an hour turn a base that scores 0.01 into an assistant of
+# **What you saw.** [C11, C12] Some 250 pairs that cost nobody an hour turn a base that scores 0.00 into an assistant of
 # 0.46 to 0.51. The 175 pairs of people give 0.08 [0.06, 0.11] more: four in ten of the machine's instructions are
 # broken. The student further up read both and came to 0.56 [0.49, 0.63], three quarters of its teacher's 0.76; that the
 # machine's text adds anything to the people's does not show here.
@@ -505,6 +505,7 @@ def numbers(values):
 
 [teacher_score] = of("teacher", 0)
 print("examples", *(f"{size:<15,}" for size in SIZES))
+print("the bases:", *(f"{name} {numbers(of(name, 0))};" for name in STUDENTS))
 for name in STUDENTS:
     print(name, *(f"{numbers(of(name, size)):15s}" for size in SIZES))
 
