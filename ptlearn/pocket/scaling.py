@@ -1,4 +1,4 @@
-"""Nano language models for a scaling law: five widths, each trained on four amounts of text, as a table with its recipe.
+"""Nano language models for a scaling law: five widths, each trained on five amounts of text; a table and its recipe.
 
 Every pair of a size and a number of tokens is a run of its own that goes to the end of its own schedule: a tenth of
 the steps to warm up, then the peak, then a line to zero over the second half. The peak is 0.32 over the width (a wide
@@ -7,7 +7,7 @@ token seen once, from the start of one corpus.
 
     python -m ptlearn.pocket.scaling runs/scaling.csv
 
-trains what the file lacks, about half an hour on one CPU core; `table()` reads the file that is shipped.
+trains what the file lacks, about an hour on one CPU core; `table()` reads the file that is shipped.
 """
 
 import csv
@@ -25,7 +25,7 @@ from ptlearn.pocket import pretrain
 TABLE = Path(__file__).parent / "tables" / "scaling.csv"
 COLUMNS = ("width", "layers", "parameters", "tokens", "flops", "seconds", "heldout_loss")
 LAYERS = {16: 2, 24: 2, 32: 3, 48: 3, 64: 4}  # of each width
-TOKENS = (200_000, 400_000, 800_000, 1_600_000)
+TOKENS = (200_000, 400_000, 800_000, 1_600_000, 3_200_000)
 BATCH = 2  # windows per step
 
 
@@ -53,8 +53,8 @@ def heldout() -> np.ndarray:
 def train(width: int, tokens: int, *, peak: float | None = None, seed: int = 0, follow=iter) -> dict[str, float]:
     """Train one nano model from scratch on `tokens` tokens.
 
-    Args:    width, one of `LAYERS`; tokens, at least ten steps; peak, the learning rate (default 0.32 / width); seed, of
-             the initial weights; follow, wraps the range of steps, such as a progress bar.
+    Args:    width, one of `LAYERS`; tokens, at least ten steps; peak, the learning rate (default 0.32 / width); seed,
+             of the initial weights; follow, wraps the range of steps, such as a progress bar.
     Returns: the row of the table, see `COLUMNS`: loss in nats per token, on the whole held-out text.
     Raises:  ValueError for another width, or fewer tokens than ten steps.
     """
