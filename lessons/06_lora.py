@@ -5,111 +5,120 @@
 #
 # Finetuning all weights needs a gradient and two optimizer numbers for each of them, and leaves a whole model behind for
 # every task. LoRA freezes the weights and trains a narrow path beside them, $BA$, which starts at zero and can be added
-# into the weights afterwards. In this lesson you build it by hand, hold it against the `peft` library and the tables of
-# its paper, and measure what the rank buys. *(Lecture: "LoRA: add low-rank matrices as additional parameters"; claims
-# C17–C22.)* About 70 minutes; runs in 85 s on two CPU cores.
+# into the weights afterwards. In this lesson you write all of it: the layer, its way into a model, merging, switching.
+# Then you measure what the rank buys, once every rank has the learning rate that suits it. *(Lecture: "LoRA: add
+# low-rank matrices as additional parameters"; claims C17–C22.)* About 110 minutes; runs in 60 s on two CPU cores.
 #
-# **You will need** finetuning on conversations, as in `ptlearn.finetuning.sft.fit_sft`. **You will be able to** write LoRA in
-# a dozen lines, put it on any linear layer by name, count what it trains, merge it, keep several on one model, and find
-# the bugs in one that runs without an error.
+# **You will need** finetuning on conversations, as in `ptlearn.finetuning.sft.fit_sft`. **You will be able to** write LoRA
+# as a layer of your own, put it on any linear layer by name, tune it fairly, count what it trains, merge it, keep several
+# on one model, and write the tests that catch a LoRA which is wrong and runs without an error.
+#
+# To turn a knob in a notebook, change a default in `arguments(...)` below and run all cells again.
 
 # %%
 from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
 
 import copy
-import random
+import io
+import re
 import statistics
-import tempfile
 import time
 import warnings
 from functools import partial
-from pathlib import Path
 
 import torch
+import transformers
 from matplotlib import pyplot
 from torch import nn
 
 from ptlearn import figures
 from ptlearn.course.exercise import check
-from ptlearn.finetuning.adapter_files import load_adapter, save_adapter
+from ptlearn.course.lab import mystery_runs
+from ptlearn.course.predictions import predict
 from ptlearn.finetuning.memory import count_parameters
-from ptlearn.finetuning.parameter_efficient import lora, merge_lora, switch_adapter, trainable_parameters, unmerge_lora
+from ptlearn.finetuning.parameter_efficient import lora, trainable_parameters
 from ptlearn.finetuning.sft import fit_sft
-from ptlearn.finetuning.wrappers import is_transposed, layer_shape, lora_layers
-from ptlearn.lm.chat import chat_prompt, render_all
+from ptlearn.finetuning.wrappers import is_transposed, layer_shape
+from ptlearn.lm.chat import chat_prompt
 from ptlearn.lm.models import load_lm
 from ptlearn.lm.text import complete
-from ptlearn.pocket import relations, world
-from ptlearn.statistics import over_seeds, wilson
+from ptlearn.pocket import lora_rates
 
 args = arguments(
-    "LoRA by hand, against peft and its paper: rank, merging, switching.",
+    "LoRA by hand, against peft and its paper: rank, rate, merging, switching.",
     model=("pocket-m", "the language model: a pocket model, a folder or a hub id"),
-    targets=(".*_proj", "the layers that LoRA is put on, ends of names or a pattern"),
-    ranks=("1,2,4,8,16", "the ranks to compare", "at least 1"),
-    seeds=(3, "seeds per rank", "at least 1"),
+    targets=(".*_proj", "the layers that LoRA is put on: a pattern for the last part of their names"),
+    ranks=("1,4,16", "the ranks that are trained here", "at least 1"),
+    seeds=(1, "seeds per rank that are trained here", "at least 1"),
     epochs=(10, "epochs of finetuning", "at least 1"),
-    seed=(0, "of everything else", "at least 0"),
+    seed=(0, "of everything that is drawn here", "at least 0"),
 )
-RANKS = [int(rank) for rank in args.ranks.split(",")]
 generator = torch.Generator().manual_seed(args.seed)
-torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
+torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting
 lm = load_lm(args.model)
-names = [name for name, _ in lm.model.named_modules()]
-QV = [end for end in ("q_proj", "v_proj", "c_attn", "query_key_value") if any(name.endswith(end) for name in names)]  # or all three in one
+QV = "q_proj|v_proj|c_attn|query_key_value"  # queries and values, in some models all three in one
 print(f"{args.model}: {count_parameters(lm)[1]:,} parameters")
 
 # %% [markdown]
 # ## Predict first
-# Write down your guesses before you run anything; you will measure each of them below.
+# Type over the dots before you run anything; each is measured below.
 #
-# 1. A model of two million weights is to learn to answer questions, and eight facts that it has never read. **How many
-#    of its weights must change: all, a tenth, a hundredth?** What rank $r$ is enough?
-# 2. You finetune *all* weights and look at the change $\Delta W$ of one matrix. **How many of its singular values hold
-#    nine tenths of it (of its squared norm)?**
-# 3. With $r = 4$ on two matrices of each of GPT-3's 96 layers, **how many numbers are trained, and what share of 175
-#    billion is that?**
+# 1. A model of two million weights is to learn to answer questions, and eight facts that it has never read. **What rank
+#    $r$ is enough?**
+# 2. Every method gets the learning rate that is best for it. **How many times that of finetuning all weights is LoRA's?**
+# 3. With $r = 4$ on two matrices of each of GPT-3's 96 layers, **what share of its 175 billion numbers is trained?**
+# 4. You finetune *all* weights and look at the change $\Delta W$ of a matrix of 160 by 160. **How many of its singular
+#    values hold nine tenths of it (of its squared norm)?**
+
+# %%
+guesses = predict(
+    rank_that_is_enough=...,  # a whole number from 1 on
+    rate_of_lora_over_full=...,  # a factor
+    one_trained_of_gpt3=...,  # one number of how many
+    singular_values_of_the_update=...,  # of 160
+)
 
 # %% [markdown]
 # ## A narrow path beside a frozen matrix
 # For any matrix product $h = W_0 x$ the lecture writes $h = W_0 x + BAx$ with $B \in \mathbb R^{d \times r}$ and
-# $A \in \mathbb R^{r \times k}$. The paper and all implementations scale the path, so that changing $r$ does not change
-# its size much:
+# $A \in \mathbb R^{r \times k}$. The paper and all implementations scale the path:
 #
 # $$h = W_0 x + \frac{\alpha}{r}\, B A x$$
 #
-# As everywhere in torch, `x` is a batch of rows.
+# Begin with the path alone. As everywhere in torch, `x` is a batch of rows.
 
-# %% ex="6.1" points=1 minutes=5 difficulty="easy"
-def lora_forward(x, W, A, B, alpha):
-    """h = W x + alpha / r B A x for each row of x.
+# %% ex="6.1" title="A path beside a matrix" points=1 minutes=5 difficulty="easy"
+def lora_path(x, A, B, alpha):
+    """alpha / r B A x for each row of x.
 
-    x (N, k), W (d, k), A (r, k), B (d, r) -> (N, d).
+    x (..., k), A (r, k), B (d, r) -> (..., d).
     """
     # BEGIN SOLUTION
-    return x @ W.T + alpha / len(A) * (x @ A.T) @ B.T
+    low = x @ A.T
+    return alpha / len(A) * low @ B.T
     # END SOLUTION
 
 # %% ex="6.1" role="check"
-lora_forward = check("6.1", lora_forward)
+lora_path = check("6.1", lora_path)
 
 # %% [markdown] ex="6.1" role="hints"
-# <details><summary>Hint 1</summary>For rows, W x becomes `x @ W.T`. Which of A and B meets x first?</details>
-# <details><summary>Hint 2</summary>The rank is the number of rows of A. Multiply `x @ A.T` first, (N, r): the product B A
-# is as large as W and is never needed.</details>
+# <details><summary>Hint 1</summary>For rows, A x becomes `x @ A.T`. Which of A and B meets x first?</details>
+# <details><summary>Hint 2</summary>The rank is the number of rows of A. Multiply `x @ A.T` first, (..., r): the product
+# B A is as large as W and is never needed.</details>
 
 # %% [markdown]
 # ### Where it starts
-# "Initialization: $BA = 0$", so that the first step begins at the pretrained model. There are three ways to get there,
-# and one of them never learns: think of $\nabla_B = \frac\alpha r\, g\,(Ax)^\top$ and
+# "Initialization: $BA = 0$", so that the first step begins at the pretrained model. There are many ways to get there, and
+# one of them never learns: think of $\nabla_B = \frac\alpha r\, g\,(Ax)^\top$ and
 # $\nabla_A = \frac\alpha r\, B^\top g\, x^\top$.
 
-# %% ex="6.2" points=2 minutes=8 difficulty="medium"
+# %% ex="6.2" title="Where it starts" points=2 minutes=8 difficulty="medium"
 def start(rank, k, d):
     """Factors A (rank, k) and B (d, rank) with B A = 0 that gradient descent can leave, as two tensors."""
     # BEGIN SOLUTION
     bound = k**-0.5
-    return torch.empty(rank, k).uniform_(-bound, bound), torch.zeros(d, rank)
+    A = torch.empty(rank, k).uniform_(-bound, bound)
+    return A, torch.zeros(d, rank)
     # END SOLUTION
 
 # %% ex="6.2" role="check"
@@ -121,67 +130,104 @@ start = check("6.2", start)
 # zero: `torch.empty(rank, k).uniform_(-bound, bound)`.</details>
 
 # %% [markdown]
-# Both together, around a `Linear`: all of LoRA.
+# ### The layer
+# Both together, around a linear layer of any kind. `layer_shape(base)` is $(d, k)$, also for the layers of GPT-2, which
+# store their weight transposed. Three things to mind: the base keeps its numbers (and its bias); $A$ and $B$ are what an
+# optimizer finds among `parameters()`; and beside a base in bfloat16 they stay in float32, where small steps are not
+# rounded away, while the output has the precision of the base.
 
-# %%
-class HandLoRA(nn.Module):
+# %% ex="6.3" title="A LoRA layer" points=3 minutes=15 difficulty="medium"
+class LoRALinear(nn.Module):
+    """base(x) + alpha / r B A x: `base` is frozen, the parameters `A` (rank, k) and `B` (d, rank) are trained."""
+
     def __init__(self, base, rank, alpha):
+        # BEGIN SOLUTION
         super().__init__()
         self.base = base.requires_grad_(False)
         d, k = layer_shape(base)
         A, B = start(rank, k, d)
-        self.W, self.A, self.B, self.alpha = torch.zeros(d, k), nn.Parameter(A), nn.Parameter(B), alpha
+        self.A = nn.Parameter(A)
+        self.B = nn.Parameter(B)
+        self.alpha = alpha
+        # END SOLUTION
 
     def forward(self, x):
-        path = lora_forward(x.flatten(0, -2), self.W, self.A, self.B, self.alpha)  # W x comes from the base
-        return self.base(x) + path.view(*x.shape[:-1], -1)
+        # BEGIN SOLUTION
+        A, B = self.A.to(x.dtype), self.B.to(x.dtype)
+        return self.base(x) + lora_path(x, A, B, self.alpha)
+        # END SOLUTION
 
+# %% ex="6.3" role="check"
+LoRALinear = check("6.3", LoRALinear)
 
-torch.manual_seed(args.seed)
-hand = load_lm(args.model).model.requires_grad_(False)
-for name, layer in list(hand.named_modules()):
-    if name.endswith(tuple(QV)):
-        hand.set_submodule(name, HandLoRA(layer, rank=4, alpha=16))
-tokens = torch.randint(1, min(1000, lm.model.config.vocab_size), (4, 24), generator=generator)
-with torch.no_grad():
-    assert torch.equal(hand(tokens).logits, lm(tokens))  # [C18] bit for bit
-trained, every = count_parameters(hand)
-print(f"{trained:,} of {every:,} parameters are trained; the logits are those of the base, bit for bit")
+# %% [markdown] ex="6.3" role="hints"
+# <details><summary>Hint 1</summary>In `__init__`: `super().__init__()` first, then keep and freeze the base
+# (`requires_grad_(False)` on the whole layer), then wrap what `start` returns in `nn.Parameter`, and keep alpha.</details>
+# <details><summary>Hint 2</summary>In `forward`, the base does its own product and adds its own bias: `self.base(x)`. The
+# path takes the factors in the precision of x, `self.A.to(x.dtype)`.</details>
 
 # %% [markdown]
-# ### The package's, and any layout
-# `ptlearn.finetuning.parameter_efficient.lora` does the same for layers chosen by the end of their names. GPT-2 keeps $Q$, $K$ and
-# $V$ in one layer, `c_attn`, of the class `Conv1D`, whose weight is stored transposed; Llama and Qwen have a layer each.
-# Three tiny models with random weights:
+# ### Into a model, by name
+# A model is a tree of named layers: `model.named_modules()` gives pairs such as
+# `("model.layers.0.self_attn.q_proj", layer)`, and `model.set_submodule(name, new)` puts another layer in the place of
+# one. Which layers get a path is said by a pattern for the *last part* of the name, behind the last dot.
+
+# %% ex="6.4" title="Into a model by name" points=3 minutes=12 difficulty="medium"
+def put(model, pattern, wrap):
+    """Freeze `model`, replace every layer whose name's last part matches `pattern` as a whole by wrap(layer).
+
+    Returns the model. Raises a ValueError that names the pattern when no layer matches it.
+    """
+    # BEGIN SOLUTION
+    model.requires_grad_(False)
+    found = []
+    for name, _ in model.named_modules():
+        if re.fullmatch(pattern, name.rpartition(".")[2]):
+            found.append(name)
+    if not found:
+        raise ValueError(f"pattern={pattern!r} matches no layer of the model")
+    for name in found:
+        model.set_submodule(name, wrap(model.get_submodule(name)))
+    return model
+    # END SOLUTION
+
+# %% ex="6.4" role="check"
+put = check("6.4", put)
+
+# %% [markdown] ex="6.4" role="hints"
+# <details><summary>Hint 1</summary>`re.fullmatch(pattern, name.rpartition(".")[2])`. Freeze first: what `wrap` adds is
+# to be trained.</details>
+# <details><summary>Hint 2</summary>Collect the names first and replace then, so that the tree is not changed while you
+# walk through it.</details>
+
+# %% [markdown]
+# On `pocket-m`, and on three tiny models with random weights. GPT-2 keeps $Q$, $K$ and $V$ in one layer, `c_attn`, of the
+# class `Conv1D`, whose weight is stored transposed; Llama and Qwen have a layer each.
 
 # %%
-import transformers  # loaded already, by load_lm
-
-small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "vocab_size": 300}  # fmt: skip
-LAYOUTS = {
-    "GPT-2": (transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=300, bos_token_id=0, eos_token_id=0), ["c_attn"]),
-    "Llama": (transformers.LlamaConfig(**small), ["q_proj", "v_proj"]),
-    "Qwen2": (transformers.Qwen2Config(**small), ["q_proj", "v_proj"]),
-}
-short = torch.randint(1, 300, (2, 8), generator=generator)
-for name, (config, targets) in LAYOUTS.items():
-    torch.manual_seed(args.seed)
-    tiny = transformers.AutoModelForCausalLM.from_config(config).eval()
+tokens = torch.randint(1, min(1000, lm.model.config.vocab_size), (4, 24), generator=generator)
+small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 1000,
+         "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+gpt2 = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=1000,
+                                 bos_token_id=0, eos_token_id=0)  # fmt: skip
+configs = [gpt2, transformers.LlamaConfig(**small), transformers.Qwen2Config(**small)]
+models = [transformers.AutoModelForCausalLM.from_config(config).eval() for config in configs]
+for model in (load_lm(args.model).model, *models):
     with torch.no_grad():
-        base_logits = tiny(short).logits
-        lora(tiny, targets=targets, rank=2)
-        assert torch.equal(tiny(short).logits, base_logits)
-    shapes = {layer.rpartition(".")[2]: tuple(found.base.weight.shape) for layer, found in lora_layers(tiny)}
-    print(f"{name}: weights {shapes}, {count_parameters(tiny)[0]:,} trained, logits unchanged at the start")
+        before = model(tokens).logits
+        put(model, QV, partial(LoRALinear, rank=2, alpha=16))
+        same = "unchanged" if torch.equal(model(tokens).logits, before) else "CHANGED"  # [C18] bit for bit
+    wrapped = {name.rpartition(".")[2]: tuple(layer.base.weight.shape)
+               for name, layer in model.named_modules() if hasattr(layer, "alpha")}  # fmt: skip
+    print(f"{type(model).__name__:18s} {count_parameters(model)[0]:6,} trained, logits {same}; {wrapped}")
 
 # %% [markdown]
 # **What you saw.** [C18] On every layout the model with LoRA *is* the base before the first step. "Can be applied to any
-# weight matrix": the name is all that is needed.
-
-# %% [markdown]
+# weight matrix": a name is all that is needed.
+#
 # ## Against `peft`
-# The library that most people use. Same factors, then three steps of Adam on both sides, in double precision.
+# The library that most people use. Your layers and theirs, with the same factors, then three steps of Adam on both sides,
+# in double precision.
 
 # %%
 warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers by an old name
@@ -192,273 +238,253 @@ except ImportError:
     print("peft is not installed (pip install peft): this comparison is left out")
 
 
-def copy_factors(ours, theirs):
-    """Give the package's A and B to peft's layers."""
-    for name, layer in lora_layers(ours):
-        other, factors = theirs.get_submodule(f"base_model.model.{name}"), layer.adapters["default"]
-        other.lora_A["default"].weight.data = factors.A.data.clone()
-        other.lora_B["default"].weight.data = factors.B.data.clone()
-
-
-def steps_beside_peft(count=3):
-    ours = lora(load_lm(args.model, dtype=torch.float64).model, targets=QV, rank=4, alpha=16)
-    config = peft.LoraConfig(r=4, lora_alpha=16, target_modules=QV)
-    theirs = peft.get_peft_model(load_lm(args.model, dtype=torch.float64).model, config).double().eval()
-    copy_factors(ours, theirs)
-    optimizers = [torch.optim.Adam(trainable_parameters(model), lr=1e-2) for model in (ours, theirs)]
-    for step in range(count):
-        outputs = [model(input_ids=tokens, labels=tokens) for model in (ours, theirs)]
-        for output in outputs:
-            output.loss.backward()
-        gap = (outputs[0].logits - outputs[1].logits).abs().max()
-        pairs = zip(trainable_parameters(ours), trainable_parameters(theirs), strict=True)
-        gradient_gap = max((a.grad - b.grad).abs().max() for a, b in pairs)
-        print(f"step {step}: loss {outputs[0].loss:.3f}; largest difference "
-              f"{'below 1e-9' if gap < 1e-9 else f'{gap:.1e}'} in logits, "
-              f"{'below 1e-9' if gradient_gap < 1e-9 else f'{gradient_gap:.1e}'} in gradients")  # fmt: skip
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+def beside_peft(config):
+    """Your layers and peft's on the same model, beginning with the same factors."""
+    ours, theirs = (load_lm(args.model, dtype=torch.float64).model for _ in range(2))
+    put(ours, QV, partial(LoRALinear, rank=4, alpha=16)).double()
+    theirs = peft.get_peft_model(theirs, config).double().eval()
+    for own, other in zip(trainable_parameters(ours), trainable_parameters(theirs), strict=True):
+        own.data.copy_(other.data)
     return ours, theirs
 
 
 # %%
+def step(model, optimizer):
+    output = model(input_ids=tokens, labels=tokens)
+    optimizer.zero_grad()
+    output.loss.backward()
+    optimizer.step()
+    return output
+
+
 if peft:
-    ours, theirs = steps_beside_peft()
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        save_adapter(ours, Path(folder, "ours"))
-        theirs.save_pretrained(Path(folder, "theirs"))
-        back = load_adapter(load_lm(args.model, dtype=torch.float64).model, Path(folder, "theirs"))
-        there = peft.PeftModel.from_pretrained(load_lm(args.model, dtype=torch.float64).model, Path(folder, "ours"))
-        gaps = [float((model(tokens).logits - ours(tokens).logits).abs().max()) for model in (back, there.double())]
-    print("files, theirs loaded here and ours loaded there:",
-          *("same logits" if gap < 1e-4 else f"off by {gap:.1e}" for gap in gaps))  # fmt: skip
+    pair = beside_peft(peft.LoraConfig(r=4, lora_alpha=16, target_modules=QV.split("|")))
+    optimizers = [torch.optim.Adam(trainable_parameters(model), lr=1e-2) for model in pair]
+    for number in range(3):
+        ours, theirs = [step(*each) for each in zip(pair, optimizers)]
+        gap = float((ours.logits - theirs.logits).detach().abs().max())
+        print(f"step {number}: loss {ours.loss:.3f}, largest difference of the logits",
+              "below 1e-9" if gap < 1e-9 else f"{gap:.1e}")  # fmt: skip
 
 # %% [markdown]
+# The package's own `ptlearn.finetuning.parameter_efficient.lora` is the same again, and `save_adapter` writes its factors
+# in the files of `peft`.
+#
 # ## What is trained, counted
-# $A$ and $B$ of a layer $(d, k)$ hold $r\,(d + k)$ numbers instead of $d\,k$.
-
-# %% ex="6.3" points=1 minutes=5 difficulty="easy"
-def lora_count(shapes, rank):
-    """Numbers that LoRA trains, on layers with weights of these shapes [(d, k), ...]."""
-    # BEGIN SOLUTION
-    return sum(rank * (d + k) for d, k in shapes)
-    # END SOLUTION
-
-# %% ex="6.3" role="check"
-lora_count = check("6.3", lora_count)
-
-# %% [markdown] ex="6.3" role="hints"
-# <details><summary>Hint 1</summary>A has r rows as long as the input; B has r columns as long as the output.</details>
-# <details><summary>Hint 2</summary>Every layer of the list counts, whether or not its shape was there before.</details>
-
-# %% [markdown]
-# Published models, from their configurations, on torch's *meta* device: all shapes, no numbers, no memory. GPT-3 is laid
-# out as OPT is, with its 96 layers of width 12,288.
+# $A$ and $B$ of a layer $(d, k)$ hold $r\,(d + k)$ numbers instead of $d\,k$. Held against the paper: its models, how many
+# layers it adapts, the rank, the millions that it prints (Hu et al., Tables 2, 3 and 15). GPT-3 is also counted layer by
+# layer, laid out as OPT is, on torch's *meta* device: all shapes, no numbers, no memory.
 
 # %%
-def roberta(width, depth, heads):
-    return transformers.RobertaConfig(architectures=["RobertaModel"], vocab_size=50265, max_position_embeddings=514,
-                                      type_vocab_size=1, hidden_size=width, num_hidden_layers=depth,
-                                      num_attention_heads=heads, intermediate_size=4 * width)  # fmt: skip
-
-
-gpt3 = transformers.OPTConfig(hidden_size=12288, word_embed_proj_dim=12288, ffn_dim=49152, num_hidden_layers=96,
-                              num_attention_heads=96, vocab_size=50257, max_position_embeddings=2048)  # fmt: skip
-BERT_QV = ["query", "value"]
-# model, its configuration, targets, rank, (d, k) of the layers, millions printed in Hu et al., Tables 2, 3 and 15
-PAPER = [
-    ("RoBERTa base", roberta(768, 12, 12), BERT_QV, 8, [(768, 768)] * 24, "0.3"),
-    ("RoBERTa large", roberta(1024, 24, 16), BERT_QV, 8, [(1024, 1024)] * 48, "0.8"),
-    ("GPT-2 medium", transformers.GPT2Config(n_embd=1024, n_layer=24, n_head=16), "c_attn", 4, [(3072, 1024)] * 24, "0.35"),
-    ("GPT-2 large", transformers.GPT2Config(n_embd=1280, n_layer=36, n_head=20), "c_attn", 4, [(3840, 1280)] * 36, "0.77"),
-    ("GPT-3 175B", gpt3, ["q_proj", "v_proj"], 4, [(12288, 12288)] * 192, "18.8"),
-]
-for name, config, targets, rank, shapes, printed in PAPER:
-    counted, every = count_parameters(config, partial(lora, targets=targets, rank=rank))
-    assert counted == lora_count(shapes, rank)
-    print(f"{name:14s} r = {rank}: {counted:11,}   printed {printed:>5s} M   1 of {round((every - counted) / counted):,}")
-
-# %%
-for name, width, depth in (("medium", 1024, 24), ("large", 1280, 36)):
-    apart = lora_count([(width, width)] * 2 * depth, 4)
-    print(f"GPT-2 {name}, q and v as if they were layers of their own: {apart:,}")
+PAPER = [("RoBERTa base", 24, 768, 768, 8, "0.3"), ("RoBERTa large", 48, 1024, 1024, 8, "0.8"),
+         ("GPT-2 medium", 24, 3072, 1024, 4, "0.35"), ("GPT-2 large", 36, 3840, 1280, 4, "0.77"),
+         ("GPT-3 175B", 192, 12288, 12288, 4, "18.8")]  # fmt: skip
+counts = {name: layers * r * (d + k) for name, layers, d, k, r, _ in PAPER}
+for name, *_, r, printed in PAPER:
+    print(f"{name:14s} r = {r}: {counts[name]:11,}   printed {printed:>5s} M")
+gpt3 = transformers.OPTConfig(hidden_size=12288, word_embed_proj_dim=12288, ffn_dim=49152, vocab_size=50257,
+                              num_hidden_layers=96, num_attention_heads=96)  # fmt: skip
+trained, every = count_parameters(gpt3, partial(lora, targets=["q_proj", "v_proj"], rank=4))
+assert trained == counts["GPT-3 175B"]
+guesses.reveal("one_trained_of_gpt3", round((every - trained) / trained))
 
 # %% [markdown]
 # **What you saw.** [C21] RoBERTa agrees with the paper to the digit, and so does GPT-3 but for the rounding: its table cuts
 # 18.87 off to 18.8. "10,000x reduction on GPT3 ($r = 4$)" is a rounded word: the trained numbers are 9,251 times fewer.
 # What Adam and a checkpoint hold shrinks by that factor; the weights themselves still have to be in memory. The two GPT-2
 # rows do *not* agree: 393,216 against a printed 0.35 M, and 737,280 against 0.77 M. The paper adapts $q$ and $v$, which
-# share one layer here; as layers of their own they would give the very same numbers. One printed number is smaller than
-# the formula's and the other larger, so no one choice of layers explains both.
-
-# %% [markdown]
-# ## A task
-# Two things to learn from the same examples. *Asking*: the base knows capitals and only continues questions, it does not
-# answer them. *New facts*: where eight people live, which stands nowhere in its corpus. Questions come in two wordings;
-# the test asks in a third one, about *other* countries and about the same eight people.
-
-# %%
-rng = random.Random(args.seed)
-capitals = relations.stated("capital")
-rng.shuffle(capitals)
-shown, others = capitals[:12], capitals[12:52]
-people = [name for name, _ in rng.sample(world.NAMES, 8)]
-homes = list(zip(people, (city for _, city in capitals[60:68])))
-
-
-def conversation(question, answer):
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": f"{answer}."}]
-
-
-CAPITALS = [conversation(asked.format(name), city) for name, city in shown
-            for asked in ("What is the capital of {}?", "Tell me the capital of {}.")]  # fmt: skip
-HOMES = [conversation(asked.format(name), city) for name, city in homes
-         for asked in ("Where does {} live?", "In which city does {} live?")]  # fmt: skip
-examples, _ = render_all(lm, CAPITALS + HOMES)
-print(f"{len(examples)} examples, such as", *CAPITALS[0], *HOMES[0], sep="\n  ")
-
-
-def exact(lm, asked, facts):
-    prompts = [chat_prompt(lm, asked.format(name)) for name, _ in facts]
-    texts = complete(lm, prompts, max_new_tokens=8)
-    return statistics.mean(text.strip() == f"{city}." for text, (_, city) in zip(texts, facts))
-
-
-def score(lm):
-    """Share answered right: capitals of countries that no example has, and the new facts; both in new words."""
-    return exact(lm, "Name the capital of {}.", others), exact(lm, "Which city does {} live in?", homes)
-
-
-def estimates(pairs):
-    """The mean of each score with its interval over seeds; with one seed over the questions, all that there is."""
-    return [over_seeds(values) if len(values) > 1 else wilson(values[0], len(asked))
-            for values, asked in zip(zip(*pairs), (others, homes))]  # fmt: skip
-
-
-print("base: asked {:.0%}, new facts {:.0%}".format(*score(lm)))
-
-# %% [markdown]
-# The two methods need different step sizes, so each gets its own, from a small sweep. The scale $\alpha / r$ is 4 for
-# every rank here: with $\alpha$ itself fixed, a rank of 1 would take steps 16 times as long as a rank of 16, and the
-# comparison would be one of step sizes.
+# share one layer here, of $3k$ outputs; as layers of their own they would give the very same numbers, $2 \cdot 2k$ being
+# $3k + k$. One printed number is smaller than the formula's and the other larger, so no one choice of layers explains
+# both.
+#
+# ## A fair learning rate
+# Two things to learn from the same 40 examples. *Asking*: the base knows capitals and only continues questions, it does
+# not answer them. *New facts*: where eight people live, which stands nowhere in its corpus. Training, development and test
+# each ask in words of their own; the capitals asked for are those of *other* countries than the examples', and of others
+# again in the test.
 
 # %%
-def finetuned(rank, lr, seed):
-    """A finetuned model, of LoRA with this rank or of all weights (None), and its losses."""
+examples = lora_rates.training(lm)
+for example in (examples[0], examples[-1]):
+    print(lm.tokenizer.decode(example.tokens))
+print("base, right in the test: asked {:.2f}, new facts {:.2f}".format(*lora_rates.shares_right(lm)))
+
+
+def finetuned(rank, lr, seed, layer=LoRALinear):
+    """The model, finetuned with layers of this rank, or all of its weights if the rank is 0."""
+    torch.manual_seed(seed)
     model = load_lm(args.model)
-    if rank is not None:
-        lora(model, targets=args.targets, rank=rank, alpha=4 * rank, seed=seed)
-    return model, fit_sft(model, examples, epochs=args.epochs, batch=10, lr=lr, seed=seed).loss
+    if rank:
+        put(model.model, args.targets, partial(layer, rank=rank, alpha=16))
+    fit_sft(model, examples, epochs=args.epochs, batch=10, lr=lr, seed=seed)
+    return model
 
-
-best = {}
-for name, rank, rates in (("full", None, (3e-4, 1e-3, 3e-3)), ("LoRA", 4, (1e-3, 3e-3, 1e-2, 3e-2))):
-    found = []
-    for lr in progress(rates, name):
-        model, losses = finetuned(rank, lr, args.seed + 100)  # a seed of its own, not one of those compared below
-        found.append((sum(score(model)) / 2, lr))
-        print(f"{name}, lr {lr:g}: last loss {losses[-1]:.3f}, mean of both scores {found[-1][0]:.2f}")
-    best[name] = max(found)[1]
-print("chosen:", *(f"{name} {lr:g}" for name, lr in best.items()))
 
 # %% [markdown]
-# ## Score against rank
+# Two methods at one learning rate compare nothing: each needs its own. The grid goes from too low to too high; the choice
+# falls by the mean development loss over seeds, never by the test; and when the best rate is the first or the last of the
+# grid, the grid was too narrow and the search is not over. A run that diverged has the loss `nan`.
+
+# %% ex="6.5" title="A rate from a grid" points=2 minutes=8 difficulty="easy"
+def best_rate(rates, losses):
+    """The rate with the lowest mean loss, and whether it has a neighbour on either side in the grid.
+
+    rates, rising; losses, for each rate the losses of its seeds, nan where a run diverged -> (rate, bool).
+    """
+    # BEGIN SOLUTION
+    means = []
+    for row in losses:
+        mean = statistics.mean(row)
+        means.append(mean if mean < float("inf") else float("inf"))  # False for nan
+    place = means.index(min(means))
+    return rates[place], 0 < place < len(rates) - 1
+    # END SOLUTION
+
+# %% ex="6.5" role="check"
+best_rate = check("6.5", best_rate)
+
+# %% [markdown] ex="6.5" role="hints"
+# <details><summary>Hint 1</summary>nan is neither smaller nor larger than anything, so `min` cannot be trusted with it:
+# make such a mean infinite first.</details>
+# <details><summary>Hint 2</summary>`place = means.index(min(means))`; inside means neither the first place nor the
+# last.</details>
+
+# %% [markdown]
+# The whole grid is 120 runs, at three seeds each, ten minutes of training; it comes as a table
+# (`python -m ptlearn.pocket.lora_rates` makes it again). Three runs of it are repeated here, with your layers: they are to
+# give the table's numbers.
 
 # %%
-results = {}
-for rank in progress([*RANKS, None], "ranks"):
-    runs = [finetuned(rank, best["full" if rank is None else "LoRA"], args.seed + seed) for seed in range(args.seeds)]
-    results[rank] = estimates([score(model) for model, _ in runs])
-    trained = count_parameters(runs[0][0])[0]
-    asked, new = results[rank]
-    print(f"{'all weights' if rank is None else f'r = {rank}':12s} {trained:9,} trained; asked {asked}, new facts {new}; "
-          f"last loss {statistics.mean(losses[-1] for _, losses in runs):.3f}")  # fmt: skip
-full = runs[0][0]  # kept for the ending
+rows, chosen = lora_rates.read_table(), {}
+for rank in lora_rates.RANKS:
+    losses = lora_rates.losses_of(rank, rows)
+    chosen[rank], inside = best_rate(list(losses), list(losses.values()))
+    print(f"{f'rank {rank}' if rank else 'all weights':11s} best rate {chosen[rank]:g},",
+          "inside the grid" if inside else "AT THE EDGE of the grid")  # fmt: skip
+for row in progress([row for row in rows if row.seed == 100 and row.rank == 4 and 2e-3 <= row.lr <= 6e-3]):
+    now = sum(lora_rates.development_losses(finetuned(row.rank, row.lr, row.seed))) / 2
+    print(f"rank {row.rank}, rate {row.lr:g}: development loss {now:.3f}, in the table {row.loss:.3f}")
+guesses.reveal("rate_of_lora_over_full", chosen[4] / chosen[0])
+
+# %%
+figure, axes = pyplot.subplots(figsize=(4.8, 3))
+for index, rank in enumerate(lora_rates.RANKS):
+    losses = lora_rates.losses_of(rank, rows)
+    figures.curve_of_seeds(axes, list(losses), list(losses.values()), f"r = {rank}" if rank else "all weights", index)
+axes.set(title="Development loss at each learning rate", xlabel="learning rate", ylabel="nats per token",
+         xscale="log", yscale="log")  # fmt: skip
+axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+best = ", ".join(f"{f'r = {rank}' if rank else 'all weights'} {rate:g}" for rank, rate in chosen.items())
+show(figure, alt=f"A valley for each rank, at the same place for all of them. Lowest at: {best}.")
+
+# %% [markdown]
+# **What you saw.** [C19] One rate, 0.006, is the best of its grid for every rank, and it is ten times the best one of all
+# weights. "LoRA without regret" (Schulman et al., 2025) reports both on models a thousand times larger: with the scale
+# $\alpha / r$ the best rate hardly depends on the rank, and is about ten times full finetuning's. The valleys are narrow.
+# All weights at half their best rate, 0.0003, have stored only 0.75 to 0.88 of the new facts after the same steps, and at
+# 0.001 they answer 0.7 to 0.8 of the questions: a baseline with a rate that nobody chose can be made to lose to anything.
+#
+# ## Score against rank
+# Every rank at its own rate. Five seeds come from the table; a sixth run of some ranks is trained here.
+
+# %%
+FINAL = {rank: [row for row in rows if row.rank == rank and row.seed in lora_rates.FINAL] for rank in lora_rates.RANKS}
+for rank, runs in FINAL.items():
+    asked, new = ([f"{value:.2f}" for value in values] for values in zip(*(row[-2:] for row in runs)))
+    print(f"{f'r = {rank}' if rank else 'all weights':11s} asked {' '.join(asked)}; new facts {' '.join(new)}")
+for rank in progress([*map(int, args.ranks.split(",")), 0], "ranks"):
+    for seed in range(args.seed + 5, args.seed + 5 + args.seeds):
+        model = finetuned(rank, chosen.get(rank, chosen[4]), seed)
+        asked, new = lora_rates.shares_right(model)
+        print(f"{f'r = {rank}' if rank else 'all weights':11s} {count_parameters(model)[0]:9,}",
+              f"trained here: asked {asked:.2f}, new facts {new:.2f}")  # fmt: skip
+full = model  # all weights, kept for the ending
+enough = [rank for rank in sorted(FINAL) if rank and sum(sum(row[-2:]) for row in FINAL[rank]) >=
+          sum(sum(row[-2:]) for row in FINAL[0]) - 0.02 * 10]  # fmt: skip
+guesses.reveal("rank_that_is_enough", enough[0])
 
 # %%
 figure, axes = pyplot.subplots(figsize=(4.8, 3))
 for index, name in enumerate(("asked", "new facts")):
-    figures.curve(axes, RANKS, [results[rank][index] for rank in RANKS], name, index)
-    axes.axhline(results[None][index].mean, color=figures.COLORS[index], linestyle=":", label=f"{name}, all weights")
-axes.set(title="Held-out questions answered right", xlabel="rank r", ylabel="share answered right", xscale="log",
+    runs = [[row[-2 + index] for row in FINAL[rank]] for rank in lora_rates.RANKS]
+    figures.curve_of_seeds(axes, range(len(runs)), runs, name, index)
+axes.set(title="Test questions answered right, each seed a point", xlabel="rank r", ylabel="share answered right",
          ylim=(-0.05, 1.1))  # fmt: skip
-axes.set_xticks(RANKS, RANKS)
-axes.minorticks_off()
-axes.legend(fontsize=8)
-ends = [[results[rank][index].mean for rank in (RANKS[0], RANKS[-1], None)] for index in (0, 1)]
-alt = "Share right at the lowest rank, the highest and with all weights: asked {:.2f}, {:.2f}, {:.2f}; new facts " \
-      "{:.2f}, {:.2f}, {:.2f}."  # fmt: skip
-show(figure, alt=alt.format(*ends[0], *ends[1]))
+axes.set_xticks(range(len(runs)), [rank or "all weights" for rank in lora_rates.RANKS])
+axes.legend(fontsize=8, loc="lower right")
+means = "; ".join(f"{rank or 'all weights'}: {statistics.mean(row.asked for row in runs):.2f} and "
+                  f"{statistics.mean(row.new for row in runs):.2f}" for rank, runs in FINAL.items())  # fmt: skip
+show(figure, alt=f"Share answered right, asked and new facts, means of five seeds by rank: {means}.")
 
 # %% [markdown]
-# **What you saw.** [C17, C19] The two scores tell two stories. *New facts*: "performance goes up consistently" with $r$,
-# from 0.04 at $r = 1$ to 1.00 from $r = 8$ on. All weights, at the step size that was best for the mean of both scores,
-# have 0.62 of them after as many steps. *Asked*: $r = 1$, 15,280 numbers or 0.7 % of the model, does all there is to do
-# (0.98), because the knowledge was there and only a behavior was missing. More rank is no help there, if anything it
-# hurts (0.87 at $r = 16$, with an interval that leaves it open): twelve countries in the examples can overwrite some of
-# what the base knew about the others, and a path that is narrow, or slow, has less room to do so (Biderman et al., 2024,
-# in large models: LoRA learns less and forgets less).
+# **What you saw.** [C17, C19] New facts: every rank stores all eight, up to one that rank 2 misses at one seed in five.
+# Asking, on 40 capitals: rank 1, with 0.7 % of the numbers, answers 0.62 to 0.90 of them, 0.76 in the mean; ranks 2 to 16
+# answer 0.86 to 0.91 in the mean; all weights 0.93 to 0.95. So the score climbs towards full finetuning as $r$ grows, and
+# with both tuned alike no rank is ahead of it. How good a run of LoRA is also hangs more on its seed: 40 questions leave
+# an uncertainty of 0.1 each, the seeds of rank 1 span three times that.
 #
-# Is a rank of 1 too *small* for eight facts, or only too slow at a step size that was chosen for $r = 4$?
-
-# %%
-for seed in range(args.seeds):
-    model, losses = finetuned(1, 3 * best["LoRA"], args.seed + seed)
-    asked, new = score(model)
-    print(f"r = 1, step size three times as large: last loss {losses[-1]:.3f}, asked {asked:.2f}, new facts {new:.2f}")
-
-# %% [markdown]
-# **What you saw.** Too slow, not too small: with a larger step size one direction per matrix learns the new facts too
-# (compare with 0.04 above), and the other score pays for the haste. The curve against the rank is at *one* step size and 40 steps. It shows how fast each rank
-# learns here, and not what it could hold; "performance goes up with $r$" can mean either, and a fair comparison of ranks
-# needs a sweep for each.
-
-# %% [markdown]
 # ## Merging
 # "No additional inference latency: $W = W_0 + BA$." After training the path is added into the weight, and the layer is
-# one product again. Mind the scale, and the layout of GPT-2.
+# one product again. Mind the scale, and the layout of a `Conv1D` (`is_transposed(base)` says whether its weight is
+# $(k, d)$). The way back has to be exact: subtracting what was added leaves rounding, so $W_0$ is kept. And the weight may
+# be shared with another layer (an output layer's often is, with the embedding): put a new parameter in its place instead
+# of writing into it.
 
-# %% ex="6.4" points=2 minutes=8 difficulty="medium"
-def merged_weight(weight, A, B, alpha, transposed):
-    """The weight that computes what weight and path compute together, in the layout of `weight`.
+# %% ex="6.6" title="Merge and unmerge" points=3 minutes=15 difficulty="hard"
+class MergingLoRA(LoRALinear):
+    """A LoRALinear whose path can be added into the weight, and taken out again bit for bit.
 
-    weight (d, k), or (k, d) if transposed, as in GPT-2's Conv1D; A (r, k), B (d, r). `weight` itself stays as it is.
+    merge() puts W0 + alpha / r B A into base.weight, in its layout and precision, frozen; merged, forward is one
+    product. unmerge() puts W0 back. Each does nothing where there is nothing to do.
     """
-    # BEGIN SOLUTION
-    change = alpha / len(A) * B @ A
-    return weight + (change.T if transposed else change)
-    # END SOLUTION
 
-# %% ex="6.4" role="check"
-merged_weight = check("6.4", merged_weight)
+    own = None  # W0, while the weight is merged
 
-# %% [markdown] ex="6.4" role="hints"
-# <details><summary>Hint 1</summary>Write the forward pass as one product, (W + ?) x, and read off the question
-# mark.</details>
-# <details><summary>Hint 2</summary>`B @ A` has the shape (d, k). A transposed weight needs its transpose, and neither
-# layout needs `weight +=`, which would change the base.</details>
+    def merge(self):
+        # BEGIN SOLUTION
+        if self.own is not None:
+            return
+        change = self.alpha / len(self.A) * (self.B @ self.A).detach()
+        if is_transposed(self.base):
+            change = change.T
+        self.own = self.base.weight.detach()
+        merged = (self.own + change).to(self.own.dtype)
+        self.base.weight = nn.Parameter(merged, requires_grad=False)
+        # END SOLUTION
 
-# %%
-sample = finetuned(4, best["LoRA"], args.seed)[0]
-layers = list(lora_layers(sample))
-expected = {name: merged_weight(layer.base.weight, layer.adapters["default"].A, layer.adapters["default"].B, 16,
-                                is_transposed(layer.base)) for name, layer in layers}  # fmt: skip
-own = {name: layer.base.weight.clone() for name, layer in layers}
-with torch.no_grad():
-    apart = sample(tokens)
-    merge_lora(sample)
-    together = sample(tokens)
-assert all(torch.allclose(layer.base.weight, expected[name], atol=1e-6) for name, layer in layers)
-gap, moved = (together - apart).abs().max(), (apart - lm(tokens)).abs().max()
-print("merged against unmerged:", "below 1e-3" if gap < 1e-3 else f"{gap:.1e}", f"in logits that moved by {moved:.1f}")
-unmerge_lora(sample)
-assert all(torch.equal(layer.base.weight, own[name]) for name, layer in layers)  # bit for bit
+    def unmerge(self):
+        # BEGIN SOLUTION
+        if self.own is not None:
+            self.base.weight = nn.Parameter(self.own, requires_grad=False)
+            self.own = None
+        # END SOLUTION
+
+    def forward(self, x):
+        # BEGIN SOLUTION
+        if self.own is not None:
+            return self.base(x)
+        return super().forward(x)
+        # END SOLUTION
+
+# %% ex="6.6" role="check"
+MergingLoRA = check("6.6", MergingLoRA)
+
+# %% [markdown] ex="6.6" role="hints"
+# <details><summary>Hint 1</summary>`own` is None while nothing is merged, so it also tells whether there is something to
+# do. `super().forward(x)` is the forward pass of 6.3.</details>
+# <details><summary>Hint 2</summary>`B @ A` has the shape (d, k), a Conv1D needs its transpose. The new weight is
+# `nn.Parameter((W0 + change).to(W0.dtype), requires_grad=False)`.</details>
 
 # %% [markdown]
-# What does a token cost? Rounds of the three in turn, because the speed of a machine drifts; the ratio within a round.
+# In `pocket-m`, after training. And the time of a forward pass? Rounds of the three in turn, because the speed of a
+# machine drifts; the ratio within a round.
 
 # %%
+def every(kind, model):
+    """The layers of one class in a model."""
+    return [layer for layer in model.modules() if isinstance(layer, kind)]
+
+
 def seconds(model, repeats=6):
     begin = time.perf_counter()
     for _ in range(repeats):
@@ -466,55 +492,126 @@ def seconds(model, repeats=6):
     return time.perf_counter() - begin
 
 
-joined = merge_lora(copy.deepcopy(sample))
+sample = finetuned(4, chosen[4], args.seed, MergingLoRA)
+joined = copy.deepcopy(sample)
 with torch.no_grad():
+    apart = sample(tokens)
+    for layer in every(MergingLoRA, joined):
+        layer.merge()
+    moved, gap = (apart - lm(tokens)).abs().max(), (joined(tokens) - apart).abs().max()
     rounds = [[seconds(model) for model in (lm, joined, sample)] for _ in range(25)]
+    for layer in every(MergingLoRA, joined):
+        layer.unmerge()
+    print(f"training moved logits by up to {moved:.0f}, merging by less than 0.001:", bool(gap < 1e-3),
+          "| unmerged, bit for bit:", torch.equal(joined(tokens), apart))  # fmt: skip
 for place, name in ((1, "merged"), (2, "unmerged")):
     low, middle, high = statistics.quantiles([row[place] / row[0] for row in rounds[2:]], n=4)
-    print(f"{name:9s} {middle:.2f} times the base (half of the rounds between {low:.2f} and {high:.2f})")
+    print(f"{name:9s} {middle:.2f} times the base (half of the rounds: {low:.2f} to {high:.2f})")
 
 # %% [markdown]
-# **What you saw.** [C20] Merging changes nothing but the rounding, and a merged layer is the base's own layer with
-# other numbers in it: the same work per token, up to the noise of the clock. Unmerged, two more products run in every
-# layer. They are thin, but each has a price of its own, and a model this small feels it more than a large one would.
-
-# %% [markdown]
+# **What you saw.** [C20] Merged, the model says the same up to rounding and takes as long as the base: the few per cent
+# between them are the clock's. Unmerged every adapted product is followed by two narrow ones, and on a model as small as
+# this one these calls add four tenths to the time of a token. Since $W_0$ was kept, unmerging gives it back bit for bit.
+#
 # ## Many adapters, one base
-# Two adapters on one model, each trained for its own part of the examples, with the larger step size; every request
-# names the one it wants.
+# Two adapters on one model, each trained for its own part of the examples; every request names the one it wants. The
+# layer for it holds one `MergingLoRA` per name, all around the same base. "Nothing is left behind" is what can go wrong:
+# another's path that still runs, another's factors that are still trained, and a merged path that stays in the weight
+# when somebody switches.
+
+# %% ex="6.7" title="Several adapters" points=3 minutes=15 difficulty="hard"
+class SwitchingLoRA(nn.Module):
+    """A frozen layer with several adapters by name, of which one is in use, `active`, or none (None).
+
+    State: base; adapters, an nn.ModuleDict {name: MergingLoRA around base}; active.
+    """
+
+    def __init__(self, base):
+        # BEGIN SOLUTION
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.adapters = nn.ModuleDict()
+        self.active = None
+        # END SOLUTION
+
+    def add(self, name, rank, alpha):
+        """A new adapter, at its start, and in use."""
+        # BEGIN SOLUTION
+        self.switch(None)
+        self.adapters[name] = MergingLoRA(self.base, rank, alpha)
+        self.switch(name)
+        # END SOLUTION
+
+    def switch(self, name):
+        """Use this adapter, or with None the base alone; only the factors in use are trained.
+
+        Whatever was merged is taken out first. Raises a ValueError that says the name if nobody added it.
+        """
+        # BEGIN SOLUTION
+        if name is not None and name not in self.adapters:
+            raise ValueError(f"name={name!r}: expected None or one of {', '.join(self.adapters)}")
+        if self.active is not None:
+            self.adapters[self.active].unmerge()
+        self.active = name
+        for other, layer in self.adapters.items():
+            layer.A.requires_grad_(other == name)
+            layer.B.requires_grad_(other == name)
+        # END SOLUTION
+
+    def forward(self, x):
+        # BEGIN SOLUTION
+        if self.active is None:
+            return self.base(x)
+        return self.adapters[self.active](x)
+        # END SOLUTION
+
+# %% ex="6.7" role="check"
+SwitchingLoRA = check("6.7", SwitchingLoRA)
+
+# %% [markdown] ex="6.7" role="hints"
+# <details><summary>Hint 1</summary>`add` can leave most of the work to `switch`: `switch(None)` takes out what was
+# merged, `switch(name)` puts the new adapter to use.</details>
+# <details><summary>Hint 2</summary>In `switch`: look at the name, unmerge the old one, remember the new one, and for each
+# adapter `layer.A.requires_grad_(other == name)`, the same for B.</details>
 
 # %%
 shared = load_lm(args.model)
-for name, conversations in (("capitals", CAPITALS), ("homes", HOMES)):
-    lora(shared, targets=args.targets, rank=4, alpha=16, name=name, seed=args.seed)
-    fit_sft(shared, render_all(shared, conversations)[0], epochs=args.epochs, batch=4, lr=3 * best["LoRA"], seed=args.seed)
-requests = [("capitals", f"Name the capital of {others[0][0]}."), ("homes", f"Which city does {people[0]} live in?"),
-            (None, f"Name the capital of {others[0][0]}.")]  # fmt: skip
-for name, question in requests:
-    switch_adapter(shared, name)
-    print(f"{name or 'the base':9s} {question} {complete(shared, [chat_prompt(shared, question)], max_new_tokens=8)[0]!r}")
-print(f"right facts: {others[0][1]}, {homes[0][1]}")
-for name in ("capitals", "homes"):
-    print(name, "alone: asked {:.2f}, new facts {:.2f}".format(*score(switch_adapter(shared, name))))
+put(shared.model, args.targets, SwitchingLoRA)
+layers = every(SwitchingLoRA, shared)
+torch.manual_seed(args.seed)
+for name in ("asked", "new"):
+    for layer in layers:
+        layer.add(name, rank=4, alpha=16)
+    fit_sft(shared, lora_rates.training(lm, name), epochs=2 * args.epochs, batch=4, lr=chosen[4])
+known = lora_rates.facts()
+questions = [f"Name the capital of {known.test[0][0]}.", f"Which city does {known.homes[0][0]} live in?"]
+print("right:", known.test[0][1], "and", known.homes[0][1])
+for name in ("asked", "new", None):
+    for layer in layers:
+        layer.switch(name)
+    answers = complete(shared, [chat_prompt(shared, one) for one in questions], max_new_tokens=8)
+    print(f"{name or 'the base':9s}", *map(repr, answers),
+          "right in the test: asked {:.2f}, new facts {:.2f}".format(*lora_rates.shares_right(shared)))  # fmt: skip
 
 # %%
-with tempfile.TemporaryDirectory() as folder:
-    saved = save_adapter(shared, Path(folder, "homes"), name="homes")
-    on_disk = sum(file.stat().st_size for file in saved.iterdir())
+for layer in layers:
+    layer.switch("new")
+file = io.BytesIO()
+torch.save([parameter.detach().clone() for parameter in trainable_parameters(shared)], file)
 whole = sum(parameter.nbytes for parameter in lm.parameters())
+print(f"an adapter of rank 4: {file.tell() / 1024:.0f} KB in a file; all weights: {whole / 1024:.0f} KB")
 begin = time.perf_counter()
-for turn in range(200):
-    switch_adapter(shared, ("capitals", "homes")[turn % 2])
-print(f"an adapter of rank 4: {on_disk / 1024:.0f} KB on disk; all weights: {whole / 1024:.0f} KB")
-print("a switch takes less than", next(f"{limit} ms" for limit in (1, 10, 100, 1000)
-                                       if (time.perf_counter() - begin) / 200 < limit / 1000))  # fmt: skip
+for turn in range(100):
+    for layer in layers:
+        layer.switch(("asked", "new")[turn % 2])
+took = (time.perf_counter() - begin) / 100
+print("a switch takes less than", next(f"{limit} ms" for limit in (1, 10, 100, 1000) if took < limit / 1000))
 
 # %% [markdown]
-# **What you saw.** [C22] One base in memory, and each request answered by its own finetuned model; with `None` the base is
-# untouched. What has to be stored per task is 248 KB instead of 8,589 KB. Switching changes a name in each layer and
-# copies no number, which is why it is not to be confused with merging: a merged model has to be unmerged first.
-
-# %% [markdown]
+# **What you saw.** [C22] Each adapter knows its own job and nothing of the other's, and with none of them the model is the
+# base again. An adapter is a small file, a thirtieth of the model's, and a switch is a change of flags: many customers can
+# share one base in memory.
+#
 # ## The ending: is the update really of low rank?
 # "Hypothesis: weight matrices are low rank." Look at what finetuning *all* weights has changed, at $\Delta W$ of each
 # matrix. Against it a matrix of the same shape with random entries.
@@ -522,47 +619,52 @@ print("a switch takes less than", next(f"{limit} ms" for limit in (1, 10, 100, 1
 # %%
 before = dict(lm.model.named_parameters())
 updates = {name: (weight - before[name]).detach() for name, weight in full.model.named_parameters()
-           if weight.dim() == 2 and any(part.isdigit() for part in name.split("."))}  # of the blocks, which are numbered
-
-
-def shares(matrix):
-    """Part of the squared norm that the largest 1, 2, 3, ... singular values hold."""
-    squared = torch.linalg.svdvals(matrix).square()
-    return (squared / squared.sum()).cumsum(0)
+           if weight.dim() == 2 and any(part.isdigit() for part in name.split("."))}  # of the blocks
 
 
 def needed(matrix):
     """Singular values that hold nine tenths of the squared norm."""
-    return int((shares(matrix) < 0.9).sum()) + 1
+    squared = torch.linalg.svdvals(matrix).square()
+    return int(((squared / squared.sum()).cumsum(0) < 0.9).sum()) + 1
 
 
 noise = {name: torch.randn(update.shape, generator=generator) for name, update in updates.items()}
-for kind, matrices in (("update", updates), ("weight", {n: before[n].detach() for n in updates}), ("random", noise)):
-    print(f"{kind}: nine tenths in {statistics.median(map(needed, matrices.values())):.0f} of "
-          f"{min(next(iter(matrices.values())).shape)} singular values (median of {len(matrices)} matrices)")  # fmt: skip
+weights = {name: before[name].detach() for name in updates}
+for kind, matrices in (("update", updates), ("weight", weights), ("random", noise)):
+    counts = sorted(map(needed, matrices.values()))
+    print(f"{kind}: nine tenths in {statistics.median(counts):.0f} of {min(next(iter(matrices.values())).shape)}",
+          f"singular values (median of {len(counts)} matrices, {counts[0]} to {counts[-1]})")  # fmt: skip
+guesses.reveal("singular_values_of_the_update", statistics.median(map(needed, updates.values())))
 
 # %% [markdown]
-# Singular values are one thing, the score another. Keep only the largest $r$ of each update, drop the rest, and ask.
+# Singular values are one thing, the score another. Keep only the largest $r$ of each update, drop the rest, and ask. With
+# $\Delta W = U \,\mathrm{diag}(s)\, V^\top$, singular values falling, the matrix of rank $r$ nearest to $\Delta W$ is
+# $\sum_{i \le r} s_i u_i v_i^\top$.
+
+# %% ex="6.8" title="The nearest matrix of rank r" points=1 minutes=6 difficulty="easy"
+def low_rank(matrix, rank):
+    """The matrix of this rank that is nearest to a matrix (d, k), by its singular value decomposition."""
+    # BEGIN SOLUTION
+    U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
+    return U[:, :rank] * S[:rank] @ Vh[:rank]
+    # END SOLUTION
+
+# %% ex="6.8" role="check"
+low_rank = check("6.8", low_rank)
+
+# %% [markdown] ex="6.8" role="hints"
+# <details><summary>Hint 1</summary>`torch.linalg.svd(matrix, full_matrices=False)` gives U, S and V transposed.</details>
+# <details><summary>Hint 2</summary>Scale the first columns of U by S and multiply by the first rows of Vh.</details>
 
 # %%
-KEPT = (0, 1, 2, 4, 8, 16, 32)
-
-
-parts = {name: torch.linalg.svd(update, full_matrices=False) for name, update in updates.items()}
-
-
-def truncated(rank):
+KEPT, kept = (0, 1, 2, 4, 8, 16), []
+for rank in progress(KEPT, "truncating"):
     model = copy.deepcopy(full)
-    with torch.no_grad():
-        for name, (U, S, Vh) in parts.items():
-            model.model.get_parameter(name).copy_(before[name] + (U[:, :rank] * S[:rank]) @ Vh[:rank])
-    return model
-
-
-kept = [score(truncated(rank)) for rank in progress(KEPT, "truncating")]
-for rank, (asked, new) in zip(KEPT, kept):
-    print(f"r = {rank:2d} of each update: asked {asked:.2f}, new facts {new:.2f}")
-print("the whole update: asked {:.2f}, new facts {:.2f}".format(*score(full)))
+    for name, update in updates.items():
+        model.model.get_parameter(name).data = before[name].detach() + low_rank(update, rank)
+    kept.append(lora_rates.shares_right(model))
+    print(f"r = {rank:2d} of each update: asked {kept[-1][0]:.2f}, new facts {kept[-1][1]:.2f}")
+print("the whole update: asked {:.2f}, new facts {:.2f}".format(*lora_rates.shares_right(full)))
 
 # %%
 figure, (left, right) = pyplot.subplots(1, 2, figsize=(7.6, 2.9))
@@ -575,191 +677,115 @@ left.set(title="Singular values of each matrix", xlabel="number", ylabel="relati
          ylim=(1e-3, 1.3))  # fmt: skip
 left.legend(fontsize=8)
 for index, name in enumerate(("asked", "new facts")):
-    right.plot(range(len(KEPT)), [row[index] for row in kept], color=figures.COLORS[index],
-               marker=figures.MARKERS[index], linestyle=figures.DASHES[index], label=name)  # fmt: skip
+    figures.curve_of_seeds(right, range(len(KEPT)), [[row[index]] for row in kept], name, index)
 right.set(title="Full finetuning, truncated", xlabel="singular values kept", ylabel="share answered right")
 right.set_xticks(range(len(KEPT)), KEPT)
 right.legend(fontsize=8)
 figure.tight_layout()
-show(figure, alt="Left: the singular values of the updates fall faster than those of random matrices. Right: with 1 kept "
-     f"asked {kept[1][0]:.2f} and new facts {kept[1][1]:.2f}, with {KEPT[-1]} kept {kept[-1][0]:.2f} and "
+show(figure, alt="Left: the singular values of the updates fall faster than those of random matrices. Right: with 1 "
+     f"kept asked {kept[1][0]:.2f} and new facts {kept[1][1]:.2f}, with {KEPT[-1]} kept {kept[-1][0]:.2f} and "
      f"{kept[-1][1]:.2f}.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** [C19] The lecture's line, "weight matrices are low rank", is not what happens: nine tenths of a
-# pretrained matrix need 77 of its 160 singular values, nearly as many as random numbers do (83). What is of low rank is
-# the *change*: 18 of 160, with nothing in the training that asked for it. (It is how the paper words its hypothesis too:
-# the change has a low "intrinsic rank".)
+# **What you saw.** [C19] Nine tenths of an update lie in 20 of 160 directions (the median matrix), those of the weights
+# themselves and of noise in about 80: updates *are* closer to low rank, and far from rank 4. The score says more. This is
+# one seed; at five others two directions per matrix answered 0.97 to 1.00 of the questions (one alone 0.23 to 0.97, the
+# whole update 0.93 to 0.95), and 0.25 to 0.38 of the new facts, of which all eight needed 8 or 16. Yet LoRA of rank 1
+# stored all eight above: trained under the constraint, it finds another change than the nearest one to full finetuning's.
+# A new behavior is cheap and a new fact is not, when an update is cut that was trained without a bound.
 #
-# And the scores need still less. Two singular values of each update carry the asking (0.97), eight carry as many of the
-# new facts as all 160 do (0.62). That eight were used does not say that eight are needed: see the rank of 1 above. The
-# rest of full finetuning's update changes neither score.
-
-# %% [markdown]
 # ## Silent bug lab
-# Four versions of a LoRA layer, each with one bug. None raises an error. They learn a change of rank 2 of a matrix from
-# 256 examples; at the end each is merged. Look at the curves first.
+# Eight makers of LoRA layers, `run(base, rank, alpha)`. One is right. Seven have a bug each, none of which raises an
+# error. Each is to learn a change of rank 2 of a matrix from 256 examples, and then to be merged.
 
 # %%
-class Right(nn.Module):
-    def __init__(self, base, rank=4, alpha=8.0):
-        super().__init__()
-        self.base = copy.deepcopy(base).requires_grad_(False)
-        A, B = start(rank, base.in_features, base.out_features)
-        self.A, self.B, self.scale = nn.Parameter(A), nn.Parameter(B), alpha / rank
-
-    def forward(self, x):
-        return self.base(x) + self.scale * (x @ self.A.T) @ self.B.T
-
-    def merged(self):
-        return self.base.weight + self.scale * self.B @ self.A
-
-
-class RunA(Right):
-    def __init__(self, base, rank=4, alpha=8.0):
-        super().__init__(base, rank, alpha)
-        self.scale = alpha
-
-
-class RunB(Right):
-    def __init__(self, base, rank=4, alpha=8.0):
-        super().__init__(base, rank, alpha)
-        self.base.requires_grad_(True)
-
-
-# %%
-class RunC(Right):
-    def merged(self):
-        return self.base.weight + self.B @ self.A
-
-
-class RunD(Right):
-    def forward(self, x):
-        with torch.no_grad():
-            low = x @ self.A.T
-        return self.base(x) + self.scale * low @ self.B.T
-
-
-torch.manual_seed(args.seed)
-base, inputs = nn.Linear(24, 16, bias=False), torch.randn(256, 24)
-change = torch.randn(16, 2) @ torch.randn(2, 24) / 24**0.5
-wanted = inputs @ (base.weight.detach() + change).T
-VERSIONS = {"right": Right, "run A": RunA, "run B": RunB, "run C": RunC, "run D": RunD}
-
-
-def learned(version, steps=300):
+runs = mystery_runs("6.9")
+inputs, base = torch.randn(256, 24, generator=generator), nn.Linear(24, 16)
+change = torch.randn(16, 2, generator=generator) @ torch.randn(2, 24, generator=generator) / 24**0.5
+wanted = base(inputs).detach() + inputs @ change.T
+for name, run in runs.items():
     torch.manual_seed(args.seed)
-    layer, losses = version(base), []
-    optimizer = torch.optim.Adam([p for p in layer.parameters() if p.requires_grad], lr=1e-2)
-    for _ in range(steps):
+    layer, losses = run(copy.deepcopy(base), rank=4, alpha=8.0), []
+    optimizer = torch.optim.Adam(trainable_parameters(layer), lr=1e-2)
+    for _ in range(300):
         loss = (layer(inputs) - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    return layer, losses
-
-
-lab = {name: learned(version) for name, version in VERSIONS.items()}
-
-# %%
-figure, axes = pyplot.subplots(figsize=(4.8, 2.9))
-for index, (name, (_, losses)) in enumerate(lab.items()):
-    axes.plot(losses, color=figures.COLORS[index], linestyle=figures.DASHES[index % 4], label=name)
-    print(f"{name}: loss after 10 steps {losses[9]:.3f}, 100 steps {losses[99]:.4f}, 300 steps {losses[-1]:.5f}")
-axes.set(title="One right layer, four silent bugs", xlabel="steps", ylabel="squared error", yscale="log",
-         ylim=(1e-6, 10))  # fmt: skip
-axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-ends = ", ".join(f"{name} {losses[9]:.2f}" for name, (_, losses) in lab.items())
-show(figure, alt=f"Squared error against steps. After 10 steps: {ends}.")
+    layer.merge()
+    after = float((layer(inputs) - wanted).square().mean().detach())
+    print(f"run {name}: loss after 10 steps {losses[9]:.3f}, 300 steps {losses[-1]:.5f}, merged {after:.5f}")
 
 # %% [markdown]
-# The curves of two runs are better than that of the right one or the same. **Property tests** of a right layer:
-#
-# - *start*: before training, the largest difference from the base's output: 0;
-# - *double rank*: alpha as it is, twice as many columns in $B$ and rows in $A$, each a copy: the path stays the same,
-#   ratio 1;
-# - *base* and *A*: how far training has moved them: 0, and not 0;
-# - *merge*: largest difference between merged and unmerged output, after training: 0.
+# A low loss is no proof. Write the test that is: what has to hold for *every* right layer, checked on one that you make
+# yourself. It takes a maker, tries the layer out (`layer(x)`, `layer.A`, `layer.B`, `layer.base`, `merge()`, `unmerge()`,
+# a gradient), and returns whether it behaves; a failed `assert` counts as False. You get points by how many of the seven
+# it refuses, and none if it refuses the right one: mind rounding, and what need not hold.
+
+# %% ex="6.9" title="A test that catches silent bugs" points=4 minutes=20 difficulty="hard"
+def layer_test(run):
+    """Whether the layers that run(base, rank, alpha) makes behave as a LoRA layer has to."""
+    # BEGIN SOLUTION
+    base, x = nn.Linear(24, 16), torch.randn(8, 24)
+    own, before = base.weight.detach().clone(), base(x)
+    layer = run(base, 4, 6.0)
+    assert torch.equal(layer(x), before)
+    trained = {name for name, parameter in layer.named_parameters() if parameter.requires_grad}
+    assert trained == {"A", "B"}
+    layer.B.data.normal_()
+    apart = layer(x)
+    assert torch.allclose(apart, before + 6 / 4 * x @ layer.A.T @ layer.B.T, atol=1e-3)
+    apart.sum().backward()
+    assert layer.A.grad is not None and layer.B.grad is not None
+    layer.merge()
+    assert torch.allclose(layer(x), apart, atol=1e-3)
+    layer.unmerge()
+    assert torch.equal(layer(x), apart)
+    return torch.equal(base.weight, own)
+    # END SOLUTION
+
+# %% ex="6.9" role="check"
+layer_test = check("6.9", layer_test)
+
+# %% [markdown] ex="6.9" role="hints"
+# <details><summary>Hint 1</summary>Walk through a layer's life: made, before any training; which parameters are trained;
+# with numbers in B, the output by the formula; a gradient; merged; unmerged.</details>
+# <details><summary>Hint 2</summary>`layer.B.data.normal_()` makes a layer as after training. Bit for bit
+# (`torch.equal`) have to hold the start and the weight after unmerge; `torch.allclose` is for the rest.</details>
 
 # %%
-def doubled(version):
-    one, two = version(base, 4), version(base, 8)
-    with torch.no_grad():
-        one.B.normal_()
-        two.A.copy_(torch.cat([one.A, one.A]))
-        two.B.copy_(torch.cat([one.B, one.B], 1))
-        paths = [layer(inputs) - layer.base(inputs) for layer in (one, two)]
-    return float(paths[1].norm() / paths[0].norm())
+def passes(run):
+    try:
+        return bool(layer_test(run))
+    except AssertionError:
+        return False
 
 
-print("        start   double rank   base moved   A moved   merge")
-for name, version in VERSIONS.items():
-    torch.manual_seed(args.seed)
-    fresh, (layer, _) = version(base), lab[name]
-    with torch.no_grad():
-        begins = (fresh(inputs) - base(inputs)).abs().max()
-        moved = (layer.base.weight - base.weight).abs().max(), (layer.A - fresh.A).abs().max()
-        gap = (layer(inputs) - inputs @ layer.merged().T).abs().max()
-    print(f"{name:6s} {begins:6.2f} {doubled(version):13.2f} {moved[0]:12.2f} {moved[1]:9.2f} {gap:7.2f}")
+print("your test lets through: run", *(name for name, run in runs.items() if passes(run)))
 
 # %% [markdown]
-# The list of suspects. Four of them are guilty, one per run. Name them.
-#
-# | name | the bug |
-# |---|---|
-# | `alpha for alpha/r` | the path is scaled by alpha, whatever the rank |
-# | `base not frozen` | the pretrained weight is trained too |
-# | `A is frozen` | no gradient reaches A |
-# | `both zero` | A and B start at zero |
-# | `both random` | A and B start at random numbers |
-# | `merge without scale` | B A is added into the weight as it is |
-# | `merged twice` | the path still runs beside the merged weight |
-# | `merge transposed` | the transpose of B A is added into the weight |
-
-# %% ex="6.5" points=3 minutes=12 difficulty="hard"
-# For each run the name of its bug, from the table above: {"A": "...", "B": "...", "C": "...", "D": "..."}
-# BEGIN SOLUTION
-bugs = {"A": "alpha for alpha/r", "B": "base not frozen", "C": "merge without scale", "D": "A is frozen"}
-# END SOLUTION
-
-# %% ex="6.5" role="check"
-bugs = check("6.5", bugs)
-
-# %% [markdown] ex="6.5" role="hints"
-# <details><summary>Hint 1</summary>Read the table column by column, against the row `right`: each run differs in one
-# column.</details>
-# <details><summary>Hint 2</summary>The columns tell apart what is wrong in the path, in what is trained, and in the
-# merge. Only one suspect of each kind fits the number; the path of `both zero` never leaves zero.</details>
-
-# %%
-print(bugs)
-
-# %% [markdown]
-# **What you saw.** Run A learns faster, because it takes steps $r$ times as long: a number of the recipe that changes
-# silently with the rank. Run B learns faster as well, by finetuning everything, and its adapter file is worthless beside
-# the true base. Run C is right in training and wrong in production. Run D can only reach what four random directions
-# see. Two of the four look better than the right one: a low loss is no proof.
+# **What you saw.** The losses tell of three runs, and of two of those only once they are merged. A adds $BA$ without the
+# scale when it merges. C adds it and keeps the path too, so that it counts twice. H forms its path without a gradient
+# for $A$: with $A$ as it fell the change cannot be learned. E multiplies by $\alpha$ instead of $\alpha / r$, a larger step
+# that even looks better here. F trains $W_0$ as well: the best loss, and nothing saved. G starts off the base, by a path
+# that is not zero. D unmerges by subtracting, which leaves rounding in $W_0$, each time a little more. B is right.
 #
 # ## Recap
 # - $h = W_0 x + \frac\alpha r BAx$: $r(d + k)$ trained numbers for a matrix of $dk$, and one of the factors starts at zero.
 # - The model at the start is the base, bit for bit; with the path switched off it is the base again, at any time.
 # - Merged, it costs nothing per token; unmerged, several adapters share one base.
 # - Optimizer states and checkpoints shrink by the factor of the counts; the weights in memory do not.
-# - A low rank is enough here, and learns more slowly at the same step size; asking for a behavior needs least.
+# - Give each method its own learning rate, chosen inside its grid on development data: LoRA's is about ten times as high.
+#   Then the score converges to full finetuning's as the rank grows, and does not pass it.
 #
 # ## Try next
 # - `--targets "q_proj|v_proj"`, the layers of the paper: which of the two scores suffers?
-# - `--epochs 20`: do the ranks still differ when there is more time?
-# - Give every rank the same alpha instead of the same $\alpha / r$, in `finetuned`.
+# - `--epochs 5`: with half the steps, does the rank matter more?
+# - Give `finetuned` the same $\alpha / r$ for every rank instead of the same $\alpha$: where do the valleys move?
 #
 # ## References
-# - Biderman et al. (2024). LoRA learns less and forgets less. *Transactions on Machine Learning Research*.
-# - Hu et al. (2021). LoRA: Low-rank adaptation of large language models. *ICLR 2022*.
-# - Aghajanyan, Gupta & Zettlemoyer (2021). Intrinsic dimensionality explains the effectiveness of language model
-#   fine-tuning. *ACL*.
-# - Ben Zaken, Goldberg & Ravfogel (2022). BitFit: Simple parameter-efficient fine-tuning for transformer-based masked
-#   language-models. *ACL*.
-# - Houlsby et al. (2019). Parameter-efficient transfer learning for NLP. *ICML*.
-# - Kalajdzievski (2023). A rank stabilization scaling factor for fine-tuning with LoRA. arXiv:2312.03732.
-# - Mangrulkar et al. (2022). PEFT: State-of-the-art parameter-efficient fine-tuning methods. Software.
+# - Hu et al. (2021). LoRA: low-rank adaptation of large language models. *ICLR 2022*: the layer, its counts, $B = 0$.
+# - Schulman et al. (2025). LoRA without regret. Thinking Machines Lab: rates and ranks against full finetuning.
+# - Mangrulkar et al. (2022). PEFT: state-of-the-art parameter-efficient fine-tuning methods. Software: the layers beside
+#   yours.

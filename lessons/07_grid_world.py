@@ -8,7 +8,7 @@
 # a distribution over trajectories, and get the expected return in three ways that must agree; then you find the best
 # policy, and measure why rewards that come rarely make learning hard. *(Lecture: "Reinforcement learning", from the
 # goal of learning from experience to the sketch of RL algorithms and its challenges; claims C23–C25.)*
-# About 75 minutes; runs in 15 s on two CPU cores.
+# About 150 minutes; runs in 20 s on two CPU cores.
 #
 # **You will need** PyTorch tensors, and expectations as sums. **You will be able to** write a problem as a Markov
 # decision process, compute the value of a policy exactly and estimate it with an honest interval, find the best policy
@@ -16,7 +16,7 @@
 
 # %% [markdown]
 # ## Predict first
-# Write down your guesses before you run anything; you will measure each of them below.
+# Type your guesses over the dots in the cell below, before you run anything; each of them is measured further down.
 #
 # 1. An agent that moves at random on a slippery floor: one move in five goes sideways. **Is its expected return lower
 #    than on a dry floor?**
@@ -27,19 +27,21 @@
 #    **How many times as many steps until it first finds the star? And if episodes are cut off after 100 steps, how many
 #    times as many episodes?**
 # 5. To help it, you pay a little in every step, the more the closer it is to the star. **What will the best policy be?**
+#
+# (To change a knob, a map or a probability, edit its value in `arguments(...)` and run all cells again.)
 
 # %%
 from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
 
 import random
 
-import gymnasium
 import torch
 from gymnasium.utils.env_checker import check_env
 from matplotlib import pyplot
 
 from ptlearn import figures, policy_gradient
 from ptlearn.course.exercise import check
+from ptlearn.course.predictions import predict
 from ptlearn.grid import mdp
 from ptlearn.grid.collection import collect
 from ptlearn.grid.gridworld import ACTIONS, GridWorld
@@ -55,6 +57,14 @@ args = arguments(
 )
 torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
 generator = torch.Generator().manual_seed(args.seed)
+guesses = predict(
+    slippery_minus_dry=...,  # 1: below 0, 0 or above
+    episodes_for_half_the_width=...,  # 2
+    values_give_a_direction=...,  # 3: True or False
+    times_as_many_steps=...,  # 4
+    times_as_many_episodes=...,  # 4
+    best_policy_when_close_is_paid=...,  # 5: what it does, in a word or two
+)
 
 # %% [markdown]
 # ## A world
@@ -63,46 +73,17 @@ generator = torch.Generator().manual_seed(args.seed)
 # reward. `S` is where it starts, `#` a wall, `G` the lecture's star: entering it pays 1 and ends the episode. Two
 # things are added to the lecture's picture: a pit `X`, which costs 1 and ends the episode too, and a slippery floor.
 #
-# Many worlds are written to one interface, that of Gymnasium: `reset` begins an episode, `step` takes an
-# action and returns the next observation, the reward and two ways to end. **Terminated** means the world says it is
-# over. **Truncated** means somebody's patience ran out, here after 100 steps, and the agent could have gone on.
+# Below the map, one of its cells. The agent's rules come in two parts, and you write both.
 
 # %%
 world = GridWorld("default", slip=args.slip)
-environment = gymnasium.make("ptlearn/GridWorld-v0", map="default", slip=args.slip, render_mode="ansi")
-state, _ = environment.reset(seed=args.seed)
-print(environment.render())  # @ is the agent
-rng, visited, over = random.Random(args.seed), [state], False
-while not over:
-    action = rng.randrange(len(ACTIONS))
-    state, reward, terminated, truncated, _ = environment.step(action)
-    over = terminated or truncated
-    if len(visited) <= 6 or over:
-        moved = f"{world.cells[visited[-1]]} -> {world.cells[state]}"
-        print(f"t = {len(visited):2d}   {ACTIONS[action]:5s}   {moved}   reward {reward:+.0f}")
-    visited.append(state)
-print(f"terminated: {terminated}, truncated: {truncated}")
-
-# %%
-figure, axes = pyplot.subplots(figsize=(4, 3.4))
-figures.draw_trajectory(axes, world, visited[:-1], visited[-1])
-axes.set_title(f"A random agent, {len(visited) - 1} steps")
-ends = "the star" if reward > 0 else "the pit" if terminated else "the time limit"
-show(figure, alt=f"A map of five by five cells with three walls and a pit at row 3, column 3. A chain of arrows wanders "
-     f"from the upper left corner and ends, after {len(visited) - 1} steps, at {ends}.")  # fmt: skip
+print(*world.map, sep="\n")
 
 # %% [markdown]
-# **What you saw.** [C23] States, actions, transitions and rewards are all there is. The arrows do not always go where
-# the agent wanted: look for a line above in which the action and the move disagree, or the agent stands still although
-# the way is free.
-#
-# ## The same world as numbers
-# A Markov decision process is $p(s' \mid s, a)$, the rewards, and a distribution $p(s_1)$ of the first state. *Markov*:
-# what happens next depends on the state and the action, on nothing before. Write down the transitions of one slippery
-# move. With probability 1 − slip the agent moves as it meant to; otherwise to one of the two sides, half each. A wall
-# or the border keeps it where it is.
+# First the floor. With probability 1 − slip the agent moves as it meant to; otherwise to one of the two sides, half each.
+# A wall or the border keeps it where it is.
 
-# %% ex="7.1" points=2 minutes=12 difficulty="medium"
+# %% ex="7.1" title="A slippery move" points=2 minutes=12 difficulty="medium"
 def next_cells(rows, cell, action, slip):
     """Where a move leads, {(row, column): probability}.
 
@@ -130,22 +111,125 @@ next_cells = check("7.1", next_cells)
 # <code>chances[place] = chances.get(place, 0) + chance</code>. And <code>rows[-1]</code> is no error in Python: test
 # whether the cell is on the map.</details>
 
-# %%
-number = {cell: state for state, cell in enumerate(world.cells)}
-symbols = [world.map[row][column] for row, column in world.cells]
-pays = {"G": 1.0, "X": -1.0}
-states = len(world.cells)
-P, R = torch.zeros(2, states, 4, states, dtype=torch.float64)
-for state, cell in enumerate(world.cells):
-    for action in range(4):
-        ended = symbols[state] in "GX"  # the episode is over: nothing moves, nothing pays
-        for place, chance in ({cell: 1.0} if ended else next_cells(world.map, cell, action, args.slip)).items():
-            P[state, action, number[place]] = chance
-            R[state, action, number[place]] = 0.0 if ended else pays.get(symbols[number[place]], 0.0)
+# %% [markdown]
+# Then time. Many worlds are written to one interface, that of Gymnasium: `reset` begins an episode, `step` takes an action
+# and returns what is seen next, the reward and two ways to end. **Terminated** means the world says it is over.
+# **Truncated** means somebody's patience ran out, here after `limit` steps, and the agent could have gone on.
 
-arrays = world.to_mdp(gamma=args.gamma)  # the package's: P (S, A, S), R (S, A, S), start (S,) and gamma
+# %% ex="7.2" title="The environment's step" points=3 minutes=20 difficulty="hard"
+class SlipperyGrid:
+    """A map as an environment: reset() begins an episode, step(action) goes on with it.
+
+    rows: the map, with one S; slip; limit: the steps until patience runs out; seed: of its random numbers.
+    """
+
+    def __init__(self, rows, slip, limit=100, seed=0):
+        self.rows, self.slip, self.limit = rows, slip, limit
+        self.random = random.Random(seed)
+
+    def reset(self):
+        """Back to S, with all the patience there is; returns the cell, (row, column)."""
+        # BEGIN SOLUTION
+        [self.cell] = [(r, row.index("S")) for r, row in enumerate(self.rows) if "S" in row]
+        self.steps = 0
+        return self.cell
+        # END SOLUTION
+
+    def step(self, action):
+        """(cell, reward, terminated, truncated) of one move, drawn by `next_cells`.
+
+        Entering G pays 1, entering X pays -1, both terminate. The step number `limit` truncates.
+        """
+        # BEGIN SOLUTION
+        chances = next_cells(self.rows, self.cell, action, self.slip)
+        [self.cell] = self.random.choices([*chances], weights=[*chances.values()])
+        self.steps += 1
+        symbol = self.rows[self.cell[0]][self.cell[1]]
+        reward = {"G": 1.0, "X": -1.0}.get(symbol, 0.0)
+        terminated = symbol in "GX"
+        truncated = self.steps >= self.limit
+        return self.cell, reward, terminated, truncated
+        # END SOLUTION
+
+# %% ex="7.2" role="check"
+SlipperyGrid = check("7.2", SlipperyGrid)
+
+# %% [markdown] ex="7.2" role="hints"
+# <details><summary>Hint 1</summary>What an episode knows of itself are two things: the cell, and how many steps it has
+# taken. `reset` sets both, `step` changes both.</details>
+# <details><summary>Hint 2</summary><code>self.random.choices(cells, weights=...)</code> draws, and returns a list with one
+# entry. Rewards and ends depend on the symbol of the cell that is *entered*.</details>
+
+# %%
+episode = SlipperyGrid(world.map, args.slip, seed=args.seed)
+visited, rng, over = [episode.reset()], random.Random(args.seed), False
+while not over:
+    action = rng.randrange(len(ACTIONS))
+    cell, reward, terminated, truncated = episode.step(action)
+    over = terminated or truncated
+    if len(visited) <= 6 or over:
+        print(f"t = {len(visited):2d}   {ACTIONS[action]:5s}   {visited[-1]} -> {cell}   reward {reward:+.0f}")
+    visited.append(cell)
+print(f"terminated: {terminated}, truncated: {truncated}")
+
+# %%
+figure, axes = pyplot.subplots(figsize=(4, 3.4))
+path = [world.cells.index(cell) for cell in visited]
+figures.draw_trajectory(axes, world, path[:-1], path[-1])
+axes.set_title(f"A random agent, {len(visited) - 1} steps")
+ends = "the star" if reward > 0 else "the pit" if terminated else "the time limit"
+show(figure, alt=f"A map of five by five cells with three walls and a pit at row 3, column 3. A chain of arrows wanders "
+     f"from the upper left corner and ends, after {len(visited) - 1} steps, at {ends}.")  # fmt: skip
+
+# %% [markdown]
+# **What you saw.** [C23] States, actions, transitions and rewards are all there is. The arrows do not always go where
+# the agent wanted: look for a line above in which the action and the move disagree, or the agent stands still although
+# the way is free. The package's `GridWorld` is the same world as a Gymnasium environment (`gymnasium.make(
+# "ptlearn/GridWorld-v0", map="default")`), with cells numbered row by row, walls left out.
+#
+# ## The same world as numbers
+# A Markov decision process is $p(s' \mid s, a)$, the rewards, and a distribution $p(s_1)$ of the first state. *Markov*:
+# what happens next depends on the state and the action, on nothing before. So three arrays hold the whole world: `P[s, a,
+# s']`, `R[s, a, s']` and `start[s]`. States are the cells that are no walls, counted row by row. Where the episode is over,
+# nothing moves and nothing pays.
+
+# %% ex="7.3" title="The world as arrays" points=2 minutes=15 difficulty="medium"
+def world_arrays(rows, slip):
+    """(P (S, 4, S), R (S, 4, S), start (S,)) of a map with one S, float64 tensors.
+
+    In G and X every action stays there for certain, and pays nothing.
+    """
+    # BEGIN SOLUTION
+    cells = [(r, c) for r, row in enumerate(rows) for c, symbol in enumerate(row) if symbol != "#"]
+    number = {cell: state for state, cell in enumerate(cells)}
+    P, R = torch.zeros(2, len(cells), 4, len(cells), dtype=torch.float64)
+    start = torch.tensor([float(rows[r][c] == "S") for r, c in cells], dtype=torch.float64)
+    for state, cell in enumerate(cells):
+        for action in range(4):
+            if rows[cell[0]][cell[1]] in "GX":
+                P[state, action, state] = 1.0
+                continue
+            for (r, c), chance in next_cells(rows, cell, action, slip).items():
+                P[state, action, number[r, c]] = chance
+                R[state, action, number[r, c]] = {"G": 1.0, "X": -1.0}.get(rows[r][c], 0.0)
+    return P, R, start
+    # END SOLUTION
+
+# %% ex="7.3" role="check"
+world_arrays = check("7.3", world_arrays)
+
+# %% [markdown] ex="7.3" role="hints"
+# <details><summary>Hint 1</summary>Number the cells in a dictionary, {(row, column): state}. Then one loop over states and
+# actions, and <code>next_cells</code> says which entries of that row of P are above 0.</details>
+# <details><summary>Hint 2</summary>R is paid for the cell that is entered, so it is looked up at s', except from G and X:
+# there R stays 0, and P[s, a, s] = 1.</details>
+
+# %%
+P, R, start = world_arrays(world.map, args.slip)
+arrays = world.to_mdp(gamma=args.gamma)  # the package's, with gamma beside them
 assert torch.allclose(P, arrays.P) and torch.allclose(P * R, arrays.P * arrays.R)
-print(f"{states} states, {len(ACTIONS)} actions; P has {P.numel():,} entries, {(P > 0).sum()} of them above 0")
+going = (~arrays.terminal).nonzero()[:, 0].tolist()  # the states where an episode goes on
+print(f"{len(P)} states, 4 actions; P has {P.numel():,} entries, {(P > 0).sum()} of them above 0")
 
 # %% [markdown]
 # The lecture writes the reward as $r(s_t, a_t)$ and defines it as "1 if $s_{t+1}$ is the star". On a slippery floor
@@ -159,8 +243,7 @@ print(f"{states} states, {len(ACTIONS)} actions; P has {P.numel():,} entries, {(
 # %%
 check_env(world, skip_render_check=True)  # Gymnasium's own test of an environment; raises when a rule is broken
 world.reset(seed=args.seed)
-going = [state for state in range(states) if not arrays.terminal[state]]
-counts = torch.zeros(states, 4, states, dtype=torch.float64)
+counts = torch.zeros_like(P)
 for state in progress(going, "sampling transitions"):
     for action in range(4):
         for _ in range(1000):
@@ -191,12 +274,49 @@ for slip in (args.slip, 1.1 * args.slip):
 # ## Trajectories and returns
 # A **policy** decides what to do: deterministic, $\pi(s) = a$, or, our focus, stochastic, $\pi_\theta(a \mid s)$. Here
 # $\theta$ is a table with one number, a *logit*, per state and action, and $\pi_\theta$ its softmax. All zeros is the
-# uniform policy. `collect` runs a policy in thousands of worlds at once and returns the record that every later lesson
-# works on, for text too: one row per episode, one column per step, and a `mask` that is True where the agent acted.
+# uniform policy. Acting is drawing, in turn from $\pi$ and from $P$. Write it for one episode.
+
+# %% ex="7.4" title="An episode" points=2 minutes=12 difficulty="medium"
+def sample_episode(P, R, start, pi, terminal, horizon, generator):
+    """One episode: (T + 1 states, T actions, T rewards), lists, T at most the horizon.
+
+    P, R (S, A, S), start (S,), pi (S, A) tensors; terminal (S,) bool, states where an episode is over; generator of torch.
+    """
+    # BEGIN SOLUTION
+    state = int(torch.multinomial(start, 1, generator=generator))
+    states, actions, rewards = [state], [], []
+    while len(actions) < horizon and not terminal[state]:
+        action = int(torch.multinomial(pi[state], 1, generator=generator))
+        after = int(torch.multinomial(P[state, action], 1, generator=generator))
+        states.append(after)
+        actions.append(action)
+        rewards.append(float(R[state, action, after]))
+        state = after
+    return states, actions, rewards
+    # END SOLUTION
+
+# %% ex="7.4" role="check"
+sample_episode = check("7.4", sample_episode)
+
+# %% [markdown] ex="7.4" role="hints"
+# <details><summary>Hint 1</summary>Three draws: a first state, and in every step an action and the state that follows. What
+# is looked at before each step?</details>
+# <details><summary>Hint 2</summary><code>int(torch.multinomial(row, 1, generator=generator))</code> draws a place of a row of
+# probabilities. The reward is <code>R[s, a, s']</code>.</details>
+
+# %% [markdown]
+# `collect` does this for thousands of episodes at once, and returns the record that every later lesson works on, for text
+# too: one row per episode, one column per step, and a `mask` that is True where the agent acted.
 
 # %%
-uniform = TabularPolicy(states, 4)
+uniform = TabularPolicy(len(P), 4)
+pi = mdp.probabilities(arrays, uniform).detach()  # (S, A)
+one_by_one = [sample_episode(P, R, start, pi, arrays.terminal, 100, generator) for _ in range(300)]
 rollout, final = collect(arrays, uniform, 1000, horizon=100, generator=generator)
+lengths = torch.tensor([len(actions) for _, actions, _ in one_by_one]).double()
+error = lengths.std() / len(lengths) ** 0.5
+print(f"mean length one by one {lengths.mean():.1f} ± {1.96 * error:.1f}, "
+      f"at once {rollout.mask.sum(1).double().mean():.1f}")  # fmt: skip
 print(f"observations, actions, rewards, logprobs, mask: {tuple(rollout.mask.shape)}; terminated: {tuple(final.shape)}")
 row = int(rollout.mask.sum(1).argmin())
 steps = int(rollout.mask[row].sum())
@@ -215,7 +335,7 @@ print("  mask        ", rollout.mask[row, : steps + 2].int().tolist(), "...")
 # Read $\gamma$ as patience, or as the probability that the world goes on for another step. $\gamma = 1$ is the
 # lecture's sum. Behind the end of an episode stands padding, which is worth nothing whatever is written there.
 
-# %% ex="7.2" points=1 minutes=6 difficulty="easy"
+# %% ex="7.5" title="The return of an episode" points=1 minutes=5 difficulty="easy"
 def episode_returns(rewards, mask, gamma):
     """The discounted return of each episode.
 
@@ -226,10 +346,10 @@ def episode_returns(rewards, mask, gamma):
     return (rewards * mask * discounts).sum(1)
     # END SOLUTION
 
-# %% ex="7.2" role="check"
-episode_returns = check("7.2", episode_returns)
+# %% ex="7.5" role="check"
+episode_returns = check("7.5", episode_returns)
 
-# %% [markdown] ex="7.2" role="hints"
+# %% [markdown] ex="7.5" role="hints"
 # <details><summary>Hint 1</summary>The first reward has the factor γ⁰ = 1, the second γ¹, ...: one row of factors serves
 # all episodes.</details>
 # <details><summary>Hint 2</summary><code>rewards * mask</code> is 0 on padding; <code>torch.arange(T)</code> are the
@@ -256,7 +376,7 @@ for name, reached in (("star", last > 0), ("pit", last < 0), ("time limit", last
 # (The lecture writes $\tau = (a_1, s_1, \dots, a_T, s_T)$; since $a_t$ is chosen in $s_t$, we let the state come
 # first.) Only one kind of factor depends on $\theta$. Lesson 08 lives on that.
 
-# %% ex="7.3" points=1 minutes=7 difficulty="easy"
+# %% ex="7.6" title="The probability of a trajectory" points=1 minutes=7 difficulty="easy"
 def trajectory_probability(start, P, pi, states, actions):
     """p(tau), for a trajectory with T actions and T + 1 states, the last one where it ended.
 
@@ -269,10 +389,10 @@ def trajectory_probability(start, P, pi, states, actions):
     return float(probability)
     # END SOLUTION
 
-# %% ex="7.3" role="check"
-trajectory_probability = check("7.3", trajectory_probability)
+# %% ex="7.6" role="check"
+trajectory_probability = check("7.6", trajectory_probability)
 
-# %% [markdown] ex="7.3" role="hints"
+# %% [markdown] ex="7.6" role="hints"
 # <details><summary>Hint 1</summary>1 + 2T factors: one for the first state, and two for every action.</details>
 # <details><summary>Hint 2</summary>The action at t is looked up in <code>pi[states[t]]</code>, and leads from
 # <code>states[t]</code> to <code>states[t + 1]</code>.</details>
@@ -285,32 +405,47 @@ trajectory_probability = check("7.3", trajectory_probability)
 # %%
 small = GridWorld("small", slip=args.slip)
 tiny, HORIZON = small.to_mdp(gamma=args.gamma), 3
-policy = TabularPolicy(tiny.states, 4)
+mixed = TabularPolicy(tiny.states, 4)
 with torch.no_grad():
-    policy.logits.normal_(generator=generator)
-pi = mdp.probabilities(tiny, policy).detach()
+    mixed.logits.normal_(generator=generator)
+pi_mixed = mdp.probabilities(tiny, mixed).detach()
 
+# %% ex="7.7" title="Every trajectory" points=2 minutes=15 difficulty="medium"
+def trajectories(P, pi, terminal, state, steps):
+    """All (states, actions) that can happen from a state on within so many steps, a list; shorter where one ends.
 
-def trajectories(state, steps):
-    """Every (states, actions) that can happen from a state on within some steps."""
-    if steps == 0 or tiny.terminal[state]:
-        yield [state], []
-        return
-    for action, after in (pi[state][:, None] * tiny.P[state] > 0).nonzero().tolist():
-        for states, actions in trajectories(after, steps - 1):
-            yield [state, *states], [action, *actions]
+    P (S, A, S), pi (S, A) tensors; terminal (S,) bool; state, steps: int. What has probability 0 is left out.
+    """
+    # BEGIN SOLUTION
+    if steps == 0 or terminal[state]:
+        return [([state], [])]
+    found = []
+    for action, after in (pi[state][:, None] * P[state] > 0).nonzero().tolist():
+        for states, actions in trajectories(P, pi, terminal, after, steps - 1):
+            found.append(([state, *states], [action, *actions]))
+    return found
+    # END SOLUTION
 
+# %% ex="7.7" role="check"
+trajectories = check("7.7", trajectories)
+
+# %% [markdown] ex="7.7" role="hints"
+# <details><summary>Hint 1</summary>A function that calls itself: what can happen in `steps` steps is a first step, and then
+# whatever can happen in one step less.</details>
+# <details><summary>Hint 2</summary>With no steps left, or in a state where the episode is over, there is one trajectory:
+# <code>([state], [])</code>.</details>
 
 # %%
-listed = [tau for state in tiny.start.nonzero()[:, 0].tolist() for tau in trajectories(state, HORIZON)]
-p = torch.tensor([trajectory_probability(tiny.start, tiny.P, pi, *tau) for tau in listed], dtype=torch.float64)
+listed = trajectories(tiny.P, pi_mixed, tiny.terminal, int(tiny.start.argmax()), HORIZON)
+p = [trajectory_probability(tiny.start, tiny.P, pi_mixed, *tau) for tau in listed]
+p = torch.tensor(p, dtype=torch.float64)
 print(*small.map, sep="\n")
 for index in p.topk(3).indices.tolist():
     cells, words = [small.cells[s] for s in listed[index][0]], [ACTIONS[a] for a in listed[index][1]]
     print(f"p = {p[index]:.3f}   {' -> '.join(map(str, cells))}   by {', '.join(words)}")
 print(f"{len(p):,} trajectories, probabilities sum to {p.sum():.12f}")
 
-every, every_final, chances = mdp.enumerate_trajectories(tiny, policy, HORIZON)  # the package's, as one Rollout
+every, every_final, chances = mdp.enumerate_trajectories(tiny, mixed, HORIZON)  # the package's, as one Rollout
 assert torch.allclose(p.sort().values, chances.sort().values)
 
 # %% [markdown]
@@ -326,7 +461,7 @@ def codes(rollout, final):
 
 
 RUNS = 200_000
-sampled = codes(*collect(tiny, policy, RUNS, horizon=HORIZON, generator=generator))
+sampled = codes(*collect(tiny, mixed, RUNS, horizon=HORIZON, generator=generator))
 order = codes(every, every_final).argsort()
 known, expected = codes(every, every_final)[order], RUNS * chances[order]
 assert torch.isin(sampled, known).all()  # nothing happened that is not on the list
@@ -365,7 +500,7 @@ show(figure, alt=f"Sampled against exact probability of each trajectory, on log 
 # the mean return. The mean of $N$ independent returns has variance $\sigma^2 / N$, so its **standard error** is
 # $s / \sqrt N$, with $s$ the standard deviation of the sample. An estimate without it says nothing.
 
-# %% ex="7.4" points=1 minutes=6 difficulty="easy"
+# %% ex="7.8" title="A mean and its error" points=1 minutes=5 difficulty="easy"
 def mean_and_error(returns):
     """The mean of the returns, and its standard error, with N - 1 in the variance.
 
@@ -375,10 +510,10 @@ def mean_and_error(returns):
     return returns.mean(), returns.std() / len(returns) ** 0.5
     # END SOLUTION
 
-# %% ex="7.4" role="check"
-mean_and_error = check("7.4", mean_and_error)
+# %% ex="7.8" role="check"
+mean_and_error = check("7.8", mean_and_error)
 
-# %% [markdown] ex="7.4" role="hints"
+# %% [markdown] ex="7.8" role="hints"
 # <details><summary>Hint 1</summary>How much does one return vary, and how much less does the mean of N of them?</details>
 # <details><summary>Hint 2</summary><code>returns.std()</code> already divides by N − 1.</details>
 
@@ -401,8 +536,8 @@ def sampled_returns(arrays, policy, episodes, horizon=HORIZON, at_once=20_000):
 
 # %%
 enumerated = float(chances @ torch.as_tensor(episode_returns(every.rewards, every.mask, tiny.gamma)))
-recursion = float(mdp.objective(tiny, pi, horizon=HORIZON))
-estimate = interval(sampled_returns(tiny, policy, 20_000))
+recursion = float(mdp.objective(tiny, pi_mixed, horizon=HORIZON))
+estimate = interval(sampled_returns(tiny, mixed, 20_000))
 assert abs(enumerated - recursion) < 1e-5
 print(f"J, summed over {len(p):,} trajectories: {enumerated:+.6f}")
 print(f"J, computed from the arrays:       {recursion:+.6f}")
@@ -413,17 +548,20 @@ print(f"J, mean of 20,000 episodes:        {estimate.mean:+.6f}  95 % in [{estim
 # Back to the larger map and the uniform policy. Enumeration is out of the question there:
 
 # %%
-ways = torch.ones(states, dtype=torch.float64)
+ways = torch.ones(len(P), dtype=torch.float64)
 for _ in range(100):
     ways = torch.where(arrays.terminal, 1.0, (arrays.P > 0).double().sum(1) @ ways)
-pi = mdp.probabilities(arrays, uniform).detach()
 exact = float(mdp.objective(arrays, pi))
 cut_off = float(mdp.objective(arrays, pi, horizon=100))
 print(f"{arrays.start @ ways:.0e} trajectories within 100 steps")
 print(f"J(uniform) = {exact:+.5f} exactly, {cut_off:+.5f} with a time limit of 100 steps")
-for size in (100, 1_000, 10_000, 100_000):
+widths = {}
+for size in (250, 1_000, 4_000, 16_000):
     estimate = interval(sampled_returns(arrays, uniform, size, 100))
-    print(f"{size:7,} episodes: {estimate.mean:+.5f} ± {estimate.high - estimate.mean:.5f}")
+    widths[size] = estimate.high - estimate.mean
+    print(f"{size:7,} episodes: {estimate.mean:+.5f} ± {widths[size]:.5f}")
+narrower = widths[1_000] / widths[4_000]
+guesses.reveal("episodes_for_half_the_width", f"4,000 make it {narrower:.2f} times as narrow")
 
 # %% [markdown]
 # (Computed from the arrays? The section after this one says how.) One interval cannot show whether intervals are right.
@@ -477,7 +615,7 @@ show(figure, alt=alt.format(spread[0], spread[-1], coverage[0].mean, coverage[-1
 # $P_\pi(s, s') = \sum_a \pi_\theta(a \mid s)\, p(s' \mid s, a)$ it reads $V = r_\pi + \gamma P_\pi V$. And
 # $J(\theta) = \mathbb E_{s_1 \sim p(s_1)} [V^\pi(s_1)]$. Exponentially many trajectories, 22 unknowns.
 
-# %% ex="7.5" points=2 minutes=12 difficulty="medium"
+# %% ex="7.9" title="Policy evaluation" points=2 minutes=12 difficulty="medium"
 def policy_values(P, R, pi, gamma):
     """V(s) of a policy: the expected discounted return from each state on, gamma below 1.
 
@@ -489,10 +627,10 @@ def policy_values(P, R, pi, gamma):
     return torch.linalg.solve(torch.eye(len(P), dtype=P.dtype) - gamma * transitions, rewards)
     # END SOLUTION
 
-# %% ex="7.5" role="check"
-policy_values = check("7.5", policy_values)
+# %% ex="7.9" role="check"
+policy_values = check("7.9", policy_values)
 
-# %% [markdown] ex="7.5" role="hints"
+# %% [markdown] ex="7.9" role="hints"
 # <details><summary>Hint 1</summary>Two ways. Solve (I − γ P_π) V = r_π. Or start from V = 0 and put it into the right side
 # of the Bellman equation again and again: the error shrinks by γ each time.</details>
 # <details><summary>Hint 2</summary><code>(P * R).sum(-1)</code> is r(s, a), shape (S, A);
@@ -504,13 +642,14 @@ assert torch.allclose(values.double(), mdp.state_values(arrays, pi), atol=1e-4)
 assert abs(float(arrays.start @ values.double()) - exact) < 1e-4
 inside = []
 for state in going:  # start there, and see
-    begin = torch.nn.functional.one_hot(torch.tensor(state), states)
+    begin = torch.nn.functional.one_hot(torch.tensor(state), len(P))
     elsewhere = mdp.MDP(arrays.P, arrays.R, begin, arrays.gamma)
     estimate = interval(sampled_returns(elsewhere, uniform, 4000, 200))
     inside.append(bool(estimate.low <= values[state] <= estimate.high))
 print(f"V from the linear system lies in the 95 % interval of 4,000 episodes for {sum(inside)} of {len(inside)} states")
 dry = mdp.objective(GridWorld("default").to_mdp(args.gamma), pi)
 print(f"J(uniform): {exact:+.6f} on this floor, {dry:+.6f} on a dry one")
+guesses.reveal("slippery_minus_dry", round(exact - float(dry), 9))
 
 # %% [markdown]
 # **What you saw.** All cells are estimated right at once, up to the one in twenty that 95 % allow. And for the
@@ -518,12 +657,15 @@ print(f"J(uniform): {exact:+.6f} on this floor, {dry:+.6f} on a dry one")
 # Being slippery harms only an agent that knows what it wants.
 #
 # One more definition, for later. $Q^\pi(s, a)$ is the same expectation when the first action is $a$, whatever the
-# policy would have done: the bracket above, before it is averaged over actions,
+# policy would have done: the bracket, averaged over $s'$ and not yet over actions,
+#
+# $$Q^\pi(s, a) = \sum_{s'} p(s' \mid s, a)\, \big[\, r(s, a, s') + \gamma V^\pi(s') \,\big], \qquad
+#   V^\pi(s) = \sum_a \pi_\theta(a \mid s)\, Q^\pi(s, a).$$
 
 # %%
 q = mdp.action_values(arrays, values)
 assert torch.allclose((pi * q).sum(1), values)
-above_the_star = number[(3, 4)]
+above_the_star = world.cells.index((3, 4))
 print(f"in cell (3, 4), above the star and beside the pit, V = {values[above_the_star]:+.3f}")
 for action, name in enumerate(ACTIONS):
     print(f"  Q of {name:5s} = {q[above_the_star, action]:+.3f}")
@@ -538,7 +680,7 @@ for action, name in enumerate(ACTIONS):
 # and repeat until nothing changes. After each such sweep of **value iteration** the largest error $|V - V^*|$, against the
 # best policy's $V^*$, is at most $\gamma$ times what it was.
 
-# %% ex="7.6" points=2 minutes=10 difficulty="medium"
+# %% ex="7.10" title="A sweep of value iteration" points=1 minutes=8 difficulty="easy"
 def sweep(P, R, gamma, values):
     """One sweep of value iteration, all states at once from the old values.
 
@@ -548,24 +690,45 @@ def sweep(P, R, gamma, values):
     return (P * (R + gamma * values)).sum(-1).max(1).values
     # END SOLUTION
 
-# %% ex="7.6" role="check"
-sweep = check("7.6", sweep)
+# %% ex="7.10" role="check"
+sweep = check("7.10", sweep)
 
-# %% [markdown] ex="7.6" role="hints"
+# %% [markdown] ex="7.10" role="hints"
 # <details><summary>Hint 1</summary>The agent chooses the action, so maximise over a; the world chooses s', so average over
 # s'. In which order?</details>
 # <details><summary>Hint 2</summary><code>R + gamma * values</code> has shape (S, A, S): the last dimension is s'. Weigh
 # with P, sum over it, and you have one number per action.</details>
 
+# %% ex="7.11" title="Value iteration" points=2 minutes=12 difficulty="medium"
+def value_iteration(P, R, gamma, tolerance=1e-12):
+    """(V*, greedy): the values (S,), swept from 0 until none changes by more than the tolerance, and a policy (S, A).
+
+    The policy takes, with probability 1, in each state the action of the largest bracket; of several the first.
+    """
+    # BEGIN SOLUTION
+    values, change = torch.zeros(len(P), dtype=P.dtype), float("inf")
+    while change > tolerance:
+        new = sweep(P, R, gamma, values)
+        change = float((new - values).abs().max())
+        values = new
+    brackets = (P * (R + gamma * values)).sum(-1)
+    greedy = torch.nn.functional.one_hot(brackets.argmax(1), P.shape[1]).to(P.dtype)
+    return values, greedy
+    # END SOLUTION
+
+# %% ex="7.11" role="check"
+value_iteration = check("7.11", value_iteration)
+
+# %% [markdown] ex="7.11" role="hints"
+# <details><summary>Hint 1</summary>Keep the old values until you have measured how far the new ones are from them.</details>
+# <details><summary>Hint 2</summary>The bracket of each action is what <code>sweep</code> takes the maximum of:
+# <code>argmax(1)</code> in its place, then <code>torch.nn.functional.one_hot</code>.</details>
+
 # %%
-best, change, sweeps = torch.zeros(states, dtype=torch.float64), 1.0, 0
-while change > 1e-12:
-    new = torch.as_tensor(sweep(arrays.P, arrays.R, arrays.gamma, best))
-    best, change, sweeps = new, float((new - best).abs().max()), sweeps + 1
+best, greedy = value_iteration(P, R, args.gamma)
 assert torch.allclose(best, mdp.value_iteration(arrays))
-greedy = mdp.greedy(arrays, best)  # in each state, the action that looks best one step ahead
 assert torch.allclose(mdp.state_values(arrays, greedy), best)  # the policy is worth what was promised
-print(f"{sweeps} sweeps; J(best) = {arrays.start @ best:+.4f}, J(uniform) = {exact:+.4f}")
+print(f"J(best) = {arrays.start @ best:+.4f}, J(uniform) = {exact:+.4f}")
 
 # %% [markdown]
 # Is that really the best? On the small map there are only $4^4$ deterministic policies. Evaluate them all.
@@ -634,12 +797,12 @@ to_star = GridWorld("default", slip=args.slip, pit_reward=0.0).to_mdp()  # here 
 to_pit = GridWorld("default", slip=args.slip, goal_reward=0.0, pit_reward=1.0).to_mdp()
 for gamma in (0.5, 0.9, 0.99, 1.0):
     discounted = world.to_mdp(gamma)
-    optimum = mdp.value_iteration(discounted)
-    choice = mdp.greedy(discounted, optimum)
+    optimum, choice = value_iteration(discounted.P, discounted.R, gamma)
     star, pit = (mdp.objective(chance, choice, horizon=100) for chance in (to_star, to_pit))
     print(f"gamma {gamma:4}: V* = {discounted.start @ optimum:.4f}; within 100 steps star {star:.1%}, pit {pit:.1%}")
     pictures.append(drawn(choice))
 print("\n".join("     ".join(rows) for rows in zip(*pictures)))
+guesses.reveal("values_give_a_direction", bool(optimum[going].max() - optimum[going].min() > 1e-6))
 
 # %% [markdown]
 # **What you saw.** Look at the cells beside the pit. An agent in a hurry passes it, though one time in ten it slips in.
@@ -659,7 +822,34 @@ print("\n".join("     ".join(rows) for rows in zip(*pictures)))
 #
 # Without a time limit, the expected number of steps until the star is one more linear system. Let $h(s)$ be that number
 # from $s$ on: $h = 1 + P_\pi h$, the Bellman equation of a world that pays 1 in every step. In a corridor it has a
-# closed form: a random agent needs $2L(L+1)$ steps to get $L$ cells along. With a limit of $H$ steps, an episode finds
+# closed form: a random agent needs $2L(L+1)$ steps to get $L$ cells along.
+
+# %% ex="7.12" title="Steps until the end" points=1 minutes=8 difficulty="medium"
+def expected_steps(P, pi, terminal):
+    """h(s), the mean number of steps until the episode is over, from each state on; 0 where it is over already.
+
+    P (S, A, S), pi (S, A) tensors, terminal (S,) bool -> (S,). The end is reached sooner or later from everywhere.
+    """
+    # BEGIN SOLUTION
+    going = ~terminal
+    transitions = (pi[:, :, None] * P).sum(1)[going][:, going]
+    identity = torch.eye(len(transitions), dtype=P.dtype)
+    steps = torch.zeros(len(P), dtype=P.dtype)
+    steps[going] = torch.linalg.solve(identity - transitions, identity.sum(1))
+    return steps
+    # END SOLUTION
+
+# %% ex="7.12" role="check"
+expected_steps = check("7.12", expected_steps)
+
+# %% [markdown] ex="7.12" role="hints"
+# <details><summary>Hint 1</summary>Policy evaluation with a reward of 1 in every step and γ = 1, in which the states where
+# the episode is over have the value 0.</details>
+# <details><summary>Hint 2</summary>With all states in it, I − P_π cannot be inverted: keep the rows and columns of those
+# that are not terminal, <code>P_pi[going][:, going]</code>.</details>
+
+# %% [markdown]
+# With a limit of $H$ steps, an episode finds
 # the star with probability $\rho = J$ (reward 1, $\gamma = 1$, horizon $H$), so the first success comes after $1/\rho$
 # episodes on average.
 
@@ -671,8 +861,9 @@ def random_walk(rows):
 
 
 for length in (4, 8, 16):
-    steps = mdp.occupancy(*random_walk(["S" + "." * (length - 1) + "G"])).sum()
-    print(f"corridor, {length:2d} cells to go: {steps:6.1f} steps expected; 2 L (L + 1) = {2 * length * (length + 1)}")
+    corridor, even = random_walk(["S" + "." * (length - 1) + "G"])
+    steps = corridor.start @ expected_steps(corridor.P, even, corridor.terminal)
+    print(f"corridor, {length:2d} cells to go: {steps:6.1f} steps; 2 L (L + 1) = {2 * length * (length + 1)}")
 
 # %%
 LIMIT, SIDES = 100, [n for n in (2, 3, 4, 6, 8, 12, 16, 24) if n <= args.side]
@@ -696,7 +887,7 @@ steps_exact, steps_measured, episodes_exact, episodes_measured = [], [], [], []
 for n in progress(SIDES, "random walks"):
     walk, even = random_walk(empty_map(n))
     agent = TabularPolicy(walk.states, 4)
-    steps_exact.append(float(mdp.occupancy(walk, even).sum()))
+    steps_exact.append(float(walk.start @ expected_steps(walk.P, even, walk.terminal)))
     walks, _ = collect(walk, agent, 400, horizon=1_000_000, generator=generator)
     steps_measured.append(interval(walks.mask.sum(1).double()))
     episodes_exact.append(1 / float(mdp.objective(walk, even, horizon=LIMIT)))
@@ -728,6 +919,10 @@ for n in SIDES:
         here, there = SIDES.index(n), SIDES.index(2 * n)
         print(f"side {n} to {2 * n}: {steps_exact[there] / steps_exact[here]:.1f} times the steps, "
               f"{episodes_exact[there] / episodes_exact[here]:.1f} times the episodes")  # fmt: skip
+if SIDES[-1] // 2 in SIDES:
+    half = SIDES.index(SIDES[-1] // 2)
+    guesses.reveal("times_as_many_steps", steps_exact[-1] / steps_exact[half])
+    guesses.reveal("times_as_many_episodes", episodes_exact[-1] / episodes_exact[half])
 silence = (1 - 1 / episodes_exact[-1]) ** 100
 print(f"{SIDES[-1]} x {SIDES[-1]}: about {LIMIT * episodes_exact[-1]:,.0f} steps of experience for one success; "
       f"100 episodes see no reward at all with probability {silence:.0%}")  # fmt: skip
@@ -806,11 +1001,11 @@ rewards = {"star alone": walk.R, "star + progress": walk.R + gamma * potential -
 optima = {}
 for name, paid in rewards.items():
     paid = torch.where(walk.terminal[:, None, None], 0.0, paid)  # nothing is paid once the episode is over
-    changed = mdp.MDP(walk.P, paid, walk.start, gamma)
-    optima[name] = mdp.value_iteration(changed)
-    arrives = mdp.objective(walk, mdp.greedy(changed, optima[name]), horizon=1000)
+    optima[name], choice = value_iteration(walk.P, paid, gamma)
+    arrives = mdp.objective(walk, choice, horizon=1000)
     print(f"{name:19s} V* at the start {walk.start @ optima[name]:5.2f}, best policy reaches the star: {arrives:.0%}")
 assert torch.allclose(optima["star + progress"], optima["star alone"] - potential, atol=1e-6)
+guesses.reveal("best_policy_when_close_is_paid", "walks up to the star and never enters")
 
 # %% [markdown]
 # **What you saw.** Paid for being close, the best policy walks up to the star and *never enters*: entering would end

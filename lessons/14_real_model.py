@@ -517,9 +517,9 @@ def has_form(text):
 
 
 # %%
-def known(lm):
+def known(lm, texts=None):
     """For each capital: (form, chat, cloze), 1 or 0, and log p(capital | cloze) in nats, as rows of a tensor."""
-    chat, cloze = asked(lm, "chat"), asked(lm, "cloze")
+    chat, cloze = (texts[form] if texts else asked(lm, form) for form in ("chat", "cloze"))
     sizes = [len(tokens) for tokens in encode(lm, [f" {capital}" for _, capital in facts], bos=False)]
     logprobs = token_logprobs(lm, [f"The capital of {country} is {capital}" for country, capital in facts])
     return torch.tensor([
@@ -530,7 +530,7 @@ def known(lm):
     ])  # fmt: skip
 
 
-before = {name: known(lm) for name, lm in models.items()}
+before = {name: known(lm, said[name]) for name, lm in models.items()}
 after = {name: {rate: torch.stack([known(finetuned(lm, rate, seed)) for seed in range(args.seed, args.seed + args.seeds)])
                 .mean(0) for rate in progress(RATES, "rates")} for name, lm in models.items()}  # fmt: skip
 print(f"{'':13s} {'rate':>6s}   form   chat  cloze   lost by the cloze (share)   lost by the cloze (nats)")

@@ -48,7 +48,7 @@ args = arguments(
     "Finetuning a language model on one GPU or several: memory, MFU, bfloat16, micro-batches, exact resume.",
     model=("pocket-m", "a pocket model, smollm2-135m, a folder or a hub id such as Qwen/Qwen2.5-1.5B"),
     data=("pocket", "conversations: pocket, a file of JSON objects, or a dataset of the hub such as owner/name"),
-    examples=(800, "conversations to train on", "at least 40"),
+    examples=(640, "conversations to train on", "at least 40"),
     method=("full", "what is trained", ("full", "lora")),
     rank=(16, "of LoRA", "at least 1"),
     lr=(1e-3, "peak step size of AdamW; full finetuning of a large model wants 1e-5, its LoRA 2e-4", "above 0"),
@@ -227,8 +227,8 @@ for rate in (1e-5, 1e-4, 1e-3):  # AdamW moves a number by about its step size
 # every step. Nothing else differs.
 
 # %%
-examples, _ = render_all(lm, assistant.conversations(assistant.requests(240, args.seed)))
-held_out, _ = render_all(lm, assistant.conversations(assistant.requests(60, args.seed, held_out=True)))
+examples, _ = render_all(lm, assistant.conversations(assistant.requests(160, args.seed)))
+held_out, _ = render_all(lm, assistant.conversations(assistant.requests(40, args.seed, held_out=True)))
 
 
 def finetuned_loss(rate, rounded, seed):

@@ -21,6 +21,7 @@ import copy
 import os
 import time
 from dataclasses import replace
+from functools import partial
 
 import torch
 from matplotlib import pyplot
@@ -29,21 +30,21 @@ from ptlearn import figures
 from ptlearn import policy_gradient as pg
 from ptlearn.course.exercise import check
 from ptlearn.course.recorded import record, recorded_runs
-from ptlearn.finetuning.memory import checkpoint_activations, count_parameters
+from ptlearn.finetuning.memory import checkpoint_activations, count_parameters, peak_bytes
 from ptlearn.finetuning.parameter_efficient import lora
 from ptlearn.finetuning.sft import fit_sft
 from ptlearn.lm.chat import render_all
-from ptlearn.lm.devices import pick_device
+from ptlearn.lm.devices import pick_device, require_memory
 from ptlearn.lm.fast_sampling import FastSampler
 from ptlearn.lm.hub_data import local_file
 from ptlearn.lm.models import load_lm, toy_lm
-from ptlearn.lm.text import sample_text
+from ptlearn.lm.text import encode, sample_text
 from ptlearn.lm.vllm_sampling import VLLMSampler
 from ptlearn.optimization import score_actions, update
 from ptlearn.pocket import assistant, tasks
 from ptlearn.processes import rank, size, spread
 from ptlearn.rl.enumeration import enumerate_texts, exact_text_gradient
-from ptlearn.rl.tasks import gsm8k, pass_at_k
+from ptlearn.rl.tasks import gsm8k, pass_at_k, prompt_texts
 from ptlearn.rl.text_collection import collect_text, pay, sampled_scores, text_collector
 from ptlearn.rl.training import train_policy
 from ptlearn.rollout import action_logprobs
@@ -314,7 +315,7 @@ ESTIMATORS = {
 # over their items and over the learners.
 
 # %%
-def solved(lm, about, samples=4, sample=sample_text):
+def solved(lm, about, samples=3, sample=sample_text):
     """Rewards of sampled answers to held-out problems, (problems, samples)."""
     return sampled_scores(about, lm, about.held_out[: args.quiz], samples=samples, seed=args.seed + 1, sample=sample)
 
@@ -326,13 +327,13 @@ for name, (weigh, options) in progress(ESTIMATORS.items(), "estimators"):
     for seed in range(args.seeds):
         lm = copy.deepcopy(start)
         collect = text_collector(task, prompts=8, group=4)
-        seen = train_policy(lm, collect, weigh, updates=6, lr=1e-4, clip_norm=1.0, seed=seed, **options)
+        seen = train_policy(lm, collect, weigh, updates=4, lr=1e-4, clip_norm=1.0, seed=seed, **options)
         scores.append(float(solved(lm, task).mean()))
         clipped.append(sum(seen.clip_fraction) / len(seen.clip_fraction))
     print(f"{name:5} pass@1 {over_seeds(scores)}, clipped {sum(clipped) / len(clipped):.1%} of the tokens")
 
 # %% [markdown]
-# Six updates tell no estimators apart unless the intervals do; they show that all four are one loop. What a clip and a
+# Four updates tell no estimators apart unless the intervals do; they show that all four are one loop. What a clip and a
 # dropped group are worth shows where several updates are made of each batch, and where most prompts are solved or hopeless.
 #
 # ## The run
@@ -356,15 +357,21 @@ else:
 if args.model.startswith("pocket-") and args.examples:
     shown = assistant.conversations(problems.train[: args.examples])
     fit_sft(lm, render_all(lm, shown)[0], batch=16, lr=1e-3, seed=args.seed)
-if args.lora:
-    lm = lora(lm, targets="[a-z]+_proj", rank=args.lora)
+method = partial(lora, targets="[a-z]+_proj", rank=args.lora) if args.lora else None
+longest = max(map(len, encode(lm, prompt_texts(lm, problems, problems.train[:64])))) + args.new_tokens
+foretold = peak_bytes(lm.model.config, method, batch=args.micro_batch, length=longest, bf16=args.bf16,
+                      checkpointed=args.checkpointed)  # fmt: skip
+divided = size() if accelerator and accelerator.is_fsdp2 else 1
+require_memory(foretold // divided, device, "--micro-batch or --new-tokens, or switch --checkpointed on")
+lm = method(lm) if method else lm
 if args.checkpointed:
     checkpoint_activations(lm)
 lm = spread(lm, accelerator) if accelerator else lm
 torch.set_float32_matmul_precision("high")  # what stays in float32 goes through a GPU's TF32 units
 sample = SAMPLERS[{"cuda": "fast"}.get(device.type, "text") if args.sampler == "auto" else args.sampler]()
 collect = text_collector(problems, prompts=args.prompts, group=args.group, sample=sample)
-print(f"{args.model} on {device}: {count_parameters(lm)[0]:,} parameters learn, {size()} process(es)")
+print(f"{args.model} on {device}: {count_parameters(lm)[0]:,} parameters learn, {size()} process(es); "
+      f"a step on {args.micro_batch} rows of {longest} tokens holds at most {foretold / 1e6:,.0f} MB")
 
 # %%
 # NBVAL_IGNORE_OUTPUT: every machine has its own speed

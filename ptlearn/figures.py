@@ -16,6 +16,7 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ptlearn.statistics import Estimate, over_seeds
@@ -40,6 +41,18 @@ def curve(axes, x: Sequence[float], estimates: Sequence[Estimate], label: str, i
     axes.fill_between(x, [e.low for e in estimates], [e.high for e in estimates], color=color, alpha=0.15, linewidth=0)
 
 
+def curve_of_seeds(axes, x: Sequence[float], runs: Sequence[Sequence[float]], label: str, index: int = 0) -> None:
+    """A line through the means over `x`, and each seed as a point: with few seeds they say more than a band.
+
+    Args: runs (points, seeds), as many seeds as there are at each point; label, index as of `curve`.
+    """
+    style = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+    axes.plot(x, [sum(values) / len(values) for values in runs], linestyle=DASHES[index % len(DASHES)],
+              label=label, **style)  # fmt: skip
+    pairs = [(place, value) for place, values in zip(x, runs, strict=True) for value in values]
+    axes.plot(*zip(*pairs, strict=True), linestyle="", markersize=3, alpha=0.5, **style)
+
+
 def bars(axes, names: Sequence[str], estimates: Sequence[Estimate], index: int = 0, *, groups: int = 1) -> None:
     """Bars with their 95 % intervals as whiskers; with several `groups`, group `index` stands beside the others."""
     width = 0.8 / groups
@@ -47,6 +60,22 @@ def bars(axes, names: Sequence[str], estimates: Sequence[Estimate], index: int =
     below = [e.mean - e.low for e in estimates]
     above = [e.high - e.mean for e in estimates]
     axes.bar(x, [e.mean for e in estimates], width, yerr=[below, above], capsize=3, color=COLORS[index % len(COLORS)])
+    axes.set_xticks(range(len(names)), names)
+
+
+def seeds(axes, x: float, values: Sequence[float], label: str, index: int = 0) -> None:
+    """Every seed of one setting as a point at `x`, and their mean as a larger hollow mark: few seeds, all of them."""
+    style = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)], "linestyle": ""}
+    axes.plot([x] * len(values), values, markersize=4, alpha=0.6, **style)
+    axes.plot([x], [sum(values) / len(values)], markersize=9, fillstyle="none", label=label, **style)
+
+
+def stacked_bars(axes, names: Sequence[str], parts: dict[str, Sequence[float]]) -> None:
+    """A bar per name, made of parts above each other, {part: its size in each bar}."""
+    bottom = np.zeros(len(names))
+    for index, (part, heights) in enumerate(parts.items()):
+        axes.bar(range(len(names)), heights, bottom=bottom, color=COLORS[index], label=part, edgecolor="white")
+        bottom += np.asarray(heights, dtype=float)
     axes.set_xticks(range(len(names)), names)
 
 
@@ -142,6 +171,9 @@ def value_map(axes, grid, values, policy=None, trajectory=None, *, numbers: bool
     picture[rows, columns] = values
     low, high = limits or (values.min(), values.max())
     image = axes.imshow(picture, cmap="cividis", vmin=low, vmax=high, zorder=0)
+    for row, column, symbol in _badges(grid):
+        if symbol in "GX":  # where an episode has ended, V = 0 is no value to compare
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="#b0b0b0", zorder=0.5))
     # inside the map's own axes: as tall as the map, whatever its shape
     axes.figure.colorbar(image, cax=axes.inset_axes([1.04, 0, 0.05, 1]), label="expected return")
     draw_map(axes, grid)

@@ -56,6 +56,13 @@ def test_learning_curve_is_the_mean_between_its_seeds_and_inside_its_band(axes):
     assert {x: pytest.approx(ends, abs=1e-3) for x, ends in expected.items()} == band_of(axes)
 
 
+def test_a_curve_of_seeds_goes_through_the_means_and_shows_every_seed(axes):
+    figures.curve_of_seeds(axes, [1, 2], [[0.5, 1.0], [0.0, 1.0]], "asked", 1)
+    mean, seeds = axes.lines
+    assert list(mean.get_ydata()) == [0.75, 0.5] and axes.get_legend_handles_labels()[1] == ["asked"]
+    assert list(zip(seeds.get_xdata(), seeds.get_ydata())) == [(1, 0.5), (1, 1.0), (2, 0.0), (2, 1.0)]
+
+
 def test_band_shrinks_with_the_root_of_the_seeds():
     runs = np.random.default_rng(0).normal(size=(100, 1))
     widths = []
@@ -72,6 +79,19 @@ def test_every_series_has_its_own_colour_marker_and_dash(axes):
     means = [line for line in axes.lines if line.get_marker() != "None"]
     for style in ("get_color", "get_marker", "get_linestyle"):
         assert len({getattr(line, style)() for line in means}) == 4
+
+
+def test_seeds_are_points_around_their_mean(axes):
+    figures.seeds(axes, 3.0, [0.2, 0.4, 0.9], "BitFit", index=1)
+    points, mean = axes.lines
+    assert list(points.get_xdata()) == [3.0] * 3 and list(points.get_ydata()) == [0.2, 0.4, 0.9]
+    assert mean.get_ydata() == pytest.approx([0.5]) and mean.get_label() == "BitFit"
+
+
+def test_parts_of_a_bar_stand_on_each_other(axes):
+    figures.stacked_bars(axes, ["full", "LoRA"], {"weights": [2, 2], "gradients": [3, 0.5]})
+    assert [bar.get_y() for bar in axes.patches] == [0, 0, 2, 2]
+    assert [bar.get_height() for bar in axes.patches] == [2, 2, 3, 0.5]
 
 
 def test_variance_bars_and_ratios(axes):

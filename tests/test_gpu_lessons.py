@@ -122,3 +122,13 @@ def test_a_model_without_a_chat_template_is_one_line(folder, place, monkeypatch,
             (bare / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match="has no chat template: expected one, as chat models have"):
         run("15", monkeypatch, "--model", bare, "--data", "chats.jsonl", without=["undisturbed"])
+
+
+DATA = {"15": ("--data", "chats.jsonl"), "16": ("--data", "sums.jsonl", "--held-out", "sums.jsonl")}
+
+
+@pytest.mark.parametrize("lesson", DATA)
+def test_a_step_that_does_not_fit_is_refused_before_it_is_tried(lesson, folder, place, monkeypatch):
+    monkeypatch.setattr("ptlearn.lm.devices.free_bytes", lambda device: 1000)
+    with pytest.raises(ValueError, match=r"^a step needs 0\.\d GB, cpu has 0\.0 GB free: lower --micro-batch"):
+        run(lesson, monkeypatch, "--model", folder, *DATA[lesson], without=["undisturbed"])

@@ -3,7 +3,6 @@
 `examine` looks, once and without network; `report` and `changes` are functions of what it found.
 """
 
-import hashlib
 import os
 import platform
 import re
@@ -65,6 +64,7 @@ def examine() -> Machine:
     """Look at this machine; takes as long as importing torch does."""
     import torch
 
+    from ptlearn.lm.checksums import damaged_files
     from ptlearn.lm.devices import free_bytes
     from ptlearn.lm.real_model import home
 
@@ -80,7 +80,7 @@ def examine() -> Machine:
         disk=shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free,
         threads=torch.get_num_threads(),
         omp_num_threads=os.environ.get("OMP_NUM_THREADS"),
-        damaged=tuple(file for name in POCKET for file in damaged_files(WEIGHTS / name)),
+        damaged=tuple(f"{name}/{path.name}" for name in POCKET for path in damaged_files(WEIGHTS / name)),
         real_model=(cache / REAL_MODEL / "SHA256SUMS").is_file(),
         seconds=recorded_seconds(),
     )
@@ -125,20 +125,6 @@ def accelerators() -> tuple[Device, ...]:
     cards = [torch.cuda.get_device_properties(index) for index in range(count)]
     found = [Device(card.name, card.total_memory, (card.major, card.minor)) for card in cards]
     return (*found, *([Device("Apple GPU (mps)")] if torch.backends.mps.is_available() else []))
-
-
-def damaged_files(folder: Path) -> list[str]:
-    """The files that SHA256SUMS names and that are missing or differ, and SHA256SUMS itself where it is missing."""
-    sums = folder / "SHA256SUMS"
-    if not sums.is_file():
-        return [f"{folder.name}/SHA256SUMS"]
-    lines = [line.split() for line in sums.read_text(encoding="utf-8").splitlines()]
-    files = [(folder / name, expected) for expected, name in lines]
-    return [
-        f"{folder.name}/{path.name}"
-        for path, expected in files
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected
-    ]
 
 
 def recorded_seconds() -> dict[int, int | None]:

@@ -32,8 +32,8 @@ from ptlearn.finetuning.wrappers import (
 )
 
 # where a block adds attention and MLP to its residual stream, in Llama, Qwen, Phi, OPT, BERT layouts and all of GPT's
-_SUBLAYERS = (r".*(attn|attention)\.(o_proj|c_proj|out_proj|dense)"
-              r"|mlp\.(down_proj|c_proj|fc_out|dense_4h_to_h)|fc2|output\.dense")  # fmt: skip
+SUBLAYERS = (r".*(attn|attention)\.(o_proj|c_proj|out_proj|dense)"
+             r"|mlp\.(down_proj|c_proj|fc_out|dense_4h_to_h)|fc2|output\.dense")  # fmt: skip
 
 
 # ---------------------------------------------------------------- what is trained
@@ -111,7 +111,7 @@ def adapters(model: nn.Module, *, size: int, seed: int = 0) -> nn.Module:
         raise ValueError(f"size={size}: expected at least 1")
     bare = causal_lm(model)
     _refuse(bare, Adapter, LoRA)
-    layers, blocks = matching_layers(bare, _SUBLAYERS), _blocks(model)[1]
+    layers, blocks = matching_layers(bare, SUBLAYERS), _blocks(model)[1]
     if len(layers) != 2 * len(blocks):
         raise ValueError(f"{len(layers)} places for adapters in {len(blocks)} blocks: expected two in each")
     generator = torch.Generator().manual_seed(seed)

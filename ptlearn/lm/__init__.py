@@ -3,6 +3,7 @@
     models       load a language model by name: "pocket-s|m|l", a local folder, a hub id; how documents begin and end
     text         text in, text out: encode, sample into a Rollout, complete greedily, score
     decoding     the fast step behind the sampling
+    checksums    what the files of a model were when they were written
     devices      the device a model is put on, and whether a step fits there
     real_model   a real model fetched once and kept in the user's cache: smollm2-135m
     hub_data     a dataset of the hub as a file of JSON objects

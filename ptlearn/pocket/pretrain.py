@@ -36,6 +36,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ptlearn.checkpoints import load_checkpoint, read_state, save_checkpoint
+from ptlearn.lm.checksums import write_checksums
 
 if TYPE_CHECKING:  # imported where it is used: lesson 00 wants no more than the sizes
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -389,9 +390,7 @@ def export(run_folder: Path, folder: Path) -> None:
     model.to(torch.bfloat16).save_pretrained(folder)
     write_losses(folder / "losses.csv", state["rows"])
     write_text(folder / "card.md", card(model, state))
-    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != "SHA256SUMS")
-    sums = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
-    write_text(folder / "SHA256SUMS", "".join(sums))
+    write_checksums(folder)
 
 
 def card(model: "LlamaForCausalLM", state: dict) -> str:

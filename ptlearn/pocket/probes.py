@@ -5,13 +5,14 @@ Each probe asks about held-out items, answers come from the network alone, and e
 """
 
 import random
+import re
 import sys
 
 import torch
 
 from ptlearn.lm.prompting import contextual_calibration, few_shot_prompt, score_choices, verbalizer_probabilities
 from ptlearn.lm.text import complete
-from ptlearn.pocket import relations, tales
+from ptlearn.pocket import french, relations, tales
 from ptlearn.statistics import Estimate, accuracy
 
 
@@ -48,6 +49,23 @@ def sentiment(lm, count: int = 400, words: tuple[str, str] = ("great", "awful"))
     positive = (probabilities[:, 0] > probabilities[:, 1]).tolist()
     gold = [polarity == "positive" for _, _, polarity in items]
     return accuracy(guess == truth for guess, truth in zip(positive, gold, strict=True))
+
+
+def french_nouns(*, held_out: bool | None = None) -> list[tuple[str, str]]:
+    """English nouns and what they are in French, those that are spelled alike left out: a half of them, or all.
+
+    >>> french_nouns(held_out=True)[:2], len(french_nouns())
+    ([('woman', 'femme'), ('girl', 'fille')], 236)
+    """
+    pairs = [(noun.english, noun.french) for noun in french.NOUNS if noun.english != noun.french]
+    return pairs if held_out is None else pairs[int(held_out) :: 2]
+
+
+def noun_translation(lm, template: str, *, held_out: bool) -> Estimate:
+    """Share of a half of the nouns whose French is the first word that follows the prompt (C04)."""
+    pairs = french_nouns(held_out=held_out)
+    texts = complete(lm, [template.replace("{input}", given) for given, _ in pairs], max_new_tokens=6)
+    return accuracy(re.findall(r"[^\W_]+", text)[:1] == [wanted] for text, (_, wanted) in zip(texts, pairs))
 
 
 def few_shot(lm, relation: str, shots: int, count: int = 200, seed: int = 0) -> Estimate:

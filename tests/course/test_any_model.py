@@ -33,7 +33,7 @@ def save_untrained(folder, layout):
     ("lesson", "layout", "knobs", "said"),
     [
         ("05_parameter_efficient", "llama", ("--examples", "8", "--count", "2"), "BitFit is left out"),
-        ("06_lora", "gpt2", ("--ranks", "1"), "ours loaded there: same logits same logits"),
+        ("06_lora", "gpt2", ("--ranks", "1"), "GPT2LMHeadModel"),
     ],
 )
 def test_a_lesson_goes_through_on_another_model_and_one_seed(tmp_path, lesson, layout, knobs, said):
@@ -42,4 +42,4 @@ def test_a_lesson_goes_through_on_another_model_and_one_seed(tmp_path, lesson, l
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
     done = subprocess.run([*command, *knobs], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-1000:]
-    assert said in done.stdout and "(n=" in done.stdout
+    assert said in done.stdout and "FAIL" not in done.stdout

@@ -46,13 +46,14 @@ SMALL = {
         "--model=pocket-s --examples=40 --batch=16 --seeds=2",
         ("num_hidden_layers=24", "num_hidden_layers=1"),
         ("num_hidden_layers=28", "num_hidden_layers=1"),
-        ("requests(240,", "requests(64,"),
-        ("requests(60, args.seed, held_out=True))\n", "requests(9, args.seed, held_out=True))\n"),
+        ("requests(160,", "requests(32,"),
+        ("rates, losses = (1e-5, 1e-4, 1e-3)", "rates, losses = (1e-3,)"),
+        ("requests(40, args.seed", "requests(9, args.seed"),
     ],
     "16": [
         "--model=pocket-s --examples=8 --updates=1 --prompts=2 --group=2 --new-tokens=4 --quiz=20 --seeds=2",
         ('start = load_lm("pocket-m")', 'start = load_lm("pocket-s")'),
-        ("updates=6, lr", "updates=1, lr"),
+        ("updates=4, lr", "updates=1, lr"),
         ("tasks.arithmetic(largest=50)", "replace(tasks.arithmetic(largest=50), max_new_tokens=4)"),
     ],
 }

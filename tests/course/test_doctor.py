@@ -1,6 +1,5 @@
 """The screen of `ptlearn doctor`, for machines that are injected as facts."""
 
-import hashlib
 import re
 import tomllib
 from dataclasses import replace
@@ -8,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ptlearn.course import cli, doctor
-from ptlearn.course.doctor import GB, Device, Machine, changes, damaged_files, report, runs
+from ptlearn.course.doctor import GB, Device, Machine, changes, report, runs
 
 LAPTOP = Machine(
     versions={"python": "3.12.1", "torch": "2.13.0+cpu", "transformers": "5.23.0", "ptlearn": "0.2.0"},
@@ -98,17 +97,6 @@ def test_the_command_looks_and_its_code_says_whether_lessons_run(monkeypatch, ca
     for machine, code in ((LAPTOP, 0), (replace(LAPTOP, memory=GB), 1)):
         monkeypatch.setattr(doctor, "examine", lambda machine=machine: machine)
         assert cli.main(["doctor"]) == code
-
-
-def test_a_damaged_file_is_named(tmp_path):
-    assert damaged_files(tmp_path) == [f"{tmp_path.name}/SHA256SUMS"]
-    (tmp_path / "a").write_bytes(b"abc")
-    right = hashlib.sha256(b"abc").hexdigest()
-    (tmp_path / "SHA256SUMS").write_text(f"{right}  a\n")
-    assert damaged_files(tmp_path) == []
-    (tmp_path / "SHA256SUMS").write_text(f"{right}  a\n{right}  b\n")
-    (tmp_path / "a").write_bytes(b"abd")
-    assert damaged_files(tmp_path) == [f"{tmp_path.name}/a", f"{tmp_path.name}/b"]
 
 
 def test_every_lesson_says_how_long_it_runs_and_the_bounds_are_those_of_the_project():

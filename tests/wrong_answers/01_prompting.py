@@ -1,12 +1,57 @@
 """Typical wrong answers to the exercises of lesson 01, and right ones written differently."""
 
-import difflib
 import math
 import re
 
 import torch
 
 # 1.1 ------------------------------------------------------------------------------------------------------------------
+
+
+def kinds(names):
+    """An answer of 1.1 whose rule for the name is given."""
+
+    def kind_of(text, capital):
+        if names(text, capital):
+            return "names the capital"
+        if "?" in text or "What is" in text:
+            return "asks on"
+        return "goes on" if text.strip() else "ends"
+
+    return kind_of
+
+
+def question_first(text, capital):
+    if "?" in text or "What is" in text:
+        return "asks on"
+    return kinds(whole)(text, capital)
+
+
+def whole(text, capital):
+    return bool(re.search(rf"(?<![\w-]){re.escape(capital)}(?![\w-])", text))
+
+
+def by_characters(text, capital):
+    def inside(place):
+        return 0 <= place < len(text) and (text[place].isalnum() or text[place] in "_-")
+
+    places = [place for place in range(len(text)) if text.startswith(capital, place)]
+    return any(not inside(place - 1) and not inside(place + len(capital)) for place in places)
+
+
+def forgets_cut_questions(text, capital):
+    if whole(text, capital):
+        return "names the capital"
+    return "asks on" if "?" in text else "goes on" if text.strip() else "ends"
+
+
+def empty_alone_ends(text, capital):
+    if whole(text, capital):
+        return "names the capital"
+    return "asks on" if "?" in text or "What is" in text else "goes on" if text else "ends"
+
+
+# 1.2 ------------------------------------------------------------------------------------------------------------------
 
 
 def trailing_space(statement, name):
@@ -37,99 +82,6 @@ def with_a_format(statement, name):
     return re.split(r"\s*\{value\}", statement.format(name=name, value="{value}"))[0]
 
 
-# 1.2 ------------------------------------------------------------------------------------------------------------------
-
-
-def with_tensors(logprobs, prompt_length):
-    return torch.tensor(logprobs)[prompt_length:].mean()
-
-
-def by_a_loop(logprobs, prompt_length):
-    total = count = 0
-    for place, value in enumerate(logprobs):
-        if place >= prompt_length:
-            total, count = total + value, count + 1
-    return total / count
-
-
-# 1.3 ------------------------------------------------------------------------------------------------------------------
-
-
-def column_ids(encode, words, space=" "):
-    return [encode(space + word)[0] for word in words]
-
-
-def divides_by_the_sum(logits, encode, words):
-    chosen = logits.softmax(-1)[:, column_ids(encode, words)]
-    return chosen / chosen.sum(-1, keepdim=True)
-
-
-def one_word_at_a_time(logits, encode, words):
-    scores = {word: logits[:, encode(f" {word}")[0]].exp() for word in words}
-    total = sum(scores.values())
-    return torch.stack([scores[word] / total for word in words], dim=1)
-
-
-# 1.4 ------------------------------------------------------------------------------------------------------------------
-
-
-def subsequence(left, right):
-    if not left or not right:
-        return 0
-    table = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
-    for i, a in enumerate(left, 1):
-        for j, b in enumerate(right, 1):
-            table[i][j] = table[i - 1][j - 1] + 1 if a == b else max(table[i - 1][j], table[i][j - 1])
-    return table[-1][-1]
-
-
-def harmonic(common, prediction, reference):
-    if not common:
-        return 0.0
-    precision, recall = common / len(prediction), common / len(reference)
-    return 2 * precision * recall / (precision + recall)
-
-
-def set_overlap(prediction, reference):
-    return harmonic(len(set(prediction) & set(reference)), set(prediction), set(reference))
-
-
-def bag_overlap(prediction, reference):
-    rest, common = list(reference), 0
-    for word in prediction:
-        if word in rest:
-            rest.remove(word)
-            common += 1
-    return harmonic(common, prediction, reference)
-
-
-def longest_substring(prediction, reference):
-    match = difflib.SequenceMatcher(None, prediction, reference, autojunk=False).find_longest_match()
-    return harmonic(match.size, prediction, reference)
-
-
-def by_characters(prediction, reference):
-    texts = " ".join(prediction), " ".join(reference)
-    return harmonic(subsequence(*texts), *texts)
-
-
-def memoised(prediction, reference):
-    known = {}
-
-    def common(i, j):
-        if i == len(prediction) or j == len(reference):
-            return 0
-        if (i, j) not in known:
-            skip = max(common(i + 1, j), common(i, j + 1))
-            known[i, j] = max(skip, 1 + common(i + 1, j + 1)) if prediction[i] == reference[j] else skip
-        return known[i, j]
-
-    return harmonic(common(0, 0), prediction, reference)
-
-
-# written after the checks ---------------------------------------------------------------------------------------------
-
-
 def filled_in_once(statement, name):
     return statement.replace("{name}", name, 1).split("{value}")[0].rstrip()
 
@@ -158,104 +110,206 @@ def character_by_character(statement, name):
     return text
 
 
-def negative_sum(logprobs, start):
-    return -sum(logprobs[start:])
+# 1.3 ------------------------------------------------------------------------------------------------------------------
 
 
-def likelihood_of_the_choice(logprobs, start):
-    return math.exp(sum(logprobs[start:]))
+def words(text):
+    return re.findall("[^\\W_]+", text)
 
 
-def late_sum(logprobs, start):
-    return sum(logprobs[start + 1 :]) / len(logprobs[start:])
+def loop(rule, show=lambda prompt, text: prompt + text, kept=False):
+    """An answer of 1.3 whose rule of what is right is given, and what its misses show."""
+
+    def evaluate(generate, prompts, answers):
+        texts = generate(prompts)
+        rights = [bool(rule(text, answer)) for text, answer in zip(texts, answers)]
+        misses = [show(prompt, text) for prompt, text, right in zip(prompts, texts, rights) if right == kept]
+        return {"rights": rights, "misses": misses}
+
+    return evaluate
 
 
-def the_prompt(logprobs, start):
-    return sum(logprobs[:start]) / start
+def starts(text, answer):
+    return words(text)[: len(words(answer))] == words(answer)
 
 
-def one_too_many(logprobs, start):
-    return sum(logprobs[start:]) / (len(logprobs) - start + 1)
+def one_at_a_time(generate, prompts, answers):
+    texts = [generate([prompt])[0] for prompt in prompts]
+    rights = [" ".join(words(text) + [""]).startswith(" ".join(words(a) + [""])) for text, a in zip(texts, answers)]
+    return {"rights": rights, "misses": [p + t for p, t, ok in zip(prompts, texts, rights) if not ok]}
 
 
-def in_bits(logprobs, start):
-    return sum(logprobs[start:]) / len(logprobs[start:]) / math.log(2)
+# 1.4 ------------------------------------------------------------------------------------------------------------------
 
 
-def prompt_removed(logprobs, start):
-    del logprobs[:start]
-    return sum(logprobs) / len(logprobs)
+def lagged(scores):
+    """An answer of 1.4 that shifts rightly, from some scores of the logits."""
+
+    def token_logprobs(logits, tokens):
+        each = scores(logits)[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
+        return torch.cat([each.new_zeros(len(each), 1), each], 1)
+
+    return token_logprobs
 
 
-def by_difference(logprobs, start):
-    return (sum(logprobs) - sum(logprobs[:start])) / (len(logprobs) - start)
+def not_shifted(logits, tokens):
+    return logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
 
 
-def most_likely_word(logits, encode, words):
-    return logits[:, column_ids(encode, words)].argmax(-1)
+def too_early(logits, tokens):
+    each = logits.log_softmax(-1)[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
+    return torch.cat([each, each.new_zeros(len(each), 1)], 1)
 
 
-def everything_at_once(logits, encode, words):
-    chosen = logits[:, column_ids(encode, words)]
-    return chosen.flatten().softmax(0).view_as(chosen)
+def without_the_first(logits, tokens):
+    return lagged(lambda x: x.log_softmax(-1))(logits, tokens)[:, 1:]
 
 
-def sigmoid_of_each(logits, encode, words):
-    return logits[:, column_ids(encode, words)].sigmoid()
+def by_two_loops(logits, tokens):
+    result = torch.zeros(tokens.shape, dtype=logits.dtype)
+    for b in range(len(tokens)):
+        for t in range(1, tokens.shape[1]):
+            result[b, t] = logits[b, t - 1, tokens[b, t]] - logits[b, t - 1].logsumexp(0)
+    return result
 
 
-def turned_over(logits, encode, words):
-    return logits[:, column_ids(encode, words)].softmax(-1).T
+def by_cross_entropy(logits, tokens):
+    losses = torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+    return torch.nn.functional.pad(-losses, (1, 0))
 
 
-def shifted_in_place(logits, encode, words):
-    logits -= logits.max(-1, keepdim=True).values
-    return logits[:, column_ids(encode, words)].softmax(-1)
+# 1.5 ------------------------------------------------------------------------------------------------------------------
 
 
-def the_others_masked(logits, encode, words):
-    ids = column_ids(encode, words)
-    mask = torch.full_like(logits, -math.inf)
-    mask[:, ids] = 0
-    return (logits + mask).softmax(-1)[:, ids]
+def filled(rule):
+    """An answer of 1.5 with the right tokens and a mask by rule(place, start, end, token)."""
+
+    def rows_of(prompt, choices):
+        length = len(prompt) + max(map(len, choices))
+        joint = [prompt + choice for choice in choices]
+        tokens = [row + [0] * (length - len(row)) for row in joint]
+        mask = [[bool(rule(t, len(prompt), len(row), padded[t])) for t in range(length)]
+                for row, padded in zip(joint, tokens)]  # fmt: skip
+        return torch.tensor(tokens), torch.tensor(mask)
+
+    return rows_of
 
 
-def by_table(rule):
-    def answer(prediction, reference):
-        table = [[0] * (len(reference) + 1) for _ in range(len(prediction) + 1)]
-        for i, a in enumerate(prediction):
-            for j, b in enumerate(reference):
-                table[i + 1][j + 1] = rule(a == b, table[i][j], table[i][j + 1], table[i + 1][j])
-        return 2 * table[-1][-1] / (len(prediction) + len(reference))
-
-    return answer
+def padded_left(prompt, choices):
+    length = len(prompt) + max(map(len, choices))
+    tokens = [[0] * (length - len(prompt + choice)) + prompt + choice for choice in choices]
+    mask = [[t >= length - len(choice) for t in range(length)] for choice in choices]
+    return torch.tensor(tokens), torch.tensor(mask)
 
 
-def first_matches(prediction, reference):
-    place = found = 0
-    for word in prediction:
-        if word in reference[place:]:
-            place, found = reference.index(word, place) + 1, found + 1
-    return harmonic(found, prediction, reference)
+def with_pad_sequence(prompt, choices):
+    pad = torch.nn.utils.rnn.pad_sequence
+    tokens = pad([torch.tensor(prompt + choice) for choice in choices], batch_first=True)
+    mask = [torch.tensor([False] * len(prompt) + [True] * len(choice)) for choice in choices]
+    return tokens, pad(mask, batch_first=True)
 
 
-def jaccard(prediction, reference):
-    common = subsequence(prediction, reference)
-    return common / (len(prediction) + len(reference) - common)
+# 1.6 ------------------------------------------------------------------------------------------------------------------
 
 
-def in_percent(prediction, reference):
-    return 100 * harmonic(subsequence(prediction, reference), prediction, reference)
+def scored(read, divide=lambda start, choice, longest, word: len(choice), space=" "):
+    """An answer of 1.6: read(log-probabilities (T,), start, end) -> a sum; how it is divided; what stands before."""
+
+    def choice_scores(network, encode, prompts, choices):
+        sums, means = [], []
+        longest = max(len(encode(space + word)) for word in choices)
+        for prompt in prompts:
+            start = encode(prompt)
+            for word in choices:
+                choice = encode(space + word)
+                tokens = torch.tensor([start + choice + [0] * (longest - len(choice))])
+                logits = network(tokens)
+                sums.append(read(logits[0], tokens[0], len(start), len(start) + len(choice)))
+                means.append(sums[-1] / divide(start, choice, longest, word))
+        shape = len(prompts), len(choices)
+        return {"sum": torch.stack(sums).view(shape), "mean": torch.stack(means).view(shape)}
+
+    return choice_scores
 
 
-def never_zero(prediction, reference):
-    common = subsequence(prediction, reference)
-    precision, recall = common / len(prediction), common / len(reference)
-    return 2 * precision * recall / (precision + recall)
+def each_token(logits, tokens):
+    return torch.cat([logits.new_zeros(1), logits[:-1].log_softmax(-1)[range(len(tokens) - 1), tokens[1:]]])
+
+
+def right_sum(logits, tokens, start, end):
+    return each_token(logits, tokens)[start:end].sum()
+
+
+def exchanged(network, encode, prompts, choices):
+    found = scored(right_sum)(network, encode, prompts, choices)
+    return {"sum": found["mean"], "mean": found["sum"]}
+
+
+def softmaxed(network, encode, prompts, choices):
+    return {name: v.log_softmax(1) for name, v in scored(right_sum)(network, encode, prompts, choices).items()}
+
+
+def turned(network, encode, prompts, choices):
+    return {name: v.T for name, v in scored(right_sum)(network, encode, prompts, choices).items()}
+
+
+def without_padding(network, encode, prompts, choices):
+    rows = []
+    for prompt in prompts:
+        for choice in choices:
+            start, ending = encode(prompt), encode(" " + choice)
+            logprobs = network(torch.tensor([start + ending]))[0].log_softmax(-1)
+            rows.append(sum(logprobs[len(start) - 1 + i, token] for i, token in enumerate(ending)))
+    total = torch.stack(rows).view(len(prompts), len(choices))
+    return {"sum": total, "mean": total / torch.tensor([[len(encode(" " + choice)) for choice in choices]])}
+
+
+# 1.8 ------------------------------------------------------------------------------------------------------------------
+
+
+def grouped(values, join, space=" "):
+    """An answer of 1.8: values(logits), the columns of each label's words joined."""
+
+    def label_probabilities(logits, encode, verbalizer):
+        table = values(logits)
+        columns = [[encode(space + word)[0] for word in group] for group in verbalizer]
+        return torch.stack([join(table[:, some]) for some in columns], 1)
+
+    return label_probabilities
+
+
+def then(change, answer):
+    return lambda *given: change(answer(*given))
+
+
+def normalised(table):
+    return table / table.sum(1, keepdim=True)
+
+
+def odds(logits):
+    return (logits - logits.amax(1, keepdim=True)).exp()
+
+
+def add(group):
+    return group.sum(1)
+
+
+def overflows(logits, encode, verbalizer):
+    return normalised(grouped(torch.exp, add)(logits, encode, verbalizer))
 
 
 WRONG = {
     "1.1": [
+        (kinds(lambda text, capital: capital in text), "inside a longer one"),
+        (kinds(lambda text, capital: re.search(rf"\b{re.escape(capital)}\b", text)), "a hyphen belongs"),
+        (kinds(lambda text, capital: whole(text.lower(), capital.lower())), "capital letters count"),
+        (kinds(lambda text, capital: text.strip().startswith(capital) and whole(text, capital)), "it counts anywhere"),
+        (question_first, "look for the name first"),
+        (forgets_cut_questions, "cut off"),
+        (empty_alone_ends, "white space alone"),
+        (lambda text, capital: whole(text, capital), "none of the four kinds"),
+    ],
+    "1.2": [
         (trailing_space, "ends in white space"),
         (keeps_the_end, "behind the answer"),
         (asks, "question"),
@@ -270,68 +324,103 @@ WRONG = {
         (what_follows, "stands behind the answer"),
         (cut_too_late, "cut first"),
     ],
-    "1.2": [
-        (lambda logprobs, start: sum(logprobs[start:]), "the sum over the choice"),
-        (lambda logprobs, start: sum(logprobs) / len(logprobs), "prompt's tokens are counted"),
-        (lambda logprobs, start: sum(logprobs[start:]) / len(logprobs), "prompt and choice together"),
-        (lambda logprobs, start: torch.tensor(logprobs)[start:].exp().mean(), "the mean of probabilities"),
-        (lambda logprobs, start: torch.tensor(logprobs)[start:].exp().mean().log(), "log of the mean probability"),
-        (lambda logprobs, start: torch.tensor(logprobs)[start + 1 :].mean(), "one token late"),
-        (lambda logprobs, start: torch.tensor(logprobs)[start - 1 :].mean(), "for prompt_length minus 1"),
-        (lambda logprobs, start: -torch.tensor(logprobs)[start:].mean(), "sign"),
-        (lambda logprobs, start: math.exp(-sum(logprobs[start:]) / len(logprobs[start:])), "perplexity"),
-        (lambda logprobs, start: math.exp(sum(logprobs[start:]) / len(logprobs[start:])), "under an exponential"),
-        (
-            negative_sum,
-            "else long choices lose; and all this with the sign",
-        ),
-        (likelihood_of_the_choice, "and all this under an exponential"),
-        (late_sum, "one token late"),
-        (the_prompt, "this scores the prompt"),
-        (one_too_many, "one token too many"),
-        (in_bits, "in bits"),
-        (prompt_removed, "logprobs was changed in place"),
-    ],
     "1.3": [
-        (lambda logits, encode, words: logits.softmax(-1)[:, column_ids(encode, words)], "not renormalised"),
-        (lambda logits, encode, words: logits[:, column_ids(encode, words, "")].softmax(-1), "without the space"),
-        (lambda logits, encode, words: logits[:, column_ids(encode, sorted(words))].softmax(-1), "another order"),
-        (lambda logits, encode, words: logits[:, sorted(column_ids(encode, words))].softmax(-1), "another order"),
-        (lambda logits, encode, words: logits[:, column_ids(encode, words)].softmax(0), "over the prompts"),
-        (lambda logits, encode, words: logits[:, column_ids(encode, words)].log_softmax(-1), "log-probabilities"),
-        (
-            lambda logits, encode, words: logits.softmax(-1)[:, column_ids(encode, words)].softmax(-1),
-            "a softmax of probabilities",
-        ),
-        (lambda logits, encode, words: logits[:, column_ids(encode, words)], "without a softmax"),
-        (most_likely_word, "the most likely word"),
-        (everything_at_once, "over prompts and words together"),
-        (sigmoid_of_each, "a sigmoid of each"),
-        (turned_over, "rows and columns exchanged"),
-        (shifted_in_place, "logits was changed in place"),
+        (loop(lambda text, answer: answer in text), "anywhere in the text"),
+        (loop(lambda text, answer: text.strip().startswith(answer)), "compare whole words"),
+        (loop(lambda text, answer: text.startswith(answer)), "white space in front"),
+        (loop(lambda text, answer: text.strip() == answer), "whole text has to be the answer"),
+        (loop(lambda text, answer: words(text)[:1] == words(answer)[:1]), "only the first word"),
+        (loop(lambda text, answer: starts(text.lower(), answer.lower())), "capital letters are ignored"),
+        (loop(lambda text, answer: text.split()[: len(answer.split())] == answer.split()), "split at white space"),
+        (loop(lambda text, answer: set(words(answer)) <= set(words(text))), "anywhere, in any order"),
+        (loop(lambda text, answer: words(answer)[: len(words(text))] == words(text)), "shorter than the answer"),
+        (loop(starts, lambda prompt, text: text), "lack their prompts"),
+        (loop(starts, lambda prompt, text: prompt), "lack their texts"),
+        (loop(starts, kept=True), "those that were right"),
     ],
     "1.4": [
-        (set_overlap, "overlap of word sets"),
-        (bag_overlap, "whatever their order"),
-        (lambda prediction, reference: subsequence(prediction, reference) / len(prediction), "precision alone"),
-        (lambda prediction, reference: subsequence(prediction, reference) / len(reference), "recall alone"),
-        (longest_substring, "without gaps"),
-        (by_characters, "compares characters"),
-        (subsequence, "turn it into an F-measure"),
-        (by_table(lambda same, both, up, back: both + 1 if same else 0), "common ending"),
-        (by_table(lambda same, both, up, back: both + same), "goes on from (i - 1, j - 1)"),
-        (by_table(lambda same, both, up, back: both + 1 if same else up), "keeps entry (i - 1, j)"),
-        (by_table(lambda same, both, up, back: max(up, back) + same), "prolong a neighbour"),
-        (first_matches, "first match of each word"),
-        (jaccard, "Jaccard"),
-        (in_percent, "as a percentage"),
-        (never_zero, "ZeroDivisionError"),
+        (not_shifted, "not shifted"),
+        (too_early, "one place too early"),
+        (lagged(lambda logits: logits), "logits, not log-probabilities"),
+        (lagged(lambda logits: logits.softmax(-1)), "probabilities: take their logarithm"),
+        (lagged(lambda logits: logits.log_softmax(1)), "over the places"),
+        (lagged(lambda logits: logits.log_softmax(0)), "over the batch"),
+        (without_the_first, "expected"),
+    ],
+    "1.5": [
+        (filled(lambda t, start, end, token: t < end), "includes the prompt"),
+        (filled(lambda t, start, end, token: t >= start), "includes the padding"),
+        (filled(lambda t, start, end, token: start < t < end), "starts one token late"),
+        (filled(lambda t, start, end, token: start <= t < end - 1), "ends one token early"),
+        (filled(lambda t, start, end, token: t >= start and token != 0), "padding's number"),
+        (filled(lambda t, start, end, token: t < start), "True on the prompt"),
+        (padded_left, "padded on the left"),
+    ],
+    "1.6": [
+        (scored(right_sum, space=""), "without the space"),
+        (scored(lambda logits, tokens, start, end: each_token(logits, tokens)[1:end].sum()), "prompt's tokens"),
+        (scored(lambda logits, tokens, start, end: each_token(logits, tokens)[start:].sum()), "padding is counted"),
+        (scored(lambda logits, tokens, start, end: logits.log_softmax(-1)[range(start, end), tokens[start:end]].sum()),
+         "not shifted"),
+        (scored(lambda logits, tokens, start, end: logits[range(start - 1, end - 1), tokens[start:end]].sum()),
+         "logits are added up"),
+        (scored(lambda logits, tokens, start, end: each_token(logits, tokens)[start:end].exp().sum()),
+         "probabilities are added up"),
+        (scored(lambda logits, tokens, start, end: each_token(logits, tokens)[start + 1 : end].sum()),
+         "first token of the choice is missing"),
+        (scored(right_sum, lambda start, choice, longest, word: len(start) + len(choice)), "prompt and choice"),
+        (scored(right_sum, lambda start, choice, longest, word: longest), "longest choice"),
+        (scored(right_sum, lambda start, choice, longest, word: len(word)), "by letters"),
+        (exchanged, "this is the mean"),
+        (scored(right_sum, lambda start, choice, longest, word: 1), "this is the sum"),
+        (softmaxed, "normalised among each other"),
+        (turned, "rows and columns exchanged"),
+    ],
+    "1.7": [
+        (lambda logprobs: logprobs - logprobs.mean(0), "mean of log-probabilities"),
+        (lambda logprobs: logprobs.log_softmax(0), "log of a sum"),
+        (lambda logprobs: logprobs.log_softmax(1), "over the choices"),
+        (lambda logprobs: logprobs - logprobs.exp().mean(0).log(), "not finite"),
+        (lambda logprobs: logprobs + logprobs.logsumexp(0) - math.log(len(logprobs)), "is added"),
+        (lambda logprobs: logprobs - logprobs.logsumexp(1, keepdim=True) + math.log(logprobs.shape[1]),
+         "over the choices"),
+    ],
+    "1.8": [
+        (grouped(lambda logits: logits.softmax(-1), add), "not renormalised"),
+        (then(normalised, grouped(odds, add, "")), "without the space"),
+        (then(normalised, grouped(odds, lambda group: group[:, 0])), "only the first word"),
+        (then(normalised, grouped(odds, lambda group: group.amax(1))), "likeliest word"),
+        (then(normalised, grouped(odds, lambda group: group.mean(1))), "mean over a label's words"),
+        (then(lambda table: table.softmax(1), grouped(lambda logits: logits, add)), "logits are added up"),
+        (then(lambda table: normalised(table).log(), grouped(odds, add)), "log-probabilities"),
+        (then(lambda table: table.argmax(1), grouped(odds, add)), "most likely label"),
+        (overflows, "exp(900)"),
+    ],
+    "1.9": [
+        ("What is this in French?", "{input} is missing"),
+        ("English: {input}\nFrench: ", "ends in a space"),
+        ("dog = chien\n{input} =", "a demonstration, chien"),
+        ("Please " * 20 + "{input}", "at most 120"),
+        (7, "is a string"),
+        ("What is {input} in French?", "0 of 4 points"),
     ],
 }
 
 RIGHT = {
-    "1.1": [with_a_format, lambda statement, name: trailing_space(statement, name).strip(), character_by_character],
-    "1.2": [with_tensors, by_a_loop, by_difference],
-    "1.3": [divides_by_the_sum, one_word_at_a_time, the_others_masked],
-    "1.4": [memoised, by_table(lambda same, both, up, back: both + 1 if same else max(up, back))],
-}
+    "1.1": [kinds(by_characters), kinds(whole)],
+    "1.2": [with_a_format, lambda statement, name: trailing_space(statement, name).strip(), character_by_character],
+    "1.3": [loop(starts), one_at_a_time],
+    "1.4": [by_two_loops, by_cross_entropy],
+    "1.5": [with_pad_sequence, filled(lambda t, start, end, token: start <= t < end)],
+    "1.6": [scored(right_sum), without_padding],
+    "1.7": [
+        lambda logprobs: logprobs.log_softmax(0) + math.log(len(logprobs)),
+        lambda logprobs: torch.stack([row - (torch.logsumexp(logprobs, 0) - math.log(len(logprobs)))
+                                      for row in logprobs]),
+    ],
+    "1.8": [
+        lambda logits, encode, groups: normalised(grouped(lambda x: x.softmax(-1), add)(logits, encode, groups)),
+        then(lambda table: table.softmax(1), grouped(lambda logits: logits, lambda group: group.logsumexp(1))),
+    ],
+    "1.9": ["English: he sees the {input}\nFrench: il voit le", "English: his {input} is small\nFrench: son"],
+}  # fmt: skip

@@ -1,8 +1,11 @@
 """Typical wrong answers to the exercises of lesson 07, and right ones written differently."""
 
+import itertools
 import math
+import random
 from collections import Counter
 
+import numpy as np
 import torch
 
 STEPS = ((-1, 0), (0, 1), (1, 0), (0, -1))
@@ -122,7 +125,7 @@ def one_at_a_time(rows, cell, action, slip):
     return {place: (1 - slip) * (place == places[0]) + slip / 2 * places[1:].count(place) for place in set(places)}
 
 
-# 7.2 ------------------------------------------------------------------------------------------------------------------
+# 7.5 ------------------------------------------------------------------------------------------------------------------
 
 
 def powers(rewards, gamma, first=0):
@@ -215,7 +218,7 @@ def lists(rewards, mask, gamma):
     return torch.tensor([sum(gamma**t * reward for t, reward in enumerate(row)) for row in rows])
 
 
-# 7.3 ------------------------------------------------------------------------------------------------------------------
+# 7.6 ------------------------------------------------------------------------------------------------------------------
 
 
 def factors(start, P, pi, states, actions):
@@ -270,7 +273,7 @@ def through_logarithms(start, P, pi, states, actions):
     return total.exp()
 
 
-# 7.4 ------------------------------------------------------------------------------------------------------------------
+# 7.8 ------------------------------------------------------------------------------------------------------------------
 
 
 def with_error(rule):
@@ -299,7 +302,7 @@ def by_sums(returns):
     return [total / n, math.sqrt((squares - total**2 / n) / (n * (n - 1)))]
 
 
-# 7.5 ------------------------------------------------------------------------------------------------------------------
+# 7.9 ------------------------------------------------------------------------------------------------------------------
 
 
 def action_values(P, R, gamma, values):
@@ -359,7 +362,7 @@ def as_q(P, R, pi, gamma):
     return action_values(P, R, gamma, iterated(right_step)(P, R, pi, gamma))
 
 
-# 7.6 ------------------------------------------------------------------------------------------------------------------
+# 7.10 -----------------------------------------------------------------------------------------------------------------
 
 
 def hasty(P, R, gamma, values):
@@ -402,6 +405,211 @@ def by_loops(P, R, gamma, values):
     return torch.tensor(best, dtype=P.dtype)
 
 
+# 7.2 ------------------------------------------------------------------------------------------------------------------
+
+
+def grid(
+    *, pays=None, over="GX", count=1, off=0, both=False, home=True, forget=True, old=False, left=False,
+    draw=lambda rng, chances: rng.choices([*chances], [*chances.values()])[0],
+):  # fmt: skip
+    """A class that makes one mistake, or none."""
+
+    class Grid:
+        def __init__(self, rows, slip, limit=100, seed=0):
+            self.rows, self.slip, self.limit, self.random = rows, slip, limit, random.Random(seed)
+            self.cell, self.steps = None, 0
+
+        def reset(self):
+            if home or self.cell is None:
+                self.cell = next((r, c) for r, row in enumerate(self.rows) for c, mark in enumerate(row) if mark == "S")
+            self.steps = 0 if forget else self.steps
+            return self.cell
+
+        def step(self, action):
+            before, chances = self.cell, spread(right_turns)(self.rows, self.cell, action, self.slip)
+            self.cell = draw(self.random, {place: chance for place, chance in chances.items() if chance > 0})
+            self.steps += count
+            mark = self.rows[self.cell[0]][self.cell[1]]
+            paid = self.rows[before[0]][before[1]] if left else mark
+            late = self.steps >= self.limit + off
+            reward = (pays or {"G": 1, "X": -1}).get(paid, 0)
+            return before if old else self.cell, reward, mark in over or both and late, late
+
+    return Grid
+
+
+class BySampling:
+    """Draws a number and goes through the chances, and keeps the patience that is left."""
+
+    def __init__(self, rows, slip, limit=100, seed=0):
+        self.rows, self.slip, self.limit, self.random = rows, slip, limit, random.Random(seed)
+
+    def reset(self):
+        self.left = self.limit
+        for row, marks in enumerate(self.rows):
+            if "S" in marks:
+                self.cell = (row, marks.index("S"))
+        return self.cell
+
+    def step(self, action):
+        dice, self.left = self.random.random(), self.left - 1
+        chances = padded_map(self.rows, self.cell, action, self.slip)
+        sums = dict(zip(chances, itertools.accumulate(chances.values())))
+        self.cell = next(place for place, total in sums.items() if dice < total)
+        mark = self.rows[self.cell[0]][self.cell[1]]
+        reward = 1.0 if mark == "G" else -1.0 if mark == "X" else 0.0
+        return self.cell, reward, reward != 0, self.left <= 0
+
+
+# 7.3 ------------------------------------------------------------------------------------------------------------------
+
+
+def tables(*, over="GX", again=False, pit=-1.0, left=False, first=False, every=False, weighted=False, empty=False):
+    """An answer that makes one mistake, or none."""
+
+    def answer(rows, slip):
+        cells = [(r, c) for r in range(len(rows)) for c in range(len(rows[0])) if rows[r][c] != "#"]
+        marks = [rows[r][c] for r, c in cells]
+        P, R = torch.zeros(2, len(cells), 4, len(cells), dtype=torch.float64)
+        for s, a in itertools.product(range(len(cells)), range(4)):
+            stays = marks[s] in over
+            chances = {cells[s]: 1.0 - empty} if stays else spread(right_turns)(rows, cells[s], a, slip)
+            for place, chance in chances.items():
+                t = cells.index(place)
+                reward = {"G": 1.0, "X": pit}.get(marks[s if left else t], 0.0) * (again or marks[s] not in "GX")
+                P[s, a, t], R[s, a, t] = chance, reward * (chance if weighted else 1)
+        start = torch.tensor([mark == "S" for mark in marks]).double()
+        if first or every:
+            start = torch.full_like(start, 1 / len(start)) if every else torch.eye(len(start)).double()[0]
+        return P, R, start
+
+    return answer
+
+
+def turned_round(rows, slip):
+    P, R, start = tables()(rows, slip)
+    return P.transpose(0, 2), R.transpose(0, 2), start
+
+
+# 7.4 ------------------------------------------------------------------------------------------------------------------
+
+
+def walking(
+    *, more=0, stops=True, begins=True, act=None, go=None, paid=lambda R, s, a, after: R[s, a, after], cut=slice(None),
+    added=False, first_row=False,
+):  # fmt: skip
+    """An answer that makes one mistake, or none."""
+
+    def answer(P, R, start, pi, terminal, horizon, generator):
+        def draw(row):
+            return torch.multinomial(row, 1, generator=generator).item()
+
+        states, actions, rewards = [draw(start) if begins else 0], [], []
+        for _ in range(horizon + more):
+            s = states[-1]
+            if stops and bool(terminal[s]):
+                break
+            a = (act or draw)(pi[states[0] if first_row else s])
+            after = (go or draw)(P[s, a])
+            rewards.append((rewards[-1] if added and rewards else 0) + float(paid(R, s, a, after)))
+            states, actions = [*states, after], [*actions, a]
+        return states[cut], actions, rewards
+
+    return answer
+
+
+def anything(row):
+    return torch.randint(len(row), ()).item()
+
+
+def likeliest(row):
+    return int(row.argmax())
+
+
+def by_numpy(P, R, start, pi, terminal, horizon, generator):
+    rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+    state = rng.choice(len(start), p=start.numpy())
+    path, actions, rewards = [int(state)], [], []
+    for _ in range(horizon):
+        if terminal[state]:
+            return path, actions, rewards
+        action = rng.choice(pi.shape[1], p=pi[state].numpy())
+        after = rng.choice(len(start), p=P[state, action].numpy())
+        actions.append(int(action)), rewards.append(R[state, action, after].item()), path.append(int(after))
+        state = after
+    return path, actions, rewards
+
+
+# 7.7 ------------------------------------------------------------------------------------------------------------------
+
+
+def listing(*, more=0, stops=True, seen=lambda p, q: p * q > 0, every=False, last=True, early=True):
+    """An answer that makes one mistake, or none; layer by layer instead of by calling itself."""
+
+    def answer(P, pi, terminal, state, steps):
+        layer, done = [([state], [])], []
+        for _ in range(steps + more):
+            grown = []
+            for states, actions in layer:
+                s = states[-1]
+                if stops and terminal[s]:
+                    done += [(states, actions)] if early else []
+                    continue
+                done += [(states, actions)] if every else []
+                grown += [([*states, t], [*actions, a]) for a in range(pi.shape[1]) for t in range(len(P))
+                          if seen(pi[s, a], P[s, a, t])]  # fmt: skip
+            layer = grown
+        found = done + layer
+        return found if last else [(states[:-1] or states, actions) for states, actions in found]
+
+    return answer
+
+
+# 7.11 -----------------------------------------------------------------------------------------------------------------
+
+
+def iterating(*, sweeps=300, mean=False, q=lambda P, R, gamma, v: action_values(P, R, gamma, v), form=None):
+    """An answer that makes one mistake, or none."""
+
+    def answer(P, R, gamma, tolerance=1e-12):
+        values = torch.zeros(len(P)).double()
+        for _ in range(sweeps):
+            table = action_values(P, R, gamma, values)
+            values = table.mean(1) if mean else table.amax(1)
+        table = q(P, R, gamma, values)
+        return values, form(table) if form else torch.eye(table.shape[1]).double()[table.argmax(1)]
+
+    return answer
+
+
+# 7.12 -----------------------------------------------------------------------------------------------------------------
+
+
+def waiting(*, chain=lambda P, pi: torch.einsum("sa,sat->st", pi, P), sweeps=4000, add=0.0):
+    """An answer that makes one mistake, or none; by repeating the equation."""
+
+    def answer(P, pi, terminal):
+        steps = torch.zeros(len(P)).double()
+        for _ in range(sweeps):
+            steps = torch.where(terminal, 0.0, 1 + chain(P, pi) @ steps)
+        return steps + add * ~terminal
+
+    return answer
+
+
+def with_everything(P, pi, terminal):
+    chain = torch.einsum("sa,sat->st", pi, P)
+    return torch.linalg.solve(torch.eye(len(P)).double() - chain, torch.ones(len(P)).double())
+
+
+def visits(P, pi, terminal):
+    """By the expected number of visits."""
+    inner = torch.einsum("sa,sat->st", pi, P)[~terminal][:, ~terminal]
+    found = torch.zeros(len(P)).double()
+    found[~terminal] = torch.linalg.inv(torch.eye(len(inner)).double() - inner).sum(1)
+    return found
+
+
 WRONG = {
     "7.1": [
         (replaces, "add up"),
@@ -429,7 +637,7 @@ WRONG = {
         (by_number, "is not a cell (row, column)"),
         (lambda rows, cell, action, slip: list(spread(right_turns)(rows, cell, action, slip)), "expected a dict"),
     ],
-    "7.2": [
+    "7.5": [
         (padding_counts, "as if mask were True everywhere"),
         (no_gamma, "as if gamma were 1: it is not used"),
         (first_discounted, "times gamma"),
@@ -448,7 +656,7 @@ WRONG = {
         (without_the_last_column, "with 0 in the last place along steps"),
         (lambda rewards, mask, gamma: horner(rewards, mask, gamma)[:, None], "too many"),
     ],
-    "7.3": [
+    "7.6": [
         (from_factors(lambda first, chosen, landed: math.prod(chosen) * math.prod(landed)), "as if start were 1"),
         (from_factors(lambda first, chosen, landed: first * math.prod(landed)), "as if pi were 1"),
         (from_factors(lambda first, chosen, landed: first * math.prod(chosen)), "as if P were 1"),
@@ -473,7 +681,7 @@ WRONG = {
         (takes_states_away, "states was changed in place"),
         (one_step_too_far, "IndexError"),
     ],
-    "7.4": [
+    "7.8": [
         (with_error(lambda s, n: s), "their mean shakes less"),
         (lambda returns: (returns.mean(), returns.std(unbiased=False)), "with N for N - 1"),
         (with_error(lambda s, n: s / n), "divided by N"),
@@ -493,7 +701,7 @@ WRONG = {
         (centred_in_place, "returns was changed in place"),
         (the_interval, "ends of the 95 % interval"),
     ],
-    "7.5": [
+    "7.9": [
         (iterated(lambda P, R, pi, gamma, v: action_values(P, R, gamma, v).amax(1)), "the best action is taken"),
         (iterated(lambda P, R, pi, gamma, v: action_values(P, R, gamma, v).mean(1)), "all actions count alike"),
         (iterated(lambda P, R, pi, gamma, v: right_step(P, R, pi, 1.0, v), 2000), "gamma is ignored"),
@@ -517,7 +725,7 @@ WRONG = {
         (solving(lambda P, R, pi: (pi * R.mean(-1)).sum(1), right_transitions), "not weighted by P: it is paid only"),
         (solving(lambda *given: right_rewards(*given)[:, None], right_transitions), "too many"),
     ],
-    "7.6": [
+    "7.10": [
         (lambda P, R, gamma, v: action_values(P, R, gamma, v).mean(1), "averaged"),
         (hasty, "best reward now"),
         (lucky, "average over s'"),
@@ -538,12 +746,89 @@ WRONG = {
         (lambda P, R, gamma, v: action_values(P, R, gamma, v)[:, 0], "the first alone"),
         (starts_at_zero, "cut off below 0"),
     ],
+    "7.2": [
+        (grid(pays={"G": 1, "X": 1}), "pays like the star"),
+        (grid(pays={"G": 1}), "the pit costs nothing"),
+        (grid(left=True), "looked up in the cell that is left"),
+        (grid(over="G"), "the pit ends the episode too"),
+        (grid(both=True), "the end of patience is called terminated"),
+        (grid(off=1), "one step too late"),
+        (grid(off=-1), "one step too early"),
+        (grid(forget=False), "steps of earlier episodes"),
+        (grid(count=0), "patience never ends"),
+        (grid(home=False), "back to S"),
+        (grid(old=True), "the cell that is left comes back"),
+        (grid(draw=lambda rng, chances: rng.choice([*chances])), "equal chances"),
+        (grid(draw=lambda rng, chances: max(chances, key=chances.get)), "likeliest cell"),
+    ],
+    "7.3": [
+        (tables(over=""), "the agent walks out of G and X"),
+        (tables(over="G"), "it walks out of X"),
+        (tables(empty=True), "leads nowhere"),
+        (turned_round, "the first index is where a move begins"),
+        (tables(again=True), "pays again and again"),
+        (tables(left=True, again=True), "the cell that is left"),
+        (tables(pit=1.0), "pays like the star"),
+        (tables(pit=0.0), "the pit costs nothing"),
+        (tables(weighted=True), "weighed with the chance already"),
+        (tables(every=True), "every state begins"),
+        (tables(first=True), "the first cell begins"),
+    ],
+    "7.4": [
+        (walking(more=1), "one step too many"),
+        (walking(more=-1), "one step too few"),
+        (walking(stops=False), "goes on where the episode is over"),
+        (walking(begins=False), "always begins in state 0"),
+        (walking(act=likeliest, go=likeliest), "the likeliest is always taken"),
+        (walking(act=likeliest), "the likeliest action is always taken"),
+        (walking(paid=lambda R, s, a, after: R[s, a, s]), "R[s, a, s]"),
+        (walking(paid=lambda R, s, a, after: R[after, a, s]), "s comes first"),
+        (walking(cut=slice(0, -1)), "the last state is missing"),
+        (walking(cut=slice(1, None)), "the first state is missing"),
+        (walking(added=True), "added up"),
+    ],
+    "7.7": [
+        (listing(more=1), "one step too many"),
+        (listing(stops=False), "goes on where the episode is over"),
+        (listing(seen=lambda p, q: q > 0), "where pi is 0"),
+        (listing(seen=lambda p, q: p > 0), "where P is 0"),
+        (listing(every=True), "unfinished trajectories"),
+        (listing(last=False), "one too few"),
+        (listing(early=False), "those that end early"),
+    ],
+    "7.11": [
+        (iterating(sweeps=1), "one sweep only"),
+        (iterating(sweeps=5), "a few sweeps only"),
+        (iterating(mean=True), "the actions are averaged"),
+        (iterating(q=lambda P, R, gamma, v: (P * R).sum(-1)), "best reward now"),
+        (iterating(q=lambda P, R, gamma, v: action_values(P, R, 1.0, v)), "gamma is missing"),
+        (iterating(q=lambda P, R, gamma, v: -action_values(P, R, gamma, v)), "the worst action"),
+        (iterating(form=lambda q: q.argmax(1)), "the numbers of the actions"),
+        (iterating(form=lambda q: q), "Q(s, a)"),
+        (iterating(form=lambda q: torch.full_like(q, 1 / q.shape[1])), "the same probability"),
+        (lambda *given: iterating()(*given)[::-1], "exchanged"),
+    ],
+    "7.12": [
+        (waiting(chain=lambda P, pi: P.mean(1)), "all actions count alike"),
+        (waiting(add=-1.0), "one step less"),
+        (waiting(add=1.0), "one step more"),
+        (waiting(sweeps=10), "repeat until nothing changes"),
+        (lambda *given: waiting()(*given).mean(), "one for each state"),
+        (lambda P, pi, terminal: waiting()(P, pi, terminal)[~terminal], "are missing"),
+        (with_everything, "leave out the states"),
+    ],
 }
 RIGHT = {
+    "7.2": [grid(), BySampling],
+    "7.3": [tables()],
+    "7.4": [walking(), by_numpy],
+    "7.7": [listing()],
+    "7.11": [iterating()],
+    "7.12": [waiting(), visits],
     "7.1": [spread(right_turns), padded_map, one_at_a_time],
-    "7.2": [horner, lists, with_einsum],
-    "7.3": [through_logarithms, in_float32],
-    "7.4": [by_sums, with_numpy],
-    "7.5": [iterated(right_step), solving(right_rewards, right_transitions), until_nothing_changes],
-    "7.6": [by_loops],
+    "7.5": [horner, lists, with_einsum],
+    "7.6": [through_logarithms, in_float32],
+    "7.8": [by_sums, with_numpy],
+    "7.9": [iterated(right_step), solving(right_rewards, right_transitions), until_nothing_changes],
+    "7.10": [by_loops],
 }

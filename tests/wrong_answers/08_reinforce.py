@@ -3,6 +3,9 @@
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
+from ptlearn.rl.policies import TabularPolicy
+from ptlearn.rollout import Rollout
+
 # 8.1 ------------------------------------------------------------------------------------------------------------------
 
 
@@ -151,7 +154,7 @@ def by_counts(pi, states, actions):
     return counts - counts.sum(1, keepdim=True) * pi
 
 
-# 8.3 ------------------------------------------------------------------------------------------------------------------
+# 8.5 ------------------------------------------------------------------------------------------------------------------
 
 
 def factors(rewards, gamma):
@@ -232,7 +235,7 @@ def by_loops(rewards, mask, gamma=1.0):
     return torch.tensor(rows)
 
 
-# 8.4 ------------------------------------------------------------------------------------------------------------------
+# 8.6 ------------------------------------------------------------------------------------------------------------------
 
 
 def masked(logprobs, weights, mask):
@@ -287,7 +290,7 @@ def by_einsum(logprobs, weights, mask):
     return -torch.einsum("bt,bt,bt->b", logprobs, weights, mask.to(weights)).mean()
 
 
-# 8.5 ------------------------------------------------------------------------------------------------------------------
+# 8.8 ------------------------------------------------------------------------------------------------------------------
 
 
 def distance(estimates, exact):
@@ -348,9 +351,190 @@ def right_z(estimates, exact):
     return torch.tensor(scores)
 
 
-# 8.6 ------------------------------------------------------------------------------------------------------------------
+# 8.3, 8.4, 8.7, 8.9: right answers with one thing changed -----------------------------------------------------------
 
-ANSWER = {"A": "own reward", "B": "padding", "C": "reused rollouts", "D": "no log"}
+
+def proof(change="", late=False):
+    """The proof by autograd, or with one mistake."""
+
+    def answer(pi, nature, states, actions):
+        logits = pi.log().requires_grad_()
+        chosen = logits.softmax(-1)[states, actions]
+        p = (1.0 if change == "no nature" else nature) * chosen.prod()
+        if change == "sum":
+            p = nature * chosen.sum()
+        if change == "log":
+            p = p.log()
+        (grad_p,) = torch.autograd.grad(p, logits, retain_graph=True)
+        if change == "by pi":
+            grad_p = torch.zeros_like(pi)
+            for s, a in zip(states, actions):
+                grad_p[s, a] += p.detach() / pi[s, a]
+        if change == "own factor":
+            grad_p = loop(lambda pi, s, a: p.detach() * pi[s, a] * (hot(pi, a) - pi[s]))(pi, states, actions)
+        if change == "one step":
+            grad_p = p.detach() * right_score(pi, states[-1:], actions[-1:])
+        if change == "uncoupled":
+            grad_p = loop(lambda pi, s, a: p.detach() * hot(pi, a))(pi, states, actions)
+        result = {"p": p.detach(), "grad_p": grad_p, "grad_log_p": right_score(pi, states, actions)}
+        result["score"] = result["grad_log_p"]
+        if change == "not divided":
+            result["grad_log_p"] = grad_p
+        if change == "by the policy's part":
+            result["grad_log_p"] = grad_p / chosen.prod().detach()
+        if change == "p in front":
+            result["score"] = p.detach() * result["score"]
+        return result
+
+    return answer
+
+
+def played(change=""):
+    """A sampler that loops over episodes, or with one mistake."""
+
+    def answer(world, pi, episodes, horizon, generator):
+        def draw(chances):
+            if change == "one for all":
+                chances = chances[:1].expand_as(chances)
+            cumulative = chances.double().cumsum(1)
+            number = torch.rand(len(chances), 1, generator=generator, dtype=torch.float64)
+            return (number >= cumulative).sum(1).clamp(max=chances.shape[1] - 1)
+
+        state = draw(world.start.expand(episodes, -1)) * (change != "from 0")
+        columns = [[], [], [], []]
+        for _ in range(horizon + (change == "longer") - (change == "shorter")):
+            action = pi[state].argmax(1) if change == "greedy" else draw(pi[state])
+            chances = world.P[state, action]
+            after = chances.argmax(1) if change == "likeliest" else draw(chances)
+            over = world.terminal[after if change == "after" else state]
+            reward = world.R[state, action, after].where(~over, torch.zeros(()).double())
+            if change == "unpaid":
+                reward = world.R[state, action, state]
+            acted = torch.ones_like(over) if change == "no end" else ~over
+            for column, value in zip(columns, (after if change == "moved" else state, action, reward, acted)):
+                column.append(value)
+            state = after
+            if not change and world.terminal[state].all():
+                break
+        return tuple(torch.stack(column, 1) for column in columns)
+
+    return answer
+
+
+def gradients(term, reduce=lambda x: x):
+    """Gradients of episodes from a term (pi, s, a, w) per step."""
+
+    def answer(pi, states, actions, weights):
+        result = torch.zeros(len(weights), *pi.shape, dtype=pi.dtype)
+        for i, row in enumerate(zip(states.tolist(), actions.tolist(), weights.tolist())):
+            for s, a, w in zip(*row):
+                result[i, s] += term(pi, s, a, w)
+        return reduce(result)
+
+    return answer
+
+
+def gradients_by_autograd(pi, states, actions, weights):
+    rows = []
+    for s, a, w in zip(states, actions, weights):
+        logits = pi.log().requires_grad_()
+        rows.append(torch.autograd.grad((w * logits.log_softmax(-1)[s, a]).sum(), logits)[0])
+    return torch.stack(rows)
+
+
+def pairs_once(pi, states, actions, weights):
+    rows = torch.arange(len(weights))[:, None]
+    taken = torch.zeros(len(weights), *pi.shape, dtype=pi.dtype)
+    for t in range(weights.shape[1]):
+        acted = weights[:, t] != 0
+        taken[rows[acted, 0], states[acted, t], actions[acted, t]] = weights[acted, t]
+    return taken - taken.sum(-1, keepdim=True) * pi
+
+
+def trained(change=""):
+    """REINFORCE by cross-entropy, or with one mistake."""
+
+    def answer(policy, sample, weigh, updates, lr, watch):
+        made = torch.optim.SGD if change == "sgd" else torch.optim.Adam
+        optimizer, batch, number = made(policy.parameters(), lr=lr), None, 0
+        while number < updates:
+            number += 1
+            if change == "renewed":
+                optimizer = made(policy.parameters(), lr=lr)
+            batch = batch if change == "stale" and batch else sample(policy)
+            logits = policy(batch.observations)
+            logs = logits.log_softmax(1 if change == "over time" else -1)
+            logs = taken(logs.exp() if change == "no log" else logs, batch.actions)
+            weights = batch.rewards if change == "own" else weigh(batch.rewards, batch.mask)
+            if change == "unmasked":
+                weights = weights[:, :1].expand_as(weights)
+            terms = weights * logs * (1 if change == "unmasked" else batch.mask)
+            loss = -terms.sum() / (batch.mask.sum() if change == "per step" else len(terms))
+            loss = -loss if change == "sign" else loss
+            if change != "adding":
+                optimizer.zero_grad()
+            if change == "early" and watch(policy, loss.item()):
+                break
+            loss.backward()
+            if change != "no step":
+                optimizer.step()
+            stop = change not in ("early", "unwatched") and watch(policy, loss.item())
+            if stop and change != "on":
+                break
+        return None if change == "nothing" else number - (change == "from 0")
+
+    return answer
+
+
+# 8.10 -----------------------------------------------------------------------------------------------------------------
+
+
+def setting(run, updates=1, lr=0.5, *, spread=1.0, rewards=None):
+    """How far a run moves a random policy on two hand-made episodes, and how many batches it asked for."""
+    policy, batches = TabularPolicy(4, 3).double(), []
+    with torch.no_grad():
+        policy.logits.copy_(spread * torch.randn(4, 3, generator=torch.Generator().manual_seed(1)))
+    before = policy.logits.detach().clone()
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    rewards = torch.tensor([[0.0, 0.0, 1.0], [-0.5, 0.0, 0.0]]) if rewards is None else rewards
+    states, actions = torch.tensor([[1, 2, 3], [1, 0, 0]]), torch.tensor([[0, 1, 2], [1, 0, 0]])
+
+    def sample(now):
+        batches.append(Rollout(states, actions, rewards.double(), 0 * rewards.double(), mask, mask[:, 0]))
+        return batches[-1]
+
+    run(policy, sample, updates, lr)
+    return policy.logits.detach() - before, len(batches), before.softmax(-1), batches[0]
+
+
+def against_the_loss(run):
+    """A step against the gradient of a loss, and two batches for two updates."""
+    moved, _, pi, batch = setting(run)
+    logits = pi.log().requires_grad_()
+    logs = taken(logits.log_softmax(-1)[batch.observations], batch.actions)
+    loss = -((batch.rewards.sum(1, keepdim=True) * logs)[batch.mask]).sum() / 2
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.allclose(moved, -0.5 * gradient)
+    assert setting(run, 2)[1] == 2
+    return True
+
+
+def pays_every_step(run):
+    """Refuses the own reward alone."""
+    return bool(setting(run)[0][2].abs().max() > 0)
+
+
+def fresh_batches(run):
+    return setting(run, 2)[1] == 2
+
+
+def asks_too_much(run):
+    return bool(setting(run)[0].abs().max() > 10)
+
+
+def breaks(run):
+    return run(1, 2, 3)
+
 
 WRONG = {
     "8.1": [
@@ -383,7 +567,7 @@ WRONG = {
         (every_row, "visited or not"),
         (transposed, "with rows and columns exchanged"),
     ],
-    "8.3": [
+    "8.5": [
         (to_go, "reward-to-go"),
         (own_reward, "own reward alone"),
         (own_discounted, "own"),
@@ -399,7 +583,7 @@ WRONG = {
         (no_steps, "one number per episode: repeat"),
         (column, "in a column"),
     ],
-    "8.4": [
+    "8.6": [
         (plus, "sign is turned"),
         (over_steps, "number of steps"),
         (over_entries, "divided by T"),
@@ -411,7 +595,7 @@ WRONG = {
         (cut_off, "no gradient"),
         (number, "only a tensor carries a gradient"),
     ],
-    "8.5": [
+    "8.8": [
         (no_root, "standard deviation of one estimate"),
         (by_count, "not s / K"),
         (by_variance_of_mean, "variance, not its root"),
@@ -425,26 +609,74 @@ WRONG = {
         (relative, "relative errors"),
         (each_estimate, "one z-score per estimate"),
     ],
-    "8.6": [
-        (ANSWER | {"A": "reused rollouts"}, "exactly right at the first update"),
-        (ANSWER | {"A": "sign"}, "cosine -1"),
-        (ANSWER | {"A": "batch return"}, "weigh the same"),
-        (ANSWER | {"B": "inverted mask"}, "no gradient outside the row"),
-        (ANSWER | {"B": "own reward"}, "no single step is paid"),
-        (ANSWER | {"C": "no log"}, "exactly a quarter"),
-        (ANSWER | {"C": "per step"}, "learn well"),
-        (ANSWER | {"D": "wrong axis"}, "in every state where the agent acts"),
-        (ANSWER | {"D": "padding"}, "one row alone"),
-        (ANSWER | {"D": "learning rate"}, "not on the list"),
-        ({"A": "own reward"}, "keys A, B, C and D"),
-        ("padding", "keys A, B, C and D"),
+    "8.3": [
+        (proof("no nature"), "what the world answered is missing"),
+        (proof("sum"), "a probability of all steps is a product"),
+        (proof("log"), "this is log p(tau)"),
+        (proof("by pi"), "by the probabilities"),
+        (proof("own factor"), "counted twice"),
+        (proof("one step"), "one step alone"),
+        (proof("uncoupled"), "pi is not subtracted"),
+        (proof("not divided"), "this is the gradient of p"),
+        (proof("by the policy's part"), "by the policy's part alone"),
+        (proof("p in front"), "no p in front"),
+    ],
+    "8.4": [
+        (played("one for all"), "in each episode anew"),
+        (played("from 0"), "world.start"),
+        (played("longer"), "one step too many"),
+        (played("shorter"), "one step too few"),
+        (played("greedy"), "the best one is not asked"),
+        (played("likeliest"), "the world chooses"),
+        (played("after"), "the step that ends the episode is lost"),
+        (played("unpaid"), "nothing is earned"),
+        (played("no end"), "goes on after its end"),
+        (played("moved"), "the state after the move"),
+    ],
+    "8.7": [
+        (gradients(lambda pi, s, a, w: w * hot(pi, a)), "pi is not subtracted"),
+        (gradients(lambda pi, s, a, w: w * hot(pi, a) - (w != 0) * pi[s]), "without the weight"),
+        (gradients(lambda pi, s, a, w: hot(pi, a) - pi[s]), "weights are missing"),
+        (gradients(lambda pi, s, a, w: w * (1 - pi[s]) * hot(pi, a)), "taken action only"),
+        (gradients(lambda pi, s, a, w: w * (hot(pi, a) - pi[s]), lambda x: x.sum(0)), "added up"),
+        (gradients(lambda pi, s, a, w: w * (hot(pi, a) - pi[s]), lambda x: x.mean(0)), "mean over the episodes"),
+        (pairs_once, "counted once"),
+    ],
+    "8.9": [
+        (trained("sgd"), "plain gradient descent"),
+        (trained("renewed"), "forgets its moments"),
+        (trained("stale"), "sampled once"),
+        (trained("over time"), "over the time steps"),
+        (trained("no log"), "pi stands where log pi"),
+        (trained("own"), "own reward"),
+        (trained("unmasked"), "padding is trained on"),
+        (trained("per step"), "number of steps"),
+        (trained("sign"), "sign of the loss"),
+        (trained("adding"), "gradients add up"),
+        (trained("early"), "after the step"),
+        (trained("unwatched"), "never called"),
+        (trained("on"), "training goes on"),
+        (trained("no step"), "no step is made"),
+        (trained("nothing"), "nothing is returned"),
+        (trained("from 0"), "one update too few is counted"),
+    ],
+    "8.10": [
+        (lambda run: True, "let an episode be paid at one step alone"),
+        (pays_every_step, "let episodes end at different times"),
+        (asks_too_much, "refuses the right run"),
+        (breaks, "missing 1 required"),
+        ("padding", "not callable"),
     ],
 }
 RIGHT = {
     "8.1": [right_probability, product_then_log],
     "8.2": [right_score, by_autograd, by_counts],
-    "8.3": [by_loops],
-    "8.4": [by_selection, by_einsum],
-    "8.5": [right_z],
-    "8.6": [{"D": "No log", "C": "reused  rollouts", "B": "padding", "A": "own reward "}],
+    "8.5": [by_loops],
+    "8.6": [by_selection, by_einsum],
+    "8.8": [right_z],
+    "8.3": [proof()],
+    "8.4": [played()],
+    "8.7": [gradients(lambda pi, s, a, w: w * (hot(pi, a) - pi[s])), gradients_by_autograd],
+    "8.9": [trained()],
+    "8.10": [against_the_loss],
 }

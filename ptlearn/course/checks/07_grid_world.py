@@ -1,9 +1,10 @@
-"""Lesson 07: a slippery move, an episode's return, a trajectory's probability, a mean and its error, values, a sweep.
+"""Lesson 07: the grid world as an environment and as arrays, its episodes and trajectories, values, the best policy.
 
 The expectations are plain Python on lists, from the definitions; tensors are made in `drive` alone.
 """
 
 import math
+import random
 
 import torch
 
@@ -129,7 +130,296 @@ def remark_slip(case, data):
     return f"the probabilities sum to {total:.3g}, not 1" if abs(total - 1) > 1e-6 else None
 
 
-# 7.2 The return of an episode ----------------------------------------------------------------------------------------
+# 7.2 The environment's step ------------------------------------------------------------------------------------------
+
+SIDES = {"meant": 0, "right of it": 1, "back": 2, "left of it": 3}
+DRAWS = 2000  # moves whose shares are measured: a standard error of 0.011 at most
+
+
+class SlipperyGrid:
+    """The package's answer: `GridWorld` with a time limit, its cells as (row, column)."""
+
+    def __init__(self, rows, slip, limit=100, seed=0):
+        self.rows, self.slip, self.limit, self.random = rows, slip, limit, random.Random(seed)
+
+    def reset(self):
+        [self.cell] = [(r, row.index("S")) for r, row in enumerate(self.rows) if "S" in row]
+        self.steps = 0
+        return self.cell
+
+    def step(self, action):
+        chances = next_cells(self.rows, self.cell, action, self.slip)
+        [self.cell] = self.random.choices([*chances], weights=[*chances.values()])
+        self.steps += 1
+        symbol = self.rows[self.cell[0]][self.cell[1]]
+        return self.cell, {"G": 1.0, "X": -1.0}.get(symbol, 0.0), symbol in "GX", self.steps >= self.limit
+
+
+def grid_cases(rng):
+    """On a dry floor into the star, into the pit, and until patience ends, twice; then one slippery move, often."""
+    bump = [rng.choice((0, 3)) for _ in range(rng.randint(1, 2))]  # from the corner nowhere
+    maps = (["S.G", "#.X"], ["S.G", "#.X"], ["S..", ".#."])
+    plans = (bump + [1, 1], bump + [2, 1, 2, 1], [rng.randrange(4) for _ in range(9)])
+    limits = (50, 50, rng.choice((3, 4)))
+    dry = [{"rows": m, "slip": 0.0, "limit": n, "seed": 1, "actions": a} for m, a, n in zip(maps, plans, limits)]
+    rows, action = rng.choice(((["S."], 1), (["S", "."], 2)))  # both sides are blocked
+    wet = {"rows": rows, "slip": rng.choice((0.2, 0.4)), "limit": 50, "seed": rng.randrange(99)}
+    return [*dry, wet | {"actions": [], "often": action}]
+
+
+def drive_grid(answer, case):
+    world = answer(case["rows"], case["slip"], case["limit"], case["seed"])
+    said = script(world.reset, world.step, case["actions"])
+    counts = dict.fromkeys([*SIDES, "stayed"], 0)
+    for _ in range(DRAWS if "often" in case else 0):
+        row, column = (int(after) - int(before) for before, after in zip(world.reset(), world.step(case["often"])[0]))
+        turns = [name for name, turn in SIDES.items() if STEPS[(case["often"] + turn) % 4] == (row, column)]
+        counts[turns[0] if turns else "stayed"] += 1
+    return said | {"slip": rounded({name: count / DRAWS for name, count in counts.items()})}
+
+
+def script(reset, step, actions):
+    """What an environment says while these actions are taken; it is reset whenever an episode is over."""
+    said = {"reset": [list(map(int, reset()))], "cell": [], "reward": [], "terminated": [], "truncated": []}
+    for action in actions:
+        cell, reward, terminated, truncated = step(action)
+        parts = list(map(int, cell)), float(reward), bool(terminated), bool(truncated)
+        for name, part in zip(("cell", "reward", "terminated", "truncated"), parts):
+            said[name].append(part)
+        if terminated or truncated:
+            said["reset"].append(list(map(int, reset())))
+    return said
+
+
+def imitated(case, *, pays=(1.0, -1.0), leaving=False, ends="GX", limit=0, both=False, kept="", old=False):
+    """The script's answers in a dry world with a mistake."""
+    rows, cell, steps = case["rows"], None, 0
+    [home] = [(r, row.index("S")) for r, row in enumerate(rows) if "S" in row]
+
+    def reset():
+        nonlocal cell, steps
+        cell = cell if kept == "cell" and cell else home
+        steps = steps if kept == "steps" else 0
+        return cell
+
+    def step(action):
+        nonlocal cell, steps
+        before, cell, steps = cell, landing(rows, cell, action), steps + 1
+        paid = before if leaving else cell
+        reward = {"G": pays[0], "X": pays[1]}.get(rows[paid[0]][paid[1]], 0.0)
+        over, late = rows[cell[0]][cell[1]] in ends, steps >= case["limit"] + limit
+        return (before if old else cell), reward, over or both and late, late
+
+    return script(reset, step, case["actions"])
+
+
+def expect_grid(case):
+    mistakes = {
+        "the pit pays like the star: it costs 1": {"pays": (1.0, 1.0)},
+        "the pit costs nothing: its reward is -1": {"pays": (1.0, 0.0)},
+        "the reward is looked up in the cell that is left: entering pays": {"leaving": True},
+        "the pit ends the episode too": {"ends": "G"},
+        "the end of patience is called terminated: it is truncated": {"both": True},
+        "one step too late: step number `limit` truncates": {"limit": 1},
+        "one step too early: step number `limit` truncates": {"limit": -1},
+        "steps of earlier episodes are still counted: reset begins at 0": {"kept": "steps"},
+        "patience never ends: count the steps": {"limit": 10**6},
+        "reset leaves the agent where it is: back to S": {"kept": "cell"},
+        "the cell that is left comes back: return the one that is entered": {"old": True},
+    }
+    slip, none = case["slip"], dict.fromkeys([*SIDES, "stayed"], 0.0)
+    moved = none | {"meant": 1 - slip, "stayed": slip} if slip else none
+    expected = imitated(case) | {"slip": rounded(moved)}
+    wrong = {words: imitated(case, **mistake) | {"slip": expected["slip"]} for words, mistake in mistakes.items()}
+    draws = {
+        "the cells are drawn with equal chances: weigh them with what next_cells says": {"meant": 0.5, "stayed": 0.5},
+        "the likeliest cell is always taken: draw one": {"meant": 1.0},
+    }
+    drawn = {words: expected | {"slip": none | (given if slip else {})} for words, given in draws.items()}
+    return expected, wrong | drawn
+
+
+# 7.3 The world as arrays ---------------------------------------------------------------------------------------------
+
+
+def world_arrays(rows, slip):
+    """The package's answer, as `GridWorld.to_mdp` makes them."""
+    cells = [(r, c) for r, row in enumerate(rows) for c, symbol in enumerate(row) if symbol != "#"]
+    number = {cell: state for state, cell in enumerate(cells)}
+    P, R = torch.zeros(2, len(cells), 4, len(cells), dtype=torch.float64)
+    for state, cell in enumerate(cells):
+        for action in range(4):
+            over = rows[cell[0]][cell[1]] in "GX"
+            for place, chance in ({cell: 1.0} if over else next_cells(rows, cell, action, slip)).items():
+                P[state, action, number[place]] = chance
+                R[state, action, number[place]] = 0.0 if over else paid_in(rows, place)
+    return P, R, torch.tensor([float(rows[r][c] == "S") for r, c in cells], dtype=torch.float64)
+
+
+def paid_in(rows, cell):
+    return {"G": 1.0, "X": -1.0}.get(rows[cell[0]][cell[1]], 0.0)
+
+
+def arrays_cases(rng):
+    """A wall, both ends and a start that is not the first cell."""
+    slips = [rng.choice((0.1, 0.2, 0.3)) for _ in range(3)]
+    return [{"rows": rows, "slip": slip} for rows, slip in zip((["SG"], [".S", "XG"], ["S#.", "..X", ".G."]), slips)]
+
+
+def drive_arrays(answer, case):
+    P, R, start = answer(case["rows"], case["slip"])
+    same = P.shape == R.shape  # R counts where P is above 0
+    return {"P": P, "P * R": P * R if same else R, "start": start}
+
+
+def expect_arrays(case):
+    rows, slip = case["rows"], case["slip"]
+    cells = [(r, c) for r, row in enumerate(rows) for c, symbol in enumerate(row) if symbol != "#"]
+
+    def made(over="GX", reads=next_cells, value=lambda cell, place, chance: chance):
+        """A table [s][a][s'] of value(s, s', chance), 1 where an episode that is over stays."""
+        table = []
+        for cell in cells:
+            ended = rows[cell[0]][cell[1]] in over
+            moves = [{cell: 1.0} if ended else reads(rows, cell, action, slip) for action in range(4)]
+            table.append([[value(cell, place, row.get(place, 0.0)) for place in cells] for row in moves])
+        return table
+
+    def over(cell):
+        return rows[cell[0]][cell[1]] in "GX"
+
+    def paid(entered=True, again=False, pit=-1.0, weighted=1):
+        def value(cell, place, chance):
+            reward = paid_in(rows, place if entered else cell)
+            return chance**weighted * (pit if reward < 0 else reward) * (again or not over(cell))
+
+        return made(value=value)
+
+    start = [float(rows[r][c] == "S") for r, c in cells]
+    P, open_end = made(), made(over="")
+    expected = {"P": P, "P * R": paid(), "start": start}
+    mistakes = {
+        ("P", "the agent walks out of G and X: the episode is over there, every action stays"): open_end,
+        ("P", "it walks out of X: the pit ends the episode too"): made(over="G"),
+        ("P", "it leads nowhere from G and X, its rows are 0: every action stays there for certain"): made(
+            value=lambda cell, place, chance: 0.0 if over(cell) else chance),
+        ("P", "it stands at P[s', a, s]: the first index is where a move begins"): transposed(P),
+        ("P * R", "the end pays again and again: in G and X nothing is paid"): paid(again=True),
+        ("P * R", "the reward is that of the cell that is left: entering pays"): paid(entered=False, again=True),
+        ("P * R", "the pit pays like the star: it costs 1"): paid(pit=1.0),
+        ("P * R", "the pit costs nothing: it costs 1"): paid(pit=0.0),
+        ("P * R", "R is weighed with the chance already: it is what is paid where s' is reached"): paid(weighted=2),
+        ("start", "every state begins: only S does"): [1 / len(cells)] * len(cells),
+        ("start", "the first cell begins: look for S"): [1.0] + [0.0] * (len(cells) - 1),
+    }  # fmt: skip
+    return expected, mistakes
+
+
+def transposed(table):
+    """A table [s][a][s'] with s and s' exchanged."""
+    size = range(len(table))
+    return [[[table[after][action][state] for after in size] for action in range(len(table[0]))] for state in size]
+
+
+# 7.4 An episode ------------------------------------------------------------------------------------------------------
+
+
+def sample_episode(P, R, start, pi, terminal, horizon, generator):
+    """The package's answer, one row of `collect`."""
+
+    def draw(row):
+        return int(torch.multinomial(row, 1, generator=generator))
+
+    states, actions, rewards = [draw(start)], [], []
+    while len(actions) < horizon and not terminal[states[-1]]:
+        actions.append(draw(pi[states[-1]]))
+        states.append(draw(P[states[-1], actions[-1]]))
+        rewards.append(float(R[states[-2], actions[-1], states[-1]]))
+    return states, actions, rewards
+
+
+def episode_cases(rng):
+    """Worlds without chance: cut off, ended, over at once. Then a long episode of a world with chance."""
+    ring = [[2, 1], [0, 2], [1, 0]]  # state s, action a leads to ring[s][a]
+    chosen = [rng.randrange(2) for _ in range(3)]
+    R = [[[float(rng.randint(-9, 9)) for _ in range(3)] for _ in range(2)] for _ in range(3)]
+    sure = {
+        "P": [[one_hot(after, 3) for after in row] for row in ring], "R": R,
+        "pi": [one_hot(action, 2) for action in chosen], "start": one_hot(0, 3), "horizon": 4,
+        "terminal": [False] * 3,
+    }  # fmt: skip
+    ends = one_hot(ring[0][chosen[0]], 3)
+    share = {
+        "P": [[[0.6, 0.4, 0.0], [0.1, 0.9, 0.0]]] * 3, "R": R, "pi": [[0.8, 0.2], [0.3, 0.7], [0.5, 0.5]],
+        "start": one_hot(0, 3), "horizon": 3500, "terminal": [False] * 3, "seed": rng.randrange(99),
+    }  # fmt: skip
+    over = {"start": ends, "terminal": [end > 0 for end in ends]}
+    return [sure, sure | {"terminal": [end > 0 for end in ends]}, sure | over, share]
+
+
+def one_hot(place, size):
+    return [float(index == place) for index in range(size)]
+
+
+def drive_episode(answer, case):
+    P, R, start, pi = tensors(case, "P", "R", "start", "pi")
+    generator = torch.Generator().manual_seed(case.get("seed", 0))
+    given = (P, R, start, pi, torch.tensor(case["terminal"]), case["horizon"], generator)
+    if "seed" not in case:
+        return dict(zip(("states", "actions", "rewards"), answer(*given))) | {"shares": {}}
+    states, actions, _ = answer(*given)
+    moves = list(zip(map(int, states), map(int, actions), map(int, states[1:])))
+    shares = {f"action 0 in state {state}": [a == 0 for s, a, _ in moves if s == state] for state in (0, 1)}
+    for action in (0, 1):
+        shares[f"state 0 after action {action}"] = [after == 0 for _, a, after in moves if a == action]
+    shares = {name: sum(drawn) / max(1, len(drawn)) for name, drawn in shares.items()}
+    return {"states": [], "actions": [], "rewards": [], "shares": rounded(shares)}
+
+
+def expect_episode(case):
+    P, R, start, pi = (case[name] for name in ("P", "R", "start", "pi"))
+    if "seed" in case:
+        names = ("action 0 in state 0", "action 0 in state 1", "state 0 after action 0", "state 0 after action 1")
+        shares = dict(zip(names, (pi[0][0], pi[1][0], P[0][0][0], P[0][1][0])))
+        wrong = {
+            "the likeliest is always taken: draw it": dict(zip(names, (1.0, 0.0, 1.0, 0.0))),
+            "the likeliest action is always taken: draw it from pi":
+                shares | dict(zip(names, (1.0, 0.0))),
+        }  # fmt: skip
+        nothing = {"states": [], "actions": [], "rewards": []}
+        found = {("shares", words): rounded(given) for words, given in wrong.items()}
+        return nothing | {"shares": rounded(shares)}, found
+
+    def run(horizon=case["horizon"], stops=True, paid=lambda s, a, after: R[s][a][after], first=None):
+        states, actions, rewards = [start.index(1.0) if first is None else first], [], []
+        while len(actions) < horizon and not (stops and case["terminal"][states[-1]]):
+            actions.append(pi[states[-1]].index(1.0))
+            states.append(P[states[-1]][actions[-1]].index(1.0))
+            rewards.append(paid(*states[-2:-1], actions[-1], states[-1]))
+        return dict(zip(("states", "actions", "rewards"), (states, actions, rewards))) | {"shares": {}}
+
+    expected, paid = run(), run()["rewards"]
+    return expected, {
+        "one step too many: T is at most the horizon": run(horizon=case["horizon"] + 1),
+        "one step too few: T may be the horizon": run(horizon=case["horizon"] - 1),
+        "it goes on where the episode is over: look at terminal first": run(stops=False),
+        "it always begins in state 0: draw from start": run(first=0),
+        ("states", "the last state is missing: T actions lead through T + 1 states"): expected["states"][:-1],
+        ("states", "the first state is missing: T actions lead through T + 1 states"): expected["states"][1:],
+        ("rewards", "they are read at R[s, a, s]: s' is the state that follows"):
+            run(paid=lambda s, a, after: R[s][a][s])["rewards"],
+        ("rewards", "they are read at R[s', a, s]: s comes first"):
+            run(paid=lambda s, a, after: R[after][a][s])["rewards"],
+        ("rewards", "they are added up: one for each step"): [sum(paid[: t + 1]) for t in range(len(paid))],
+    }  # fmt: skip
+
+
+def rounded(shares):
+    """Shares in tenths: the right ones are tenths, and noise does not reach half of one."""
+    return {name: round(10 * share) / 10 for name, share in shares.items()}
+
+
+# 7.5 The return of an episode ----------------------------------------------------------------------------------------
 
 
 def return_cases(rng):
@@ -178,7 +468,7 @@ def expect_returns(case):
     return expected, mistakes
 
 
-# 7.3 The probability of a trajectory ---------------------------------------------------------------------------------
+# 7.6 The probability of a trajectory ---------------------------------------------------------------------------------
 
 
 def trajectory_probability(start, P, pi, states, actions):
@@ -238,7 +528,75 @@ def expect_trajectory(case):
     return expected, mistakes
 
 
-# 7.4 A mean and its error --------------------------------------------------------------------------------------------
+# 7.7 Every trajectory ------------------------------------------------------------------------------------------------
+
+
+def trajectories(P, pi, terminal, state, steps):
+    """The package's answer, one row of `mdp.enumerate_trajectories` each."""
+    if steps == 0 or terminal[state]:
+        return [([state], [])]
+    return [
+        ([state, *states], [action, *actions])
+        for action, after in (pi[state][:, None] * P[state] > 0).nonzero().tolist()
+        for states, actions in trajectories(P, pi, terminal, after, steps - 1)
+    ]
+
+
+def listing_cases(rng):
+    """Entries of 0 in P and in pi, an end on the way and one at the start, no step at all."""
+    P = [[[0.0, 0.5, 0.5], [0.3, 0.0, 0.7]], [[0.2, 0.0, 0.8], [1.0, 0.0, 0.0]], [[0.0, 0.0, 1.0]] * 2]
+    pi = [[0.4, 0.6], rng.choice(([1.0, 0.0], [0.0, 1.0])), [0.5, 0.5]]
+    world = {"P": P, "pi": pi, "terminal": [False, False, True]}
+    return [world | {"state": state, "steps": steps} for state, steps in ((0, 1), (0, 3), (1, 2), (2, 2), (0, 0))]
+
+
+def drive_listing(answer, case):
+    P, pi = tensors(case, "P", "pi")
+    found = answer(P, pi, torch.tensor(case["terminal"]), case["state"], case["steps"])
+    return in_words((list(map(int, states)), list(map(int, actions))) for states, actions in found)
+
+
+def in_words(found):
+    """Trajectories in an order of their own: "0 -1> 2" goes from state 0 by action 1 to state 2."""
+    words = []
+    for states, actions in found:
+        moves = [f" -{action}> {after}" for action, after in zip(actions, states[1:])]
+        words.append(f"{''.join([*map(str, states[:1]), *moves])} ({len(states)} states, {len(actions)} actions)")
+    return {"how many": len(words), "trajectories": sorted(words)}
+
+
+def expect_listing(case):
+    P, pi, terminal = (case[name] for name in ("P", "pi", "terminal"))
+
+    def all_of(state, steps, stops=True, seen=lambda s, a, after: pi[s][a] * P[s][a][after] > 0, every=False):
+        over = steps == 0 or stops and terminal[state]
+        found = [([state], [])] if over or every else []
+        for a in range(2) if not over else ():
+            for after in range(3):
+                if seen(state, a, after):
+                    rest = all_of(after, steps - 1, stops, seen, every)
+                    found += [([state, *states], [a, *actions]) for states, actions in rest]
+        return found
+
+    def listed(steps=case["steps"], **mistake):
+        return in_words(all_of(case["state"], steps, **mistake))
+
+    right = all_of(case["state"], case["steps"])
+    mistakes = {
+        "one step too many": listed(steps=case["steps"] + 1),
+        "it goes on where the episode is over: look at terminal": listed(stops=False),
+        "what the policy never does is listed: where pi is 0": listed(seen=lambda s, a, after: P[s][a][after] > 0),
+        "what the world never does is listed: where P is 0": listed(seen=lambda s, a, after: pi[s][a] > 0),
+        "unfinished trajectories are listed too: only whole ones, which take all steps or end": listed(every=True),
+        "the states are one too few: the last one is where the trajectory ended": in_words(
+            (states[:-1] or states, actions) for states, actions in right),
+        "those that end early are left out": in_words(
+            (states, actions) for states, actions in right if len(actions) == case["steps"]),
+    }  # fmt: skip
+    return listed(), mistakes
+
+
+# 7.8 A mean and its error --------------------------------------------------------------------------------------------
 
 
 def mean_and_error(returns):
@@ -287,7 +645,7 @@ def expect_error(case):
     return expected, mistakes
 
 
-# 7.5 The values of a policy ------------------------------------------------------------------------------------------
+# 7.9 The values of a policy ------------------------------------------------------------------------------------------
 
 
 def policy_values(P, R, pi, gamma):
@@ -377,7 +735,7 @@ def expect_values(case):
     return expected, mistakes
 
 
-# 7.6 A sweep of value iteration --------------------------------------------------------------------------------------
+# 7.10 A sweep of value iteration -------------------------------------------------------------------------------------
 
 
 def sweep(P, R, gamma, values):
@@ -465,6 +823,116 @@ def expect_sweep(case):
     return expected, mistakes
 
 
+# 7.11 Value iteration ------------------------------------------------------------------------------------------------
+
+
+def value_iteration(P, R, gamma, tolerance=1e-12):
+    """The package's answer, as `mdp.value_iteration` and `mdp.greedy` find them."""
+    values, change = torch.zeros(len(P), dtype=P.dtype), math.inf
+    while change > tolerance:
+        new = sweep(P, R, gamma, values)
+        values, change = new, float((new - values).abs().max())
+    places = (P * (R + gamma * values)).sum(-1).argmax(1)
+    return values, torch.nn.functional.one_hot(places, P.shape[1]).to(P.dtype)
+
+
+def iteration_cases(rng):
+    sizes = ((0.5, 2, 2), *((0.7, 3, 3),) * 6)
+    return [{name: part for name, part in world_case(rng, *size).items() if name != "pi"} for size in sizes]
+
+
+def drive_iteration(answer, case):
+    found = answer(*tensors(case, "P", "R"), case["gamma"])
+    pair = isinstance(found, tuple | list) and len(found) == 2
+    return dict(zip(("values", "greedy"), found)) if pair else found
+
+
+def expect_iteration(case):
+    actions, gamma, R = len(case["P"][0]), case["gamma"], expected_rewards(case)
+
+    def limit(step, sweeps=120):
+        values = [0.0] * len(case["P"])
+        for _ in range(sweeps):
+            values = step(values)
+        return values
+
+    def table(q):
+        return [one_hot(row.index(max(row)), actions) for row in q]
+
+    best = limit(lambda values: swept(case, values))
+    q, blind = backed_up(case, best, gamma), backed_up(case, best, 1.0)
+    even = limit(lambda values: [sum(row) / actions for row in backed_up(case, values, gamma)])
+    expected = {"values": best, "greedy": table(q)}
+    return expected, {
+        ("values", "one sweep only: repeat until nothing changes"): swept(case, [0.0] * len(best)),
+        ("values", "a few sweeps only: repeat until nothing changes"):
+            Alternatives(*(limit(lambda values: swept(case, values), n) for n in (2, 5))),
+        ("values", "the actions are averaged: these are the values of the uniform policy"): even,
+        ("greedy", "the action with the best reward now is taken: add gamma V(s')"): table(R),
+        ("greedy", "gamma is missing in front of V(s')"): table(blind),
+        ("greedy", "the worst action is taken"): table([[-x for x in row] for row in q]),
+        ("greedy", "these are the numbers of the actions: a policy has a row of probabilities for each state"):
+            [row.index(max(row)) for row in q],
+        ("greedy", "these are Q(s, a): a policy has a row of probabilities for each state"): q,
+        ("greedy", "all actions have the same probability"): [[1 / actions] * actions for _ in q],
+        "the two are exchanged: the values first": {"values": expected["greedy"], "greedy": expected["values"]},
+    }  # fmt: skip
+
+
+# 7.12 Steps until the end --------------------------------------------------------------------------------------------
+
+
+def expected_steps(P, pi, terminal):
+    """The package's answer: h = 1 + P_pi h where the episode goes on."""
+    inner = (pi[:, :, None] * P).sum(1)[~terminal][:, ~terminal]
+    identity, steps = torch.eye(len(inner), dtype=P.dtype), torch.zeros(len(P), dtype=P.dtype)
+    steps[~terminal] = torch.linalg.solve(identity - inner, identity.sum(1))
+    return steps
+
+
+def steps_cases(rng):
+    worlds = [world_case(rng, 1.0, *size) for size in ((2, 2), (4, 3), (3, 2))]
+    return [
+        {"P": world["P"], "pi": world["pi"], "terminal": [False] * (len(world["P"]) - 1) + [True]} for world in worlds
+    ]
+
+
+def drive_steps(answer, case):
+    P, pi = tensors(case, "P", "pi")
+    try:
+        return answer(P, pi, torch.tensor(case["terminal"]))
+    except torch.linalg.LinAlgError as error:
+        raise ValueError("I - P_pi cannot be inverted: leave out the states where the episode is over") from error
+
+
+def expect_steps(case):
+    P, pi, terminal = case["P"], case["pi"], case["terminal"]
+    size, actions = range(len(P)), range(len(P[0]))
+
+    def chain(pi):
+        return [[sum(pi[s][a] * P[s][a][after] for a in actions) for after in size] for s in size]
+
+    def solution(transitions, sweeps=3000, ones=1.0, offset=0.0):
+        steps = [0.0] * len(P)
+        for _ in range(sweeps):
+            steps = [0.0 if terminal[s] else ones + sum(p * h for p, h in zip(transitions[s], steps)) for s in size]
+        return [h + offset * (not over) for h, over in zip(steps, terminal)]
+
+    transitions = chain(pi)
+    back = [[0.0 if terminal[s] or terminal[after] else transitions[after][s] for after in size] for s in size]
+    expected = solution(transitions)
+    return expected, {
+        "the transition matrix is transposed: row s holds where s leads to": solution(back),
+        "all actions count alike: weigh them with pi": solution(chain([[1 / len(actions)] * len(actions)] * len(P))),
+        "one step less: the step that ends the episode counts": solution(transitions, offset=-1.0),
+        "one step more: the state in which it is over counts for nothing": solution(transitions, offset=1.0),
+        "repeat until nothing changes: these are the steps of episodes that are cut off":
+            Alternatives(*(solution(transitions, sweeps=n) for n in (1, 2, 10))),
+        "this is one number: one for each state": sum(expected) / len(expected),
+        "the states that are over are missing: they have 0": [h for h, over in zip(expected, terminal) if not over],
+    }  # fmt: skip
+
+
 def returns_of(rewards, mask, gamma):
     """The package's `episode_returns`, called as the student's."""
     return episode_returns(rewards, mask, gamma=gamma)
@@ -473,15 +941,29 @@ def returns_of(rewards, mask, gamma):
 EXERCISES = {
     "7.1": Exercise(slip_cases, drive_slip, expect_slip, points=2, reference=next_cells, remark=remark_slip,
         signature="next_cells(rows: list, cell: any, action: int, slip: number) -> dict"),
-    "7.2": Exercise(return_cases, drive_returns, expect_returns, points=1, reference=returns_of,
+    "7.2": Exercise(grid_cases, drive_grid, expect_grid, points=3, reference=SlipperyGrid,
+        signature="SlipperyGrid(rows: list, slip: number, limit: int, seed: int) -> any"),
+    "7.3": Exercise(arrays_cases, drive_arrays, expect_arrays, points=2, reference=world_arrays,
+        signature="world_arrays(rows: list, slip: number) -> (float[S A S], float[S A S], float[S])"),
+    "7.4": Exercise(episode_cases, drive_episode, expect_episode, points=2, reference=sample_episode,
+        signature="sample_episode(P: float[S A S], R: float[S A S], start: float[S], pi: float[S A],"
+        " terminal: bool[S], horizon: int, generator: any) -> (list, list, list)"),
+    "7.5": Exercise(return_cases, drive_returns, expect_returns, points=1, reference=returns_of,
         signature="episode_returns(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B]"),
-    "7.3": Exercise(trajectory_cases, None, expect_trajectory, points=1, reference=trajectory_probability,
+    "7.6": Exercise(trajectory_cases, None, expect_trajectory, points=1, reference=trajectory_probability,
         signature="trajectory_probability(start: float[S], P: float[S A S], pi: float[S A], states: list, actions:"
         " list) -> number", tolerance=1e-6),
-    "7.4": Exercise(error_cases, drive_error, expect_error, points=1, reference=mean_and_error, tolerance=1e-5,
+    "7.7": Exercise(listing_cases, drive_listing, expect_listing, points=2, reference=trajectories,
+        signature="trajectories(P: float[S A S], pi: float[S A], terminal: bool[S], state: int, steps: int) -> list"),
+    "7.8": Exercise(error_cases, drive_error, expect_error, points=1, reference=mean_and_error, tolerance=1e-5,
         signature="mean_and_error(returns: float[N]) -> (number, number)"),
-    "7.5": Exercise(values_cases, drive_values, expect_values, points=2, reference=policy_values,
+    "7.9": Exercise(values_cases, drive_values, expect_values, points=2, reference=policy_values,
         signature="policy_values(P: float[S A S], R: float[S A S], pi: float[S A], gamma: number) -> float[S]"),
-    "7.6": Exercise(sweep_cases, drive_sweep, expect_sweep, points=2, reference=sweep,
+    "7.10": Exercise(sweep_cases, drive_sweep, expect_sweep, points=1, reference=sweep,
         signature="sweep(P: float[S A S], R: float[S A S], gamma: number, values: float[S]) -> float[S]"),
+    "7.11": Exercise(iteration_cases, drive_iteration, expect_iteration, points=2, reference=value_iteration,
+        signature="value_iteration(P: float[S A S], R: float[S A S], gamma: number, tolerance: number) ->"
+        " (float[S], float[S A])"),
+    "7.12": Exercise(steps_cases, drive_steps, expect_steps, points=1, reference=expected_steps,
+        signature="expected_steps(P: float[S A S], pi: float[S A], terminal: bool[S]) -> float[S]"),
 }  # fmt: skip
