@@ -118,35 +118,20 @@ def test_a_law_fitted_on_the_smaller_runs_predicts_the_largest(models):
     assert loss["pocket-s"][-1] != pytest.approx(loss["pocket-l"][-1], rel=0.05)
 
 
-def true_nats(document):
-    """-log p of an inventory under its process: 5 to 16 draws from a category, each word written down once."""
-    category, words = document.split(": ")
-    pool = world.WORDS[category]
-    borders = np.sqrt(np.arange(len(pool) + 1) / len(pool))
-    q = np.diff(borders)[[pool.index(word) for word in words.split(", ")]]
-    on_page = np.concatenate([[1.0], np.zeros(len(q))])  # probability of the first j words being there
-    total = 0.0
-    for draws in range(1, 17):
-        repeated = on_page * np.concatenate([[0.0], q.cumsum()])
-        on_page = repeated + np.concatenate([[0.0], on_page[:-1] * q])
-        total += on_page[-1] * (draws >= 5) / 12
-    return -math.log(corpus.SHARES["inventory"] / sum(corpus.SHARES.values()) / len(world.WORDS) * total)
-
-
 def test_the_floor_knows_how_inventories_are_written(monkeypatch):
     monkeypatch.setattr(world, "WORDS", {"letter": ("a", "b", "c", "d")})
     monkeypatch.setattr(corpus, "SHARES", {"inventory": 1.0})
     rng, draws = random.Random(0), 20_000
     counts = Counter(corpus.KINDS["inventory"](rng) for _ in range(draws))
-    assert sum(math.exp(-true_nats(document)) for document in counts) == pytest.approx(1, abs=0.01)
+    assert sum(math.exp(-corpus.inventory_nats(document)) for document in counts) == pytest.approx(1, abs=0.01)
     for document, count in counts.most_common(5):
-        assert count / draws == pytest.approx(math.exp(-true_nats(document)), abs=0.006)
+        assert count / draws == pytest.approx(math.exp(-corpus.inventory_nats(document)), abs=0.006)
 
 
 def test_no_model_beats_the_entropy_of_random_lists_and_a_trained_one_comes_close(models):
     rng = random.Random(3)
     documents = [corpus.KINDS["inventory"](rng) for _ in range(50)]
-    floor = np.array([true_nats(document) for document in documents])
+    floor = np.array([corpus.inventory_nats(document) for document in documents])
     excess = {}
     for name, model in models.items():
         scores = token_logprobs(model, [document + corpus.END for document in documents])

@@ -1,13 +1,13 @@
-"""Nano language models for a scaling law: five widths, each trained on five amounts of text; a table and its recipe.
+"""Nano language models for a scaling law: six widths, each trained with several budgets; a table and its recipe.
 
-Every pair of a size and a number of tokens is a run of its own that goes to the end of its own schedule: a tenth of
-the steps to warm up, then the peak, then a line to zero over the second half. The peak is 0.32 over the width (a wide
-layer adds up more changes at once), all else is the same in all runs: AdamW, 2 windows of 256 tokens per step, every
-token seen once, from the start of one corpus.
+Every pair of a width and a budget is a run of its own: as many tokens as the budget of floating-point operations pays
+for, to the end of its own schedule, a tenth of the steps to warm up, then the peak, then a line to zero over the second
+half. All else is the same in all runs: AdamW, 2 windows of 256 tokens per step, every token seen once, from the start of
+one corpus. Runs of one budget and many widths make an isoFLOP curve (Hoffmann et al., 2022, approach 2).
 
     python -m ptlearn.pocket.scaling runs/scaling.csv
 
-trains what the file lacks, about an hour on one CPU core; `table()` reads the file that is shipped.
+trains what the file lacks, about 20 minutes on one CPU core; `table()` reads the file that is shipped.
 """
 
 import csv
@@ -23,59 +23,70 @@ import torch
 from ptlearn.pocket import pretrain
 
 TABLE = Path(__file__).parent / "tables" / "scaling.csv"
-COLUMNS = ("width", "layers", "parameters", "tokens", "flops", "seconds", "heldout_loss")
-LAYERS = {16: 2, 24: 2, 32: 3, 48: 3, 64: 4}  # of each width
-TOKENS = (200_000, 400_000, 800_000, 1_600_000, 3_200_000)
+COLUMNS = ("width", "layers", "parameters", "budget", "tokens", "flops", "seconds", "heldout_loss")
+LAYERS = {8: 2, 16: 2, 24: 2, 32: 3, 48: 3, 64: 4}  # of each width
+BUDGETS = (6e10, 1.2e11, 2.4e11, 4.8e11, 9.6e11)  # floating-point operations
 BATCH = 2  # windows per step
+PER_STEP = BATCH * pretrain.CONTEXT  # tokens
+FEWEST = 20  # steps
+HELDOUT_TOKENS = 50_000  # the first quarter of the text that the pocket models are scored on
 
 
 def shape(width: int) -> dict[str, int]:
     """The shape of the nano model of that width, as `pretrain.build` takes it. Raises: ValueError for another width."""
     if width not in LAYERS:
         raise ValueError(f"width={width}: expected one of {', '.join(map(str, LAYERS))}")
-    heads = width // 16
-    return {"hidden_size": width, "num_hidden_layers": LAYERS[width], "num_attention_heads": heads,
+    return {"hidden_size": width, "num_hidden_layers": LAYERS[width], "num_attention_heads": max(1, width // 16),
             "intermediate_size": width * 8 // 3 // 8 * 8}  # fmt: skip
 
 
 @functools.cache
+def folder() -> tempfile.TemporaryDirectory:
+    """Where the tokens of this process lie; gone when it ends."""
+    return tempfile.TemporaryDirectory()
+
+
 def text(tokens: int, seed: int = 0) -> np.ndarray:
     """The first `tokens` token ids of the corpus with that seed."""
-    with tempfile.TemporaryDirectory() as folder:
-        return np.array(pretrain.prepare_tokens(Path(folder) / "tokens.bin", tokens, seed))
+    return pretrain.prepare_tokens(Path(folder().name) / f"{seed}.bin", tokens, seed)
 
 
-def heldout() -> np.ndarray:
-    """The held-out tokens that the pocket models are scored on too."""
-    return text(pretrain.HELDOUT_TOKENS, pretrain.HELDOUT_SEED)
+def tokens_for(width: int, budget: float) -> int:
+    """How many tokens, in whole steps, the budget pays for at that width. Raises: ValueError for too small a budget."""
+    with torch.device("meta"):
+        config = pretrain.build(shape(width)).config
+    steps = round(budget / pretrain.training_flops(config, PER_STEP))
+    if steps < FEWEST:
+        raise ValueError(f"budget={budget:.3g}: pays for {steps} steps at width {width}, expected at least {FEWEST}")
+    return steps * PER_STEP
 
 
-def train(width: int, tokens: int, *, peak: float | None = None, seed: int = 0, follow=iter) -> dict[str, float]:
-    """Train one nano model from scratch on `tokens` tokens.
+def train(width: int, budget: float, *, peak: float | None = None, seed: int = 0, follow=iter) -> dict[str, float]:
+    """Train one nano model from scratch until the budget is spent.
 
-    Args:    width, one of `LAYERS`; tokens, at least ten steps; peak, the learning rate (default 0.32 / width); seed,
-             of the initial weights; follow, wraps the range of steps, such as a progress bar.
-    Returns: the row of the table, see `COLUMNS`: loss in nats per token, on the whole held-out text.
-    Raises:  ValueError for another width, or fewer tokens than ten steps.
+    Args:    width, one of `LAYERS`; budget, in floating-point operations, see `training_flops`; peak, the learning
+             rate (default 0.24 / width, at most 0.015: a wide layer adds up more changes at once); seed, of the initial
+             weights; follow, wraps the range of steps, such as a progress bar.
+    Returns: the row of the table, see `COLUMNS`: seconds of processor time, loss in nats per token on the
+             first `HELDOUT_TOKENS` of the held-out text.
+    Raises:  ValueError for another width, or a budget that pays for fewer than `FEWEST` steps.
     """
-    per_step = BATCH * pretrain.CONTEXT
-    steps, started = tokens // per_step, time.monotonic()
-    if steps < 10:
-        raise ValueError(f"tokens={tokens}: expected at least {10 * per_step:,}, ten steps")
-    peak = 0.32 / width if peak is None else peak
+    tokens, started = tokens_for(width, budget), time.process_time()
+    steps, peak = tokens // PER_STEP, peak or min(0.24 / width, 0.015)
     torch.manual_seed(seed)
     model = pretrain.build(shape(width))
     loss_on = pretrain.loss_function(model, "cpu", "float32", "off")
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.01)
-    stream = text(max(tokens, TOKENS[0]) + 1)
+    stream = text(tokens + 1)
     for step in follow(range(steps)):
         rate = peak * pretrain.learning_rate_scale(step, step / steps, warmup=max(1, steps // 10))
         pretrain.update(model, {"adamw": optimizer}, rate, loss_on(stream, np.arange(step * BATCH, (step + 1) * BATCH)))
-    seen = steps * per_step
+    heldout = text(HELDOUT_TOKENS, pretrain.HELDOUT_SEED)
     return {
-        "width": width, "layers": LAYERS[width], "parameters": model.num_parameters(), "tokens": seen,
-        "flops": pretrain.training_flops(model.config, seen), "seconds": round(time.monotonic() - started, 1),
-        "heldout_loss": pretrain.heldout_loss(loss_on, heldout(), BATCH),
+        "width": width, "layers": LAYERS[width], "parameters": model.num_parameters(), "budget": budget,
+        "tokens": tokens, "flops": pretrain.training_flops(model.config, tokens),
+        "seconds": round(time.process_time() - started, 1),
+        "heldout_loss": pretrain.heldout_loss(loss_on, heldout, BATCH),
     }  # fmt: skip
 
 
@@ -85,19 +96,18 @@ def table(path: Path = TABLE) -> list[dict[str, float]]:
         return [{column: float(value) for column, value in row.items()} for row in csv.DictReader(file)]
 
 
-def main(path: Path) -> None:
-    """Train what the file lacks, the short runs first, a line as soon as each ends."""
+def main(path: Path, budgets=BUDGETS) -> None:
+    """Train what the file lacks, the small budgets first, a line as soon as each run ends."""
     torch.set_num_threads(1)
     pretrain.keep_freed_memory()
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
-    done = {(row["width"], row["tokens"]) for row in table(path)}
-    per_step = BATCH * pretrain.CONTEXT
-    for tokens in TOKENS:
+    done = {(row["width"], row["budget"]) for row in table(path)}
+    for budget in budgets:
         for width in LAYERS:
-            if (width, tokens // per_step * per_step) not in done:
-                row = train(width, tokens)
+            if (width, budget) not in done:
+                row = train(width, budget)
                 print(row, flush=True)
                 with open(path, "a", encoding="utf-8") as file:
                     file.write(",".join(str(row[column]) for column in COLUMNS) + "\n")
