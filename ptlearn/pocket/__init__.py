@@ -6,6 +6,7 @@
     tasks                             sums, translation, praise, lists, sorting, copying, to learn by reward
     teacher, imitation                a finetuned teacher, and students of its answers
     lora_rates                        LoRA by rank and learning rate, as a table with its recipe
+    scaling                           nano models for a scaling law, as a table with its recipe
     tokenizer, pretrain, probes       how the models were made, and what they can do
     cards                             what the shipped models say about themselves
 """
