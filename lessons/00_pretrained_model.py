@@ -47,7 +47,7 @@ from ptlearn.course.predictions import predict
 from ptlearn.figures import COLORS, DASHES, MARKERS, shaded_tokens
 from ptlearn.lm.models import load_lm, pocket_models
 from ptlearn.lm.text import complete, encode, sample_text, token_logprobs
-from ptlearn.pocket import corpus, pretrain, scaling, world
+from ptlearn.pocket import corpus, pretrain, scaling
 from ptlearn.pocket.cards import loss_table
 from ptlearn.statistics import Estimate
 
@@ -791,14 +791,14 @@ N, D, C, loss, seconds = (np.array([row[key] for row in table]) for key in (
 N, D = N / 1e6, D / 1e6  # millions
 print(f"{len(table)} runs, {seconds.sum() / 60:.0f} minutes on one core")
 for budget in np.unique(C):
-    best = np.flatnonzero(C == budget)[loss[C == budget].argmin()]
+    best = np.flatnonzero(budget == C)[loss[budget == C].argmin()]
     print(f"{budget:.2g} operations: best {loss[best]:.2f} nats, {N[best]:.2f} M parameters "
           f"and {D[best]:.2f} M tokens")
 
 # %%
 figure, axes = plt.subplots(figsize=(5, 3.6))
 for index, budget in enumerate(np.unique(C)):
-    x, y, color = N[C == budget], loss[C == budget], COLORS[index]
+    x, y, color = N[budget == C], loss[budget == C], COLORS[index]
     order = x.argsort()
     axes.plot(x[order], y[order], color=color, marker=MARKERS[index], label=f"{budget:.2g}")
     axes.plot(x[y.argmin()], y.min(), "o", color=color, markersize=12, fillstyle="none")

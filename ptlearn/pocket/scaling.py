@@ -2,8 +2,8 @@
 
 Every pair of a width and a budget is a run of its own: as many tokens as the budget of floating-point operations pays
 for, to the end of its own schedule, a tenth of the steps to warm up, then the peak, then a line to zero over the second
-half. All else is the same in all runs: AdamW, 2 windows of 256 tokens per step, every token seen once, from the start of
-one corpus. Runs of one budget and many widths make an isoFLOP curve (Hoffmann et al., 2022, approach 2).
+half. All else is the same in all runs: AdamW, 2 windows of 256 tokens per step, every token seen once, from the start
+of one corpus. Runs of one budget and many widths make an isoFLOP curve (Hoffmann et al., 2022, approach 2).
 
     python -m ptlearn.pocket.scaling runs/scaling.csv
 

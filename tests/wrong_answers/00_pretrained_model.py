@@ -287,7 +287,7 @@ def by_loops(logprobs, mask):
 
 
 def by_average(logprobs, mask):
-    return np.exp(-np.average(logprobs.numpy(), weights=mask.numpy()))
+    return np.exp(-np.average(np.where(mask, logprobs, 0.0), weights=mask.numpy()))
 
 
 def below_alone(logits, temperature, uniform):
@@ -490,7 +490,8 @@ def looped(next_logits, prompts, uniforms, end, temperature=1.0, top_p=1.0, *, s
     visible = visible if masked else torch.ones_like(visible)
     for step in range(uniforms.shape[1]):
         columns = torch.arange(tokens.shape[1])
-        positions = (columns - padding).clamp(min=0) if own else columns.expand(len(prompts), -1)
+        counted = columns - padding if side == "left" else visible.long().cumsum(1) - 1
+        positions = counted.clamp(min=0) if own else columns.expand(len(prompts), -1)
         token = pick(next_logits(tokens, visible, positions), uniforms[:, column(step)], temperature, top_p)
         tokens = torch.cat([tokens, token[:, None]], 1)
         visible = torch.cat([visible, torch.full_like(visible[:, :1], new)], 1)

@@ -37,7 +37,7 @@ def log_likelihood(logits, tokens, mask):
 
 
 def likelihood_cases(rng):
-    """A small one; a text of one token; logits far below 0, as some models have them, in float32; padding without numbers."""
+    """A small one; a text of one token; logits far below 0, as some models have them; padding without numbers."""
     cases = []
     for vocabulary, lengths, single, around in ((2, [3, 2], False, 0.0), (6, [6, 1, 4], False, 0.0),
                                                 (5, [3, 5], True, -120.0)):  # fmt: skip
@@ -99,8 +99,17 @@ def expect_likelihood(case):
             [x if n == steps else -math.inf for x, n in zip(expected, lengths)],
     }  # fmt: skip
     if math.isnan(logits[0][-1][0]):
+        mistakes = {words: Alternatives(*with_nan(values, lengths)) for words, values in mistakes.items()}
         mistakes[OFF] = [math.nan if n < steps else x for x, n in zip(expected, lengths)]
+    else:
+        mistakes[OFF] = expected
     return expected, mistakes
+
+
+def with_nan(values, lengths):
+    """What a mistake gives, and the same with NaN for each padded text: it may multiply by the mask besides."""
+    values = values if isinstance(values, Alternatives) else [values]
+    return [*values, *([math.nan if n < max(lengths) else x for x, n in zip(row, lengths)] for row in values)]
 
 
 # 0.2 Perplexity ------------------------------------------------------------------------------------------------------
@@ -161,8 +170,7 @@ def expect_perplexity(case):
         if words or more:
             values = loss if isinstance(loss, Alternatives) else [loss]
             mistakes["; and ".join(filter(None, [words, more]))] = Alternatives(*map(last, values))
-    if everything == -math.inf:
-        mistakes[OFF] = math.nan
+    mistakes[OFF] = math.nan if everything == -math.inf else math.exp(losses[""])
     return math.exp(losses[""]), mistakes
 
 
@@ -324,7 +332,7 @@ def expect_nucleus(case):
         "the token that crosses top_p is dropped: it stays, so that the nucleus holds at least top_p": [
             normalised([p if b + p <= top_p or b == 0 else 0.0 for b, p in zip(before(row), row)]) for row in rows],
         "one token too many: a token goes if those before it hold top_p already": [
-            normalised([p if b - max([q for q in row if q > p], default=0) < top_p else 0.0
+            normalised([p if b - min([q for q in row if q > p], default=0) < top_p else 0.0
                         for b, p in zip(before(row), row)]) for row in rows],
         "each probability is compared with top_p: the sum of the most likely ones must reach it": Alternatives(
             keeping(lambda row: [p >= top_p for p in row]), keeping(lambda row: [p <= top_p for p in row]),
@@ -432,7 +440,8 @@ def row_of(case, index, uniforms=None, *, side="left", own=True, masked=True, ne
             visible = [(c >= shift or not masked) and (new or c < longest) for c in columns]
         else:
             visible = [c < len(prompt) or c >= longest or not masked for c in columns]
-        positions = [max(c - shift, 0) if own and side == "left" else c for c in columns]
+        starts = 0 if side == "left" else len(prompt)  # where the padding begins
+        positions = [c if c < starts or not own else max(c - shift, starts - 1, 0) for c in columns]
         found.append(chosen_token(logits_of(case, tokens, visible, positions), uniform, **given))
         tokens.append(found[-1])
         if found[-1] == 0 and not going_on:
@@ -479,7 +488,8 @@ def expect_generate(case):
     if padded:
         mistakes |= {
             "padding stands on the right: the last column is then no token of the row; fill up on the left":
-                Alternatives(*(rows(side="right", masked=masked) for masked in (True, False))),
+                Alternatives(*(rows(side="right", masked=masked, own=own)
+                               for masked in (True, False) for own in (True, False))),
             "a short row's positions begin with its padding: they start at 0 at its own first token": rows(own=False),
             "padding is visible: a row's result depends on its neighbours' length": rows(masked=False),
             "padding is visible and has positions: a row's result depends on its neighbours' length":
