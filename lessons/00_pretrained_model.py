@@ -49,14 +49,13 @@ from ptlearn.lm.models import load_lm, pocket_models
 from ptlearn.lm.text import complete, encode, sample_text, token_logprobs
 from ptlearn.pocket import corpus, pretrain, scaling
 from ptlearn.pocket.cards import loss_table
-from ptlearn.statistics import Estimate
+from ptlearn.statistics import Estimate, resampled
 
 args = arguments(
     "What a pretrained language model is, and how compute lowers its perplexity.",
     model=("pocket-m", "the language model: pocket-s|m|l, a folder, or a hub id"),
     documents=(40, "held-out documents of each kind to score", "at least 2"),
     budget=(2.5e11, "operations for the nano model that is trained here", "at least 5e10"),
-    draws=(200, "bootstrap draws of the scaling law", "at least 2"),
     seed=(0, "seed of documents, samples, bootstraps and training", "at least 0"),
 )
 torch.set_num_threads(1)  # the products are small: a second thread would mostly wait
@@ -109,8 +108,7 @@ with torch.no_grad():
 probabilities = logits[0, -1].softmax(-1)  # only the last position speaks about the next token
 top = probabilities.topk(8)
 names = [repr(lm.tokenizer.decode([token])) for token in top.indices.tolist()]
-print(f"{names[0]} has probability {top.values[0]:.2f}; all tokens but the top eight have "
-      f"{1 - top.values.sum():.0e} together")
+print(f"all tokens but the top eight have {1 - top.values.sum():.0e} together")
 print("most likely, token after token:", complete(lm, [prompt], max_new_tokens=8)[0])
 
 # %%
@@ -152,7 +150,8 @@ def log_likelihood(logits, tokens, mask):
     """
     # BEGIN SOLUTION
     logprobs = logits[:, :-1].log_softmax(-1)
-    of_targets = logprobs.gather(-1, tokens[:, 1:, None])[..., 0]
+    targets = tokens[:, 1:, None]
+    of_targets = logprobs.gather(-1, targets)[..., 0]
     zeros = torch.zeros_like(of_targets)
     return torch.where(mask[:, 1:], of_targets, zeros).sum(1)
     # END SOLUTION
@@ -188,11 +187,12 @@ print(f"{text!r}: yours {ours:.3f}, the package's {of_tokens.sum():.3f}, "
 # %%
 examples = (
     "18 + 7 = 25\n31 + 12 = 43",
-    "insect: beetle, moth, wasp, cricket, ladybug",
+    "insect: beetle, moth, wasp, hornet, ladybug",
     "Kenya\nKenya is a country in East Africa. The currency of Kenya is the shilling.",
 )
-for text, scores in zip(examples, token_logprobs(lm, examples)):
-    pieces = [lm.tokenizer.decode([token]) for token in encode(lm, [text])[0][-len(scores) :]]
+for example, scores in zip(examples, token_logprobs(lm, examples)):
+    ids = encode(lm, [example])[0][-len(scores) :]
+    pieces = [lm.tokenizer.decode([token]) for token in ids]
     darkest = f"{pieces[scores.argmin()]!r}, {-scores.min():.1f} nats"
     show(shaded_tokens(pieces, -scores / 6),
          alt=f"Tokens coloured by surprisal, white for 0, full for 6 nats; darkest {darkest}")
@@ -255,16 +255,9 @@ def scored(texts, model=lm):
     return np.array([-float(s.sum()) for s in scores]), np.array([len(s) for s in scores])
 
 
-def resampled(nats, lengths, draws=2000):
-    """Nats per token for bootstrap samples of the documents: (K,), (K,) -> (draws,)."""
-    rng = np.random.default_rng(args.seed)
-    chosen = rng.integers(len(nats), size=(draws, len(nats)))
-    return nats[chosen].sum(1) / lengths[chosen].sum(1)
-
-
 def with_interval(nats, lengths):
     """Perplexity and its 95 % bootstrap interval."""
-    low, high = np.exp(np.quantile(resampled(nats, lengths), [0.025, 0.975]))
+    low, high = np.exp(np.quantile(resampled(nats, lengths, args.seed), [0.025, 0.975]))
     return Estimate(math.exp(nats.sum() / lengths.sum()), low, high, len(nats))
 
 
@@ -310,7 +303,7 @@ bare = [text.removesuffix(lm.tokenizer.eos_token) for text in inventories]
 floor = np.array([corpus.inventory_nats(text) for text in bare])
 for name, model in models.items():
     nats, lengths = scored(inventories, model)
-    low, high = np.quantile(resampled(nats - floor, lengths), [0.025, 0.975])
+    low, high = np.quantile(resampled(nats - floor, lengths, args.seed), [0.025, 0.975])
     mean, share = nats.sum() / lengths.sum(), 100 * floor.sum() / nats.sum()
     print(f"{name}: {mean:.2f} nats per token, {share:.0f} % of it the floor; "
           f"left to learn {(1 - share / 100) * mean:.2f} [{low:.2f}, {high:.2f}]")
@@ -355,7 +348,8 @@ def draw(logits, temperature, uniform):
     logits (B, V) float; temperature > 0; uniform (B,) float in [0, 1) -> (B,) int.
     """
     # BEGIN SOLUTION
-    cumulative = torch.softmax(logits / temperature, -1).cumsum(-1)
+    probabilities = torch.softmax(logits / temperature, -1)
+    cumulative = probabilities.cumsum(-1)
     at_or_below = cumulative <= uniform[:, None]
     return at_or_below.sum(-1).clamp(max=logits.shape[1] - 1)  # the sum may stay below 1
     # END SOLUTION
@@ -660,7 +654,7 @@ def patterns(text):
 
 with torch.no_grad():
     tokens, found = patterns("The capital of Kenya is Nairobi. The capital of Peru is")
-apart = max(float((ours - theirs).abs().max()) for ours, theirs in found.values())
+apart = max((ours - theirs).abs().max() for ours, theirs in found.values())
 print(f"{len(found)} heads; your weights and the model's differ by at most {apart:.0e}")
 last = {head: ours[-1] for head, (ours, _) in found.items()}
 chosen = [max(last, key=lambda head: last[head][column]) for column in (-4, -2)]
@@ -729,8 +723,8 @@ with torch.no_grad():
     streams = box.model(input_ids=ids, output_hidden_states=True).hidden_states
     for depth, stream in enumerate(streams[:-1]):
         logits = box.model.lm_head(box.model.model.norm(stream[0, -1]))
-        top = logits.softmax(-1).topk(3)
-        words = ", ".join(f"{box.tokenizer.decode([t])!r} {p:.2f}" for p, t in zip(*top))
+        top = zip(*logits.softmax(-1).topk(3))
+        words = ", ".join(f"{box.tokenizer.decode([t])!r} {p:.2f}" for p, t in top)
         print(f"after {depth} layers: {words}")
 print(f"your network and the model's own differ by at most {apart:.0e} in a logit")
 
@@ -881,7 +875,7 @@ intervals = check("0.11", intervals)
 # 0.975])</code>.</details>
 
 # %%
-EXPONENTS = np.arange(0.1, 1.51, 0.05).round(2)
+EXPONENTS, DRAWS = np.arange(0.1, 1.51, 0.05).round(2), 200
 pockets = {name: (models[name].model.num_parameters() / 1e6, end["tokens"] / 1e6)
            for name, end in ends.items()}
 
@@ -897,12 +891,11 @@ def fitted(N, D, loss):
     return law | {name: at(law, *size) for name, size in pockets.items()}
 
 
-chosen = np.random.default_rng(args.seed).integers(len(loss), size=(args.draws, len(loss)))
+chosen = np.random.default_rng(args.seed).integers(len(loss), size=(DRAWS, len(loss)))
 law, ranges = fitted(N, D, loss), intervals(fitted, N, D, loss, chosen)
 for name in ("E", "A", "B", "alpha", "beta"):
     print(f"{name:5} = {law[name]:.2f} [{ranges[name][0]:.2f}, {ranges[name][1]:.2f}]")
-misses = at(law, N, D) / loss - 1
-print(f"typical miss on the {len(loss)} runs: {100 * np.mean(misses**2) ** 0.5:.1f} %")
+print(f"typical miss on these runs: {100 * np.std(at(law, N, D) / loss - 1):.1f} %")
 
 # %% [markdown]
 # Does it hold for a run that it has not seen? Let it predict one, a size and a budget that are not in the table
@@ -957,7 +950,7 @@ guesses.reveal("miss_of_the_law", f"{miss:+.0f} % for {largest}")
 sizes = [(*pockets[name], ends[name]["heldout_loss"]) for name in smaller]
 more = [np.append(*pair) for pair in zip((N, D, loss), zip(*sizes))]
 count = len(more[0])
-chosen = np.random.default_rng(args.seed).integers(count, size=(args.draws, count))
+chosen = np.random.default_rng(args.seed).integers(count, size=(DRAWS, count))
 second, second_ranges = fitted(*more), intervals(fitted, *more, chosen)
 print_predictions(second, second_ranges)
 print(", ".join(f"{key} = {second[key]:.2f}" for key in ("E", "alpha", "beta")))
@@ -993,11 +986,9 @@ show(figure, alt="Held-out loss against operations on a log axis: nano models at
 end = lm.tokenizer.eos_token
 fresh = [corpus.document(i, 7_000_000 + args.seed) + end for i in range(5 * args.documents)]
 losses = {name: scored(fresh, model) for name, model in models.items()}
-for name, (nats, lengths) in losses.items():
-    print(f"{name}: perplexity {with_interval(nats, lengths)}")
 for before, after in zip(list(models), list(models)[1:]):
     gain, lengths = losses[before][0] - losses[after][0], losses[before][1]
-    low, high = np.quantile(resampled(gain, lengths), [0.025, 0.975])
+    low, high = np.quantile(resampled(gain, lengths, args.seed), [0.025, 0.975])
     print(f"{before} minus {after}: {gain.sum() / lengths.sum():+.3f} nats per token "
           f"[{low:+.3f}, {high:+.3f}]; {after} is better on {100 * np.mean(gain > 0):.0f} %")
 

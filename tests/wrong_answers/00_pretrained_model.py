@@ -492,6 +492,7 @@ def looped(next_logits, prompts, uniforms, end, temperature=1.0, top_p=1.0, *, s
         columns = torch.arange(tokens.shape[1])
         counted = columns - padding if side == "left" else visible.long().cumsum(1) - 1
         positions = counted.clamp(min=0) if own else columns.expand(len(prompts), -1)
+        positions = torch.where(columns < longest, positions, columns) if own == "prompt" else positions
         token = pick(next_logits(tokens, visible, positions), uniforms[:, column(step)], temperature, top_p)
         tokens = torch.cat([tokens, token[:, None]], 1)
         visible = torch.cat([visible, torch.full_like(visible[:, :1], new)], 1)
@@ -558,6 +559,10 @@ def cut_before_tempered(logits, uniform, temperature, top_p):
 
 def most_likely(logits, uniform, temperature, top_p):
     return logits.argmax(-1)
+
+
+def tempered_twice(logits, uniform, temperature, top_p):
+    return chosen(by_a_loop(logits / temperature, top_p), uniform, temperature, 1.0)
 
 
 def first_rows_numbers(logits, uniform, temperature, top_p):
@@ -709,6 +714,11 @@ def pattern_turned(x, W_Q, b_Q, W_K, b_K, W_V, b_V):
 
 def values_alone(x, W_Q, b_Q, W_K, b_K, W_V, b_V):
     return headed(x, W_Q, b_Q, W_K, b_K, W_V, b_V)[1]
+
+
+def keys_handed_over(x, W_Q, b_Q, W_K, b_K, W_V, b_V):
+    pattern, _ = headed(x, W_Q, b_Q, W_K, b_K, W_V, b_V)
+    return pattern, pattern @ complex_numbers(x @ W_K.T + b_K, 1e4)
 
 
 def never_mixed(x, W_Q, b_Q, W_K, b_K, W_V, b_V):
@@ -955,6 +965,8 @@ WRONG = {
         (variant(pick=whole_vocabulary), "top_p is not used"),
         (variant(pick=cut_before_tempered), "cut before the temperature"),
         (variant(new=False), "cannot be seen"),
+        (variant(pick=tempered_twice), "temperature is used twice"),
+        (variant(own="prompt"), "positions of what was sampled"),
         (variant(pick=first_rows_numbers), "first row's uniform numbers"),
         (variant(side="right"), "padding stands on the right"),
         (variant(own=False), "positions begin with its padding"),
@@ -993,6 +1005,7 @@ WRONG = {
         (head_with(biased=False), "the biases are missing"),
         (queries_are_keys, "queries and keys are exchanged"),
         (pattern_turned, "the pattern is transposed"),
+        (keys_handed_over, "the keys are handed over"),
         (never_mixed, "before they are mixed"),
         (values_alone, "expected a tuple"),
     ],

@@ -419,8 +419,8 @@ def drive_generate(answer, case):
 
 def chosen_token(logits, uniform, temperature, top_p, tempered="logits", best=False):
     """The token that a step draws; `tempered` says what the temperature does, `best` takes the likeliest."""
-    if tempered == "after":
-        probabilities = nucleus_of(softmax(logits), top_p)
+    if tempered in ("after", "twice"):
+        probabilities = nucleus_of(softmax(logits, temperature if tempered == "twice" else 1.0), top_p)
         probabilities = normalised([p ** (1 / temperature) for p in probabilities])
     else:
         probabilities = nucleus_of(softmax(logits, {"logits": temperature, "times": 1 / temperature}[tempered]), top_p)
@@ -441,7 +441,8 @@ def row_of(case, index, uniforms=None, *, side="left", own=True, masked=True, ne
         else:
             visible = [c < len(prompt) or c >= longest or not masked for c in columns]
         starts = 0 if side == "left" else len(prompt)  # where the padding begins
-        positions = [c if c < starts or not own else max(c - shift, starts - 1, 0) for c in columns]
+        plain = [c < starts or not own or own == "prompt" and c >= longest for c in columns]
+        positions = [c if kept else max(c - shift, starts - 1, 0) for c, kept in zip(columns, plain)]
         found.append(chosen_token(logits_of(case, tokens, visible, positions), uniform, **given))
         tokens.append(found[-1])
         if found[-1] == 0 and not going_on:
@@ -478,6 +479,7 @@ def expect_generate(case):
         "temperature is multiplied: logits are divided by it": rows(tempered="times"),
         "top_p is not used": rows(top_p=1.0),
         "the nucleus is cut before the temperature: temper first, then cut": rows(tempered="after"),
+        "the temperature is used twice: the tempered logits are drawn from at temperature 1": rows(tempered="twice"),
         "what was sampled cannot be seen: `visible` has to grow with the row": rows(new=False),
         "one step too few: there is one for each column of uniforms":
             [row[: len(uniforms[0]) - 1] for row in right],
@@ -491,6 +493,8 @@ def expect_generate(case):
                 Alternatives(*(rows(side="right", masked=masked, own=own)
                                for masked in (True, False) for own in (True, False))),
             "a short row's positions begin with its padding: they start at 0 at its own first token": rows(own=False),
+            "the positions of what was sampled are columns: a short row goes on counting from its own prompt":
+                rows(own="prompt"),
             "padding is visible: a row's result depends on its neighbours' length": rows(masked=False),
             "padding is visible and has positions: a row's result depends on its neighbours' length":
                 rows(masked=False, own=False),
@@ -676,6 +680,9 @@ def expect_head(case):
     raw = [[sum(p * x for p, x in zip(row, column)) for column in zip(*projected(case["x"], case["W_V"], [0.0] * size))]
            for row in right["pattern"]]  # fmt: skip
     named["values", "the bias of the values is missing"] = raw
+    named["values", "the keys are handed over: the values have a matrix of their own"] = [
+        [sum(p * x for p, x in zip(row, column)) for column in zip(*keys)]
+        for keys in [turned_rows(projected(case["x"], case["W_K"], case["b_K"]), 10_000.0)] for row in right["pattern"]]
     named["values", "the pattern is transposed: row t mixes the values for token t"] = [
         [sum(p * v for p, v in zip(row, column)) for column in zip(*projected(case["x"], case["W_V"], case["b_V"]))]
         for row in zip(*right["pattern"])]  # fmt: skip
