@@ -92,24 +92,23 @@ def expect_likelihood(case):
         "this scores the model's favourite token: gather the one that came":
             totals(lambda b, t: max(log_softmax(logits[b][t - 1]))),
         "token 0 is taken for padding: only mask says what is no token":
-            totals(lambda b, t: scored(1)(b, t) * (tokens[b][t] != 0), padding=True),
+            totals(lambda b, t: scored(1)(b, t) if tokens[b][t] else 0.0, padding=True),
         "exponentials of raw logits under- or overflow: log_softmax subtracts the largest first":
             [math.nan if case["single"] and n > 1 else x for x, n in zip(expected, lengths)],
         "padding gets the probability 0, and the product with it is 0: its factor is 1":
             [x if n == steps else -math.inf for x, n in zip(expected, lengths)],
     }  # fmt: skip
-    if math.isnan(logits[0][-1][0]):
-        mistakes = {words: Alternatives(*with_nan(values, lengths)) for words, values in mistakes.items()}
-        mistakes[OFF] = [math.nan if n < steps else x for x, n in zip(expected, lengths)]
-    else:
-        mistakes[OFF] = expected
-    return expected, mistakes
+    padding = math.isnan(logits[0][-1][0])
 
+    def multiplied(row):
+        """What becomes of sums where padding is multiplied by the mask."""
+        return [math.nan if padding and n < steps else x for x, n in zip(row, lengths)]
 
-def with_nan(values, lengths):
-    """What a mistake gives, and the same with NaN for each padded text: it may multiply by the mask besides."""
-    values = values if isinstance(values, Alternatives) else [values]
-    return [*values, *([math.nan if n < max(lengths) else x for x, n in zip(row, lengths)] for row in values)]
+    both = {}  # each mistake alone, and with this one besides
+    for words, values in mistakes.items():
+        values = values if isinstance(values, Alternatives) else [values]
+        both[words] = Alternatives(*values, *map(multiplied, values))
+    return expected, both | {OFF: multiplied(expected)}
 
 
 # 0.2 Perplexity ------------------------------------------------------------------------------------------------------
