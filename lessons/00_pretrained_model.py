@@ -513,7 +513,8 @@ for prompt, row in zip(prompts, rows):
 
 # %% [markdown]
 # **What you saw.** All four rows are the package's, token by token. Each ends where its own document ends, if it does
-# within 40 tokens, and the first row is the same with and without its neighbours: padding, mask and positions are right.
+# within 40 tokens, and the first row is the same with and without its neighbours: padding, mask and positions are
+# right.
 #
 # What do temperature and top-p do to a text? Let the model start 16 documents from nothing, up to 30 tokens each, and
 # ask the model itself, at temperature 1, how surprising they are.
@@ -529,11 +530,11 @@ for temperature, top_p in settings:
 
 # %% [markdown]
 # **What you saw.** Unasked, the model writes documents of the kinds that it was trained on: it has no purpose besides
-# continuing. Near temperature 0 it says nearly the same thing every time, at 0.5 the samples resemble each other, and at
-# 1 they are as varied as the corpus. At 2 words fall apart: thousands of tokens, each of them nearly impossible, have a
-# large share together, and a text costs 6 nats per token instead of 1.3. Top-p takes a part of that back, not all: a
-# distribution that is already this flat has a large nucleus. At temperature 1 top-p changes little here, since the
-# model is rarely undecided between many tokens; web text has a longer tail.
+# continuing. Near temperature 0 it says nearly the same thing every time, at 0.5 the samples resemble each other, and
+# at 1 they are as varied as the corpus. At 2 words fall apart: thousands of tokens, each of them nearly impossible,
+# have a large share together, and a text costs 6 nats per token instead of 1.3. Top-p takes a part of that back, not
+# all: a distribution that is already this flat has a large nucleus. At temperature 1 top-p changes little here, since
+# the model is rarely undecided between many tokens; web text has a longer tail.
 #
 # Why not always greedy? The *most likely* text is not a *typical* text: a coin that shows heads 60 % of the time has
 # all heads as its most likely sequence, which almost never comes. From lesson 08 on, samples at temperature 1 are
@@ -678,8 +679,9 @@ show(figure, alt="Two patterns of attention as maps, queries down, keys across, 
 # %% [markdown]
 # **What you saw.** Row by row, where each token looks; nothing lies above the diagonal, which is the causal mask. At
 # the last token, where the model has to name a city, one head has gone back to *capital* and another one to *Peru*:
-# what is asked, and of whom. Behind *Kenya is* the same two did the same. Other heads look at the token before, or at the first one when they find nothing. A
-# pattern says what a head reads, not what it does with it; lesson 02 takes a head away and measures what is lost.
+# what is asked, and of whom. Behind *Kenya is* the same two did the same. Other heads look at the token before, or at
+# the first one when they find nothing. A pattern says what a head reads, not what it does with it; lesson 02 takes a
+# head away and measures what is lost.
 #
 # ## The whole network
 #
@@ -733,10 +735,11 @@ with torch.no_grad():
 print(f"your network and the model's own differ by at most {apart:.0e} in a logit")
 
 # %% [markdown]
-# **What you saw.** Read before the first layer, the stream of *is* says *is*: its embedding fits itself best. After two
-# layers it says nothing that makes sense, for it was never trained to be read there. After three it names first pieces
-# of capitals, after four *N* leads, and the fifth and last layer makes it certain. Nothing is hidden any more: from a token to its probability you have written every
-# step but the norm and the feed-forward part, three products and a bend each.
+# **What you saw.** Read before the first layer, the stream of *is* says *is*: its embedding fits itself best. After
+# two layers it says nothing that makes sense, for it was never trained to be read there. After three it names first
+# pieces of capitals, after four *N* leads, and the fifth and last layer makes it certain. Nothing is hidden any more:
+# from a token to its probability you have written every step but the norm and the feed-forward part, three products
+# and a bend each.
 #
 # ## What training costs
 #

@@ -493,14 +493,16 @@ def looped(next_logits, prompts, uniforms, end, temperature=1.0, top_p=1.0, *, s
         counted = columns - padding if side == "left" else visible.long().cumsum(1) - 1
         positions = counted.clamp(min=0) if own else columns.expand(len(prompts), -1)
         positions = torch.where(columns < longest, positions, columns) if own == "prompt" else positions
+        positions = positions.minimum(longest - 1 - padding) if own == "still" else positions
         token = pick(next_logits(tokens, visible, positions), uniforms[:, column(step)], temperature, top_p)
         tokens = torch.cat([tokens, token[:, None]], 1)
         visible = torch.cat([visible, torch.full_like(visible[:, :1], new)], 1)
         for row, one in zip(rows, token.tolist()):
-            if stop != "own" or end not in row:
+            if stop not in ("own", "at once") or end not in row:
                 row.append(one)
         ended = [end in row for row in rows]
-        if all(ended) if stop == "own" else any(ended) and stop == "first":
+        at_once = bool((token == end).all())
+        if {"own": all(ended), "first": any(ended), "at once": at_once, "never": False}[stop]:
             break
     return rows
 
@@ -714,6 +716,11 @@ def pattern_turned(x, W_Q, b_Q, W_K, b_K, W_V, b_V):
 
 def values_alone(x, W_Q, b_Q, W_K, b_K, W_V, b_V):
     return headed(x, W_Q, b_Q, W_K, b_K, W_V, b_V)[1]
+
+
+def stream_rotated(x, W_Q, b_Q, W_K, b_K, W_V, b_V):
+    pattern, _ = headed(complex_numbers(x, 1e4), W_Q, b_Q, W_K, b_K, W_V, b_V, rotated="")
+    return pattern, pattern @ (x @ W_V.T + b_V)
 
 
 def keys_handed_over(x, W_Q, b_Q, W_K, b_K, W_V, b_V):
@@ -956,6 +963,7 @@ WRONG = {
         (never_ends, "nothing is written behind it"),
         (end_left_out, "the end token is missing"),
         (variant(stop="first"), "stop with the first that ends"),
+        (variant(stop="at once"), "asked again although every row has ended"),
         (end_of_the_prompt, "an end token in the prompt"),
         (prompt_too, "the prompt is handed back too"),
         (variant(column=lambda t: 0), "one uniform number for all steps"),
@@ -967,6 +975,7 @@ WRONG = {
         (variant(new=False), "cannot be seen"),
         (variant(pick=tempered_twice), "temperature is used twice"),
         (variant(own="prompt"), "positions of what was sampled"),
+        (variant(own="still"), "positions stand still"),
         (variant(pick=first_rows_numbers), "first row's uniform numbers"),
         (variant(side="right"), "padding stands on the right"),
         (variant(own=False), "positions begin with its padding"),
@@ -1005,6 +1014,7 @@ WRONG = {
         (head_with(biased=False), "the biases are missing"),
         (queries_are_keys, "queries and keys are exchanged"),
         (pattern_turned, "the pattern is transposed"),
+        (stream_rotated, "x is rotated"),
         (keys_handed_over, "the keys are handed over"),
         (never_mixed, "before they are mixed"),
         (values_alone, "expected a tuple"),

@@ -381,15 +381,27 @@ def generate(next_logits, prompts, uniforms, end, temperature=1.0, top_p=1.0):
 
 
 def generate_cases(rng):
-    """A language of a few tokens: what follows depends on the newest token, and on the place of every earlier one."""
-    cases = []
-    for lengths, temperature, top_p, vocabulary in (([2], 1.0, 1.0, 4), ([1, 4, 2, 4], 0.6, 0.8, 6),
-                                                    ([3, 1, 5], 1.6, 0.7, 5)):  # fmt: skip
+    """A language of a few tokens: what follows depends on the newest token, and on the place of every earlier one.
+
+    One row; rows that all end, at different steps and before the last one; rows of which one does not end.
+    """
+    settings = (([2], 1.0, 1.0, 4, lambda ends: True),
+                ([1, 4, 2, 4], 0.6, 0.8, 6, lambda ends: all(ends) and len(set(ends)) > 1 and max(ends) < 8),
+                ([3, 1, 5], 1.6, 0.7, 5, lambda ends: any(ends) and not all(ends)))  # fmt: skip
+    return [generate_case(rng, *setting) for setting in settings]
+
+
+def generate_case(rng, lengths, temperature, top_p, vocabulary, wanted):
+    """A case whose rows end as wanted: `ends` are the steps at which they do, 0 for a row that does not."""
+    while True:
         prompts = [[0] + [rng.randrange(1, vocabulary) for _ in range(n - 1)] for n in lengths]
-        tables = {name: reals(rng, vocabulary, vocabulary) for name in ("newest", "earlier")}
-        uniforms = [[round(rng.random(), 4) for _ in range(8)] for _ in prompts]
-        cases.append({"prompts": prompts, "uniforms": uniforms, "temperature": temperature, "top_p": top_p} | tables)
-    return cases
+        case = {"prompts": prompts, "uniforms": [[round(rng.random(), 4) for _ in range(8)] for _ in prompts],
+                "temperature": temperature, "top_p": top_p,
+                "newest": reals(rng, vocabulary, vocabulary),
+                "earlier": reals(rng, vocabulary, vocabulary)}  # fmt: skip
+        rows = [row_of(case, index) for index in range(len(prompts))]
+        if wanted([len(row) if row[-1] == 0 else 0 for row in rows]):
+            return case
 
 
 def logits_of(case, tokens, visible, positions):
@@ -442,6 +454,7 @@ def row_of(case, index, uniforms=None, *, side="left", own=True, masked=True, ne
         starts = 0 if side == "left" else len(prompt)  # where the padding begins
         plain = [c < starts or not own or own == "prompt" and c >= longest for c in columns]
         positions = [c if kept else max(c - shift, starts - 1, 0) for c, kept in zip(columns, plain)]
+        positions = [min(t, len(prompt) - 1) for t in positions] if own == "still" else positions
         found.append(chosen_token(logits_of(case, tokens, visible, positions), uniform, **given))
         tokens.append(found[-1])
         if found[-1] == 0 and not going_on:
@@ -494,6 +507,7 @@ def expect_generate(case):
             "a short row's positions begin with its padding: they start at 0 at its own first token": rows(own=False),
             "the positions of what was sampled are columns: a short row goes on counting from its own prompt":
                 rows(own="prompt"),
+            "the positions stand still: every token that was sampled has the next one": rows(own="still"),
             "padding is visible: a row's result depends on its neighbours' length": rows(masked=False),
             "padding is visible and has positions: a row's result depends on its neighbours' length":
                 rows(masked=False, own=False),
@@ -664,6 +678,8 @@ def expect_head(case):
         "only the queries are rotated: the keys need their positions too": head_of(case, rotated="Q"),
         "only the keys are rotated: the queries need their positions too": head_of(case, rotated="K"),
         "the values are rotated too: only queries and keys are": head_of(case, rotated="QKV"),
+        "x is rotated: project it first, then rotate queries and keys":
+            head_of(case | {"x": turned_rows(case["x"], 10_000.0)}, rotated=""),
         "queries and keys are exchanged: rows of the pattern are queries": head_of(case, swap=True),
         "the biases are missing": head_of(case, biased=False),
     }  # fmt: skip
