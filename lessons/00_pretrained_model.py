@@ -815,7 +815,7 @@ show(figure, alt="Held-out loss against parameters, one curve per budget of oper
 
 # %% [markdown]
 # **What you saw.** Each curve is a valley: a small model is too small for what it reads, and a large one has read too
-# little when the budget is spent. @@VALLEY@@ These are the **isoFLOP curves** of Hoffmann et al. (2022), who found that
+# little when the budget is spent. These are the **isoFLOP curves** of Hoffmann et al. (2022), who found that
 # parameters and tokens should grow alike, at about 20 tokens per parameter. Their third approach is a law in both:
 #
 # $$L(N, D) = E + \frac{A}{N^{\alpha}} + \frac{B}{D^{\beta}}.$$
@@ -929,14 +929,17 @@ print(f"{run['parameters']:,} parameters, {run['tokens']:,} tokens: predicted {e
 # |---|---|---|---|
 # | Hoffmann et al. (2022) | 1.69 | 0.34 | 0.28 |
 # | Besiroglu et al. (2024) | 1.82 | 0.35 | 0.37 |
-# | nano models here, above | @@E@@ | @@ALPHA@@ | @@BETA@@ |
 #
-# @@LITERATURE@@
+# Nothing says that the constants should agree. $E$ is the entropy of the text: our corpus is written by templates over a
+# small vocabulary and is far easier to foresee than the web. The exponents say how fast the rest falls, and depend on
+# how rare the rarest things are that are left to learn (web text never runs out of them), on the range of sizes, and on
+# the tokenizer. What carries over is the form of the law, and that its constants come with wide intervals.
 #
 # ### The prediction
 #
-# Now the purpose of a law. The pocket models are outside of everything that it was fitted to: up to @@TIMES@@ times the
-# parameters, @@TIMESD@@ times the tokens. The law has not seen a number of them.
+# Now the purpose of a law. The pocket models lie far outside of what it was fitted to, up to fifteen times the
+# parameters and fifty times the tokens, and they were trained by another optimizer. The law has not seen a number of
+# them.
 
 # %%
 def print_predictions(law, ranges):
@@ -983,7 +986,8 @@ show(figure, alt="Held-out loss against operations on a log axis: nano models at
      "pocket models far to the right and lower, beside each the intervals of two predictions.")
 
 # %% [markdown]
-# **What you saw.** @@PREDICTION@@
+# **What you saw.** Between the runs that it was fitted to, the law is good; far outside it is a guess with a wide
+# interval. Two runs nearer to the goal are worth more than many far away.
 #
 # ## Once more, on the same documents
 #
@@ -1002,7 +1006,10 @@ for before, after in zip(list(models), list(models)[1:]):
           f"[{low:+.3f}, {high:+.3f}]; {after} is better on {100 * np.mean(gain > 0):.0f} %")
 
 # %% [markdown]
-# **What you saw.** [C01] @@C01@@
+# **What you saw.** [C01] Compute lowers held-out perplexity, from nano models to pocket models, over four orders of
+# magnitude. From the middle to the large model the compute doubled, and the gain is small: three times the parameters,
+# but fewer tokens. So the lecture's sentence needs its brackets: *compute (data **and** parameters)*. Whoever has a
+# budget must split it well. Remember it when a later lesson compares the three sizes.
 #
 # ## Recap
 #
