@@ -7,7 +7,7 @@ of one corpus. Runs of one budget and many widths make an isoFLOP curve (Hoffman
 
     python -m ptlearn.pocket.scaling runs/scaling.csv
 
-trains what the file lacks, about six minutes on one CPU core; `table()` reads the file that is shipped.
+trains what the file lacks, about eight minutes on one CPU core; `table()` reads the file that is shipped.
 """
 
 import csv
