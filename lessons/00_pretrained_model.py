@@ -7,8 +7,8 @@
 # likely each next token is. In this lesson you take that sentence apart: tokens, likelihood, perplexity. You write the
 # loop that generates text, and one head of attention, and then run the whole network from its weights, until nothing
 # between a token and its probability is hidden. Last you measure the lecture's first claim about such a model, that
-# **more pretraining compute (data + parameters) predictably lowers held-out perplexity**: you fit a law on nano
-# models and let it predict a model whose training cost four thousand times as much. *(Lecture: "Motivation", first slide;
+# **more pretraining compute (data + parameters) predictably lowers held-out perplexity**: you fit a law on nano models
+# and let it predict a model whose training cost four thousand times as much. *(Lecture: "Motivation", first slide;
 # claim C01.)* About 175 minutes, 130 of them for the exercises; runs in 100 s on two CPU cores.
 #
 # **You will need** Python, a little PyTorch, and logarithms. **You will be able to** score a text with a language
@@ -815,9 +815,11 @@ show(figure, alt="Held-out loss against parameters, one curve per budget of oper
 # %% [markdown]
 # **What you saw.** Each curve is a valley: a small model is too small for what it reads, and a large one has read too
 # little when the budget is spent. The lowest point moves to larger models as the budget grows, 0.03 (the smallest we
-# have), 0.07 and 0.11 million parameters, while the tokens it reads hardly change. These are the **isoFLOP curves** of Hoffmann et al.
-# (2022), who found that parameters and tokens should grow alike, at about 20 tokens per parameter; models as small as
-# ours are at another end of the range, and each point here is a single run. Their third approach is a law in both:
+# have), 0.07 and 0.11 million parameters, while the tokens it reads hardly change. These are the **isoFLOP curves** of
+# Hoffmann et al. (2022), who found that parameters and tokens should grow alike, at about 20 tokens per parameter;
+# models as small as ours are at another end of the range, and each point here is a single run: the one of 0.28 M
+# parameters and the largest budget ends at 4.38 nats, and with another seed at 4.11. Their third approach is a law in
+# both:
 #
 # $$L(N, D) = E + \frac{A}{N^{\alpha}} + \frac{B}{D^{\beta}}.$$
 #
@@ -946,16 +948,16 @@ print(f"{run['parameters']:,} parameters, {run['tokens']:,} tokens: predicted {e
 # 1.8 of web text (per token of a vocabulary eight times as large), since our corpus is written by templates about a
 # small world.
 #
-# $\alpha$ lies at the end of the list: of these sizes only the smallest is held back by its size. The others lack
-# tokens, and at equal tokens they are alike: after 0.25 M tokens the models of 0.07 and of 0.28 M parameters end at
-# 4.43 and 4.38 nats. A constant that the data do not vary cannot be measured. $\beta$ is the one that these runs can
-# say something about, and its interval reaches the values of the literature. What carries over between a nano model
-# and a large one is the form of the law, not its constants.
+# $\alpha$ lies at the end of the list: of these sizes only the smallest is plainly held back by its size. The others
+# lack tokens, and at equal tokens they differ by no more than two seeds do: after 0.25 M tokens the models of 0.07 and
+# of 0.28 M parameters end at 4.43 and 4.38 nats. What the data do not vary, they cannot measure. $\beta$ is the one
+# that these runs can say something about, and its interval reaches the values of the literature. What carries over
+# between a nano model and a large one is the form of the law, not its constants.
 #
 # ### The prediction
 #
-# Now the purpose of a law. The pocket models lie far outside of what it was fitted to, up to 15 times the parameters and
-# 56 times the tokens, and they were trained by another optimizer. The law has not seen a number of them.
+# Now the purpose of a law. The pocket models lie far outside of what it was fitted to, up to 15 times the parameters
+# and 56 times the tokens, and they were trained by another optimizer. The law has not seen a number of them.
 
 # %%
 def print_predictions(law, ranges):
