@@ -36,6 +36,7 @@ from ptlearn.course.session import arguments, progress, show  # first: Ctrl-C is
 
 import math
 import random
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -171,7 +172,7 @@ with torch.no_grad():
     ours = log_likelihood(lm(ids), ids, torch.ones_like(ids, dtype=torch.bool))[0]
     label_loss = lm.model(input_ids=ids, labels=ids).loss  # shifts inside, takes the mean
 of_tokens = token_logprobs(lm, [text])[0]
-print(f"{text!r}: yours {ours:.3f}, the package's {of_tokens.sum():.3f}, "
+print(f"log p of {text!r}: yours {ours:.3f}, the package's {of_tokens.sum():.3f},\n"
       f"from the loss of Hugging Face {-label_loss * len(of_tokens):.3f}")
 
 # %% [markdown]
@@ -261,7 +262,7 @@ def with_interval(nats, lengths):
 
 
 # %%
-print(f"{text!r}: {perplexity(of_tokens[None], of_tokens[None] < 0):.2f}")
+print(f"{text!r} perplexity {perplexity(of_tokens[None], of_tokens[None] < 0):.2f}")
 results = {kind: with_interval(*scored(held_out(kind))) for kind in corpus.KINDS}
 results = dict(sorted(results.items(), key=lambda item: item[1].mean))
 for kind in (*list(results)[:3], *list(results)[-3:]):
@@ -508,7 +509,8 @@ alone, _ = written(prompts[:1], 40, **options)
 print(f"{sum(same)} of {len(rows)} rows are the package's; alone, the first row is the same: "
       f"{alone == rows[:1]}\n")
 for prompt, row in zip(prompts, rows):
-    print(f"[{prompt}]{box.tokenizer.decode(row)}\n")
+    found = f"[{prompt}]{box.tokenizer.decode(row)}\n"
+    print(textwrap.fill(found, 95, replace_whitespace=False), end="\n\n")
 
 # %% [markdown]
 # **What you saw.** All four rows are the package's, token by token. Each ends where its own document ends, if it does
