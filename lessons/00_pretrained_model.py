@@ -509,7 +509,7 @@ alone, _ = written(prompts[:1], 40, **options)
 print(f"{sum(same)} of {len(rows)} rows are the package's; alone, the first row is the same: "
       f"{alone == rows[:1]}\n")
 for prompt, row in zip(prompts, rows):
-    found = f"[{prompt}]{box.tokenizer.decode(row)}\n"
+    found = f"[{prompt}]{box.tokenizer.decode(row)}"
     print(textwrap.fill(found, 95, replace_whitespace=False), end="\n\n")
 
 # %% [markdown]
@@ -926,10 +926,9 @@ print("predicted against measured:", ", ".join(f"{miss:+.0f} %" for miss in miss
 
 # %%
 run = scaling.train(32, args.budget, seed=args.seed + 1, follow=progress)
-measured = run["heldout_loss"]
 expected = at(law, run["parameters"] / 1e6, run["tokens"] / 1e6)
-print(f"{run['parameters']:,} parameters, {run['tokens']:,} tokens: predicted {expected:.2f}, "
-      f"measured {measured:.2f} nats per token ({100 * (expected / measured - 1):+.1f} %)")
+print(f"{run['parameters']:,} parameters, {run['tokens']:,} tokens: "
+      f"predicted {expected:.2f}, measured {run['heldout_loss']:.2f} nats per token")
 
 # %% [markdown]
 # ### Beside the literature
