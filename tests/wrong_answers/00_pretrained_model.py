@@ -435,6 +435,16 @@ def not_brought_back(logits, top_p):
     return outside(logits, ordered.cumsum(-1) - ordered >= top_p)
 
 
+def gathered(logits, top_p):
+    ordered, order = logits.softmax(-1).sort(descending=True)
+    return outside(logits, (ordered.cumsum(-1) - ordered >= top_p).gather(-1, order))
+
+
+def part_of_the_largest(logits, top_p):
+    probabilities = logits.softmax(-1)
+    return outside(logits, probabilities < top_p * probabilities.max(-1, keepdim=True).values)
+
+
 def zero_outside(logits, top_p):
     ordered, order = logits.softmax(-1).sort(descending=True)
     return logits.masked_fill(scattered(order, ordered.cumsum(-1) - ordered >= top_p), 0.0)
@@ -784,6 +794,10 @@ def the_stream(model, tokens):
     return model.model(tokens[None]).last_hidden_state[0]
 
 
+def as_probabilities(model, tokens):
+    return layered(model, tokens).softmax(-1)
+
+
 def with_hugging_face(model, tokens):
     return model(input_ids=tokens[None]).logits[0]
 
@@ -954,6 +968,8 @@ WRONG = {
         (not_sorted, "in the order of the vocabulary"),
         (sorted_result, "in the order of the sorting"),
         (not_brought_back, "bring them back"),
+        (gathered, "brought back by gather"),
+        (part_of_the_largest, "times the largest one"),
         (zero_outside, "become 0"),
         (probabilities_back, "these are probabilities"),
         (share_of_tokens, "share of the vocabulary"),
@@ -1029,6 +1045,7 @@ WRONG = {
         (network_with(layers=1), "one layer is missing"),
         (network_with(layers=0), "no layer is run"),
         (the_stream, "output head"),
+        (as_probabilities, "these are probabilities"),
     ],
     "0.9": [
         (two_per_parameter, "2 P D"),
@@ -1054,6 +1071,7 @@ WRONG = {
         (last_pair, "the last pair"),
         (other_sign, "the wrong sign"),
         (without_a_floor, "the floor is missing"),
+        (lambda N, D, loss, exponents: fit_with(relative=False)(N, D, np.log(loss), exponents), "the logarithm"),
         (sizes_exchanged, "N and D are exchanged"),
     ],
     "0.11": [

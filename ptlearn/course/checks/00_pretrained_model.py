@@ -324,6 +324,7 @@ def expect_nucleus(case):
     def in_place_order(row):
         return [sum(row[:v]) for v in range(size)]
 
+    orders = [sorted(range(size), key=lambda v: -row[v]) for row in rows]
     counted = [sorted(row, reverse=True)[max(1, round(top_p * size)) - 1] for row in rows]
     mistakes = {
         "the token that crosses top_p is dropped, and the first one too where it holds top_p alone: it stays":
@@ -345,6 +346,11 @@ def expect_nucleus(case):
         "the places of the sorted row are dropped in the row that is not sorted: bring them back (scatter)": [
             normalised([p if v < sum(x > 0 for x in kept) else 0.0 for v, p in enumerate(row)])
             for row, kept in zip(rows, expected)],
+        "the decisions are brought back by gather: token order[i] has place i, so it is scatter": [
+            normalised([p if place < sum(x > 0 for x in kept) else 0.0 for p, place in zip(row, order)])
+            for row, kept, order in zip(rows, expected, orders)],
+        "each probability is compared with top_p times the largest one: it is the sum of the most likely that counts":
+            keeping(lambda row: [p >= top_p * max(row) for p in row]),
         "the logits outside become 0, and exp(0) = 1 is likely: they become -inf": instead(0.0),
         "these are probabilities: logits are expected, with -inf outside the nucleus":
             Alternatives([softmax(row) for row in expected],
@@ -725,7 +731,7 @@ def network(model, tokens):
     return run_network(model, tokens, depth=None)
 
 
-def run_network(model, tokens, *, attended=True, fed=True, normed=True, last=True, parallel=False, kept=True, depth=2):
+def run_network(model, tokens, *, attended=True, fed=True, normed=True, last=True, reads="sum", kept=True, depth=2):
     """The logits (T, V) of a model with two layers; the options are what can be forgotten."""
     body = model.model
     stream = body.embed_tokens(tokens)
@@ -734,8 +740,9 @@ def run_network(model, tokens, *, attended=True, fed=True, normed=True, last=Tru
         mixed = torch.cat([attention_head(seen, *weights)[1] for weights in heads_of(layer)], -1)
         said = layer.self_attn.o_proj(mixed) if attended else mixed
         before, stream = stream, stream + said if kept else said
-        entering = before if parallel else stream
-        more = layer.mlp(layer.post_attention_layernorm(entering) if normed else entering)
+        entering = before if reads == "before" else stream
+        norm = layer.input_layernorm if reads == "first norm" else layer.post_attention_layernorm
+        more = layer.mlp(norm(entering) if normed else entering)
         stream = (stream + more if kept else more) if fed else stream
     return model.lm_head(body.norm(stream) if last else stream)
 
@@ -775,7 +782,9 @@ def expect_network(case):
         "the feed-forward part is missing": {"fed": False},
         "the norms of the layers are missing: each part reads a normed stream": {"normed": False},
         "the last norm is missing: the stream is normed once more before the output head": {"last": False},
-        "the feed-forward part reads the stream from before the attention": {"parallel": True},
+        "the feed-forward part reads the stream from before the attention": {"reads": "before"},
+        "the feed-forward part reads through the first norm: post_attention_layernorm is its own":
+            {"reads": "first norm"},
         "the stream is replaced, not added to: x + attention, then x + mlp": {"kept": False},
         "one layer is missing": {"depth": 1},
     }
@@ -785,6 +794,8 @@ def expect_network(case):
         mistakes = {words: some(run_network(model, tokens, **option)) for words, option in forgotten.items()}
         mistakes["this is the stream: the output head makes logits of it"] = Alternatives(
             some(stream), stream, run_body(model, tokens))  # fmt: skip
+        mistakes["these are probabilities: logits are expected"] = Alternatives(
+            some(run_network(model, tokens).softmax(-1)), some(run_network(model, tokens).log_softmax(-1)))  # fmt: skip
         mistakes["no layer is run: loop over model.model.layers"] = Alternatives(
             some(model.lm_head(body.norm(body.embed_tokens(tokens)))), some(model.lm_head(body.embed_tokens(tokens))))
         return some(run_network(model, tokens)), mistakes
@@ -911,6 +922,8 @@ def expect_fit(case):
     mistakes = {
         "the errors are absolute: divide both sides by the loss, so that 1 % counts the same everywhere":
             fitted(N, D, loss, both, relative=False),
+        "the logarithm of the loss is fitted: it is the loss itself that is a sum of three terms":
+            fitted(N, D, np.log(loss), both, relative=False),
         "alpha and beta are always the same: try every pair": fitted(N, D, loss, [(x, x) for x in exponents]),
         "the last pair is returned: keep the one with the smallest error": fitted(N, D, loss, both[-1:]),
         "the first pair is returned: keep the one with the smallest error": fitted(N, D, loss, both[:1]),
