@@ -190,6 +190,20 @@ def head_map(axes, scores) -> None:
     axes.set_yticks(range(scores.shape[0]))
 
 
+def shaded_tokens(pieces: Sequence[str], shades: Sequence[float]) -> str:
+    """Pieces of a text as HTML, each on the second colour of the palette: 0 is white, 1 and above the full colour.
+
+    >>> shaded_tokens(["a", "<b"], [0.5, 0]).count("span style")
+    2
+    """
+    red, green, blue = (int(COLORS[1][i : i + 2], 16) for i in (1, 3, 5))
+    spans = []
+    for piece, shade in zip(pieces, shades, strict=True):
+        style = f"background:rgba({red},{green},{blue},{min(max(float(shade), 0), 1):.2f});color:#000"
+        spans.append(f'<span style="{style}">{html.escape(piece).replace(chr(10), "↵<br>")}</span>')
+    return f'<p style="font-family:monospace;white-space:pre-wrap;background:#fff">{"".join(spans)}</p>'
+
+
 # ---------------------------------------------------------------- maps of a grid world
 
 

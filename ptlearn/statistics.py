@@ -1,7 +1,7 @@
 """A number with its interval: over items that are right or wrong, and over seeds.
 
 Deliberately not here: what is measured (prompting, training) and how it is drawn (figures).
-Order: Estimate; accuracy, wilson; over_seeds.
+Order: Estimate; accuracy, wilson; over_seeds; resampled.
 """
 
 import math
@@ -69,3 +69,19 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     t = np.sqrt(len(values) - 1) * np.tan(np.interp(0.95 * mass[-1], mass, edges))
     mean, margin = values.mean(), t * values.std(ddof=1) / np.sqrt(len(values))
     return Estimate(float(mean), float(mean - margin), float(mean + margin), len(values))
+
+
+def resampled(sums: Sequence[float], counts: Sequence[float], seed: int = 0, draws: int = 2000) -> np.ndarray:
+    """A ratio of totals, such as nats per token, over items drawn with replacement: the bootstrap of whole items.
+
+    Args:    sums and counts (n,), what each item adds above and below the line; seed and number of the draws.
+    Returns: (draws,); the quantiles 0.025 and 0.975 of it are the 95 % interval (Efron 1979).
+    Raises:  ValueError if there is no item, or the lengths differ.
+    >>> float(resampled([2.0, 4.0], [1, 2]).max())
+    2.0
+    """
+    sums, counts = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    if sums.shape != counts.shape or sums.ndim != 1 or not len(sums):
+        raise ValueError(f"sums has shape {sums.shape}, counts {counts.shape}: expected (n,) of both, n at least 1")
+    chosen = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
+    return sums[chosen].sum(1) / counts[chosen].sum(1)

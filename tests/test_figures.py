@@ -377,3 +377,11 @@ def test_bad_input_is_one_clear_line(axes, message, name, given):
     with pytest.raises(ValueError) as error:
         getattr(figures, name)(*given)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_tokens_are_as_dark_as_they_are_shaded():
+    page = figures.shaded_tokens(["a<", "\n", "b"], [0.25, -1, 7])
+    assert [part[:4] for part in page.split("94,0,")[1:]] == ["0.25", "0.00", "1.00"]
+    assert "a&lt;" in page and "↵<br>" in page
+    with pytest.raises(ValueError):
+        figures.shaded_tokens(["a"], [])

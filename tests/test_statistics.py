@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ptlearn.statistics import over_seeds, wilson
+from ptlearn.statistics import over_seeds, resampled, wilson
 
 
 @pytest.mark.parametrize("n, t", [(2, 12.7062), (3, 4.3027), (5, 2.7764), (10, 2.2622), (30, 2.0452), (1001, 1.9623)])
@@ -42,3 +42,14 @@ def test_the_ends_of_wilsons_interval_are_the_shares_that_the_mean_is_z_errors_a
 def test_a_share_of_nothing_or_no_share_is_one_line(mean, n):
     with pytest.raises(ValueError, match=f"^mean={mean} of n={n}: expected a share from 0 to 1 of at least 1$"):
         wilson(mean, n)
+
+
+def test_resampled_ratios_spread_as_the_mean_does():
+    rng = np.random.default_rng(0)
+    sums = rng.normal(5, 2, size=400)
+    ratios = resampled(sums, np.ones(400), draws=4000)
+    assert ratios.mean() == pytest.approx(sums.mean(), abs=0.02)
+    assert ratios.std() == pytest.approx(sums.std() / 20, rel=0.1)
+    assert (ratios == resampled(sums, np.ones(400), draws=4000)).all()
+    with pytest.raises(ValueError, match=r"^sums has shape \(2,\), counts \(3,\): [^\n]*$"):
+        resampled([1, 2], [1, 2, 3])

@@ -9,6 +9,7 @@
     form_and_fact, filtering          what such students sound like and know; what a novelty filter is worth
     data_contest                      examples of which some make an assistant
     lora_rates                        LoRA by rank and learning rate, as a table with its recipe
+    scaling                           nano models for a scaling law, as a table with its recipe
     tokenizer, pretrain, probes       how the models were made, and what they can do
     cards                             what the shipped models say about themselves
 """

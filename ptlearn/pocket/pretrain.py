@@ -58,15 +58,16 @@ SIZES = {  # heads of 32 dimensions throughout
 # ---------------------------------------------------------------- the model
 
 
-def build(size: str) -> "LlamaForCausalLM":
-    """A fresh model of the Llama layout, with biases (for BitFit) and tied embeddings."""
+def build(size: str | dict[str, int]) -> "LlamaForCausalLM":
+    """A fresh model of the Llama layout, with biases (for BitFit) and tied embeddings; size, a name or a shape."""
     from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 
     AttentionInterface.register("matmul", matmul_attention)
+    shape = SIZES[size] if isinstance(size, str) else size
     return LlamaForCausalLM(
         LlamaConfig(
-            **SIZES[size],
-            num_key_value_heads=SIZES[size]["num_attention_heads"],
+            **shape,
+            num_key_value_heads=shape["num_attention_heads"],
             vocab_size=VOCABULARY,
             max_position_embeddings=CONTEXT,
             attention_bias=True,

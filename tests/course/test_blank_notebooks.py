@@ -16,7 +16,7 @@ from ptlearn.course.lesson import blanked, cells_of, keys, lesson_files
 
 # per lesson: knobs, and what is shortened in its text
 SMALL = {
-    "00": ["--model=pocket-s --documents=2"],
+    "00": ["--model=pocket-s --documents=2 --budget=5e10", ("round(1), 200", "round(1), 3")],
     "01": ["--model=pocket-s --reviews=20 --stories=2"],
     "02": ["--model=pocket-s --sizes=pocket-s --count=4"],
     "03": ["--model=pocket-s --examples=20 --each=1 --count=2"],
