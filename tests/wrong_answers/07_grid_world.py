@@ -722,7 +722,7 @@ WRONG = {
         (trying(read=lambda start, v: v.sum()), "added up"),
         (trying(read=lambda start, v: v.max()), "the largest V"),
         (trying(best=True), "the best alone"),
-        (lambda P, R, start, terminal, gamma: trying()(P, R, start, terminal, 0.0), "as if gamma were 0"),
+        (lambda P, R, start, terminal, gamma: trying()(P, R, start, terminal, 0.0), "reward of one step"),
         (lambda *given: max(trying()(*given)), "expected a list"),
     ],
     "7.15": [
