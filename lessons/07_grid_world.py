@@ -1082,7 +1082,7 @@ guesses.reveal("best_policy_when_close_is_paid", "walks up to the star and never
 # its income. It does what was paid for, not what was meant. You will meet this as reward hacking, with language models,
 # in lesson 13. Progress is safe, and there is a theorem: with rewards $\gamma\Phi(s') - \Phi(s)$ added, all returns
 # from $s$ change by the same constant $-\Phi(s)$ (the sum telescopes; the star must have $\Phi = 0$), so the best
-# policies stay the best (Ng et al., 1999). The last line of the cell asserts exactly that,
+# policies stay the best (Ng et al., 1999). The cell asserts exactly that,
 # $V^*_\text{new} = V^* - \Phi$.
 #
 # ## Recap
