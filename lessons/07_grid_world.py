@@ -8,7 +8,8 @@
 # a distribution over trajectories, and get the expected return in three ways that must agree; then you find the best
 # policy, and measure why rewards that come rarely make learning hard. *(Lecture: "Reinforcement learning", from the
 # goal of learning from experience to the sketch of RL algorithms and its challenges; claims C23–C25.)*
-# About 150 minutes; runs in 20 s on two CPU cores.
+# About 180 minutes, of which 158 for the exercises; runs in 30 s on two CPU cores. A good place for a break is before
+# "Values".
 #
 # **You will need** PyTorch tensors, and expectations as sums. **You will be able to** write a problem as a Markov
 # decision process, compute the value of a policy exactly and estimate it with an honest interval, find the best policy
@@ -27,44 +28,55 @@
 #    **How many times as many steps until it first finds the star? And if episodes are cut off after 100 steps, how many
 #    times as many episodes?**
 # 5. To help it, you pay a little in every step, the more the closer it is to the star. **What will the best policy be?**
-#
-# (To change a knob, a map or a probability, edit its value in `arguments(...)` and run all cells again.)
 
 # %%
-from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
-
-import random
-
-import torch
-from gymnasium.utils.env_checker import check_env
-from matplotlib import pyplot
-
-from ptlearn import figures, policy_gradient
-from ptlearn.course.exercise import check
 from ptlearn.course.predictions import predict
-from ptlearn.grid import mdp
-from ptlearn.grid.collection import collect
-from ptlearn.grid.gridworld import ACTIONS, GridWorld
-from ptlearn.rl.policies import TabularPolicy
-from ptlearn.statistics import Estimate, accuracy
 
-args = arguments(
-    "The grid world: transitions, trajectories, the objective computed exactly; values; sparse rewards.",
-    slip=(0.2, "probability that a move goes sideways", "above 0, at most 0.9"),
-    gamma=(0.9, "discount factor", "above 0, below 1"),
-    side=(16, "of the largest empty map", "at least 4"),
-    seed=(0, "of everything that is sampled", "at least 0"),
-)
-torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting for the first
-generator = torch.Generator().manual_seed(args.seed)
 guesses = predict(
     slippery_minus_dry=...,  # 1: below 0, 0 or above
-    episodes_for_half_the_width=...,  # 2
+    episodes_for_half_the_width=...,  # 2: how many, instead of 1,000
     values_give_a_direction=...,  # 3: True or False
     times_as_many_steps=...,  # 4
     times_as_many_episodes=...,  # 4
     best_policy_when_close_is_paid=...,  # 5: what it does, in a word or two
 )
+
+# %% [markdown]
+# In a notebook, change a knob by changing its default in the next cell (`slip=(0.2, …`), then run all cells again.
+
+# %%
+from ptlearn.course.session import arguments, progress, show  # Ctrl-C is one line
+
+import random
+from itertools import product
+
+import torch
+from gymnasium.utils.env_checker import check_env
+from matplotlib import pyplot
+from torch.nn.functional import one_hot
+
+from ptlearn import figures
+from ptlearn.course.exercise import check
+from ptlearn.grid import mdp
+from ptlearn.grid.collection import collect
+from ptlearn.grid.gridworld import ACTIONS, GridWorld
+from ptlearn.rl.policies import TabularPolicy
+from ptlearn.statistics import Estimate, accuracy, wilson
+
+args = arguments(
+    "The grid world: trajectories, the objective computed exactly; values; sparse rewards.",
+    slip=(0.2, "probability that a move goes sideways", "above 0, at most 0.9"),
+    gamma=(0.9, "discount factor", "above 0, below 1"),
+    side=(16, "of the largest empty map", "at least 4"),
+    seed=(0, "of everything that is sampled", "at least 0"),
+)
+torch.set_num_threads(1)  # the tensors are small: a second thread would wait for the first
+
+
+def seeded(number=0):
+    """A generator for one measurement: a cell that is run again gives the same again."""
+    return torch.Generator().manual_seed(args.seed + number)
+
 
 # %% [markdown]
 # ## A world
@@ -87,8 +99,9 @@ print(*world.map, sep="\n")
 def next_cells(rows, cell, action, slip):
     """Where a move leads, {(row, column): probability}.
 
-    rows: the map, a list of strings, '#' is a wall; cell: (row, column); action: 0 up, 1 right, 2 down, 3 left; row 0
-    is on top. The probabilities sum to 1, also where several moves end in the same cell.
+    rows: the map, a list of strings, '#' is a wall; cell: (row, column), row 0 is on top;
+    action: 0 up, 1 right, 2 down, 3 left. The probabilities sum to 1, also where several moves
+    end in the same cell.
     """
     # BEGIN SOLUTION
     chances = {}
@@ -120,7 +133,8 @@ next_cells = check("7.1", next_cells)
 class SlipperyGrid:
     """A map as an environment: reset() begins an episode, step(action) goes on with it.
 
-    rows: the map, with one S; slip; limit: the steps until patience runs out; seed: of its random numbers.
+    rows: the map, with one S; slip; limit: the steps until patience runs out; seed: of its
+    random numbers.
     """
 
     def __init__(self, rows, slip, limit=100, seed=0):
@@ -138,7 +152,7 @@ class SlipperyGrid:
     def step(self, action):
         """(cell, reward, terminated, truncated) of one move, drawn by `next_cells`.
 
-        Entering G pays 1, entering X pays -1, both terminate. The step number `limit` truncates.
+        Entering G pays 1, entering X pays -1, both terminate. Step number `limit` truncates.
         """
         # BEGIN SOLUTION
         chances = next_cells(self.rows, self.cell, action, self.slip)
@@ -160,26 +174,25 @@ SlipperyGrid = check("7.2", SlipperyGrid)
 # <details><summary>Hint 2</summary><code>self.random.choices(cells, weights=...)</code> draws, and returns a list with one
 # entry. Rewards and ends depend on the symbol of the cell that is *entered*.</details>
 
-# %%
-episode = SlipperyGrid(world.map, args.slip, seed=args.seed)
-visited, rng, over = [episode.reset()], random.Random(args.seed), False
+# %% tags=["again"]
+episode, dice = SlipperyGrid(world.map, args.slip, seed=args.seed), random.Random(args.seed)
+visited, over = [episode.reset()], False
 while not over:
-    action = rng.randrange(len(ACTIONS))
-    cell, reward, terminated, truncated = episode.step(action)
+    move = dice.randrange(4)
+    cell, paid, terminated, truncated = episode.step(move)
     over = terminated or truncated
     if len(visited) <= 6 or over:
-        print(f"t = {len(visited):2d}   {ACTIONS[action]:5s}   {visited[-1]} -> {cell}   reward {reward:+.0f}")
+        print(f"t = {len(visited):2d}   {ACTIONS[move]:5s}   {visited[-1]} -> {cell}   "
+              f"reward {paid:+.0f}   terminated {terminated}, truncated {truncated}")
     visited.append(cell)
-print(f"terminated: {terminated}, truncated: {truncated}")
 
 # %%
 figure, axes = pyplot.subplots(figsize=(4, 3.4))
-path = [world.cells.index(cell) for cell in visited]
+path = [world.cells.index(place) for place in visited]
 figures.draw_trajectory(axes, world, path[:-1], path[-1])
 axes.set_title(f"A random agent, {len(visited) - 1} steps")
-ends = "the star" if reward > 0 else "the pit" if terminated else "the time limit"
-show(figure, alt=f"A map of five by five cells with three walls and a pit at row 3, column 3. A chain of arrows wanders "
-     f"from the upper left corner and ends, after {len(visited) - 1} steps, at {ends}.")  # fmt: skip
+show(figure, alt="A map of five by five cells with walls and a pit at row 3, column 3. Arrows "
+     f"wander from the upper left corner; after {len(visited) - 1} steps they end in {cell}.")
 
 # %% [markdown]
 # **What you saw.** [C23] States, actions, transitions and rewards are all there is. The arrows do not always go where
@@ -200,7 +213,7 @@ def world_arrays(rows, slip):
     In G and X every action stays there for certain, and pays nothing.
     """
     # BEGIN SOLUTION
-    cells = [(r, c) for r, row in enumerate(rows) for c, symbol in enumerate(row) if symbol != "#"]
+    cells = [(r, c) for r, row in enumerate(rows) for c in range(len(row)) if row[c] != "#"]
     number = {cell: state for state, cell in enumerate(cells)}
     P, R = torch.zeros(2, len(cells), 4, len(cells), dtype=torch.float64)
     start = torch.tensor([float(rows[r][c] == "S") for r, c in cells], dtype=torch.float64)
@@ -229,7 +242,7 @@ P, R, start = world_arrays(world.map, args.slip)
 arrays = world.to_mdp(gamma=args.gamma)  # the package's, with gamma beside them
 assert torch.allclose(P, arrays.P) and torch.allclose(P * R, arrays.P * arrays.R)
 going = (~arrays.terminal).nonzero()[:, 0].tolist()  # the states where an episode goes on
-print(f"{len(P)} states, 4 actions; P has {P.numel():,} entries, {(P > 0).sum()} of them above 0")
+print(f"{len(P)} states, 4 actions; P has {P.numel():,} entries, {(P > 0).sum()} above 0")
 
 # %% [markdown]
 # The lecture writes the reward as $r(s_t, a_t)$ and defines it as "1 if $s_{t+1}$ is the star". On a slippery floor
@@ -241,20 +254,19 @@ print(f"{len(P)} states, 4 actions; P has {P.numel():,} entries, {(P > 0).sum()}
 # is worthless, so run it also against a world that slips a tenth more often.
 
 # %%
-check_env(world, skip_render_check=True)  # Gymnasium's own test of an environment; raises when a rule is broken
+check_env(world, skip_render_check=True)  # Gymnasium's own test: raises when a rule is broken
 world.reset(seed=args.seed)
 counts = torch.zeros_like(P)
-for state in progress(going, "sampling transitions"):
-    for action in range(4):
-        for _ in range(1000):
-            world.state = state
-            after, reward, *_ = world.step(action)
-            assert reward == arrays.R[state, action, after]
-            counts[state, action, after] += 1
+for state, action in progress(list(product(going, range(4))), "sampling transitions"):
+    for _ in range(1000):
+        world.state = state
+        after, reward, *_ = world.step(action)
+        assert reward == arrays.R[state, action, after]
+        counts[state, action, after] += 1
 
-# %%
+# %% tags=["again"]
 def chi_square(counts, expected):
-    """The probability that chance alone puts counts (..., K) at least this far from the expected ones."""
+    """How often chance alone puts counts (..., K) at least this far from the expected ones."""
     assert (counts[expected == 0] == 0).all()  # what cannot happen did not
     terms = torch.where(expected > 0, (counts - expected) ** 2 / expected, 0.0)
     freedom = ((expected > 0).sum(-1) - 1).sum()  # the counts of a row sum to what was drawn
@@ -264,7 +276,7 @@ def chi_square(counts, expected):
 for slip in (args.slip, 1.1 * args.slip):
     claimed = GridWorld("default", slip=slip).to_mdp().P[going]
     chance = chi_square(counts[going], 1000 * claimed)
-    print(f"{int(counts.sum()):,} moves against P of a floor with slip {slip:.2f}: p = {chance:.2g}")
+    print(f"80,000 moves against P of a floor with slip {slip:.2f}: p = {chance:.2g}")
 
 # %% [markdown]
 # **What you saw.** [C23] The counts agree with `P`, and would not with a floor only a tenth more slippery. The reward
@@ -280,7 +292,8 @@ for slip in (args.slip, 1.1 * args.slip):
 def sample_episode(P, R, start, pi, terminal, horizon, generator):
     """One episode: (T + 1 states, T actions, T rewards), lists, T at most the horizon.
 
-    P, R (S, A, S), start (S,), pi (S, A) tensors; terminal (S,) bool, states where an episode is over; generator of torch.
+    P, R (S, A, S), start (S,), pi (S, A) tensors; terminal (S,) bool, states where an episode
+    is over; generator of torch.
     """
     # BEGIN SOLUTION
     state = int(torch.multinomial(start, 1, generator=generator))
@@ -308,23 +321,19 @@ sample_episode = check("7.4", sample_episode)
 # `collect` does this for thousands of episodes at once, and returns the record that every later lesson works on, for text
 # too: one row per episode, one column per step, and a `mask` that is True where the agent acted.
 
-# %%
+# %% tags=["again"]
 uniform = TabularPolicy(len(P), 4)
 pi = mdp.probabilities(arrays, uniform).detach()  # (S, A)
-one_by_one = [sample_episode(P, R, start, pi, arrays.terminal, 100, generator) for _ in range(300)]
-rollout, final = collect(arrays, uniform, 1000, horizon=100, generator=generator)
-lengths = torch.tensor([len(actions) for _, actions, _ in one_by_one]).double()
-error = lengths.std() / len(lengths) ** 0.5
-print(f"mean length one by one {lengths.mean():.1f} ± {1.96 * error:.1f}, "
-      f"at once {rollout.mask.sum(1).double().mean():.1f}")  # fmt: skip
-print(f"observations, actions, rewards, logprobs, mask: {tuple(rollout.mask.shape)}; terminated: {tuple(final.shape)}")
-row = int(rollout.mask.sum(1).argmin())
-steps = int(rollout.mask[row].sum())
-print(f"the shortest episode, {steps} steps:")
-print("  observations", rollout.observations[row, : steps + 2].tolist(), "...")
-print("  actions     ", rollout.actions[row, : steps + 2].tolist(), "...")
-print("  rewards     ", rollout.rewards[row, : steps + 2].tolist(), "...")
-print("  mask        ", rollout.mask[row, : steps + 2].int().tolist(), "...")
+source = seeded()
+singles = [sample_episode(P, R, start, pi, arrays.terminal, 100, source) for _ in range(300)]
+lengths = torch.tensor([len(actions) for _, actions, _ in singles]).double()
+record, _ = collect(arrays, uniform, 1000, horizon=100, generator=seeded(1))
+print(f"mean length one by one {lengths.mean():.1f} ± {1.96 * lengths.std() / 300**0.5:.1f}, "
+      f"at once {record.mask.sum(1).double().mean():.1f}")  # fmt: skip
+shortest = int(record.mask.sum(1).argmin())
+print(f"its fields are {tuple(record.mask.shape)}; the shortest episode, the first 9 columns:")
+for part in ("observations", "actions", "rewards", "mask"):
+    print(f"  {part:13s}", getattr(record, part)[shortest, :9].tolist())
 
 # %% [markdown]
 # How good was an episode? The lecture adds up its rewards, $r(\tau) = \sum_{t=1}^{T} r(s_t, a_t)$. Often a reward
@@ -339,7 +348,8 @@ print("  mask        ", rollout.mask[row, : steps + 2].int().tolist(), "...")
 def episode_returns(rewards, mask, gamma):
     """The discounted return of each episode.
 
-    rewards (B, T) float, mask (B, T) bool, True from the first step of an episode to its last -> (B,) float.
+    rewards (B, T) float, mask (B, T) bool, True from the first step of an episode to its last
+    -> (B,) float.
     """
     # BEGIN SOLUTION
     discounts = gamma ** torch.arange(rewards.shape[1], dtype=rewards.dtype)
@@ -355,13 +365,12 @@ episode_returns = check("7.5", episode_returns)
 # <details><summary>Hint 2</summary><code>rewards * mask</code> is 0 on padding; <code>torch.arange(T)</code> are the
 # exponents; sum over dimension 1.</details>
 
-# %%
-returns = torch.as_tensor(episode_returns(rollout.rewards, rollout.mask, args.gamma))
-expected = policy_gradient.episode_returns(rollout.rewards, rollout.mask, gamma=args.gamma)  # the package's
-assert torch.allclose(returns, expected.to(returns.dtype))
-last = rollout.rewards.gather(1, rollout.mask.sum(1, keepdim=True) - 1)[:, 0]
-for name, reached in (("star", last > 0), ("pit", last < 0), ("time limit", last == 0)):
-    print(f"{name:10s} {accuracy(reached)}   mean return with gamma {args.gamma}: {returns[reached].mean():+.3f}")
+# %% tags=["again"]
+returns = torch.as_tensor(episode_returns(record.rewards, record.mask, args.gamma)).double()
+outcome = record.rewards.sum(1)  # all that is ever paid, is paid at the end
+for end, paid_there in (("star", 1), ("pit", -1), ("time limit", 0)):
+    ended = outcome == paid_there
+    print(f"{end:10s} {accuracy(ended)}   mean discounted return {returns[ended].mean():+.3f}")
 
 # %% [markdown]
 # **What you saw.** The pit lies on more of the random agent's ways than the star, so most of its episodes end badly;
@@ -380,7 +389,8 @@ for name, reached in (("star", last > 0), ("pit", last < 0), ("time limit", last
 def trajectory_probability(start, P, pi, states, actions):
     """p(tau), for a trajectory with T actions and T + 1 states, the last one where it ended.
 
-    start (S,), P (S, A, S), pi (S, A) tensors of probabilities; states, actions: lists of int -> a number.
+    start (S,), P (S, A, S), pi (S, A) tensors of probabilities; states, actions: lists of int
+    -> a number.
     """
     # BEGIN SOLUTION
     probability = start[states[0]]
@@ -406,15 +416,16 @@ trajectory_probability = check("7.6", trajectory_probability)
 small = GridWorld("small", slip=args.slip)
 tiny, HORIZON = small.to_mdp(gamma=args.gamma), 3
 mixed = TabularPolicy(tiny.states, 4)
-with torch.no_grad():
-    mixed.logits.normal_(generator=generator)
+mixed.logits.data = torch.randn(tiny.states, 4, generator=seeded(2))
 pi_mixed = mdp.probabilities(tiny, mixed).detach()
 
 # %% ex="7.7" title="Every trajectory" points=2 minutes=15 difficulty="medium"
 def trajectories(P, pi, terminal, state, steps):
-    """All (states, actions) that can happen from a state on within so many steps, a list; shorter where one ends.
+    """All (states, actions) that can happen from a state on, a list: so many steps, or fewer
+    where the episode ends.
 
-    P (S, A, S), pi (S, A) tensors; terminal (S,) bool; state, steps: int. What has probability 0 is left out.
+    P (S, A, S), pi (S, A) tensors; terminal (S,) bool; state, steps: int. What has probability
+    0 is left out.
     """
     # BEGIN SOLUTION
     if steps == 0 or terminal[state]:
@@ -435,60 +446,60 @@ trajectories = check("7.7", trajectories)
 # <details><summary>Hint 2</summary>With no steps left, or in a state where the episode is over, there is one trajectory:
 # <code>([state], [])</code>.</details>
 
-# %%
+# %% tags=["again"]
 listed = trajectories(tiny.P, pi_mixed, tiny.terminal, int(tiny.start.argmax()), HORIZON)
-p = [trajectory_probability(tiny.start, tiny.P, pi_mixed, *tau) for tau in listed]
-p = torch.tensor(p, dtype=torch.float64)
+p = [float(trajectory_probability(tiny.start, tiny.P, pi_mixed, *tau)) for tau in listed]
 print(*small.map, sep="\n")
-for index in p.topk(3).indices.tolist():
-    cells, words = [small.cells[s] for s in listed[index][0]], [ACTIONS[a] for a in listed[index][1]]
-    print(f"p = {p[index]:.3f}   {' -> '.join(map(str, cells))}   by {', '.join(words)}")
-print(f"{len(p):,} trajectories, probabilities sum to {p.sum():.12f}")
+for likeliest in sorted(range(len(p)), key=lambda place: -p[place])[:3]:
+    places, moves = listed[likeliest]
+    words = f"{[small.cells[s] for s in places]} by {', '.join(ACTIONS[a] for a in moves)}"
+    print(f"p = {p[likeliest]:.3f}   {words}")
+print(f"{len(p):,} trajectories, probabilities sum to {sum(p):.12f}")
 
-every, every_final, chances = mdp.enumerate_trajectories(tiny, mixed, HORIZON)  # the package's, as one Rollout
-assert torch.allclose(p.sort().values, chances.sort().values)
+every, every_final, chances = mdp.enumerate_trajectories(tiny, mixed, HORIZON)  # the package's
 
 # %% [markdown]
-# The other half of the claim: the agent really produces them that often. Let it run 200,000 times, give every
-# trajectory a number, and count.
+# The other half of the claim: the agent really produces them that often. Let it run 20,000 times, count each trajectory,
+# and ask with χ² again. If the claim is right, p is any number between 0 and 1, all alike: one p in ten is below 0.1,
+# and proves nothing. So do it ten times. And test the test: with a policy whose logits are a tenth larger.
 
-# %%
-def codes(rollout, final):
-    """One number per episode, different for different trajectories."""
-    step = torch.where(rollout.mask, rollout.observations * 4 + rollout.actions + 1, 0)
-    base = tiny.states * 4 + 1
-    return (step * base ** torch.arange(step.shape[1])).sum(1) + final * base**HORIZON
+# %% tags=["again"]
+def counted(policy, seed, runs=20_000):
+    """(how often each listed trajectory came, p of the χ² test) in that many episodes."""
+    episodes = collect(tiny, policy, runs, horizon=HORIZON, generator=seeded(seed))
+    found = mdp.count_trajectories(*episodes, every, every_final).double()
+    rare = runs * chances < 5  # the test is not made for them: they are counted together
+    groups = [torch.cat([x[~rare], x[rare].sum()[None]]) for x in (found, runs * chances)]
+    return found, chi_square(*groups)
 
 
-RUNS = 200_000
-sampled = codes(*collect(tiny, mixed, RUNS, horizon=HORIZON, generator=generator))
-order = codes(every, every_final).argsort()
-known, expected = codes(every, every_final)[order], RUNS * chances[order]
-assert torch.isin(sampled, known).all()  # nothing happened that is not on the list
-counted = torch.bincount(torch.searchsorted(known, sampled), minlength=len(known)).double()
-often = expected >= 5  # the usual condition of the test; the rare ones are counted together
-grouped = [torch.cat([x[often], x[~often].sum()[None]]) for x in (counted, expected)]
-print(f"{len(grouped[0])} groups: p = {chi_square(*grouped):.2g}")
+tenth_larger = TabularPolicy(tiny.states, 4)
+tenth_larger.logits.data = 1.1 * mixed.logits.data
+tallies = {}
+for who, acts in (("the policy", mixed), ("a tenth larger", tenth_larger)):
+    tallies[who] = [counted(acts, 10 + k) for k in range(10)]
+    print(f"{who:14s} p =", " ".join(f"{x:.2g}" for x in sorted(x for _, x in tallies[who])))
 
 # %%
 figure, axes = pyplot.subplots(figsize=(4.6, 3.3))
-seen, exact = counted > 0, expected / RUNS
-error = 1.96 * (exact * (1 - exact) / RUNS).sqrt()
-line = exact.sort().values
-width = error[exact.argsort()]
-axes.fill_between(line, (line - width).clamp(min=1e-7), line + width, color="gray", alpha=0.35, linewidth=0,
+figure_counts = sum(found for found, _ in tallies["the policy"]) / 200_000
+band = 1.96 * (chances * (1 - chances) / 200_000).sqrt()
+figure_order = chances.argsort()
+axes.fill_between(chances[figure_order], (chances - band).clamp(min=1e-7)[figure_order],
+                  (chances + band)[figure_order], color="gray", alpha=0.35, linewidth=0,
                   label="95 % of counts")  # fmt: skip
-axes.scatter(exact[seen], counted[seen] / RUNS, s=7, color=figures.COLORS[0], linewidth=0, label="a trajectory")
-axes.set(xscale="log", yscale="log", ylim=(2e-6, 1), xlabel="probability, by the formula",
-         ylabel="share of episodes", title=f"{len(p):,} trajectories of three steps")  # fmt: skip
+axes.scatter(chances, figure_counts, s=7, linewidth=0, label="a trajectory")
+axes.set(xscale="log", yscale="log", ylim=(2e-6, 1), xlabel="probability, by the formula")
+axes.set(ylabel="share of episodes", title=f"{len(p):,} trajectories of three steps")
 axes.legend(loc="upper left", fontsize=8)
-inside = float(((counted / RUNS - exact).abs() <= error)[often].double().mean())
-show(figure, alt=f"Sampled against exact probability of each trajectory, on log axes: the points lie on the diagonal, "
-     f"more tightly the likelier they are; {inside:.0%} of the common ones in the 95 % band.")  # fmt: skip
+figure_inside = ((figure_counts - chances).abs() <= band)[chances >= 5 / 200_000]
+show(figure, alt="Sampled against exact probability of each trajectory, on log axes: points "
+     "on the diagonal, more tightly the likelier they are; of the common ones "
+     f"{figure_inside.double().mean():.0%} in the 95 % band.")
 
 # %% [markdown]
-# **What you saw.** [C24] A policy, in a world, *is* a distribution over trajectories. It may be looked at from two
-# sides: as something that is sampled, and as numbers. Learning will use the first, and be checked against the second.
+# **What you saw.** [C24] The ten p's lie anywhere between 0 and 1, as they should; those of the other policy are so small
+# that chance is no explanation. A policy, in a world, *is* a distribution over trajectories, to be seen from two sides: as something that is sampled, and as numbers. Learning will use the first, and be checked against the second.
 #
 # ## The objective
 # The agent's objective is to find parameters $\theta$ that maximise the expected return,
@@ -524,77 +535,96 @@ def interval(returns):
     return Estimate(mean, mean - 1.96 * error, mean + 1.96 * error, len(returns))
 
 
-def sampled_returns(arrays, policy, episodes, horizon=HORIZON, at_once=20_000):
-    """Returns of that many fresh episodes, (N,) float64."""
-    returns = []
-    for begin in range(0, episodes, at_once):
-        count = min(at_once, episodes - begin)
-        rollout, _ = collect(arrays, policy, count, horizon=horizon, generator=generator)
-        returns.append(torch.as_tensor(episode_returns(rollout.rewards, rollout.mask, arrays.gamma)).double())
-    return torch.cat(returns)
+def sampled_returns(arrays, policy, episodes, horizon, seed):
+    """Discounted returns of that many fresh episodes, (N,) float64."""
+    fresh, _ = collect(arrays, policy, episodes, horizon=horizon, generator=seeded(seed))
+    return torch.as_tensor(episode_returns(fresh.rewards, fresh.mask, arrays.gamma)).double()
 
 
-# %%
-enumerated = float(chances @ torch.as_tensor(episode_returns(every.rewards, every.mask, tiny.gamma)))
-recursion = float(mdp.objective(tiny, pi_mixed, horizon=HORIZON))
-estimate = interval(sampled_returns(tiny, mixed, 20_000))
-assert abs(enumerated - recursion) < 1e-5
+# %% tags=["again"]
+enumerated = chances @ torch.as_tensor(episode_returns(every.rewards, every.mask, tiny.gamma))
+recursion = mdp.objective(tiny, pi_mixed, horizon=HORIZON)
+estimate = interval(sampled_returns(tiny, mixed, 20_000, HORIZON, 30))
 print(f"J, summed over {len(p):,} trajectories: {enumerated:+.6f}")
 print(f"J, computed from the arrays:       {recursion:+.6f}")
-print(f"J, mean of 20,000 episodes:        {estimate.mean:+.6f}  95 % in [{estimate.low:+.4f}, {estimate.high:+.4f}]")
+print(f"J, mean of 20,000 episodes:        {estimate.mean:+.6f}, "
+      f"95 % in [{estimate.low:+.4f}, {estimate.high:+.4f}]")  # fmt: skip
 
 # %% [markdown]
 # ## How good is an estimate?
 # Back to the larger map and the uniform policy. Enumeration is out of the question there:
 
-# %%
-ways = torch.ones(len(P), dtype=torch.float64)
+# %% tags=["again"]
+ways = torch.ones(len(P)).double()
 for _ in range(100):
-    ways = torch.where(arrays.terminal, 1.0, (arrays.P > 0).double().sum(1) @ ways)
-exact = float(mdp.objective(arrays, pi))
-cut_off = float(mdp.objective(arrays, pi, horizon=100))
-print(f"{arrays.start @ ways:.0e} trajectories within 100 steps")
+    ways = torch.where(arrays.terminal, 1.0, (P > 0).double().sum(1) @ ways)
+exact, cut_off = (float(mdp.objective(arrays, pi, horizon)) for horizon in (None, 100))
+print(f"{start @ ways:.0e} trajectories within 100 steps")
 print(f"J(uniform) = {exact:+.5f} exactly, {cut_off:+.5f} with a time limit of 100 steps")
-widths = {}
-for size in (250, 1_000, 4_000, 16_000):
-    estimate = interval(sampled_returns(arrays, uniform, size, 100))
-    widths[size] = estimate.high - estimate.mean
-    print(f"{size:7,} episodes: {estimate.mean:+.5f} ± {widths[size]:.5f}")
-narrower = widths[1_000] / widths[4_000]
-guesses.reveal("episodes_for_half_the_width", f"4,000 make it {narrower:.2f} times as narrow")
 
 # %% [markdown]
 # (Computed from the arrays? The section after this one says how.) One interval cannot show whether intervals are right.
-# So make 400 of them at each size, and count how many contain the exact $J$. It should be 95 in a hundred.
+# So make many, each from episodes of its own, and count how many contain the exact $J$. It should be 95 in a hundred.
 
-# %%
-SIZES, REPEATS = (10, 30, 100, 300), 400
-pool = sampled_returns(arrays, uniform, REPEATS * sum(SIZES), 100).split([REPEATS * size for size in SIZES])
-batches = [part.view(REPEATS, -1) for part in pool]
-spread = [float(batch.mean(1).std()) for batch in batches]  # how much the estimates really vary
-found = [[interval(batch) for batch in part] for part in batches]
-coverage = [accuracy([e.low <= cut_off <= e.high for e in intervals]) for intervals in found]
-single = float(torch.cat(pool).std())
-for size, error, covered in zip(SIZES, spread, coverage):
-    print(f"N = {size:3d}: estimates vary by {error:.4f}, sigma / sqrt(N) = {single / size**0.5:.4f}; J inside {covered}")
+# %% ex="7.9" title="Do intervals keep their word?" points=2 minutes=10 difficulty="medium"
+def intervals(returns, size, truth):
+    """(low (K,), high (K,), share): the ends of K intervals of 95 %, and the share of them
+    that contains the truth.
+
+    returns (N,) float tensor; the first `size` of them make the first interval, mean ± 1.96
+    standard errors, the next `size` the second, and so on; a rest that is too short is left
+    out.
+    """
+    # BEGIN SOLUTION
+    groups = returns[: len(returns) // size * size].view(-1, size)
+    pairs = [mean_and_error(group) for group in groups]
+    mean, error = torch.tensor(pairs, dtype=returns.dtype).T
+    low, high = mean - 1.96 * error, mean + 1.96 * error
+    inside = (low <= truth) & (truth <= high)
+    return low, high, float(inside.double().mean())
+    # END SOLUTION
+
+# %% ex="7.9" role="check"
+intervals = check("7.9", intervals)
+
+# %% [markdown] ex="7.9" role="hints"
+# <details><summary>Hint 1</summary>Cut off the rest, and <code>view(-1, size)</code> makes a row of each group. Then what
+# 7.8 does, for every row.</details>
+# <details><summary>Hint 2</summary>An interval contains the truth if it is above its lower end <i>and</i> below its upper
+# end: <code>(low <= truth) & (truth <= high)</code>, and the mean of that.</details>
+
+# %% tags=["again"]
+SIZES = (10, 20, 40, 80, 160)
+pool = torch.cat([sampled_returns(arrays, uniform, 16_000, 100, 40 + k) for k in range(4)])
+spread, coverage, width = [], [], {}
+for size in SIZES:
+    low, high, share = intervals(pool[: 400 * size], size, cut_off)
+    spread.append(float((low + high).std() / 2))  # how much the estimates really vary
+    coverage.append(wilson(float(share), 400))
+    width[size] = float((high - low).mean())
+    print(f"N = {size:3d}: estimates vary by {spread[-1]:.4f}, sigma / sqrt(N) = "
+          f"{pool.std() / size**0.5:.4f}; J inside {coverage[-1]}")  # fmt: skip
+halved = f"4 times as many make it {width[160] / width[40]:.2f} times as wide"
+guesses.reveal("episodes_for_half_the_width", halved)
 
 # %%
 figure, (left, right) = pyplot.subplots(1, 2, figsize=(7.2, 2.8), layout="constrained")
-left.plot(SIZES, [single / size**0.5 for size in SIZES], color="gray", linestyle="--", label="σ / √N")
-left.plot(SIZES, spread, figures.MARKERS[0], color=figures.COLORS[0], label=f"measured, {REPEATS} estimates each")
-left.set(yscale="log", ylabel="standard deviation of estimates", title="The error of an estimate")
+figure_law = [float(pool.std()) / size**0.5 for size in SIZES]
+left.plot(SIZES, figure_law, color="gray", linestyle="--", label="σ / √N")
+left.plot(SIZES, spread, "o", color=figures.COLORS[0], label="400 estimates each")
+left.set(yscale="log", ylabel="standard deviation", title="The error of an estimate")
 left.set_yticks((0.005, 0.01, 0.02, 0.04), ("0.005", "0.01", "0.02", "0.04"))
 left.legend(fontsize=8)
 figures.curve(right, SIZES, coverage, "95 % intervals", 1)
 right.axhline(0.95, color="black", linestyle=":", linewidth=1)
-right.set(ylim=(0.7, 1), ylabel="share that contains J", title="Do 95 % intervals keep their word?")
+right.set(ylim=(0.7, 1), ylabel="share that contains J", title="Do intervals keep their word?")
 for axes in (left, right):
     axes.set(xscale="log", xlabel="episodes N")
     axes.set_xticks(SIZES, SIZES)
     axes.minorticks_off()
-alt = "Left: the spread of the estimates falls along sigma / sqrt(N), from {:.3f} to {:.4f}. Right: the share of " \
-      "intervals that contain J, {:.2f} at N = 10 and {:.2f} at N = 300; dotted: 0.95."  # fmt: skip
-show(figure, alt=alt.format(spread[0], spread[-1], coverage[0].mean, coverage[-1].mean))
+show(figure, alt="Left: the spread of the estimates falls along sigma / sqrt(N), from "
+     f"{spread[0]:.3f} to {spread[-1]:.4f}. Right: the share of intervals that contain J, "
+     f"{coverage[0].mean:.2f} at N = 10, {coverage[-1].mean:.2f} at N = 160; dotted: 0.95.")
 
 # %% [markdown]
 # **What you saw.** [C24] Computed and sampled agree, and the error falls with $1/\sqrt N$: **half the width costs four
@@ -615,7 +645,7 @@ show(figure, alt=alt.format(spread[0], spread[-1], coverage[0].mean, coverage[-1
 # $P_\pi(s, s') = \sum_a \pi_\theta(a \mid s)\, p(s' \mid s, a)$ it reads $V = r_\pi + \gamma P_\pi V$. And
 # $J(\theta) = \mathbb E_{s_1 \sim p(s_1)} [V^\pi(s_1)]$. Exponentially many trajectories, 22 unknowns.
 
-# %% ex="7.9" title="Policy evaluation" points=2 minutes=12 difficulty="medium"
+# %% ex="7.10" title="Policy evaluation" points=2 minutes=12 difficulty="medium"
 def policy_values(P, R, pi, gamma):
     """V(s) of a policy: the expected discounted return from each state on, gamma below 1.
 
@@ -627,29 +657,27 @@ def policy_values(P, R, pi, gamma):
     return torch.linalg.solve(torch.eye(len(P), dtype=P.dtype) - gamma * transitions, rewards)
     # END SOLUTION
 
-# %% ex="7.9" role="check"
-policy_values = check("7.9", policy_values)
+# %% ex="7.10" role="check"
+policy_values = check("7.10", policy_values)
 
-# %% [markdown] ex="7.9" role="hints"
+# %% [markdown] ex="7.10" role="hints"
 # <details><summary>Hint 1</summary>Two ways. Solve (I − γ P_π) V = r_π. Or start from V = 0 and put it into the right side
 # of the Bellman equation again and again: the error shrinks by γ each time.</details>
 # <details><summary>Hint 2</summary><code>(P * R).sum(-1)</code> is r(s, a), shape (S, A);
 # <code>(pi[:, :, None] * P).sum(1)</code> is P_π, shape (S, S); then <code>torch.linalg.solve</code>.</details>
 
-# %%
-values = torch.as_tensor(policy_values(arrays.P, arrays.R, pi, arrays.gamma))
-assert torch.allclose(values.double(), mdp.state_values(arrays, pi), atol=1e-4)
-assert abs(float(arrays.start @ values.double()) - exact) < 1e-4
-inside = []
+# %% tags=["again"]
+values = torch.as_tensor(policy_values(P, R, pi, args.gamma)).double()
+assert torch.allclose(values, mdp.state_values(arrays, pi), atol=1e-4)  # the package's
+hits = []
 for state in going:  # start there, and see
-    begin = torch.nn.functional.one_hot(torch.tensor(state), len(P))
-    elsewhere = mdp.MDP(arrays.P, arrays.R, begin, arrays.gamma)
-    estimate = interval(sampled_returns(elsewhere, uniform, 4000, 200))
-    inside.append(bool(estimate.low <= values[state] <= estimate.high))
-print(f"V from the linear system lies in the 95 % interval of 4,000 episodes for {sum(inside)} of {len(inside)} states")
-dry = mdp.objective(GridWorld("default").to_mdp(args.gamma), pi)
-print(f"J(uniform): {exact:+.6f} on this floor, {dry:+.6f} on a dry one")
-guesses.reveal("slippery_minus_dry", round(exact - float(dry), 9))
+    elsewhere = mdp.MDP(P, R, one_hot(torch.tensor(state), len(P)), args.gamma)
+    begun = interval(sampled_returns(elsewhere, uniform, 4000, 200, 50 + state))
+    hits.append(bool(begun.low <= values[state] <= begun.high))
+print(f"V lies in the 95 % interval of 4,000 episodes in {sum(hits)} of {len(hits)} states")
+dry = float(mdp.objective(GridWorld("default").to_mdp(args.gamma), pi))
+print(f"J(uniform): {start @ values:+.6f} on this floor, {dry:+.6f} on a dry one")
+guesses.reveal("slippery_minus_dry", round(exact - dry, 9))
 
 # %% [markdown]
 # **What you saw.** All cells are estimated right at once, up to the one in twenty that 95 % allow. And for the
@@ -662,13 +690,11 @@ guesses.reveal("slippery_minus_dry", round(exact - float(dry), 9))
 # $$Q^\pi(s, a) = \sum_{s'} p(s' \mid s, a)\, \big[\, r(s, a, s') + \gamma V^\pi(s') \,\big], \qquad
 #   V^\pi(s) = \sum_a \pi_\theta(a \mid s)\, Q^\pi(s, a).$$
 
-# %%
+# %% tags=["again"]
 q = mdp.action_values(arrays, values)
-assert torch.allclose((pi * q).sum(1), values)
-above_the_star = world.cells.index((3, 4))
-print(f"in cell (3, 4), above the star and beside the pit, V = {values[above_the_star]:+.3f}")
-for action, name in enumerate(ACTIONS):
-    print(f"  Q of {name:5s} = {q[above_the_star, action]:+.3f}")
+corner = world.cells.index((3, 4))
+print(f"cell (3, 4), above the star and beside the pit: V = {values[corner]:+.3f}, and Q of")
+print("  ".join(f"{word} {worth:+.3f}" for word, worth in zip(ACTIONS, q[corner])))
 
 # %% [markdown]
 # ## The best policy
@@ -680,30 +706,33 @@ for action, name in enumerate(ACTIONS):
 # and repeat until nothing changes. After each such sweep of **value iteration** the largest error $|V - V^*|$, against the
 # best policy's $V^*$, is at most $\gamma$ times what it was.
 
-# %% ex="7.10" title="A sweep of value iteration" points=1 minutes=8 difficulty="easy"
+# %% ex="7.11" title="A sweep of value iteration" points=1 minutes=8 difficulty="easy"
 def sweep(P, R, gamma, values):
     """One sweep of value iteration, all states at once from the old values.
 
-    P (S, A, S), R (S, A, S) tensors, gamma a number, values (S,) tensor, not to be changed -> (S,) tensor.
+    P (S, A, S), R (S, A, S) tensors, gamma a number, values (S,) tensor, not to be changed
+    -> (S,) tensor.
     """
     # BEGIN SOLUTION
     return (P * (R + gamma * values)).sum(-1).max(1).values
     # END SOLUTION
 
-# %% ex="7.10" role="check"
-sweep = check("7.10", sweep)
+# %% ex="7.11" role="check"
+sweep = check("7.11", sweep)
 
-# %% [markdown] ex="7.10" role="hints"
+# %% [markdown] ex="7.11" role="hints"
 # <details><summary>Hint 1</summary>The agent chooses the action, so maximise over a; the world chooses s', so average over
 # s'. In which order?</details>
 # <details><summary>Hint 2</summary><code>R + gamma * values</code> has shape (S, A, S): the last dimension is s'. Weigh
 # with P, sum over it, and you have one number per action.</details>
 
-# %% ex="7.11" title="Value iteration" points=2 minutes=12 difficulty="medium"
+# %% ex="7.12" title="Value iteration" points=2 minutes=12 difficulty="medium"
 def value_iteration(P, R, gamma, tolerance=1e-12):
-    """(V*, greedy): the values (S,), swept from 0 until none changes by more than the tolerance, and a policy (S, A).
+    """(V*, greedy): the values (S,), swept from 0 until none changes by more than the
+    tolerance, and a policy (S, A).
 
-    The policy takes, with probability 1, in each state the action of the largest bracket; of several the first.
+    The policy takes, with probability 1, in each state the action of the largest bracket; of
+    several the first.
     """
     # BEGIN SOLUTION
     values, change = torch.zeros(len(P), dtype=P.dtype), float("inf")
@@ -712,47 +741,71 @@ def value_iteration(P, R, gamma, tolerance=1e-12):
         change = float((new - values).abs().max())
         values = new
     brackets = (P * (R + gamma * values)).sum(-1)
-    greedy = torch.nn.functional.one_hot(brackets.argmax(1), P.shape[1]).to(P.dtype)
+    greedy = one_hot(brackets.argmax(1), P.shape[1]).to(P.dtype)
     return values, greedy
     # END SOLUTION
 
-# %% ex="7.11" role="check"
-value_iteration = check("7.11", value_iteration)
+# %% ex="7.12" role="check"
+value_iteration = check("7.12", value_iteration)
 
-# %% [markdown] ex="7.11" role="hints"
+# %% [markdown] ex="7.12" role="hints"
 # <details><summary>Hint 1</summary>Keep the old values until you have measured how far the new ones are from them.</details>
 # <details><summary>Hint 2</summary>The bracket of each action is what <code>sweep</code> takes the maximum of:
 # <code>argmax(1)</code> in its place, then <code>torch.nn.functional.one_hot</code>.</details>
 
-# %%
+# %% tags=["again"]
 best, greedy = value_iteration(P, R, args.gamma)
-assert torch.allclose(best, mdp.value_iteration(arrays))
-assert torch.allclose(mdp.state_values(arrays, greedy), best)  # the policy is worth what was promised
-print(f"J(best) = {arrays.start @ best:+.4f}, J(uniform) = {exact:+.4f}")
+assert torch.allclose(mdp.state_values(arrays, greedy), best)  # it is worth what was promised
+print(f"J(best) = {start @ best:+.4f}, J(uniform) = {exact:+.4f}")
 
 # %% [markdown]
 # Is that really the best? On the small map there are only $4^4$ deterministic policies. Evaluate them all.
 
-# %%
-acting = (~tiny.terminal).nonzero()[:, 0]
-tried = []
-for choice in torch.cartesian_prod(*[torch.arange(4)] * len(acting)):
-    table = torch.full((tiny.states, 4), 0.25, dtype=torch.float64)
-    table[acting] = torch.nn.functional.one_hot(choice, 4).double()
-    tried.append(float(mdp.objective(tiny, table)))
-optimum = float(tiny.start @ mdp.value_iteration(tiny))
-assert abs(max(tried) - optimum) < 1e-9
-print(f"J of {len(tried)} policies: from {min(tried):+.4f} to {max(tried):+.4f}; value iteration finds {optimum:+.4f}")
+# %% ex="7.13" title="Every policy" points=2 minutes=10 difficulty="medium"
+def every_objective(P, R, start, terminal, gamma):
+    """J of every deterministic policy, a list of A^n numbers in any order, for n states that
+    are not terminal; what is done in terminal states makes no difference. gamma is below 1.
+
+    P, R (S, A, S), start (S,) float64 tensors, terminal (S,) bool.
+    """
+    # BEGIN SOLUTION
+    acting = (~terminal).nonzero()[:, 0].tolist()
+    found = []
+    for choice in product(range(P.shape[1]), repeat=len(acting)):
+        actions = torch.zeros(len(P), dtype=torch.long)
+        actions[acting] = torch.tensor(choice)
+        policy = one_hot(actions, P.shape[1]).to(P.dtype)
+        found.append(float(start @ policy_values(P, R, policy, gamma)))
+    return found
+    # END SOLUTION
+
+# %% ex="7.13" role="check"
+every_objective = check("7.13", every_objective)
+
+# %% [markdown] ex="7.13" role="hints"
+# <details><summary>Hint 1</summary>A deterministic policy is one action for each state: <code>product(range(A),
+# repeat=n)</code> from <code>itertools</code> goes through all choices. Make a table (S, A) of each, with a 1 per row, and
+# let 7.10 evaluate it.</details>
+# <details><summary>Hint 2</summary>J is the mean of V over first states, <code>start @ values</code>. In terminal states
+# take action 0 whatever the choice.</details>
+
+# %% tags=["again"]
+tried = every_objective(tiny.P, tiny.R, tiny.start, tiny.terminal, tiny.gamma)
+optimum = float(tiny.start @ value_iteration(tiny.P, tiny.R, tiny.gamma)[0])
+assert abs(max(tried) - optimum) < 1e-6
+print(f"J of {len(tried)} policies: {min(tried):+.4f} to {max(tried):+.4f}; "
+      f"value iteration finds {optimum:+.4f}")  # fmt: skip
 
 # %%
-maps = {"Uniform policy": (mdp.state_values(arrays, pi), pi), "Best policy": (best, greedy)}
 figure, panels = pyplot.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-for axes, (name, (shown, actions)) in zip(panels, maps.items()):
-    figures.value_map(axes, world, shown, actions, limits=(float(shown[going].min()), float(shown[going].max())))
-    axes.set_title(f"{name}: V, J = {float(arrays.start @ shown):+.2f}")
-show(figure, alt=f"Two maps of V with arrows. Uniform: values between {values.min():.2f} and {values.max():.2f}, lowest beside "
-     f"the pit. Best: values rise along the arrows, which lead to the star, from {best[going].min():.2f} at the start to "
-     f"{best.max():.2f} beside the star.")  # fmt: skip
+maps = {"Uniform policy": (values, pi), "Best policy": (best, greedy)}
+for axes, (name, (worth_of, arrows)) in zip(panels, maps.items()):
+    limits = float(worth_of[going].min()), float(worth_of[going].max())
+    figures.value_map(axes, world, worth_of, arrows, limits=limits)
+    axes.set_title(f"{name}: V, J = {float(start @ worth_of):+.2f}")
+show(figure, alt="Two maps of V with arrows. Uniform: values between "
+     f"{values.min():.2f} and {values.max():.2f}, lowest at the pit. Best: values rise along "
+     f"the arrows, which lead to the star, from {best[going].min():.2f} to {best.max():.2f}.")
 
 # %% [markdown]
 # **What you saw.** Two policies, two landscapes (and two scales: look at the bars of colour). The uniform agent is
@@ -763,46 +816,45 @@ show(figure, alt=f"Two maps of V with arrows. Uniform: values between {values.mi
 # Watch both. Episodes are cut off after 60 steps.
 
 # %%
-def paths(policy, count):
-    """States of some episodes, the last one included."""
-    rollout, final = collect(arrays, policy, count, horizon=60, generator=generator)
-    rows = zip(rollout.observations, rollout.mask, final.tolist())
-    return [[*observations[mask].tolist(), end] for observations, mask, end in rows]
+def paths(policy, seed):
+    """States of three episodes, the last one included."""
+    some, ends = collect(arrays, policy, 3, horizon=60, generator=seeded(seed))
+    rows = zip(some.observations, some.mask, ends.tolist())
+    return [[*seen[acted].tolist(), end] for seen, acted, end in rows]
 
 
 def best_policy(observations):
     return greedy.log()[observations]  # log 0 = -inf: an action that is never taken
 
 
-film = figures.animation(world, {"uniform policy": paths(uniform, 3), "best policy": paths(best_policy, 3)})
-show(film, alt="Two agents on the map, step by step: the uniform policy wanders, the best policy walks towards the star.")
+film = {"uniform policy": paths(uniform, 80), "best policy": paths(best_policy, 81)}
+show(figures.animation(world, film), alt="Two agents on the map, step by step: the uniform "
+     "policy wanders, the best policy walks towards the star.")
 
 # %% [markdown]
 # ## What patience does
 # For several $\gamma$: $V^*$ at the start, and what becomes of the policy that is greedy about $V^*$, each action the
-# first of those that look best. Below, these policies as maps, from the smallest $\gamma$ to the largest.
+# first of those that look best. With a reward of 1 at one end alone, $J$ without discounting is the chance to get there.
+
+# %% tags=["again"]
+to_star = GridWorld("default", slip=args.slip, pit_reward=0.0).to_mdp()
+to_pit = GridWorld("default", slip=args.slip, goal_reward=0.0, pit_reward=1.0).to_mdp()
+patience = {gamma: value_iteration(P, R, gamma) for gamma in (0.5, 0.9, 0.99, 1.0)}
+for gamma, (worth_then, greedy_then) in patience.items():
+    star, pit = (mdp.objective(ends, greedy_then, horizon=100) for ends in (to_star, to_pit))
+    print(f"gamma {gamma:4}: V* = {start @ worth_then:.4f}; "
+          f"within 100 steps star {star:.1%}, pit {pit:.1%}")
+patient = patience[1.0][0][going]
+guesses.reveal("values_give_a_direction", bool(patient.max() - patient.min() > 1e-6))
 
 # %%
-def drawn(policy):
-    """The map with an arrow in each cell, as rows of text."""
-    rows = [list(row) for row in world.map]
-    for state in going:
-        row, column = world.cells[state]
-        rows[row][column] = "↑→↓←"[int(policy[state].argmax())]
-    return ["".join(row) for row in rows]
-
-
-pictures = []
-to_star = GridWorld("default", slip=args.slip, pit_reward=0.0).to_mdp()  # here J is the chance to reach the star
-to_pit = GridWorld("default", slip=args.slip, goal_reward=0.0, pit_reward=1.0).to_mdp()
-for gamma in (0.5, 0.9, 0.99, 1.0):
-    discounted = world.to_mdp(gamma)
-    optimum, choice = value_iteration(discounted.P, discounted.R, gamma)
-    star, pit = (mdp.objective(chance, choice, horizon=100) for chance in (to_star, to_pit))
-    print(f"gamma {gamma:4}: V* = {discounted.start @ optimum:.4f}; within 100 steps star {star:.1%}, pit {pit:.1%}")
-    pictures.append(drawn(choice))
-print("\n".join("     ".join(rows) for rows in zip(*pictures)))
-guesses.reveal("values_give_a_direction", bool(optimum[going].max() - optimum[going].min() > 1e-6))
+figure, panels = pyplot.subplots(1, 4, figsize=(10, 2.6), layout="constrained")
+for axes, (gamma, pair) in zip(panels, patience.items()):
+    figures.value_map(axes, world, *pair, numbers=False, limits=(0, 1))
+    axes.set_title(f"γ = {gamma}")
+show(figure, alt="Four maps of V* with greedy arrows. With small γ only the cells at the star "
+     "are bright; with 0.99 the arrows beside the pit point away from it; with 1 all cells "
+     "have the same colour, and some arrows point into the border.")
 
 # %% [markdown]
 # **What you saw.** Look at the cells beside the pit. An agent in a hurry passes it, though one time in ten it slips in.
@@ -824,11 +876,13 @@ guesses.reveal("values_give_a_direction", bool(optimum[going].max() - optimum[go
 # from $s$ on: $h = 1 + P_\pi h$, the Bellman equation of a world that pays 1 in every step. In a corridor it has a
 # closed form: a random agent needs $2L(L+1)$ steps to get $L$ cells along.
 
-# %% ex="7.12" title="Steps until the end" points=1 minutes=8 difficulty="medium"
+# %% ex="7.14" title="Steps until the end" points=1 minutes=8 difficulty="medium"
 def expected_steps(P, pi, terminal):
-    """h(s), the mean number of steps until the episode is over, from each state on; 0 where it is over already.
+    """h(s), the mean number of steps until the episode is over, from each state on; 0 where it
+    is over already.
 
-    P (S, A, S), pi (S, A) tensors, terminal (S,) bool -> (S,). The end is reached sooner or later from everywhere.
+    P (S, A, S), pi (S, A) tensors, terminal (S,) bool -> (S,). The end is reached sooner or
+    later from everywhere.
     """
     # BEGIN SOLUTION
     going = ~terminal
@@ -839,10 +893,10 @@ def expected_steps(P, pi, terminal):
     return steps
     # END SOLUTION
 
-# %% ex="7.12" role="check"
-expected_steps = check("7.12", expected_steps)
+# %% ex="7.14" role="check"
+expected_steps = check("7.14", expected_steps)
 
-# %% [markdown] ex="7.12" role="hints"
+# %% [markdown] ex="7.14" role="hints"
 # <details><summary>Hint 1</summary>Policy evaluation with a reward of 1 in every step and γ = 1, in which the states where
 # the episode is over have the value 0.</details>
 # <details><summary>Hint 2</summary>With all states in it, I − P_π cannot be inverted: keep the rows and columns of those
@@ -853,17 +907,17 @@ expected_steps = check("7.12", expected_steps)
 # the star with probability $\rho = J$ (reward 1, $\gamma = 1$, horizon $H$), so the first success comes after $1/\rho$
 # episodes on average.
 
-# %%
+# %% tags=["again"]
 def random_walk(rows):
-    """A world without slip as arrays, and the uniform policy in it."""
-    arrays = GridWorld(rows).to_mdp()
-    return arrays, torch.full((arrays.states, 4), 0.25, dtype=torch.float64)
+    """A dry world as arrays, and the uniform policy in it."""
+    dry_world = GridWorld(rows).to_mdp()
+    return dry_world, torch.full((dry_world.states, 4), 0.25).double()
 
 
 for length in (4, 8, 16):
     corridor, even = random_walk(["S" + "." * (length - 1) + "G"])
-    steps = corridor.start @ expected_steps(corridor.P, even, corridor.terminal)
-    print(f"corridor, {length:2d} cells to go: {steps:6.1f} steps; 2 L (L + 1) = {2 * length * (length + 1)}")
+    needed = corridor.start @ expected_steps(corridor.P, even, corridor.terminal)
+    print(f"{length:2d} cells: {needed:.1f} steps; 2 L (L + 1) = {2 * length * (length + 1)}")
 
 # %%
 LIMIT, SIDES = 100, [n for n in (2, 3, 4, 6, 8, 12, 16, 24) if n <= args.side]
@@ -876,56 +930,54 @@ def empty_map(n):
 
 def waiting_times(arrays, policy, episodes):
     """Episodes up to and including each success, one after the other."""
-    chunks = [min(5000, episodes - done) for done in range(0, episodes, 5000)]
-    won = torch.cat([collect(arrays, policy, n, horizon=LIMIT, generator=generator)[0].terminated for n in chunks])
-    places = won.nonzero()[:, 0] + 1
-    return torch.diff(places, prepend=torch.zeros(1, dtype=torch.long)).double()
+    options, parts = {"horizon": LIMIT, "generator": seeded(90)}, 1 + int(episodes) // 5000
+    won = [collect(arrays, policy, 5000, **options)[0].terminated for _ in range(parts)]
+    return torch.cat(won).nonzero()[:, 0].diff(prepend=torch.tensor([-1])).double()
 
 
-# %%
-steps_exact, steps_measured, episodes_exact, episodes_measured = [], [], [], []
+# %% tags=["again"]
+foretold, measured = {}, {}  # {side: (steps, episodes)}
 for n in progress(SIDES, "random walks"):
     walk, even = random_walk(empty_map(n))
+    alone = walk.start @ expected_steps(walk.P, even, walk.terminal)
+    foretold[n] = float(alone), 1 / float(mdp.objective(walk, even, horizon=LIMIT))
     agent = TabularPolicy(walk.states, 4)
-    steps_exact.append(float(walk.start @ expected_steps(walk.P, even, walk.terminal)))
-    walks, _ = collect(walk, agent, 400, horizon=1_000_000, generator=generator)
-    steps_measured.append(interval(walks.mask.sum(1).double()))
-    episodes_exact.append(1 / float(mdp.objective(walk, even, horizon=LIMIT)))
-    episodes_measured.append(interval(waiting_times(walk, agent, int(200 * episodes_exact[-1]))))
-    print(f"{n:2d} x {n:2d}: {steps_exact[-1]:7.1f} steps, measured {steps_measured[-1].mean:7.1f}; "
-          f"{episodes_exact[-1]:6.1f} episodes, measured {episodes_measured[-1].mean:6.1f}")  # fmt: skip
+    unlimited, _ = collect(walk, agent, 400, horizon=1_000_000, generator=seeded(91))
+    waits = waiting_times(walk, agent, 200 * foretold[n][1])
+    measured[n] = interval(unlimited.mask.sum(1).double()), interval(waits)
+    pairs = [f"{a:7.1f}, measured {b.mean:7.1f}" for a, b in zip(foretold[n], measured[n])]
+    print(f"{n:2d} x {n:2d}: steps {pairs[0]}; episodes {pairs[1]}")
 
 # %%
 figure, panels = pyplot.subplots(1, 2, figsize=(7.2, 2.8), layout="constrained")
-units = ("steps, no time limit", f"episodes of {LIMIT} steps")
-lines = ((steps_exact, steps_measured), (episodes_exact, episodes_measured))
-for axes, unit, (line, measured) in zip(panels, units, lines):
-    axes.plot(SIDES, line, color="gray", label="exact")
-    whiskers = [[e.mean - e.low for e in measured], [e.high - e.mean for e in measured]]
-    axes.errorbar(SIDES, [e.mean for e in measured], whiskers, fmt=figures.MARKERS[0], color=figures.COLORS[0], capsize=3,
-                  markersize=4, label="measured, 95 % interval")  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="side of the map, cells", ylabel=unit, title="Until the first reward")
+figure_units = ("steps, no time limit", f"episodes of {LIMIT} steps")
+for axes, k, unit in zip(panels, (0, 1), figure_units):
+    axes.plot(SIDES, [foretold[n][k] for n in SIDES], color="gray", label="exact")
+    figure_marks = [measured[n][k] for n in SIDES]
+    whiskers = [e.high - e.mean for e in figure_marks]
+    axes.errorbar(SIDES, [e.mean for e in figure_marks], whiskers, fmt="o", capsize=3,
+                  color=figures.COLORS[0], markersize=4, label="measured, 95 % interval")
+    axes.set(xscale="log", yscale="log", xlabel="side of the map, cells", ylabel=unit)
+    axes.set_title("Until the first reward")
     axes.set_xticks(SIDES, SIDES)
     axes.minorticks_off()
 panels[0].legend(fontsize=8)
-alt = "Left: expected steps until the star against the side of the map, from {:.0f} to {:,.0f}, nearly straight on log " \
-      "axes. Right: episodes until the first reward, from {:.0f} to {:.0f}, bending upwards. Measured points lie on " \
-      "the lines."  # fmt: skip
-show(figure, alt=alt.format(*(line[place] for line in (steps_exact, episodes_exact) for place in (0, -1))))
+(first, rare), (last, rarest) = foretold[SIDES[0]], foretold[SIDES[-1]]
+show(figure, alt="Left: expected steps until the star against the side of the map, from "
+     f"{first:.0f} to {last:,.0f}, nearly straight on log axes. Right: episodes until the "
+     f"first reward, from {rare:.0f} to {rarest:.0f}, bending upwards. Measured points lie on "
+     "the lines.")
 
-# %%
+# %% tags=["again"]
 for n in SIDES:
-    if 2 * n in SIDES:
-        here, there = SIDES.index(n), SIDES.index(2 * n)
-        print(f"side {n} to {2 * n}: {steps_exact[there] / steps_exact[here]:.1f} times the steps, "
-              f"{episodes_exact[there] / episodes_exact[here]:.1f} times the episodes")  # fmt: skip
-if SIDES[-1] // 2 in SIDES:
-    half = SIDES.index(SIDES[-1] // 2)
-    guesses.reveal("times_as_many_steps", steps_exact[-1] / steps_exact[half])
-    guesses.reveal("times_as_many_episodes", episodes_exact[-1] / episodes_exact[half])
-silence = (1 - 1 / episodes_exact[-1]) ** 100
-print(f"{SIDES[-1]} x {SIDES[-1]}: about {LIMIT * episodes_exact[-1]:,.0f} steps of experience for one success; "
-      f"100 episodes see no reward at all with probability {silence:.0%}")  # fmt: skip
+    if 2 * n in foretold:
+        times = [there / here for there, here in zip(foretold[2 * n], foretold[n])]
+        print(f"{n:2d} to {2 * n:2d}: steps x {times[0]:.1f}, episodes x {times[1]:.1f}")
+guesses.reveal("times_as_many_steps", times[0])
+guesses.reveal("times_as_many_episodes", times[1])
+per_success = foretold[SIDES[-1]][1]
+print(f"largest map: {LIMIT * per_success:,.0f} steps for one success; "
+      f"100 episodes see none with probability {(1 - 1 / per_success) ** 100:.0%}")
 
 # %% [markdown]
 # **What you saw.** [C25] Without a limit, doubling the side costs about five times the steps: the area, and a little
@@ -941,70 +993,88 @@ print(f"{SIDES[-1]} x {SIDES[-1]}: about {LIMIT * episodes_exact[-1]:,.0f} steps
 # telescopes to $d(s_1) - d(s_{T+1})$, $d$ the distance to the star.
 
 # %%
-grid = GridWorld(empty_map(args.side))
-walk, even = random_walk(empty_map(args.side))
-leaning = TabularPolicy(walk.states, 4)
-with torch.no_grad():
-    leaning.logits[:, [ACTIONS.index("right"), ACTIONS.index("down")]] = 0.2
-distance = torch.tensor([2.0 * (args.side - 1) - row - column for row, column in grid.cells])
+field = GridWorld(empty_map(args.side))
+open_field, leaning = field.to_mdp(), TabularPolicy(len(field.cells), 4)
+leaning.logits.data[:, [ACTIONS.index("right"), ACTIONS.index("down")]] = 0.2
+distance = torch.tensor([2.0 * (args.side - 1) - row - column for row, column in field.cells])
 NUMBERS, TRIALS = (1, 2, 4, 8, 16, 32, 64, 128), 200
-outcomes = {"sparse: 1 at the star": [], "dense: progress": []}
-for policy in (TabularPolicy(walk.states, 4), leaning):
-    rollout, final = collect(walk, policy, TRIALS * NUMBERS[-1], horizon=LIMIT, generator=generator)
-    progressed = distance[rollout.observations[:, 0]] - distance[final]
-    for name, judged in zip(outcomes, (rollout.rewards.sum(1), progressed)):
-        outcomes[name].append(judged.view(TRIALS, -1).double())
+judged = {"sparse: 1 at the star": [], "dense: progress": []}
+for seed, policy in enumerate((TabularPolicy(len(field.cells), 4), leaning)):
+    drawn, ends = collect(open_field, policy, TRIALS * NUMBERS[-1], horizon=LIMIT,
+                          generator=seeded(92 + seed))  # fmt: skip
+    come_closer = distance[drawn.observations[:, 0]] - distance[ends]
+    for found, totals in zip(judged.values(), (drawn.rewards.sum(1), come_closer)):
+        found.append(totals.view(TRIALS, -1).double())
 
-# %%
-curves = {name: [] for name in outcomes}
-coin = torch.rand(TRIALS, generator=generator) < 0.5  # decides when the two look alike
-for name, (worse, better) in outcomes.items():
-    for count in NUMBERS:
-        lead = better[:, :count].mean(1) - worse[:, :count].mean(1)
-        curves[name].append(accuracy(torch.where(lead == 0, coin, lead > 0)))
-    print(f"{name:22s}", "  ".join(f"N={count}: {e.mean:.2f}" for count, e in zip(NUMBERS[1::2], curves[name][1::2])))
-    # normal approximation: right in 95 % of trials when the difference is 1.645 of its standard errors
-    noise = sum(float(part.var()) for part in (worse, better))
-    print(f"{'':22s} episodes of each for 95 %: {1.645**2 * noise / float(better.mean() - worse.mean()) ** 2:.0f}")
+# %% tags=["again"]
+right_answers = {}
+coin = torch.rand(TRIALS, generator=seeded(94)) < 0.5  # decides when the two look alike
+for kind, (worse, better) in judged.items():
+    leads = [(better[:, :count] - worse[:, :count]).mean(1) for count in NUMBERS]
+    right_answers[kind] = [accuracy(torch.where(lead == 0, coin, lead > 0)) for lead in leads]
+    shares = [f"N={count}: {e.mean:.2f}" for count, e in zip(NUMBERS, right_answers[kind])]
+    # normal approximation: right in 95 % when the difference is 1.645 of its standard errors
+    noise, gap = worse.var() + better.var(), better.mean() - worse.mean()
+    print(f"{kind:22s}", "  ".join(shares[1::2]), f"  95 %: N={1.645**2 * noise / gap**2:.0f}")
 
 # %%
 figure, axes = pyplot.subplots(figsize=(5, 3.1))
-for index, (name, line) in enumerate(curves.items()):
-    figures.curve(axes, NUMBERS, line, name, index)
+for index, (kind, line) in enumerate(right_answers.items()):
+    figures.curve(axes, NUMBERS, line, kind, index)
 axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
-axes.set(xscale="log", ylim=(0.4, 1.02), xlabel="episodes of each policy", ylabel="share of right answers",
-         title="Which of two policies is better?")  # fmt: skip
+axes.set(xscale="log", ylim=(0.4, 1.02), xlabel="episodes of each policy")
+axes.set(ylabel="share of right answers", title="Which of two policies is better?")
 axes.set_xticks(NUMBERS, NUMBERS)
 axes.minorticks_off()
 axes.legend(loc="lower right", fontsize=8)
-sparse_line, dense_line = curves.values()
-show(figure, alt=f"Share of right answers against the number of episodes. Dense: {dense_line[2].mean:.2f} with 4; "
-     f"sparse: {sparse_line[2].mean:.2f} with 4 and {sparse_line[-1].mean:.2f} with 128. Dotted: guessing.")  # fmt: skip
+sparse_line, dense_line = right_answers.values()
+show(figure, alt="Share of right answers against the number of episodes. Dense: "
+     f"{dense_line[2].mean:.2f} with 4; sparse: {sparse_line[2].mean:.2f} with 4 and "
+     f"{sparse_line[-1].mean:.2f} with 128. Dotted: guessing.")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C25] The same policies, the same episodes; with the sparse reward it takes many times the trials to
-# see which is better. On small maps the difference vanishes (try `--side 4`): where the star is easily found, a sparse
+# see which is better. On small maps the difference vanishes (try `side=4`): where the star is easily found, a sparse
 # reward is not sparse.
 #
 # ## The wrong dense reward
 # So why not always pay for being on the way? Two ways to do it: pay for **progress** $\gamma\Phi(s') - \Phi(s)$, with
-# $\Phi = -d$, or pay for **being close**, $1 - d(s')/d_{\max}$ in every step. Both come on top of the star's 1. What is
-# the best policy then, on 8 by 8 cells?
+# $\Phi = -d$, or pay for **being close**, $1 - d(s)/d_{\max}$ for the cell that is entered. Both come on top of the
+# star's 1. What is the best policy then, on 8 by 8 cells? Write the first.
 
-# %%
-grid, gamma = GridWorld(empty_map(8)), 0.99
-walk = grid.to_mdp()
-distance = torch.tensor([14.0 - row - column for row, column in grid.cells], dtype=torch.float64)
-closeness, potential = 1 - distance / distance.max(), -distance
-rewards = {"star alone": walk.R, "star + progress": walk.R + gamma * potential - potential[:, None, None],
-           "star + being close": walk.R + closeness}  # fmt: skip
-optima = {}
-for name, paid in rewards.items():
-    paid = torch.where(walk.terminal[:, None, None], 0.0, paid)  # nothing is paid once the episode is over
-    optima[name], choice = value_iteration(walk.P, paid, gamma)
-    arrives = mdp.objective(walk, choice, horizon=1000)
-    print(f"{name:19s} V* at the start {walk.start @ optima[name]:5.2f}, best policy reaches the star: {arrives:.0%}")
-assert torch.allclose(optima["star + progress"], optima["star alone"] - potential, atol=1e-6)
+# %% ex="7.15" title="Paying for progress" points=1 minutes=7 difficulty="easy"
+def with_progress(R, terminal, potential, gamma):
+    """The rewards with gamma Phi(s') - Phi(s) added, 0 where the episode is over already.
+
+    R (S, A, S), terminal (S,) bool, potential (S,) tensors, gamma a number -> (S, A, S).
+    """
+    # BEGIN SOLUTION
+    gained = gamma * potential[None, :] - potential[:, None]  # (s, s')
+    return torch.where(terminal[:, None, None], 0.0, R + gained[:, None, :])
+    # END SOLUTION
+
+# %% ex="7.15" role="check"
+with_progress = check("7.15", with_progress)
+
+# %% [markdown] ex="7.15" role="hints"
+# <details><summary>Hint 1</summary>What is added depends on s and s', not on a: a table (S, S) first, the row for s.
+# </details>
+# <details><summary>Hint 2</summary><code>gained[:, None, :]</code> fits R, (S, A, S). The states that are over are rows:
+# <code>terminal[:, None, None]</code>.</details>
+
+# %% tags=["again"]
+meadow, bend = GridWorld(empty_map(8)), 0.99
+lawn = meadow.to_mdp(bend)
+away = torch.tensor([14.0 - row - column for row, column in meadow.cells]).double()
+close = torch.where(lawn.terminal[:, None, None], 0.0, lawn.R + 1 - away / away.max())
+paying = {"star alone": lawn.R, "star + being close": close,
+          "star + progress": with_progress(lawn.R, lawn.terminal, -away, bend)}  # fmt: skip
+shaped = {kind: value_iteration(lawn.P, table, bend) for kind, table in paying.items()}
+for kind, (worth_there, greedy_there) in shaped.items():
+    arrives = mdp.objective(meadow.to_mdp(), greedy_there, horizon=1000)
+    print(f"{kind:19s} V* at the start {lawn.start @ worth_there:5.2f}, "
+          f"reaches the star: {arrives:.0%}")
+assert torch.allclose(shaped["star + progress"][0], shaped["star alone"][0] + away, atol=1e-6)
 guesses.reveal("best_policy_when_close_is_paid", "walks up to the star and never enters")
 
 # %% [markdown]
@@ -1012,7 +1082,7 @@ guesses.reveal("best_policy_when_close_is_paid", "walks up to the star and never
 # its income. It does what was paid for, not what was meant. You will meet this as reward hacking, with language models,
 # in lesson 13. Progress is safe, and there is a theorem: with rewards $\gamma\Phi(s') - \Phi(s)$ added, all returns
 # from $s$ change by the same constant $-\Phi(s)$ (the sum telescopes; the star must have $\Phi = 0$), so the best
-# policies stay the best (Ng et al., 1999). The last line of the cell asserts exactly that,
+# policies stay the best (Ng et al., 1999). The cell asserts exactly that,
 # $V^*_\text{new} = V^* - \Phi$.
 #
 # ## Recap
@@ -1030,7 +1100,7 @@ guesses.reveal("best_policy_when_close_is_paid", "walks up to the star and never
 # sampled trajectories alone.
 #
 # ## Try next
-# - `--slip 0.05` and `--slip 0.6`: what happens to $J$ of the best policy, and where do its arrows turn?
+# - `slip=(0.05, …` and `slip=(0.6, …` in `arguments`: what happens to $J$ of the best policy, and where do its arrows turn?
 # - `GridWorld("cliff", step_reward=-1.0, pit_reward=-100.0, slip=...)`: from which slip on does the best policy keep away
 #   from the edge?
 # - Show that discounting is dying: let every move end the episode with probability $1 - \gamma$, and compare $J$ without

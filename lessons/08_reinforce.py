@@ -245,7 +245,7 @@ here = lines(nature)
 otherwise = torch.rand(1000, generator=seeded(1)) + 0.5
 elsewhere = lines(nature[:1000] * otherwise)
 
-# %%
+# %% tags=["again"]
 p = here["p"][:, None, None]
 sums = {
     "(1) sum of ∇p(τ) r(τ)": here["grad_p"],
@@ -457,7 +457,7 @@ per_episode = episode_gradients(pi, *many_steps)[:, acting].flatten(1)  # (K N, 
 one_hot = episode_gradients(torch.zeros_like(pi), *many_steps)[:, acting].flatten(1)
 truths = exact[acting].flatten()
 
-# %%
+# %% tags=["again"]
 reinforced = per_episode.view(K, N, -1).mean(1)
 estimators = {
     "REINFORCE": reinforced,
@@ -484,9 +484,9 @@ axes.set_yscale("symlog", linthresh=10)
 axes.set_xticks(range(len(z_of)), z_of)
 axes.set_title("Distance of the mean estimate from the truth")
 axes.set(xlabel="estimator (a mark per parameter)", ylabel="z-score (log scale beyond ±10)")
-largest = z_of["REINFORCE"].abs().max()
+farthest = z_of["REINFORCE"].abs().max()
 show(figure, alt=f"z-scores of {len(truths)} parameters for four estimators. Gray band: "
-     f"±{threshold:.1f}. REINFORCE stays inside, at most {largest:.1f}; the others do not.")
+     f"±{threshold:.1f}. REINFORCE stays inside, at most {farthest:.1f}; the others do not.")
 
 # %% [markdown]
 # **What you saw.** [C26] Over 200,000 episodes REINFORCE's mean cannot be told from the exact gradient, and each of the
@@ -499,13 +499,14 @@ show(figure, alt=f"z-scores of {len(truths)} parameters for four estimators. Gra
 # root of the mean squared error against the exact gradient, relative to the gradient's length; and the cosine between
 # one estimate and the truth, which says whether a step goes uphill.
 
-# %%
+# %% tags=["again"]
 SIZES = [4**k for k in range(8)]  # 1 to 16,384 episodes
 errors, cosines = [], []
 for size in SIZES:
-    means = per_episode[: len(per_episode) // size * size].view(-1, size, len(truths)).mean(1)
-    errors.append(float((means - truths).pow(2).sum(1).mean().sqrt() / truths.norm()))
-    cosines.append(float(torch.cosine_similarity(means, truths[None]).mean()))
+    whole = len(per_episode) // size * size
+    several = per_episode[:whole].view(-1, size, len(truths)).mean(1)
+    errors.append(float((several - truths).pow(2).sum(1).mean().sqrt() / truths.norm()))
+    cosines.append(float(torch.cosine_similarity(several, truths[None]).mean()))
     print(f"N = {size:6,}   relative error {errors[-1]:6.2f}   mean cosine {cosines[-1]:.3f}")
 falls = math.log(errors[5] / errors[0]) / math.log(SIZES[5])  # beyond, few estimates are left
 guesses.reveal("episodes_for_ten_times", round(10 ** (-1 / falls)))
@@ -652,9 +653,9 @@ tracks = {
     "wrong sign": [learn(lambda *given: -discounted(*given), seed) for seed in progress(few)],
 }
 for guess, (name, tracked) in zip(("good_agent", "wrong_sign"), tracks.items()):
-    mean = torch.tensor([losses for _, _, losses in tracked]).mean(0)
-    print(f"{name:11s} loss {mean[0]:+.1f}, at most {mean.max():+.1f}, last {mean[-1]:+.1f}")
-    guesses.reveal(f"loss_of_the_{guess}", "up" if mean[-1] > mean[0] else "down")
+    track = torch.tensor([losses for _, _, losses in tracked]).mean(0)
+    print(f"{name:11s} loss {track[0]:+.1f}, at most {track.max():+.1f}, last {track[-1]:+.1f}")
+    guesses.reveal(f"loss_of_the_{guess}", "up" if track[-1] > track[0] else "down")
 
 # %%
 figure, panels = pyplot.subplots(1, 2, figsize=(7, 2.5), layout="constrained")
@@ -681,7 +682,7 @@ show(figure, alt="Left: REINFORCE rises to 1, the wrong sign falls below -1. Rig
 # by it is *filtering*: keep the successes and imitate them with the plain loss of supervised finetuning, the mean over
 # their steps.
 
-# %%
+# %% tags=["again"]
 middle = learn(discounted, seed=0, updates=20)[0].double()  # half-way
 own, _ = collect(arrays, middle, 64, horizon=LIMIT, generator=seeded(4))
 logits = middle(own.observations)
@@ -794,9 +795,9 @@ for cells in progress(DISTANCES, "corridors"):
     waits.append(max(1, math.ceil(math.log(0.5) / math.log(1 - chance))))
     for solved, paying in zip(needed.values(), (sparse, dense)):
         solved.append(episodes_to_solve(paying, sparse))
-    last = [found[-1] for found in needed.values()]
-    ends = [f"{f'{e.mean:,.0f} [{e.low:,.0f}, {e.high:,.0f}]':24s}" for e in last]
-    print(f"{cells:5d}  {waits[-1]:15,} episodes ", *ends)
+    newest = [found[-1] for found in needed.values()]
+    columns = [f"{f'{e.mean:,.0f} [{e.low:,.0f}, {e.high:,.0f}]':24s}" for e in newest]
+    print(f"{cells:5d}  {waits[-1]:15,} episodes ", *columns)
 cost = [found[-1].mean / found[len(DISTANCES) // 2].mean for found in needed.values()]
 guesses.reveal("cost_of_5_more_cells", cost[0])
 guesses.reveal("cost_when_paid_along_the_way", cost[1])
@@ -816,7 +817,7 @@ show(figure, alt=f"Episodes until solved against distance, {RUNS} seeds. Paid at
 # %% [markdown]
 # At 8 cells paying along the way *costs* episodes. Now nearly every return is positive: all that was done is made more
 # likely, the bad only a little less than the good. If that is the reason, it must help to subtract from each return
-# what the others of the batch got (lesson 09 proves that this is allowed):
+# what the others of the batch got (lesson 09 proves that this is allowed, and measures what it saves):
 
 # %%
 def against_the_others(rewards, mask):

@@ -246,6 +246,25 @@ def enumerate_trajectories(mdp: MDP, policy: Policy, horizon: int, *, limit: int
     return _as_rollout(mdp, pi, ended + paths)
 
 
+def count_trajectories(rollout: Rollout, final: Tensor, listed: Rollout, listed_final: Tensor) -> Tensor:
+    """How often each of the listed trajectories occurs among sampled ones: (N,) int.
+
+    Args:   rollout, final (B,), episodes and where they ended; listed, listed_final (N,), of `enumerate_trajectories`,
+            with at least as many steps.
+    Raises: ValueError if an episode is none of those listed.
+    """
+
+    def names(episodes, ends):
+        steps = zip(episodes.observations.tolist(), episodes.actions.tolist(), episodes.mask.sum(1).tolist())
+        return [(*states[:n], *actions[:n], end) for (states, actions, n), end in zip(steps, ends.tolist())]
+
+    places = {name: place for place, name in enumerate(names(listed, listed_final))}
+    found = [places.get(name, -1) for name in names(rollout, final)]
+    if -1 in found:
+        raise ValueError(f"rollout: episode {found.index(-1)} is none of the {len(places)} listed trajectories")
+    return torch.bincount(torch.tensor(found), minlength=len(places))
+
+
 def _as_rollout(mdp: MDP, pi: Tensor, paths: list) -> tuple[Rollout, Tensor, Tensor]:
     """A Rollout of enumerated paths (states, actions, probability), with final states and probabilities."""
     length = max(len(actions) for _, actions, _ in paths)

@@ -302,7 +302,7 @@ def by_sums(returns):
     return [total / n, math.sqrt((squares - total**2 / n) / (n * (n - 1)))]
 
 
-# 7.9 ------------------------------------------------------------------------------------------------------------------
+# 7.10 ----------------------------------------------------------------------------------------------------------------
 
 
 def action_values(P, R, gamma, values):
@@ -362,7 +362,7 @@ def as_q(P, R, pi, gamma):
     return action_values(P, R, gamma, iterated(right_step)(P, R, pi, gamma))
 
 
-# 7.10 -----------------------------------------------------------------------------------------------------------------
+# 7.11 ----------------------------------------------------------------------------------------------------------------
 
 
 def hasty(P, R, gamma, values):
@@ -565,7 +565,7 @@ def listing(*, more=0, stops=True, seen=lambda p, q: p * q > 0, every=False, las
     return answer
 
 
-# 7.11 -----------------------------------------------------------------------------------------------------------------
+# 7.12 ----------------------------------------------------------------------------------------------------------------
 
 
 def iterating(*, sweeps=300, mean=False, q=lambda P, R, gamma, v: action_values(P, R, gamma, v), form=None):
@@ -582,7 +582,7 @@ def iterating(*, sweeps=300, mean=False, q=lambda P, R, gamma, v: action_values(
     return answer
 
 
-# 7.12 -----------------------------------------------------------------------------------------------------------------
+# 7.14 ----------------------------------------------------------------------------------------------------------------
 
 
 def waiting(*, chain=lambda P, pi: torch.einsum("sa,sat->st", pi, P), sweeps=4000, add=0.0):
@@ -610,7 +610,134 @@ def visits(P, pi, terminal):
     return found
 
 
+# 7.9 -----------------------------------------------------------------------------------------------------------------
+
+
+def grouped(*, cut=None, half=lambda g, returns: 1.96 * g.std(1) / g.shape[1] ** 0.5, held=None):
+    """An answer that makes one mistake, or none."""
+
+    def answer(returns, size, truth):
+        groups = cut(returns, size) if cut else torch.stack(returns.split(size)[: len(returns) // size])
+        width = half(groups, returns)
+        low, high = groups.mean(1) - width, groups.mean(1) + width
+        share = held(low, high, truth) if held else ((low - truth) * (high - truth) <= 0).double().mean()
+        return low, high, share
+
+    return answer
+
+
+def by_tuples(returns, size, truth):
+    ends = []
+    for begin in range(0, len(returns) - size + 1, size):
+        mean, error = by_sums(returns[begin : begin + size])
+        ends.append((mean - 1.96 * error, mean + 1.96 * error))
+    low, high = torch.tensor(ends, dtype=torch.float64).unbind(1)
+    return low, high, sum(a <= truth <= b for a, b in ends) / len(ends)
+
+
+def with_the_rest(returns, size, truth):
+    pairs = [(group.mean(), 1.96 * group.std() / len(group) ** 0.5) for group in returns.split(size) if len(group) > 1]
+    mean, half = torch.tensor(pairs, dtype=torch.float64).T
+    return mean - half, mean + half, float(((mean - truth).abs() <= half).double().mean())
+
+
+# 7.13 ----------------------------------------------------------------------------------------------------------------
+
+
+def trying(*, choices=lambda actions, n: itertools.product(range(actions), repeat=n), ends=True, read=None, best=False):
+    """An answer that makes one mistake, or none; a policy is an index, not a table."""
+
+    def answer(P, R, start, terminal, gamma):
+        acting = [s for s in range(len(P)) if not (ends and terminal[s])]
+        found = []
+        for choice in choices(P.shape[1], len(acting)):
+            actions = [0] * len(P)
+            for s, a in zip(acting, choice):
+                actions[s] = a
+            chosen = P[range(len(P)), actions]
+            rewards = (chosen * R[range(len(P)), actions]).sum(1)
+            values = torch.linalg.inv(torch.eye(len(P)).double() - gamma * chosen) @ rewards
+            found.append(float((read or (lambda start, v: start @ v))(start, values)))
+        return [max(found)] if best else found
+
+    return answer
+
+
+def by_calling_itself(P, R, start, terminal, gamma, actions=()):
+    if len(actions) < len(P):
+        free = range(1 if terminal[len(actions)] else P.shape[1])
+        return [x for a in free for x in by_calling_itself(P, R, start, terminal, gamma, (*actions, a))]
+    pi = torch.eye(P.shape[1]).double()[list(actions)]
+    return [(start @ iterated(right_step)(P, R, pi, gamma)).item()]
+
+
+# 7.15 ----------------------------------------------------------------------------------------------------------------
+
+
+def paying(gained, *, over=lambda terminal: terminal[:, None, None], keep=1):
+    """An answer that pays gained(Phi(s), Phi(s')), broadcast over (S, A, S)."""
+
+    def answer(R, terminal, potential, gamma):
+        paid = keep * R + gained(potential[:, None, None], potential[None, None, :], gamma)
+        return torch.where(over(terminal), torch.zeros_like(R), paid)
+
+    return answer
+
+
+def progress_by_loops(R, terminal, potential, gamma):
+    paid = R.clone()
+    for s in range(len(R)):
+        for after in range(len(R)):
+            if not terminal[s]:
+                paid[s, :, after] += gamma * potential[after] - potential[s]
+    return paid
+
+
 WRONG = {
+    "7.9": [
+        (grouped(cut=lambda r, size: r[: len(r) // size * size].view(size, -1)), "number of intervals"),
+        (grouped(cut=lambda r, size: r[: len(r) // size * size].view(size, -1).T), "so-and-so-many-th"),
+        (grouped(cut=lambda r, size: r.unfold(0, size, 1)), "overlap"),
+        (grouped(half=lambda g, r: 1.96 * g.std(1)), "spread of single returns"),
+        (grouped(half=lambda g, r: 1.96 * g.std(1) / g.shape[1]), "falls with the root"),
+        (grouped(half=lambda g, r: g.std(1) / g.shape[1] ** 0.5), "it takes 1.96"),
+        (grouped(half=lambda g, r: 1.96 * g.std(1, correction=0) / g.shape[1] ** 0.5), "not N - 1"),
+        (grouped(half=lambda g, r: 1.96 * g.std(1) / len(r) ** 0.5), "all N"),
+        (grouped(half=lambda g, r: 1.96 * r.std() / g.shape[1] ** 0.5), "the same width"),
+        (grouped(half=lambda g, r: -1.96 * g.std(1) / g.shape[1] ** 0.5), "exchanged"),
+        (grouped(held=lambda low, high, truth: (low <= truth).double().mean()), "lower end alone"),
+        (grouped(held=lambda low, high, truth: (truth <= high).double().mean()), "upper end alone"),
+        (grouped(held=lambda low, high, truth: ((truth < low) | (truth > high)).double().mean()), "misses"),
+        (grouped(held=lambda low, high, truth: int(((low <= truth) & (truth <= high)).sum())), "how many contain"),
+        (with_the_rest, "one more interval"),
+        (lambda returns, size, truth: grouped()(returns, size, truth)[2], "expected a tuple"),
+        (lambda returns, size, truth: grouped()(returns, size, truth)[:2], "has 2 parts"),
+    ],
+    "7.13": [
+        (trying(choices=lambda actions, n: ((a,) * n for a in range(actions))), "the same in all states"),
+        (trying(choices=lambda actions, n: itertools.combinations_with_replacement(range(actions), n)), "left out"),
+        (trying(ends=False), "terminal states choose too"),
+        (trying(read=lambda start, v: v[0]), "first state alone"),
+        (trying(read=lambda start, v: v.mean()), "mean of V over all states"),
+        (trying(read=lambda start, v: v.sum()), "added up"),
+        (trying(read=lambda start, v: v.max()), "the largest V"),
+        (trying(best=True), "the best alone"),
+        (lambda P, R, start, terminal, gamma: trying()(P, R, start, terminal, 0.0), "reward of one step"),
+        (lambda *given: max(trying()(*given)), "expected a list"),
+    ],
+    "7.15": [
+        (paying(lambda here, there, gamma: here - gamma * there), "sign of the progress"),
+        (paying(lambda here, there, gamma: there - gamma * here), "before Phi(s)"),
+        (paying(lambda here, there, gamma: gamma * (there - here)), "before the difference"),
+        (paying(lambda here, there, gamma: gamma * here - there), "s and s' are exchanged"),
+        (paying(lambda here, there, gamma: there - here), "as if gamma were 1"),
+        (paying(lambda here, there, gamma: gamma * there - here, keep=0), "R is missing"),
+        (paying(lambda here, there, gamma: gamma * there), "Phi(s) is missing"),
+        (paying(lambda here, there, gamma: -here), "Phi(s') is missing"),
+        (paying(lambda here, there, gamma: gamma * there - here, over=lambda t: t[:, None, None] & False), "too: the"),
+        (paying(lambda here, there, gamma: gamma * there - here, over=lambda t: t[None, None, :]), "pays nothing"),
+        (lambda R, terminal, potential, gamma: gamma * potential - potential[:, None], "shape"),
+    ],
     "7.1": [
         (replaces, "add up"),
         (spread(lambda slip: ((0, 1 - 2 * slip), (1, slip), (3, slip))), "both sides together"),
@@ -701,7 +828,7 @@ WRONG = {
         (centred_in_place, "returns was changed in place"),
         (the_interval, "ends of the 95 % interval"),
     ],
-    "7.9": [
+    "7.10": [
         (iterated(lambda P, R, pi, gamma, v: action_values(P, R, gamma, v).amax(1)), "the best action is taken"),
         (iterated(lambda P, R, pi, gamma, v: action_values(P, R, gamma, v).mean(1)), "all actions count alike"),
         (iterated(lambda P, R, pi, gamma, v: right_step(P, R, pi, 1.0, v), 2000), "gamma is ignored"),
@@ -725,7 +852,7 @@ WRONG = {
         (solving(lambda P, R, pi: (pi * R.mean(-1)).sum(1), right_transitions), "not weighted by P: it is paid only"),
         (solving(lambda *given: right_rewards(*given)[:, None], right_transitions), "too many"),
     ],
-    "7.10": [
+    "7.11": [
         (lambda P, R, gamma, v: action_values(P, R, gamma, v).mean(1), "averaged"),
         (hasty, "best reward now"),
         (lucky, "average over s'"),
@@ -796,7 +923,7 @@ WRONG = {
         (listing(last=False), "one too few"),
         (listing(early=False), "those that end early"),
     ],
-    "7.11": [
+    "7.12": [
         (iterating(sweeps=1), "one sweep only"),
         (iterating(sweeps=5), "a few sweeps only"),
         (iterating(mean=True), "the actions are averaged"),
@@ -808,7 +935,7 @@ WRONG = {
         (iterating(form=lambda q: torch.full_like(q, 1 / q.shape[1])), "the same probability"),
         (lambda *given: iterating()(*given)[::-1], "exchanged"),
     ],
-    "7.12": [
+    "7.14": [
         (waiting(chain=lambda P, pi: P.mean(1)), "all actions count alike"),
         (waiting(add=-1.0), "one step less"),
         (waiting(add=1.0), "one step more"),
@@ -819,16 +946,19 @@ WRONG = {
     ],
 }
 RIGHT = {
+    "7.9": [grouped(), by_tuples],
+    "7.13": [trying(), by_calling_itself],
+    "7.15": [paying(lambda here, there, gamma: gamma * there - here), progress_by_loops],
     "7.2": [grid(), BySampling],
     "7.3": [tables()],
     "7.4": [walking(), by_numpy],
     "7.7": [listing()],
-    "7.11": [iterating()],
-    "7.12": [waiting(), visits],
+    "7.12": [iterating()],
+    "7.14": [waiting(), visits],
     "7.1": [spread(right_turns), padded_map, one_at_a_time],
     "7.5": [horner, lists, with_einsum],
     "7.6": [through_logarithms, in_float32],
     "7.8": [by_sums, with_numpy],
-    "7.9": [iterated(right_step), solving(right_rewards, right_transitions), until_nothing_changes],
-    "7.10": [by_loops],
+    "7.10": [iterated(right_step), solving(right_rewards, right_transitions), until_nothing_changes],
+    "7.11": [by_loops],
 }

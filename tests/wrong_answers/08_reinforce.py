@@ -536,6 +536,67 @@ def breaks(run):
     return run(1, 2, 3)
 
 
+# right answers in other styles ----------------------------------------------------------------------------------------
+
+
+def proof_by_logarithms(pi, nature, states, actions):
+    """From the last line back: the score, then p from a sum of logarithms, then the gradient of p."""
+    score = torch.zeros_like(pi)
+    for s, a in zip(states, actions):
+        score[s] = score[s] + hot(pi, a) - pi[s]
+    p = nature * torch.stack([pi[s, a].log() for s, a in zip(states, actions)]).sum().exp()
+    return {"score": score, "p": float(p), "grad_log_p": score.clone(), "grad_p": p * score}
+
+
+def one_episode_after_the_other(world, pi, episodes, horizon, generator):
+    """Lists, one row at a time, padded with state 0 and action 0."""
+
+    def draw(row):
+        return int(torch.multinomial(row, 1, generator=generator))
+
+    states, actions = torch.zeros(2, episodes, horizon, dtype=torch.long)
+    rewards, mask = torch.zeros(episodes, horizon).double(), torch.zeros(episodes, horizon, dtype=torch.bool)
+    for row in range(episodes):
+        s = draw(world.start)
+        for t in range(horizon):
+            if bool(world.terminal[s]):
+                break
+            a = draw(pi[s])
+            after = draw(world.P[s, a])
+            states[row, t], actions[row, t], rewards[row, t], mask[row, t] = s, a, world.R[s, a, after], True
+            s = after
+    return states, actions, rewards, mask
+
+
+def by_categorical(policy, sample, weigh, updates, lr, watch):
+    """The steps of an episode picked by the mask, log-probabilities from torch.distributions."""
+    optimizer = torch.optim.Adam([*policy.parameters()], lr)
+    made, over = 0, False
+    while made < updates and not over:
+        data = sample(policy)
+        optimizer.zero_grad()
+        logs = torch.distributions.Categorical(logits=policy(data.observations)).log_prob(data.actions)
+        loss = -(logs[data.mask] * weigh(data.rewards, data.mask)[data.mask]).sum() / data.mask.shape[0]
+        loss.backward()
+        optimizer.step()
+        made, over = made + 1, bool(watch(policy, float(loss.detach())))
+    return made
+
+
+def step_by_step(run):
+    """Facts one by one: nothing for returns of 0, the closed form for one batch, a batch for each update."""
+    if setting(run, rewards=torch.zeros(2, 3))[0].abs().max() > 1e-9:
+        return False
+    moved, asked, pi, batch = setting(run, lr=0.25)
+    wanted = torch.zeros_like(moved)
+    for i, total in enumerate((batch.rewards * batch.mask).sum(1).tolist()):
+        for t in range(3):
+            if batch.mask[i, t]:
+                s, a = int(batch.observations[i, t]), int(batch.actions[i, t])
+                wanted[s] += 0.25 * total / 2 * (hot(pi, a) - pi[s])
+    return asked == 1 and float((moved - wanted).abs().max()) < 1e-9 and setting(run, 3)[1] == 3
+
+
 WRONG = {
     "8.1": [
         (padding_counted, "as if mask were True everywhere"),
@@ -674,9 +735,9 @@ RIGHT = {
     "8.5": [by_loops],
     "8.6": [by_selection, by_einsum],
     "8.8": [right_z],
-    "8.3": [proof()],
-    "8.4": [played()],
+    "8.3": [proof(), proof_by_logarithms],
+    "8.4": [played(), one_episode_after_the_other],
     "8.7": [gradients(lambda pi, s, a, w: w * (hot(pi, a) - pi[s])), gradients_by_autograd],
-    "8.9": [trained()],
-    "8.10": [against_the_loss],
+    "8.9": [trained(), by_categorical],
+    "8.10": [against_the_loss, step_by_step],
 }

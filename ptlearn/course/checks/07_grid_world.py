@@ -3,8 +3,10 @@
 The expectations are plain Python on lists, from the definitions; tensors are made in `drive` alone.
 """
 
+import itertools
 import math
 import random
+import statistics
 
 import torch
 
@@ -645,7 +647,82 @@ def expect_error(case):
     return expected, mistakes
 
 
-# 7.9 The values of a policy ------------------------------------------------------------------------------------------
+# 7.9 Do intervals keep their word? -----------------------------------------------------------------------------------
+
+
+def intervals(returns, size, truth):
+    """The package's answer: mean ± 1.96 standard errors of each group, and how many contain the truth."""
+    groups = returns[: len(returns) // size * size].view(-1, size)
+    half = 1.96 * groups.std(1) / size**0.5
+    low, high = groups.mean(1) - half, groups.mean(1) + half
+    return low, high, float(((low <= truth) & (truth <= high)).double().mean())
+
+
+def intervals_cases(rng):
+    """With a rest, of two returns or of one, and without; the groups lie around numbers of their own."""
+    cases = []
+    for count, size in ((22, 4), (16, 3), (20, 10)):
+        around = [rng.choice((-1.5, 0.0, 1.5)) for _ in range(count)]
+        returns = [round(around[place // size] + rng.gauss(0, 1), 3) for place in range(count)]
+        cases.append({"returns": returns, "size": size, "truth": 0.25})
+    return cases
+
+
+def drive_intervals(answer, case):
+    found = answer(*tensors(case, "returns"), case["size"], case["truth"])
+    return dict(zip(("low", "high", "share"), found)) if isinstance(found, tuple | list) and len(found) == 3 else found
+
+
+def expect_intervals(case):
+    returns, size, truth = case["returns"], case["size"], case["truth"]
+    count = len(returns) // size
+    groups = [returns[k * size : (k + 1) * size] for k in range(count)]
+    rest = returns[count * size :]
+
+    def made(groups=groups, half=lambda group: 1.96 * statistics.stdev(group) / math.sqrt(len(group))):
+        middles, halves = [sum(group) / len(group) for group in groups], [half(group) for group in groups]
+        low, high = ([m + sign * h for m, h in zip(middles, halves)] for sign in (-1, 1))
+        inside = [a <= truth <= b for a, b in zip(low, high)]
+        return {"low": low, "high": high, "share": sum(inside) / len(inside)}
+
+    expected = made()
+    low, high, share = expected.values()
+    above, below = (sum(found) / count for found in ([a <= truth for a in low], [truth <= b for b in high]))
+    mean = sum(returns) / len(returns)
+    mistakes = {
+        "size is taken for the number of intervals: it is the number of returns in each":
+            made([returns[k * count : (k + 1) * count] for k in range(size)]) if count > 1 else expected,
+        "every so-and-so-many-th return is taken: the first `size` of them make the first interval":
+            made([returns[k : count * size : count] for k in range(count)]),
+        "the intervals overlap: each takes returns of its own":
+            made([returns[k : k + size] for k in range(len(returns) - size + 1)]),
+        "this is the spread of single returns: divide by the root of size":
+            made(half=lambda group: 1.96 * statistics.stdev(group)),
+        "divided by size: the error of a mean falls with the root of it":
+            made(half=lambda group: 1.96 * statistics.stdev(group) / size),
+        "one standard error to each side: for 95 % it takes 1.96": made(
+            half=lambda group: statistics.stdev(group) / math.sqrt(size)),
+        "the variances have N, not N - 1: the means are of the same returns":
+            made(half=lambda group: 1.96 * statistics.pstdev(group) / math.sqrt(size)),
+        "divided by the root of all N: an interval is made of `size` returns":
+            made(half=lambda group: 1.96 * statistics.stdev(group) / math.sqrt(len(returns))),
+        "all intervals have the same width: each estimates its own error":
+            made(half=lambda group: 1.96 * statistics.stdev(returns) / math.sqrt(size)),
+        "the ends are exchanged: low first": expected | {"low": high, "high": low},
+        ("share", "it is asked of the lower end alone: the truth lies between the two"): above,
+        ("share", "it is asked of the upper end alone: the truth lies between the two"): below,
+        ("share", "this is the share that misses the truth"): 1 - share,
+        ("share", "this is how many contain the truth: divide by the number of intervals"): share * count,
+        ("share", "divided by the number of returns: divide by the number of intervals"): share * count / len(returns),
+        ("share", "they are held against the mean of the sample: the truth is given"):
+            sum(a <= mean <= b for a, b in zip(low, high)) / count,
+    }  # fmt: skip
+    if len(rest) > 1:
+        mistakes["the rest makes one more interval: it is too short, leave it out"] = made([*groups, rest])
+    return expected, mistakes
+
+
+# 7.10 The values of a policy -----------------------------------------------------------------------------------------
 
 
 def policy_values(P, R, pi, gamma):
@@ -735,7 +812,7 @@ def expect_values(case):
     return expected, mistakes
 
 
-# 7.10 A sweep of value iteration -------------------------------------------------------------------------------------
+# 7.11 A sweep of value iteration -------------------------------------------------------------------------------------
 
 
 def sweep(P, R, gamma, values):
@@ -823,7 +900,7 @@ def expect_sweep(case):
     return expected, mistakes
 
 
-# 7.11 Value iteration ------------------------------------------------------------------------------------------------
+# 7.12 Value iteration ------------------------------------------------------------------------------------------------
 
 
 def value_iteration(P, R, gamma, tolerance=1e-12):
@@ -879,7 +956,75 @@ def expect_iteration(case):
     }  # fmt: skip
 
 
-# 7.12 Steps until the end --------------------------------------------------------------------------------------------
+# 7.13 Every policy ---------------------------------------------------------------------------------------------------
+
+
+def every_objective(P, R, start, terminal, gamma):
+    """The package's answer: each choice of an action for the states where the episode goes on, evaluated."""
+    acting, found = (~terminal).nonzero()[:, 0], []
+    for choice in itertools.product(range(P.shape[1]), repeat=len(acting)):
+        actions = torch.zeros(len(P), dtype=torch.long).index_put((acting,), torch.tensor(choice))
+        policy = torch.nn.functional.one_hot(actions, P.shape[1]).to(P.dtype)
+        found.append(float(start @ policy_values(P, R, policy, gamma)))
+    return found
+
+
+def policies_cases(rng):
+    """The last state is terminal, or a state in the middle too; several states may be the first."""
+    cases = []
+    for gamma, states, actions, over in ((0.6, 3, 3, (2,)), (0.8, 4, 2, (1, 3)), (0.5, 3, 2, (2,))):
+        case = world_case(rng, gamma, states, actions)
+        for state in over:
+            case["P"][state], case["R"][state] = [one_hot(state, states)] * actions, [[0.0] * states] * actions
+        weights = [0 if state in over else rng.randint(1, 9) for state in range(states)]
+        case |= {"start": [w / sum(weights) for w in weights], "terminal": [s in over for s in range(states)]}
+        cases.append({name: part for name, part in case.items() if name != "pi"})
+    return cases
+
+
+def drive_policies(answer, case):
+    try:
+        found = answer(*tensors(case, "P", "R", "start"), torch.tensor(case["terminal"]), case["gamma"])
+    except torch.linalg.LinAlgError as error:
+        raise ValueError("I - P_pi cannot be inverted: gamma is missing in front of P_pi") from error
+    return {"how many": len(found), "sorted": sorted(map(float, found))}
+
+
+def expect_policies(case):
+    P, start, gamma, terminal = case["P"], case["start"], case["gamma"], case["terminal"]
+    states, actions = range(len(P)), len(P[0])
+    acting = [s for s in states if not terminal[s]]
+
+    def worth(choices, reads=lambda values: sum(w * v for w, v in zip(start, values)), sweeps=120):
+        found = []
+        for choice in choices:
+            table = [one_hot(choice[s], actions) for s in states]
+            found.append(reads(solved(*under(case, table), gamma, sweeps)))
+        return {"how many": len(found), "sorted": sorted(found)}
+
+    def chosen(tuples):
+        """For each tuple the action in every state, 0 where the episode is over."""
+        return [dict.fromkeys(states, 0) | dict(zip(acting, actions_there)) for actions_there in tuples]
+
+    every = chosen(itertools.product(range(actions), repeat=len(acting)))
+    combined = chosen(itertools.combinations_with_replacement(range(actions), len(acting)))
+    expected = worth(every)
+    return expected, {
+        "each does the same in all states: a policy chooses an action for each state":
+            worth(chosen([(a,) * len(acting) for a in range(actions)])),
+        "choices are left out: in each state every action, whatever is done in the others": worth(combined),
+        "terminal states choose too, so every policy comes several times":
+            worth(list(itertools.product(range(actions), repeat=len(P)))),
+        "V of the first state alone: J is the mean over first states, with `start`": worth(every, lambda v: v[0]),
+        "the mean of V over all states: weigh them with `start`": worth(every, lambda v: sum(v) / len(v)),
+        "V is added up over all states: weigh them with `start`": worth(every, sum),
+        "the largest V: weigh the states with `start`": worth(every, max),
+        "the reward of one step: J is the expected return": worth(every, sweeps=1),
+        "the best alone: all of them are asked for": {"how many": 1, "sorted": [max(expected["sorted"])]},
+    }
+
+
+# 7.14 Steps until the end --------------------------------------------------------------------------------------------
 
 
 def expected_steps(P, pi, terminal):
@@ -933,6 +1078,56 @@ def expect_steps(case):
     }  # fmt: skip
 
 
+# 7.15 Paying for progress --------------------------------------------------------------------------------------------
+
+
+def with_progress(R, terminal, potential, gamma):
+    """The package's answer: R + gamma Phi(s') - Phi(s) where the episode goes on."""
+    shaped = R + gamma * potential - potential[:, None, None]
+    return shaped.masked_fill(terminal[:, None, None], 0)
+
+
+def progress_cases(rng):
+    """One terminal state, the last or the first; nothing is paid there."""
+    cases = []
+    for gamma, states, actions, over in ((0.9, 3, 2, 2), (0.5, 4, 3, 0)):
+        R = [[[float(rng.randint(-4, 6)) for _ in range(states)] for _ in range(actions)] for _ in range(states)]
+        R[over] = [[0.0] * states] * actions
+        potential = [rng.randint(1, 9) * rng.choice((-0.5, 0.5)) for _ in range(states)]
+        cases.append({"R": R, "terminal": [s == over for s in range(states)], "potential": potential, "gamma": gamma})
+    return cases
+
+
+def expect_progress(case):
+    R, terminal, phi, gamma = (case[name] for name in ("R", "terminal", "potential", "gamma"))
+    states, actions = range(len(R)), range(len(R[0]))
+
+    def made(gained, over=lambda s, after: terminal[s], keeps=1):
+        return [[[0.0 if over(s, t) else keeps * R[s][a][t] + gained(phi[s], phi[t]) for t in states]
+                 for a in actions] for s in states]  # fmt: skip
+
+    def right(here, there):
+        return gamma * there - here
+
+    return made(right), {
+        "the sign of the progress is turned: gamma Phi(s') - Phi(s)": made(lambda here, there: here - gamma * there),
+        "gamma stands before Phi(s): it belongs to Phi(s'), which comes a step later":
+            made(lambda here, there: there - gamma * here),
+        "gamma stands before the difference: it belongs to Phi(s') alone":
+            made(lambda here, there: gamma * (there - here)),
+        "s and s' are exchanged: Phi(s') varies along the last axis": made(lambda here, there: gamma * here - there),
+        "R is missing: the progress comes on top of it": made(right, keeps=0),
+        "Phi(s) is missing": made(lambda here, there: gamma * there),
+        "Phi(s') is missing": made(lambda here, there: -here),
+        "it is paid where the episode is over too: the rows of terminal states are 0":
+            made(right, over=lambda s, after: False),
+        "the step into the end pays nothing: terminal tells of s, not of s'":
+            made(right, over=lambda s, after: terminal[after]),
+        "neither the steps from the end nor those into it are paid: terminal tells of s alone":
+            made(right, over=lambda s, after: terminal[s] or terminal[after]),
+    }
+
+
 def returns_of(rewards, mask, gamma):
     """The package's `episode_returns`, called as the student's."""
     return episode_returns(rewards, mask, gamma=gamma)
@@ -957,13 +1152,21 @@ EXERCISES = {
         signature="trajectories(P: float[S A S], pi: float[S A], terminal: bool[S], state: int, steps: int) -> list"),
     "7.8": Exercise(error_cases, drive_error, expect_error, points=1, reference=mean_and_error, tolerance=1e-5,
         signature="mean_and_error(returns: float[N]) -> (number, number)"),
-    "7.9": Exercise(values_cases, drive_values, expect_values, points=2, reference=policy_values,
+    "7.9": Exercise(intervals_cases, drive_intervals, expect_intervals, points=2, reference=intervals,
+        signature="intervals(returns: float[N], size: int, truth: number) -> (float[K], float[K], number)"),
+    "7.10": Exercise(values_cases, drive_values, expect_values, points=2, reference=policy_values,
         signature="policy_values(P: float[S A S], R: float[S A S], pi: float[S A], gamma: number) -> float[S]"),
-    "7.10": Exercise(sweep_cases, drive_sweep, expect_sweep, points=1, reference=sweep,
+    "7.11": Exercise(sweep_cases, drive_sweep, expect_sweep, points=1, reference=sweep,
         signature="sweep(P: float[S A S], R: float[S A S], gamma: number, values: float[S]) -> float[S]"),
-    "7.11": Exercise(iteration_cases, drive_iteration, expect_iteration, points=2, reference=value_iteration,
+    "7.12": Exercise(iteration_cases, drive_iteration, expect_iteration, points=2, reference=value_iteration,
         signature="value_iteration(P: float[S A S], R: float[S A S], gamma: number, tolerance: number) ->"
         " (float[S], float[S A])"),
-    "7.12": Exercise(steps_cases, drive_steps, expect_steps, points=1, reference=expected_steps,
+    "7.13": Exercise(policies_cases, drive_policies, expect_policies, points=2, reference=every_objective,
+        signature="every_objective(P: float[S A S], R: float[S A S], start: float[S], terminal: bool[S],"
+        " gamma: number) -> list"),
+    "7.14": Exercise(steps_cases, drive_steps, expect_steps, points=1, reference=expected_steps,
         signature="expected_steps(P: float[S A S], pi: float[S A], terminal: bool[S]) -> float[S]"),
+    "7.15": Exercise(progress_cases, None, expect_progress, points=1, reference=with_progress,
+        signature="with_progress(R: float[S A S], terminal: bool[S], potential: float[S], gamma: number)"
+        " -> float[S A S]"),
 }  # fmt: skip
