@@ -497,8 +497,8 @@ for size in progress([size for size in (20, 80, 320) if size <= len(examples)], 
     curves[size] = finetune(load_lm(args.smaller), plan, held_out[::2], 2e-3, every, 99)
 for size, (losses, curve) in curves.items():
     best, last = min(curve, key=curve.get), max(curve)
-    print(f"{size:3d} examples: training loss {sum(losses[-10:]) / 10:.2f} at the end; "
-          f"held out {curve[best]:.2f} after {best} steps, {curve[last]:.2f} at the end")  # fmt: skip
+    print(f"{size:3d} examples: training loss {sum(losses[-10:]) / 10:.2f} at the end;",
+          f"held out {curve[best]:.2f} after {best} steps, {curve[last]:.2f} at the end")
 
 # %%
 figure, panels = pyplot.subplots(1, len(curves), figsize=(7.6, 2.8), squeeze=False)

@@ -28,7 +28,7 @@
 #    episodes does REINFORCE need?** And how many times, if every step in the right direction is paid?
 
 # %%
-from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+from ptlearn.course.session import arguments, progress, show  # first: then Ctrl-C is one line
 
 from ptlearn.course.predictions import predict
 
@@ -648,13 +648,11 @@ show(figure, alt=f"Left: exact J over best of {len(curves)} agents: {curves[0][0
 
 # %%
 few = range(max(2, args.seeds // 2))
-tracks = {
-    "REINFORCE": [learners[seed] for seed in few],
-    "wrong sign": [learn(lambda *given: -discounted(*given), seed) for seed in progress(few)],
-}
+tracks = {"REINFORCE": learners[: len(few)],
+          "wrong sign": [learn(lambda *given: -discounted(*given), seed) for seed in progress(few)]}
 for guess, (name, tracked) in zip(("good_agent", "wrong_sign"), tracks.items()):
     track = torch.tensor([losses for _, _, losses in tracked]).mean(0)
-    print(f"{name:11s} loss {track[0]:+.1f}, at most {track.max():+.1f}, last {track[-1]:+.1f}")
+    print(f"{name:11s} loss {track[0]:+.1f}, at most {max(track):+.1f}, last {track[-1]:+.1f}")
     guesses.reveal(f"loss_of_the_{guess}", "up" if track[-1] > track[0] else "down")
 
 # %%

@@ -705,12 +705,11 @@ LAYERS, HEADS, SIZE = 3, 4, 4
 @functools.cache
 def small_model(seed):
     """Three layers of four heads with four columns each, over six words, in float64."""
-    from transformers import LlamaConfig
-
-    config = LlamaConfig(vocab_size=6, hidden_size=HEADS * SIZE, intermediate_size=16, num_hidden_layers=LAYERS,
-                         num_attention_heads=HEADS, max_position_embeddings=16, initializer_range=0.6)  # fmt: skip
+    toy = toy_lm(["end", "a", "b", "c", "d", "e"], width=HEADS * SIZE, layers=LAYERS)
+    config = toy.model.config
+    config.update({"num_attention_heads": HEADS, "num_key_value_heads": HEADS, "head_dim": SIZE, "initializer_range": 0.6})
     torch.manual_seed(seed)
-    return LanguageModel(build_model(config, dtype=torch.float64).eval(), toy_lm(["end", "a"]).tokenizer, "small")
+    return LanguageModel(build_model(config, dtype=torch.float64).eval(), toy.tokenizer, "small")
 
 
 def silence_cases(rng):
