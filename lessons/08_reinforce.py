@@ -649,7 +649,7 @@ show(figure, alt=f"Left: exact J over best of {len(curves)} agents: {curves[0][0
 # %%
 few = range(max(2, args.seeds // 2))
 tracks = {"REINFORCE": learners[: len(few)],
-          "wrong sign": [learn(lambda *run: -discounted(*run), seed) for seed in progress(few)]}
+          "wrong sign": [learn(lambda *run: -discounted(*run), seed) for seed in few]}
 for guess, (name, tracked) in zip(("good_agent", "wrong_sign"), tracks.items()):
     track = torch.tensor([losses for _, _, losses in tracked]).mean(0)
     print(f"{name:11s} loss {track[0]:+.1f}, at most {max(track):+.1f}, last {track[-1]:+.1f}")
