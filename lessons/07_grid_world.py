@@ -604,7 +604,7 @@ for size in SIZES:
     width[size] = float((high - low).mean())
     print(f"N = {size:3d}: estimates vary by {spread[-1]:.4f}, sigma / sqrt(N) = "
           f"{pool.std() / size**0.5:.4f}; J inside {coverage[-1]}")  # fmt: skip
-halved = f"4 times as many make it {width[160] / width[40]:.2f} times as wide"
+halved = f"4 times: {width[160] / width[40]:.2f} times as wide"
 guesses.reveal("episodes_for_half_the_width", halved)
 
 # %%

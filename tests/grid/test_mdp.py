@@ -8,6 +8,7 @@ import torch
 from worlds import Table, normal, random_world, refused
 
 from ptlearn.grid import mdp
+from ptlearn.grid.collection import collect
 from ptlearn.rollout import action_logprobs
 
 BOTH_GAMMAS = pytest.mark.parametrize("gamma", [0.9, 1.0])
@@ -293,6 +294,20 @@ def test_actions_of_no_probability_are_not_enumerated():
     rollout, _, probabilities = mdp.enumerate_trajectories(world, Table(torch.tensor([[0.0, -math.inf]] * 4)), 3)
     assert rollout.actions.max() == 0 and float(probabilities.sum()) == pytest.approx(1, abs=1e-12)
     assert rollout.logprobs.abs().max() == 0
+
+
+def test_sampled_trajectories_are_counted_where_they_are_listed():
+    coin = mdp.MDP([[[0.5, 0.5]], [[0.0, 1.0]]], [[1.0], [0.0]], [1.0, 0.0])
+    always, generator = Table(torch.zeros(2, 1)), torch.Generator().manual_seed(0)
+    every, final, probabilities = mdp.enumerate_trajectories(coin, always, 3)
+    sampled = collect(coin, always, 4000, horizon=3, generator=generator)
+    counts = mdp.count_trajectories(*sampled, every, final)
+    assert int(counts.sum()) == 4000
+    assert (counts / 4000).tolist() == pytest.approx(probabilities.tolist(), abs=0.04)
+    again = mdp.count_trajectories(every, final, every, final)
+    assert again.tolist() == [1] * len(final)
+    shorter = mdp.enumerate_trajectories(coin, always, 1)[:2]
+    refused("none of the 2 listed trajectories", mdp.count_trajectories, *sampled, *shorter)
 
 
 # ---------------------------------------------------------------- bad input

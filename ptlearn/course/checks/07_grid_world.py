@@ -714,6 +714,10 @@ def expect_intervals(case):
         ("share", "this is the share that misses the truth"): 1 - share,
         ("share", "this is how many contain the truth: divide by the number of intervals"): share * count,
         ("share", "divided by the number of returns: divide by the number of intervals"): share * count / len(returns),
+        ("share", "either end is enough: the truth lies above the lower and below the upper one"):
+            sum(a <= truth or truth <= b for a, b in zip(low, high)) / count,
+        ("share", "they are held against 0: the truth is given"): sum(a <= 0 <= b for a, b in zip(low, high)) / count,
+        ("share", "this is in percent: a share is at most 1"): 100 * share,
         ("share", "they are held against the mean of the sample: the truth is given"):
             sum(a <= mean <= b for a, b in zip(low, high)) / count,
     }  # fmt: skip
