@@ -631,8 +631,8 @@ show(figure, alt="Left: the spread of the estimates falls along sigma / sqrt(N),
 # %% [markdown]
 # **What you saw.** [C24] Computed and sampled agree, and the error falls with $1/\sqrt N$: **half the width costs four
 # times the episodes**, one more digit a hundred times. And a warning that will return: with few episodes the intervals
-# are too narrow, here up to forty. The factor 1.96 belongs to large samples; and most returns here are nearly 0 while a few are large, so
-# a small sample often misses the large ones, and then believes that little varies.
+# are too narrow, here up to forty. The factor 1.96 belongs to large samples; and most returns here are nearly 0 while a
+# few are large, so a small sample often misses the large ones, and then believes that little varies.
 #
 # ## Values
 # Why could $J$ be computed although so many trajectories cannot be summed? Because of Markov: what happens
