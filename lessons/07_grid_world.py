@@ -476,9 +476,9 @@ def counted(policy, seed, runs=20_000):
 tenth_larger = TabularPolicy(tiny.states, 4)
 tenth_larger.logits.data = 1.1 * mixed.logits.data
 tallies = {}
-for who, acts in (("the policy", mixed), ("a tenth larger", tenth_larger)):
+for who, acts in (("the policy", mixed), ("10 % larger", tenth_larger)):
     tallies[who] = [counted(acts, 10 + k) for k in range(10)]
-    print(f"{who:14s} p =", " ".join(f"{x:.2g}" for x in sorted(x for _, x in tallies[who])))
+    print(f"{who:11s} p =", " ".join(f"{x:.2g}" for x in sorted(x for _, x in tallies[who])))
 
 # %%
 figure, axes = pyplot.subplots(figsize=(4.6, 3.3))
@@ -498,8 +498,10 @@ show(figure, alt="Sampled against exact probability of each trajectory, on log a
      f"{figure_inside.double().mean():.0%} in the 95 % band.")
 
 # %% [markdown]
-# **What you saw.** [C24] The ten p's lie anywhere between 0 and 1, as they should; those of the other policy are so small
-# that chance is no explanation. A policy, in a world, *is* a distribution over trajectories, to be seen from two sides: as something that is sampled, and as numbers. Learning will use the first, and be checked against the second.
+# **What you saw.** [C24] The ten p's are spread between 0 and 1 (the smallest of ten is below 0.01 in one such table out
+# of ten); those of the other policy are so small that chance is no explanation. A policy, in a world, *is* a
+# distribution over trajectories, to be seen from two sides: as something that is sampled, and as numbers. Learning will
+# use the first, and be checked against the second.
 #
 # ## The objective
 # The agent's objective is to find parameters $\theta$ that maximise the expected return,
@@ -628,9 +630,9 @@ show(figure, alt="Left: the spread of the estimates falls along sigma / sqrt(N),
 
 # %% [markdown]
 # **What you saw.** [C24] Computed and sampled agree, and the error falls with $1/\sqrt N$: **half the width costs four
-# times the episodes**, one more digit a hundred times. And a warning that will return: with ten episodes the intervals
-# are too narrow. The factor 1.96 belongs to large samples; and most returns here are nearly 0 while a few are large, so
-# a small sample often misses the large ones, and then believes that little varies.
+# times the episodes**, one more digit a hundred times. And a warning that will return: with few episodes the intervals
+# are too narrow, here up to forty. The factor 1.96 belongs to large samples; and most returns here are nearly 0 while a
+# few are large, so a small sample often misses the large ones, and then believes that little varies.
 #
 # ## Values
 # Why could $J$ be computed although so many trajectories cannot be summed? Because of Markov: what happens

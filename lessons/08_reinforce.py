@@ -503,10 +503,9 @@ show(figure, alt=f"z-scores of {len(truths)} parameters for four estimators. Gra
 SIZES = [4**k for k in range(8)]  # 1 to 16,384 episodes
 errors, cosines = [], []
 for size in SIZES:
-    whole = len(per_episode) // size * size
-    several = per_episode[:whole].view(-1, size, len(truths)).mean(1)
-    errors.append(float((several - truths).pow(2).sum(1).mean().sqrt() / truths.norm()))
-    cosines.append(float(torch.cosine_similarity(several, truths[None]).mean()))
+    drawn = per_episode[: len(per_episode) // size * size].view(-1, size, len(truths)).mean(1)
+    errors.append(float((drawn - truths).pow(2).sum(1).mean().sqrt() / truths.norm()))
+    cosines.append(float(torch.cosine_similarity(drawn, truths[None]).mean()))
     print(f"N = {size:6,}   relative error {errors[-1]:6.2f}   mean cosine {cosines[-1]:.3f}")
 falls = math.log(errors[5] / errors[0]) / math.log(SIZES[5])  # beyond, few estimates are left
 guesses.reveal("episodes_for_ten_times", round(10 ** (-1 / falls)))
@@ -651,9 +650,9 @@ few = range(max(2, args.seeds // 2))
 tracks = {"REINFORCE": learners[: len(few)],
           "wrong sign": [learn(lambda *run: -discounted(*run), seed) for seed in few]}
 for guess, (name, tracked) in zip(("good_agent", "wrong_sign"), tracks.items()):
-    track = torch.tensor([losses for _, _, losses in tracked]).mean(0)
-    print(f"{name:11s} loss {track[0]:+.1f}, at most {max(track):+.1f}, last {track[-1]:+.1f}")
-    guesses.reveal(f"loss_of_the_{guess}", "up" if track[-1] > track[0] else "down")
+    seen = torch.tensor([losses for _, _, losses in tracked]).mean(0)
+    print(f"{name:11s} loss {seen[0]:+.1f}, at most {seen.max():+.1f}, last {seen[-1]:+.1f}")
+    guesses.reveal(f"loss_of_the_{guess}", "up" if seen[-1] > seen[0] else "down")
 
 # %%
 figure, panels = pyplot.subplots(1, 2, figsize=(7, 2.5), layout="constrained")
