@@ -479,9 +479,9 @@ distance = check("11.5", distance)
 
 # %% tags=["again"]
 exact = distance(small, table(pi), table(mu), HORIZON)
-logs = rho[:, 0].log()
-print(f"KL(π‖μ) = {exact['kl']:.3f} nats; listed: {chance @ (rho[:, 0] * logs):.3f}")
-print(f"E_μ[ρ²] = {exact['second']:.3f}; listed: {chance @ rho[:, 0] ** 2:.3f}")
+by_listing = chance @ (rho[:, 0] * rho[:, 0].log())
+print(f"KL(π‖μ) = {exact['kl']:.3f} nats per episode; by listing: {by_listing:.3f}")
+print(f"E_μ[ρ²] = {exact['second']:.3f}; by listing: {chance @ rho[:, 0] ** 2:.3f}")
 
 # %%
 CHOSEN = ["no_ratio", "step", "step_A_mu", "cut_at_5", "trajectory", "prefix_residual_of_V_pi"]
@@ -604,17 +604,17 @@ nearer = improved(6)
 true = mdp.exact_gradient(small, nearer, HORIZON)
 ratios = ratio_of(nearer, listed, "trajectory")
 each = episode_gradients(table(nearer), listed.observations, listed.actions, total).flatten(1)
-share, source = each @ true / true.norm() ** 2, seeded()  # f: (trajectories,)
+part, source = each @ true / true.norm() ** 2, seeded()  # f: (trajectories,)
 print("   N   plain: bias          spread   self-normalised: bias     spread   N × bias")
 for N in (4, 8, 16, 32):
     drawn = torch.multinomial(chance, args.batches * N, replacement=True, generator=source)
     plain = ratios[drawn.view(N, -1), 0]  # a row per episode, a column per batch
-    pair = [(x * share[drawn.view(N, -1)]).mean(0) - 1 for x in (plain, plain / plain.mean(0))]
+    pair = [(x * part[drawn.view(N, -1)]).mean(0) - 1 for x in (plain, plain / plain.mean(0))]
     (low, e, s), (bias, error, spread) = [
         (float(x.mean()), float(1.96 * x.std() / len(x) ** 0.5), float(x.std())) for x in pair]
     print(f"{N:4d}   {low:+.3f} ± {e:.3f} {s:10.2f}       {bias:+.3f} ± {error:.3f} "
           f"{spread:10.2f}    {N * bias:+9.2f} ± {N * error:.2f}")
-expected = -float(chance @ (ratios[:, 0] ** 2 * (share - 1)))
+expected = -float(chance @ (ratios[:, 0] ** 2 * (part - 1)))
 print(f"expected of N × bias for large N: {expected:+.2f}")
 
 # %% [markdown]
@@ -683,7 +683,10 @@ def jittered(epsilon):
 
 uniform, targets = table(jittered(0), wide), {e: jittered(e) for e in EPSILONS}
 walks, _ = collect(wide, jittered(0), 1000, horizon=64, generator=seeded(1))
-logs = {e: ratio_of(target, walks, "prefix").log() for e, target in targets.items()}
+logs = {}  # of each ε, log ρ of the first t steps, (episodes, T); one that has ended stays
+for epsilon, target in targets.items():
+    log_ratios = action_logprobs(target, walks).detach() - walks.logprobs
+    logs[epsilon] = torch.where(walks.mask, log_ratios, 0).cumsum(1)
 
 # %% tags=["again"]
 worth = {e: [] for e in EPSILONS}  # of each number of steps (KL, exact share, sampled share)
@@ -694,9 +697,9 @@ for epsilon, target in targets.items():
         there, back = (distance(wide, *pair, T) for pair in (
             (table(target, wide), uniform), (uniform, table(target, wide))))
         log_rho, kl = logs[epsilon][:, T - 1], float(there["kl"])
-        found, share = seen_from_behind(log_rho), 1 / float(there["second"])
-        worth[epsilon].append((kl, share, float(found["ess"]) / len(log_rho)))
-        print(f"{epsilon:3.1f} {T:6d} {log_rho.std():9.2f} {1000 * share:7.1f} "
+        found, fraction = seen_from_behind(log_rho), 1 / float(there["second"])
+        worth[epsilon].append((kl, fraction, float(found["ess"]) / len(log_rho)))
+        print(f"{epsilon:3.1f} {T:6d} {log_rho.std():9.2f} {1000 * fraction:7.1f} "
               f"{found['ess']:8.1f} {1000 * math.exp(-kl):9.1f} {kl:9.3f} "
               f"{found['forward']:8.3f} {back['kl']:9.3f} {found['backward']:8.3f}")
 guesses.reveal("worth_of_1000_episodes", round(1000 * worth[0.2][-1][1]))
