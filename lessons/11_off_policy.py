@@ -7,7 +7,7 @@
 # old episodes with importance weights, hold each form of them against the exact gradient, watch the weights blow up,
 # and write the remedy that most of today's training of language models uses: PPO, its epochs, its clip and its stop.
 # *(Lecture: "On-Policy vs. Off-Policy", "Importance Sampling: A Quick Review", "Off-Policy Policy Gradient"; claims
-# C36–C38.)* About 160 minutes, of which 122 for the exercises; runs in 60 s on two CPU cores.
+# C36–C38.)* About 175 minutes, of which 136 for the exercises; runs in about 70 s on two CPU cores.
 #
 # **You will need** the estimator of lesson 08, reward-to-go and baselines from 09, advantages from 10. **You will be
 # able to** say which importance weights keep the gradient unbiased and prove it, predict how many old episodes are still
@@ -414,8 +414,9 @@ for name, found in rows.items():
 # **What you saw.** [C37] Five forms are exact to rounding: the whole ratio with any Monte Carlo return, each reward
 # with its prefix, and the prefix with the TD residual or the advantage of the exact $V^\pi$. The lecture's per-step form
 # is biased. So is the prefix with reward-to-go, which looks so reasonable: the states and the action are repaired, but
-# the rewards that follow were earned by μ. And so are PPO's clip (below) and GSPO's ratio of a whole response, the
-# geometric mean of its steps' ratios (lesson 13).
+# the rewards that follow were earned by μ. And so are GSPO's ratio of a whole response, the geometric mean of its steps'
+# ratios (lesson 13), and PPO's clip, most of all: this far from μ most steps are clipped, and a bias of 1 means that next
+# to nothing of the gradient is left. That is no accident; see below.
 #
 # Three rows agree in their bias to every digit: `step`, `step_to_go`, `step_A_mu`. Why?
 #
