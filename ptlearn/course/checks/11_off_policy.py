@@ -536,9 +536,9 @@ def seen_cases(rng):
     """Near 0, and moved far away; then far from each other."""
     moderate = [round(rng.uniform(-1.5, 1.5), 3) for _ in range(6)]
     few = [round(rng.uniform(0.2, 2.0), 3) for _ in range(3)]
-    apart = [few[0] + 900.0, -1000.0, few[1] + 900.0, -950.0, few[2]]
+    apart = [few[0] + 900.0, -1000.0, few[1] + 900.0, -950.0, few[2]], [-400.0, *(x + 400.0 for x in few)]
     return [{"log_ratios": logs} for logs in (few, moderate, [x + 1000 for x in moderate], [x - 1000 for x in moderate],
-                                              apart)]  # fmt: skip
+                                              *apart)]  # fmt: skip
 
 
 def exponential(x):
