@@ -16,6 +16,7 @@ from ptlearn.optimization import update
 from ptlearn.policy_gradient import (
     clipped_weights,
     kl_estimates,
+    policy_gradient_loss,
     prefix_ratio,
     reward_to_go,
     self_normalized,
@@ -935,7 +936,9 @@ def epochs_with(weigh, *, once=False):
         for _ in range(epochs):
             if weights is None or not once:
                 weights = weigh(action_logprobs(policy, rollout).detach(), rollout, advantages)
-            update(policy, optimizer, rollout, weights)
+            optimizer.zero_grad()
+            policy_gradient_loss(action_logprobs(policy, rollout), weights, rollout.mask).backward()
+            optimizer.step()
 
     return run
 
