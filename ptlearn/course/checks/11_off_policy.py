@@ -368,11 +368,17 @@ def distance(world, pi, mu, horizon):
 
 def distance_cases(rng):
     """Two states that act, one end, reached sooner or later; two policies; one step, and several."""
+
+    def sixteenths():
+        """Three probabilities that sum to 1 without rounding."""
+        first, second = rng.randint(2, 6), rng.randint(2, 6)
+        return [first / 16, second / 16, (16 - first - second) / 16]
+
     cases = []
     for horizon in (1, 3, 5):
         draw = [[softmax(row) for row in rows(rng, (3, 2), -1.2, 1.2)] for _ in range(2)]
-        moves = [[softmax(row) for row in rows(rng, (2, 3), -1.0, 1.0)] for _ in range(2)]
-        first = round(rng.uniform(0.2, 0.8), 3)
+        moves = [[sixteenths(), sixteenths()] for _ in range(2)]
+        first = rng.randint(3, 13) / 16
         cases.append({"pi": draw[0], "mu": draw[1], "P": [*moves, [[0.0, 0.0, 1.0]] * 2],
                       "start": [first, 1 - first, 0.0], "horizon": horizon})  # fmt: skip
     return cases
@@ -685,16 +691,16 @@ def weighted_steps(case, theta, change):
     """(weight, log-ratio, acted) of every step."""
     found, form = [], change.get("form") or case.get("form", "step")
     for i, acted in enumerate(case["mask"]):
-        logs = []
-        for s, a, old in zip(case["observations"][i], case["actions"][i], case["logprobs"][i]):
-            logs.append(0.0 if change.get("recomputed") else log_softmax(theta[s])[a] - old)
+        taken = zip(case["observations"][i], case["actions"][i], case["logprobs"][i])
+        true = [log_softmax(theta[s])[a] - old for s, a, old in taken]
+        logs = [0.0 if change.get("recomputed") else x for x in true]
         cut = [x if m else 0.0 for x, m in zip(logs, acted)]
         for t, advantage in enumerate(case["advantages"][i]):
             part = {"no": [], "step": logs[t : t + 1], "prefix": cut[: t + 1], "trajectory": cut}[form]
             rho = math.exp(-sum(part) if change.get("inverted") else sum(part))
             weight = clip(rho, advantage, case["epsilon"], change) if "epsilon" in case else rho * advantage
             weight = weight if acted[t] or form == "no" else 0.0  # a ratio is 0 on padding
-            found.append((weight, logs[t], acted[t]))
+            found.append((weight, true[t], acted[t]))
     return found
 
 
