@@ -1039,14 +1039,14 @@ slow, fast = (rollouts_to(0.4, curves[key]) for key in (("no", 1), ("clip", 16))
 guesses.reveal("times_fewer_rollouts", slow / fast if slow and fast else "not reached")
 
 # %% [markdown]
-# **What you saw.** With the clip sixteen epochs lose no run of eight, and four lose one, as one epoch loses some (the dots
-# beside the curves are where the single runs end). And reuse pays: a fraction of the rollouts that one epoch takes. Not
-# 16 times fewer, though: most of what a rollout has to say is said after a few steps.
+# **What you saw.** With the clip sixteen epochs lose no run of six, and four lose one; one epoch, too, leaves some behind
+# (the dots beside the curves are where the single runs end). And reuse pays: a fraction of the rollouts that one epoch
+# takes. Not 16 times fewer, though: most of what a rollout has to say is said after a few steps.
 #
-# The clip did the work. Here the stop adds nothing to it that eight runs could show, and learning is slower: one or two
-# of Adam's steps already pass 0.05 nats. Alone it cannot take back a step that went too far, and it loses a run; under
-# the clip the steps that follow pull such an action back. What a stop saves is the epochs that are not taken, and the
-# runs in which a clip alone drifts, as with many weights that share parameters.
+# The clip did the work. Here the stop adds nothing to it that six runs could show, and learning is slower: a few of
+# Adam's steps already pass 0.05 nats. Alone it cannot take back a step that went too far, and its worst run ends near
+# 0.1; under the clip the steps that follow pull such an action back. What a stop saves for certain is the epochs that are
+# not taken.
 #
 # But is it PPO, or would a smaller learning rate do? Ask; and let one epoch have a larger one.
 
