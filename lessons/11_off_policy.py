@@ -1061,7 +1061,7 @@ for lr in (0.0125, 0.8):
 # **What you saw.** An honest answer: a rate sixteen times smaller rescues the naive runs, all of them, and they end as well
 # as PPO. It keeps the policy near its data by doing less with it (last column). What the clip buys is that the rate hardly
 # matters: from the smallest to the largest, a factor of 64, it ends equally well, for its longest move grows about
-# sixfold, the naive one's nearly fiftyfold. One epoch finds no better rate among these.
+# ninefold, the naive one's nearly fiftyfold. One epoch finds no better rate among these.
 #
 # Nothing about the clip is unbiased (the table above has it). It is a **brake**, not an estimator: where a rollout is
 # used up, its gradient is meant to be 0.
