@@ -1,5 +1,5 @@
 """C36 to C38 without sampling where it can be done without: unweighted data mislead, which ratios repair them, how they
-blow up with KL and length, and what PPO's clip does about reuse."""
+blow up with KL and length, and what PPO's clip and stop do about reuse."""
 
 import math
 from functools import cache
@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from ptlearn import policy_gradient as pg
+from ptlearn.course.exercise import exercise
 from ptlearn.grid.collection import collect
 from ptlearn.grid.gridworld import GridWorld
 from ptlearn.grid.mdp import (
@@ -20,7 +21,6 @@ from ptlearn.grid.mdp import (
     occupancy,
     probabilities,
 )
-from ptlearn.optimization import update
 from ptlearn.rl.policies import TabularPolicy
 from ptlearn.rollout import action_logprobs
 
@@ -218,7 +218,11 @@ def test_c37_which_other_forms_are_unbiased(problem):
     per_decision = pg.reward_to_go(problem.prefix * problem.episodes.rewards, problem.mask)
     for weights in (per_decision, problem.prefix * residual, problem.prefix * (Q - V)):
         assert problem.bias(weights) <= 1e-10
-    for weights in (problem.prefix * problem.to_go, problem.step * (Q - V), problem.step * residual):
+    V_mu, Q_mu = problem.exact_values(problem.mu)
+    geometric = problem.rho ** (1 / problem.mask.sum(1, keepdim=True))  # GSPO's ratio
+    clipped = pg.clipped_weights(problem.step, (Q_mu - V_mu) * problem.mask)  # PPO's weights
+    for weights in (problem.prefix * problem.to_go, problem.step * (Q - V), problem.step * residual,
+                    geometric * problem.total, clipped):  # fmt: skip
         assert problem.bias(weights) > 0.1
 
 
@@ -242,6 +246,9 @@ def test_c38_kl_of_trajectories_is_a_sum_over_visited_states(problem):
     listed = float((problem.chance * problem.rho[:, 0]) @ problem.rho[:, 0].log())
     assert problem.kl == pytest.approx(listed, abs=1e-10)
     assert listed > 0.5
+    recursion = exercise("11.5").reference(WORLD, problem.table(problem.pi), problem.table(problem.mu), HORIZON)
+    assert float(recursion["kl"]) == pytest.approx(listed, abs=1e-10)
+    assert float(recursion["second"]) == pytest.approx(float(problem.chance @ problem.rho[:, 0] ** 2), abs=1e-10)
 
 
 def test_c38_the_worth_of_old_data_is_bounded_by_exp_of_minus_kl_and_falls_with_it():
@@ -300,7 +307,23 @@ def test_c38_clipped_weights_have_the_gradient_of_the_clipped_objective():
     assert 0.2 < float((weights[mask] == 0).double().mean()) < 0.8
 
 
-def final_returns(weigh, epochs, runs=5, rollouts=8, episodes=64, limit=30):
+def test_c38_old_episodes_do_not_show_how_far_the_new_policy_is_but_how_far_it_is_from_them():
+    world = GridWorld("empty-8x8").to_mdp()
+    mu, pi = (TabularPolicy(world.states, world.actions).double() for _ in range(2))
+    with torch.no_grad():
+        pi.logits += 0.8 * torch.randn(pi.logits.shape, generator=torch.Generator().manual_seed(0)).double()
+    tables = [probabilities(world, policy).detach() for policy in (pi, mu)]
+    there, back = (exercise("11.5").reference(world, *pair, 64) for pair in (tables, tables[::-1]))
+    for seed in range(5):
+        walks, _ = collect(world, mu, 1000, horizon=64, generator=torch.Generator().manual_seed(seed))
+        log_ratios = torch.where(walks.mask, action_logprobs(pi, walks).detach() - walks.logprobs, 0).sum(1)
+        seen = exercise("11.7").reference(log_ratios)
+        assert seen["ess"] > 10 * 1000 / there["second"] and seen["ess"] > 1
+        assert seen["forward"] < 0.6 * there["kl"]
+        assert float(seen["backward"]) == pytest.approx(float(back["kl"]), rel=0.06)
+
+
+def final_returns(improve, runs=5, rollouts=8, episodes=64, limit=30):
     """Exact J at the end of independent runs that take several steps per rollout."""
     maze, found = GridWorld("default", slip=0.1).to_mdp(), []
     for seed in range(runs):
@@ -309,18 +332,16 @@ def final_returns(weigh, epochs, runs=5, rollouts=8, episodes=64, limit=30):
         for _ in range(rollouts):
             rollout, _ = collect(maze, policy, episodes, horizon=limit, generator=generator)
             returns = pg.total_return(rollout.rewards, rollout.mask)
-            advantages = returns - pg.leave_one_out(returns[:, 0])[:, None]
-            for _ in range(epochs):
-                ratio = pg.step_ratio(action_logprobs(policy, rollout), rollout.logprobs, rollout.mask)
-                update(policy, optimizer, rollout, weigh(ratio, advantages))
+            advantages = (returns - pg.leave_one_out(returns[:, 0])[:, None]) * rollout.mask
+            improve(policy, optimizer, rollout, advantages)
         found.append(float(objective(maze, probabilities(maze, policy).detach(), limit)))
     return torch.tensor(found)
 
 
 def test_c38_reuse_breaks_without_a_ratio_and_with_one_and_the_clip_saves_it():
-    naive = final_returns(lambda ratio, advantages: advantages, epochs=16)
-    weighted = final_returns(lambda ratio, advantages: ratio * advantages, epochs=16)
-    clipped = final_returns(pg.clipped_weights, epochs=16)
+    reuse, ppo = (exercise(number).reference for number in ("11.8", "11.11"))
+    naive, weighted = (final_returns(lambda *given, form=form: reuse(*given, form, 16)) for form in ("no", "step"))
+    clipped = final_returns(lambda *given: ppo(*given, 16, 0.2, math.inf))
     assert clipped.min() > 0.5 and clipped.mean() > 0.7
     assert naive.mean() < clipped.mean() - 0.2 and (naive < 0.5).sum() >= 2
     assert weighted.mean() < clipped.mean() - 0.4 and (weighted < 0.1).sum() >= 3

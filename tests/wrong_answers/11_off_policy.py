@@ -3,100 +3,123 @@
 import math
 
 import torch
+from torch.nn.functional import cross_entropy
+
+from ptlearn.rl.policies import TabularPolicy
+from ptlearn.rollout import Rollout
 
 # 11.1 -----------------------------------------------------------------------------------------------------------------
 
 
-def with_padding(logprobs, behavior_logprobs, mask):
-    return (logprobs - behavior_logprobs).detach().sum(1, keepdim=True).exp() * mask
+def by_form(whole, prefix=None, step=None, kept=True):
+    """A ratio from rules that take masked log-ratios (B, T); the right ones where none is given."""
+    right_rules = {"step": lambda logs: logs.exp(), "prefix": lambda logs: logs.cumsum(1).exp(),
+                   "trajectory": lambda logs: logs.sum(1, keepdim=True).exp()}  # fmt: skip
+    rules = {"step": step, "prefix": prefix, "trajectory": whole}
+
+    def answer(logprobs, behavior_logprobs, mask, form):
+        logs = torch.where(mask, logprobs.detach() - behavior_logprobs, 0)
+        result = (rules[form] or right_rules[form])(logs)
+        return torch.where(mask, result, 0) if kept else result.expand(mask.shape)
+
+    return answer
 
 
-def with_padding_everywhere(logprobs, behavior_logprobs, mask):
-    return (logprobs - behavior_logprobs).detach().sum(1, keepdim=True).exp().expand(mask.shape)
+def with_padding(logprobs, behavior_logprobs, mask, form):
+    logs = logprobs.detach() - behavior_logprobs
+    logs = {"step": logs, "prefix": logs.cumsum(1), "trajectory": logs.sum(1, keepdim=True)}[form]
+    return logs.exp() * mask
 
 
-def inverted(logprobs, behavior_logprobs, mask):
-    return ((behavior_logprobs - logprobs.detach()) * mask).sum(1, keepdim=True).exp() * mask
+def inverted(logprobs, behavior_logprobs, mask, form):
+    return by_form(None)(behavior_logprobs, logprobs.detach(), mask, form)
 
 
-def step_by_step(logprobs, behavior_logprobs, mask):
-    return (logprobs.detach() - behavior_logprobs).exp() * mask
+def step_by_step(logprobs, behavior_logprobs, mask, form):
+    return by_form(None)(logprobs, behavior_logprobs, mask, "step")
 
 
-def prefixes(logprobs, behavior_logprobs, mask):
-    return ((logprobs.detach() - behavior_logprobs) * mask).cumsum(1).exp() * mask
+def without_exp(logprobs, behavior_logprobs, mask, form):
+    return torch.where(mask, by_form(None)(logprobs, behavior_logprobs, mask, form).log(), 0)
 
 
-def length_normalized(logprobs, behavior_logprobs, mask):
-    mean = ((logprobs.detach() - behavior_logprobs) * mask).sum(1) / mask.sum(1)
-    return mean.exp()[:, None] * mask
-
-
-def summed_ratios(logprobs, behavior_logprobs, mask):
-    return ((logprobs.detach() - behavior_logprobs).exp() * mask).sum(1, keepdim=True) * mask
-
-
-def without_exp(logprobs, behavior_logprobs, mask):
-    return ((logprobs.detach() - behavior_logprobs) * mask).sum(1, keepdim=True) * mask
-
-
-def products(logprobs, behavior_logprobs, mask):
+def products(logprobs, behavior_logprobs, mask, form):
+    if form != "trajectory":
+        return by_form(None)(logprobs, behavior_logprobs, mask, form)
     above, below = (torch.where(mask, x.detach().exp(), 1).prod(1) for x in (logprobs, behavior_logprobs))
     return (above / below)[:, None] * mask
 
 
-def one_number(logprobs, behavior_logprobs, mask):
-    return ((logprobs.detach() - behavior_logprobs) * mask).sum(1).exp()
+def column(logprobs, behavior_logprobs, mask, form):
+    if form != "trajectory":
+        return by_form(None)(logprobs, behavior_logprobs, mask, form)
+    return torch.where(mask, logprobs.detach() - behavior_logprobs, 0).sum(1, keepdim=True).exp()
 
 
-def column(logprobs, behavior_logprobs, mask):
-    return one_number(logprobs, behavior_logprobs, mask)[:, None]
+def with_gradient(logprobs, behavior_logprobs, mask, form):
+    logs = torch.where(mask, logprobs - behavior_logprobs, 0)
+    logs = {"step": logs, "prefix": logs.cumsum(1), "trajectory": logs.sum(1, keepdim=True)}[form]
+    return torch.where(mask, logs.exp(), 0)
 
 
-def fills_padding(logprobs, behavior_logprobs, mask):
-    return column(logprobs, behavior_logprobs, mask).expand(mask.shape)
+def multiplied_away(logprobs, behavior_logprobs, mask, form):
+    logs = (logprobs.detach() - behavior_logprobs) * mask
+    logs = {"step": logs, "prefix": logs.cumsum(1), "trajectory": logs.sum(1, keepdim=True)}[form]
+    return logs.exp() * mask
 
 
-def with_gradient(logprobs, behavior_logprobs, mask):
-    return torch.where(mask, logprobs - behavior_logprobs, 0).sum(1, keepdim=True).exp() * mask
-
-
-def row_by_row(logprobs, behavior_logprobs, mask):
-    result = torch.zeros_like(behavior_logprobs)
-    for row, acted in enumerate(mask):
-        difference = logprobs[row, acted].sum().item() - behavior_logprobs[row, acted].sum().item()
-        result[row, acted] = torch.tensor(difference, dtype=result.dtype).exp()
-    return result
-
-
-def multiplied_away(logprobs, behavior_logprobs, mask):
-    return ((logprobs.detach() - behavior_logprobs) * mask).sum(1, keepdim=True).exp() * mask
-
-
-def averaged_over_columns(logprobs, behavior_logprobs, mask):
-    return torch.where(mask, logprobs.detach() - behavior_logprobs, 0).mean(1, keepdim=True).exp() * mask
-
-
-def behavior_cleared(logprobs, behavior_logprobs, mask):
-    behavior_logprobs[~mask] = 0
-    return without_tracking(logprobs, behavior_logprobs, mask)
-
-
-def one_row_after_another(logprobs, behavior_logprobs, mask):
+def one_row_after_another(logprobs, behavior_logprobs, mask, form):
     result = []
     for above, below, acted in zip(logprobs.tolist(), behavior_logprobs.tolist(), mask.tolist()):
-        ratio = math.exp(sum(p - q for p, q, now in zip(above, below, acted) if now))
-        result.append([ratio if now else 0.0 for now in acted])
+        logs = [p - q if now else 0.0 for p, q, now in zip(above, below, acted)]
+        parts = {"step": lambda t, x=logs: x[t], "prefix": lambda t, x=logs: sum(x[: t + 1]),
+                 "trajectory": lambda t, x=logs: sum(x)}  # fmt: skip
+        result.append([math.exp(parts[form](t)) if now else 0.0 for t, now in enumerate(acted)])
     return torch.tensor(result)
 
 
-def without_tracking(logprobs, behavior_logprobs, mask):
+def without_tracking(logprobs, behavior_logprobs, mask, form):
     with torch.no_grad():
         each = (logprobs - behavior_logprobs).masked_fill(~mask, 0)
-        return torch.einsum("b,bt->bt", each.sum(1).exp(), mask.to(each))
+        reach = {"step": torch.eye(mask.shape[1]), "prefix": torch.ones(2 * mask.shape[1:]).triu(),
+                 "trajectory": torch.ones(2 * mask.shape[1:])}[form]  # fmt: skip
+        return (each @ reach.to(each)).exp().masked_fill(~mask, 0)
 
 
 # 11.2 -----------------------------------------------------------------------------------------------------------------
+
+
+def measured(change="", **entries):
+    """Right moments, with one entry replaced by a rule(mean, size, estimates, chance, true)."""
+
+    def answer(estimates, chance, true):
+        weights = torch.full_like(chance, 1 / len(chance)) if change == "plain" else chance
+        mean, size = weights @ estimates, 1 if change == "no size" else true.norm()
+        spread = (weights[:, None] * (estimates - mean) ** 2).sum()
+        found = {"bias": (mean - true).norm() / size, "cosine": torch.cosine_similarity(mean, true, dim=0),
+                 "length": mean.norm() / size, "noise": spread.sqrt() / size}  # fmt: skip
+        return found | {name: rule(mean, size, estimates, chance, true) for name, rule in entries.items()}
+
+    return answer
+
+
+def moments_by_loops(estimates, chance, true):
+    mean = [sum(c * x for c, x in zip(chance.tolist(), column)) for column in estimates.T.tolist()]
+    size = math.hypot(*true.tolist())
+    square = sum(c * math.dist(row, mean) ** 2 for c, row in zip(chance.tolist(), estimates.tolist()))
+    dot = sum(x * y for x, y in zip(mean, true.tolist()))
+    return {"bias": math.dist(mean, true.tolist()) / size, "cosine": dot / size / math.hypot(*mean),
+            "length": math.hypot(*mean) / size, "noise": math.sqrt(square) / size}  # fmt: skip
+
+
+def moments_by_squares(estimates, chance, true):
+    mean, size = (chance[:, None] * estimates).sum(0), (true**2).sum().sqrt()
+    variance = (chance @ estimates**2 - mean**2).sum()
+    return {"bias": ((mean - true) ** 2).sum().sqrt() / size, "cosine": (mean / mean.norm()) @ (true / size),
+            "length": mean.norm() / size, "noise": variance**0.5 / size}  # fmt: skip
+
+
+# 11.3 -----------------------------------------------------------------------------------------------------------------
 
 
 def from_the_right(values):
@@ -198,7 +221,58 @@ def forwards(rewards, step_ratios, mask):
     return past * result
 
 
-# 11.3 -----------------------------------------------------------------------------------------------------------------
+# 11.4 -----------------------------------------------------------------------------------------------------------------
+
+
+def with_entries(**entries):
+    """The right forms, with some replaced by a rule of the arguments, by name."""
+
+    def answer(step, prefix, rho, total, to_go, A_pi, A_mu, mask):
+        given = {"step": step, "prefix": prefix, "rho": rho, "total": total, "to_go": to_go, "A_pi": A_pi,
+                 "A_mu": A_mu, "mask": mask}  # fmt: skip
+        length = mask.double().sum(1)[:, None]
+        found = {
+            "no_ratio": total, "trajectory": total * rho, "trajectory_to_go": to_go * rho,
+            "prefix_to_go": to_go * prefix, "prefix_A_pi": A_pi * prefix, "step": total * step,
+            "step_to_go": to_go * step, "step_A_mu": A_mu * step, "step_A_pi": A_pi * step,
+            "geometric_mean": rho.pow(length.reciprocal()) * total,
+            "cut_at_1": torch.minimum(rho, torch.ones_like(rho)) * total,
+            "cut_at_5": torch.where(rho > 5, 5, rho) * total,
+        }  # fmt: skip
+        return found | {name: rule(**given) for name, rule in entries.items()}
+
+    return answer
+
+
+# 11.5 -----------------------------------------------------------------------------------------------------------------
+
+
+def apart(change=""):
+    """The distance by what is visited, forwards; or with one mistake."""
+
+    def answer(world, pi, mu, horizon):
+        above, below = (mu, pi) if change == "exchanged" else (pi, mu)
+        steps = horizon + {"short": -1, "long": 1}.get(change, 0)
+        kl, second = torch.zeros(()).double(), torch.zeros(()).double()
+        visits = torch.full_like(world.start, 1 / len(world.start)) if change == "start" else world.start
+        weighted, per_state = visits, (above * (above / below).log()).sum(1)
+        going = torch.ones_like(world.start) if change == "on" else (~world.terminal).double()
+        for _ in range(steps):
+            visits, weighted, second = visits * going, weighted * going, second + (weighted * (1 - going)).sum()
+            kl = kl + visits @ per_state
+            visits = torch.einsum("s,sa,sat->t", visits, mu if change == "wrong visits" else above, world.P)
+            weighted = torch.einsum("s,sa,sat->t", weighted, above**2 / below, world.P)
+        second = second + weighted.sum()
+        if change == "exp":
+            second = kl.exp()
+        if change == "one":
+            second = torch.ones(()).double()
+        return {"kl": -kl if change == "sign" else kl, "second": second}
+
+    return answer
+
+
+# 11.6 -----------------------------------------------------------------------------------------------------------------
 
 
 def masked(values, mask):
@@ -325,79 +399,143 @@ def divided_by_all(ratios, mask):
     return masked(ratios / carried_on(ratios, mask).mean(0), mask)
 
 
-# 11.4 -----------------------------------------------------------------------------------------------------------------
+# 11.7 -----------------------------------------------------------------------------------------------------------------
 
 
-def scaled(log_weights):
-    return (log_weights - log_weights.max()).exp()
+def seen(**entries):
+    """The right numbers, with some replaced by a rule of the log-ratios."""
 
-
-def straight(log_weights):
-    weights = log_weights.exp()
-    return weights.sum() ** 2 / (weights**2).sum()
-
-
-def less(shift):
-    def answer(log_weights):
-        weights = (log_weights - shift(log_weights)).exp()
-        return weights.sum() ** 2 / (weights**2).sum()
+    def answer(log_ratios):
+        weights = (log_ratios - log_ratios.logsumexp(0)).exp()
+        found = {"ess": (weights**2).sum().reciprocal(), "forward": weights @ log_ratios,
+                 "backward": -log_ratios.sum() / len(log_ratios)}  # fmt: skip
+        return found | {name: rule(log_ratios) for name, rule in entries.items()}
 
     return answer
 
 
-def a_logarithm(log_weights):
-    return 2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)
+def scaled(log_ratios):
+    return (log_ratios - log_ratios.max()).exp()
 
 
-def in_plain_numbers(log_weights):
-    largest = max(log_weights.tolist())
-    weights = [math.exp(x - largest) for x in log_weights.tolist()]
-    return sum(weights) ** 2 / sum(x * x for x in weights)
+def size_of(weights):
+    return weights.sum() ** 2 / (weights**2).sum()
 
 
-def share(log_weights):
-    return right_by_shares(log_weights) / len(log_weights)
+def seen_in_plain_numbers(log_ratios):
+    logs = log_ratios.tolist()
+    weights = [math.exp(x - max(logs)) for x in logs]
+    return {"ess": sum(weights) ** 2 / sum(w * w for w in weights),
+            "forward": sum(w * x for w, x in zip(weights, logs)) / sum(weights),
+            "backward": -sum(logs) / len(logs)}  # fmt: skip
 
 
-def upside_down(log_weights):
-    return 1 / right_by_shares(log_weights)
+# 11.8 and 11.11: right answers with one thing changed -----------------------------------------------------------------
 
 
-def not_squared(log_weights):
-    return scaled(log_weights).sum() / (scaled(log_weights) ** 2).sum()
+def taken(logits, actions):
+    return -cross_entropy(logits.flatten(0, 1), actions.flatten(), reduction="none").view(actions.shape)
 
 
-def squares_by_squares(log_weights):
-    return (scaled(log_weights) ** 2).sum() / (scaled(log_weights) ** 2).sum()
+def loss_of(logs, weights, mask, change):
+    terms = -(weights * logs * (1 if change == "unmasked" else mask)).sum()
+    if change == "sign":
+        terms = -terms
+    kept = ((weights != 0) & mask).sum()
+    return terms / {"per step": mask.sum(), "summed": 1, "per kept": kept}.get(change, len(mask))
 
 
-def perplexity(log_weights):
-    p = log_weights.softmax(0)
-    return (-(p * p.log()).sum()).exp()
+def stepping(optimizer, loss, change):
+    if change != "adding":
+        optimizer.zero_grad()
+    loss.backward()
+    if change != "no step":
+        optimizer.step()
 
 
-def largest_share(log_weights):
-    return 1 / log_weights.softmax(0).max()
+def reused(change=""):
+    def answer(policy, optimizer, rollout, advantages, form, epochs):
+        frozen, mask = None, rollout.mask
+        count = {"one": 1, "fewer": epochs - 1, "more": epochs + 1}.get(change, epochs)
+        for _ in range(count):
+            logs = taken(policy(rollout.observations), rollout.actions)
+            ahead = (logs.detach() - rollout.logprobs) * mask
+            if change == "inverted":
+                ahead = -ahead
+            if change == "recomputed":
+                ahead = 0 * ahead
+            name = {"always step": "step", "always whole": "trajectory", "never": "no"}.get(change, form)
+            if change == "always there" and form == "no":
+                name = "step"
+            weights = {"no": torch.ones_like(ahead), "step": ahead.exp(), "prefix": ahead.cumsum(1).exp(),
+                       "trajectory": ahead.sum(1, keepdim=True).exp()}[name] * advantages  # fmt: skip
+            frozen = weights if frozen is None else frozen
+            stepping(optimizer, loss_of(logs, frozen if change == "frozen" else weights, mask, change), change)
+
+    return answer
 
 
-def logs_as_weights(log_weights):
-    return log_weights.sum() ** 2 / (log_weights**2).sum()
+def proximal(change=""):
+    def answer(policy, optimizer, rollout, advantages, epochs, epsilon, most):
+        frozen, log, mask = None, [], rollout.mask
+        epsilon = 0.2 if change == "epsilon" else epsilon
+        for _ in range(1 if change == "one" else epochs):
+            logs = taken(policy(rollout.observations), rollout.actions)
+            ahead = logs.detach() - rollout.logprobs
+            kl = float((ahead.exp() - 1 - ahead)[mask].mean())
+            if change == "k1":
+                kl = float(-ahead[mask].mean())
+            if change == "kl inverted":
+                kl = float(((-ahead).exp() - 1 + ahead)[mask].mean())
+            if kl > most and change == "noted":
+                log.append((kl, float(clipped(rho_of(ahead, mask, change), advantages, epsilon, change)[mask].eq(0)
+                            .double().mean())))  # fmt: skip
+            if kl > most and change not in ("on", "late"):
+                break
+            weights = clipped(rho_of(ahead, mask, change), advantages, epsilon, change)
+            frozen = weights if frozen is None else frozen
+            used = frozen if change == "frozen" else weights
+            share = float((weights == 0)[mask].double().mean())
+            if change == "padded share":
+                share = float((weights * mask == 0).double().mean())
+            stepping(optimizer, loss_of(logs, used, mask, change), change)
+            if change == "after":
+                ahead = taken(policy(rollout.observations), rollout.actions).detach() - rollout.logprobs
+                kl = float((ahead.exp() - 1 - ahead)[mask].mean())
+            log.append({"swapped": (share, kl), "unclipped": (kl, 1 - share)}.get(change, (kl, share)))
+            if kl > most and change == "late":
+                break
+        return {"nothing": None, "count": len(log)}.get(change, log)
+
+    return answer
 
 
-def unbiased_variance(log_weights):
-    weights = scaled(log_weights) / scaled(log_weights).mean()
-    return len(weights) / (1 + weights.var())
+def rho_of(ahead, mask, change):
+    if change == "inverted":
+        ahead = -ahead
+    if change == "recomputed":
+        ahead = 0 * ahead
+    if change == "whole":
+        ahead = (ahead * mask).sum(1, keepdim=True).expand(mask.shape)
+    if change == "prefix":
+        ahead = (ahead * mask).cumsum(1)
+    return ahead.exp()
 
 
-def right_by_shares(log_weights):
-    return 1 / (log_weights.softmax(0) ** 2).sum()
+def clipped(rho, advantages, epsilon, change):
+    low, high = 1 - epsilon, 1 + epsilon
+    if change == "clamp":
+        return rho.clamp(low, high) * advantages
+    good, bad = rho > high, rho < low
+    gone = torch.where(advantages > 0, good, bad)
+    if change == "both":
+        gone = good | bad
+    if change == "turned":
+        gone = torch.where(advantages > 0, bad, good)
+    return rho * advantages * (~gone if change != "free" else 1)
 
 
-def right_by_logarithms(log_weights):
-    return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
-
-
-# 11.5 -----------------------------------------------------------------------------------------------------------------
+# 11.9 -----------------------------------------------------------------------------------------------------------------
 
 
 def both_sides(ratios, advantages, epsilon=0.2):
@@ -476,26 +614,123 @@ def by_comparison(ratios, advantages, epsilon=0.2):
     return free * (free <= ratios.clamp(1 - epsilon, 1 + epsilon) * advantages)
 
 
+# 11.10 ----------------------------------------------------------------------------------------------------------------
+
+
+def average(rule, where=lambda mask: mask):
+    """The mean over acted steps of rule(log ρ)."""
+
+    def answer(logprobs, behavior_logprobs, mask):
+        return rule(logprobs - behavior_logprobs)[where(mask)].mean().item()
+
+    return answer
+
+
+def k3(logs):
+    return logs.exp() - 1 - logs
+
+
+def over_rows(logprobs, behavior_logprobs, mask):
+    return (k3(logprobs - behavior_logprobs) * mask).sum().item() / len(mask)
+
+
+def of_episodes(logprobs, behavior_logprobs, mask):
+    return k3(((logprobs - behavior_logprobs) * mask).sum(1)).mean().item()
+
+
+def row_means(logprobs, behavior_logprobs, mask):
+    return ((k3(logprobs - behavior_logprobs) * mask).sum(1) / mask.sum(1)).mean().item()
+
+
+def not_averaged(logprobs, behavior_logprobs, mask):
+    return (k3(logprobs - behavior_logprobs) * mask).sum().item()
+
+
+def over_all_places(logprobs, behavior_logprobs, mask):
+    return (k3(logprobs - behavior_logprobs) * mask).mean().item()
+
+
+def kl_by_loops(logprobs, behavior_logprobs, mask):
+    terms = []
+    for above, below, acted in zip(logprobs.tolist(), behavior_logprobs.tolist(), mask.tolist()):
+        terms += [math.exp(p - q) - 1 - (p - q) for p, q, now in zip(above, below, acted) if now]
+    return sum(terms) / len(terms)
+
+
+# 11.12 ----------------------------------------------------------------------------------------------------------------
+
+
+def setting(run, ratios, advantages, epochs=1):
+    """How far a run moves a uniform policy on episodes of two steps in different states."""
+    policy = TabularPolicy(2 * len(ratios), 2).double()
+    states, acted = torch.arange(2 * len(ratios)).view(-1, 2), torch.ones(len(ratios), 2).bool()
+    behavior = math.log(0.5) - torch.tensor(ratios).double().log()
+    rollout = Rollout(states, 0 * states, 0 * behavior, behavior, acted, acted[:, 0])
+    run(policy, torch.optim.SGD(policy.parameters(), lr=1.0), rollout, torch.tensor(advantages).double(), epochs)
+    return policy.logits.detach()[:, 0].view(-1, 2) * 2 * len(ratios)
+
+
+def by_hand(run):
+    """The weights of single steps by hand, and a second epoch in which one of them is used up."""
+    ratios = [[1.0, 1.1], [1.5, 1.5], [0.5, 0.5]]
+    advantages = [[-1.0, 1.0], [1.0, -1.0], [1.0, -1.0]]
+    expected = torch.tensor([[-1.0, 1.1], [0.0, -1.5], [0.5, 0.0]]).double()
+    once, twice = (setting(run, ratios, advantages, epochs) for epochs in (1, 2))
+    return torch.allclose(once, expected, atol=1e-6) and torch.allclose(twice[0, 1], once[0, 1])
+
+
+def on_fresh_data(run):
+    """Refuses nothing but what is wrong where every ratio is 1."""
+    return torch.allclose(setting(run, [[1.0, 1.0]], [[1.0, -1.0]]), torch.tensor([[1.0, -1.0]]).double())
+
+
+def fresh_and_more(run):
+    once = setting(run, [[1.1, 1.0], [1.5, 1.0]], [[1.0, 1.0], [1.0, 1.0]])
+    return bool(abs(once[0, 0] - 1.1) < 1e-6 and once[1, 0] == 0)
+
+
+def asks_too_much(run):
+    return bool(setting(run, [[1.0, 1.0]], [[1.0, -1.0]]).abs().max() > 10)
+
+
+def breaks(run):
+    return run(1, 2, 3)
+
+
 WRONG = {
     "11.1": [
-        (with_padding, "padding counts: sum"),
-        (with_padding_everywhere, "padding counts, and is filled"),
+        (with_padding, "padding cut off"),
         (inverted, "inverted"),
         (step_by_step, "each step alone"),
-        (prefixes, "prefix ratio"),
-        (length_normalized, "mean of the log-ratios"),
-        (summed_ratios, "ratios are summed"),
+        (by_form(lambda logs: logs.cumsum(1).exp()), "prefix's ratio"),
+        (by_form(lambda logs: logs.mean(1, keepdim=True).exp()), "mean of the log-ratios"),
+        (by_form(lambda logs: logs.exp().sum(1, keepdim=True)), "ratios are summed"),
+        (by_form(None, lambda logs: logs.sum(1, keepdim=True).exp()), "this is the whole episode's"),
+        (by_form(None, lambda logs: (logs.cumsum(1) - logs).exp()), "own action is left out"),
+        (by_form(None, lambda logs: logs.flip(1).cumsum(1).flip(1).exp()), "from the step on"),
+        (by_form(None, kept=False), "padding is filled"),
         (without_exp, "exp is missing"),
         (products, "zero in floating point"),
-        (one_number, "one number per episode"),
         (column, "a column (B, 1)"),
-        (fills_padding, "padding is filled"),
         (with_gradient, "carries a gradient"),
         (multiplied_away, "0 times infinity"),
-        (averaged_over_columns, "a mean in the place of a sum"),
-        (behavior_cleared, "behavior_logprobs was changed in place"),
     ],
     "11.2": [
+        (measured("no size"), "not divided by the length of the true gradient"),
+        (measured("plain"), "every trajectory counts the same"),
+        (measured(bias=lambda m, n, x, c, t: m.norm() / n - 1), "difference of the two lengths"),
+        (measured(bias=lambda m, n, x, c, t: c @ (x - t).norm(dim=1) / n), "the distance of the mean"),
+        (measured(bias=lambda m, n, x, c, t: (m - t).norm() / m.norm()), "divided by the length of the mean"),
+        (measured(cosine=lambda m, n, x, c, t: m @ t), "dot product"),
+        (measured(cosine=lambda m, n, x, c, t: m @ t / n), "one of the two lengths"),
+        (measured(length=lambda m, n, x, c, t: c @ x.norm(dim=1) / n), "lengths are averaged"),
+        (measured(noise=lambda m, n, x, c, t: (c @ ((x - m) ** 2).sum(1)) / n), "this is the variance"),
+        (measured(noise=lambda m, n, x, c, t: (c @ ((x - t) ** 2).sum(1)).sqrt() / n), "around the true gradient"),
+        (measured(noise=lambda m, n, x, c, t: (c @ (x**2).sum(1)).sqrt() / n), "mean is not subtracted"),
+        (measured(noise=lambda m, n, x, c, t: x.var(0).sum().sqrt() / n), "every trajectory counts the same"),
+        (measured(noise=lambda m, n, x, c, t: (c @ (x - m) ** 2).sqrt().sum() / n), "the roots are summed"),
+    ],
+    "11.3": [
         (prefix_times_to_go, "prefix times reward-to-go"),
         (own_ratio_of_each_reward, "the ratio of step t' alone"),
         (lecture, "lecture's per-step form"),
@@ -512,7 +747,30 @@ WRONG = {
         (one_step_late, "one place early along steps"),
         (averaged_to_go, "number of True in each row of mask"),
     ],
-    "11.3": [
+    "11.4": [
+        (with_entries(step_A_mu=lambda step, A_pi, **_: step * A_pi), "A of π in the place of A of μ"),
+        (with_entries(prefix_to_go=lambda step, to_go, **_: step * to_go), "step's ratio in the place of the prefix"),
+        (with_entries(trajectory=lambda rho, to_go, **_: rho * to_go), "G_t in the place of r(τ)"),
+        (with_entries(step=lambda total, **_: total), "the step's ratio is missing"),
+        (with_entries(no_ratio=lambda to_go, **_: to_go), "this is the reward-to-go"),
+        (with_entries(geometric_mean=lambda rho, total, **_: rho ** (1 / rho.shape[1]) * total), "number of columns"),
+        (with_entries(geometric_mean=lambda rho, total, mask, **_: rho / mask.sum(1, keepdim=True) * total),
+         "divided by the length"),
+        (with_entries(cut_at_5=lambda rho, total, **_: rho.clamp(min=5) * total), "a maximum"),
+        (with_entries(cut_at_5=lambda rho, total, **_: (rho * total).clamp(max=5)), "the product is cut"),
+        (with_entries(cut_at_1=lambda rho, total, **_: rho * (rho <= 1) * total), "counts nothing"),
+    ],
+    "11.5": [
+        (apart("exchanged"), "exchanged"),
+        (apart("short"), "one step too few"),
+        (apart("long"), "one step too many"),
+        (apart("on"), "terminal states act on"),
+        (apart("start"), "world.start"),
+        (apart("sign"), "the sign is turned"),
+        (apart("exp"), "its lower bound"),
+        (apart("one"), "which is always 1"),
+    ],
+    "11.6": [
         (still_acting, "rows still acting: under π"),
         (still_acting_by_rows, "rows still acting: under π"),
         (ended_is_zero, "counts as 0"),
@@ -536,22 +794,39 @@ WRONG = {
         (shifted, "mean is subtracted"),
         (lambda ratios, mask: masked(ratios, mask), "come back as they were"),
     ],
-    "11.4": [
-        (straight, "overflows"),
-        (share, "divided by B"),
-        (upside_down, "upside down"),
-        (not_squared, "the sum above is squared"),
-        (squares_by_squares, "square the sum, not the terms"),
-        (perplexity, "exp of the entropy"),
-        (largest_share, "the largest share"),
-        (logs_as_weights, "taken for weights"),
-        (unbiased_variance, "unbiased variance"),
-        (less(lambda x: x.mean()), "not the mean"),
-        (less(lambda x: x.min()), "not the smallest"),
-        (less(lambda x: x[0]), "not the first"),
-        (a_logarithm, "as a logarithm"),
+    "11.7": [
+        (seen(ess=lambda x: size_of(x.exp())), "overflows"),
+        (seen(ess=lambda x: size_of(scaled(x)) / len(x)), "a number of episodes"),
+        (seen(ess=lambda x: scaled(x).sum() / (scaled(x) ** 2).sum()), "the sum above is squared"),
+        (seen(ess=lambda x: 1 / x.softmax(0).max()), "the largest share"),
+        (seen(ess=lambda x: size_of((x - x.mean()).exp())), "not the mean"),
+        (seen(forward=lambda x: -(x.softmax(0) @ x)), "the sign is turned"),
+        (seen(forward=lambda x: scaled(x) @ x), "not to a sum of 1"),
+        (seen(forward=lambda x: scaled(x) @ x / len(x)), "divided by B"),
+        (seen(forward=lambda x: x.mean()), "the mean without weights"),
+        (seen(forward=lambda x: x.softmax(0) @ (x - x.max())), "largest log-ratio is missing"),
+        (seen(backward=lambda x: x.mean()), "the sign is turned"),
+        (seen(backward=lambda x: -(x.softmax(0) @ x)), "a weighted mean"),
+        (seen(backward=lambda x: -x.sum()), "a sum"),
     ],
-    "11.5": [
+    "11.8": [
+        (reused("frozen"), "the weights are computed once"),
+        (reused("inverted"), "the ratio is inverted"),
+        (reused("recomputed"), "no ratio in front"),
+        (reused("always step"), "that of each step"),
+        (reused("always whole"), "that of the whole episode"),
+        (reused("always there"), "is the advantage alone"),
+        (reused("never"), "no ratio in front"),
+        (reused("per step"), "number of steps"),
+        (reused("summed"), "not divided"),
+        (reused("adding"), "gradients add up"),
+        (reused("sign"), "sign of the loss"),
+        (reused("one"), "one step only"),
+        (reused("fewer"), "one step too few"),
+        (reused("more"), "one step too many"),
+        (reused("no step"), "no step is made"),
+    ],
+    "11.9": [
         (both_sides, "sign of the advantage is ignored"),
         (turned, "sign of the advantage is turned"),
         (upper_side_of_good, "only the upper side"),
@@ -566,21 +841,69 @@ WRONG = {
         (without_advantage, "the advantage is missing"),
         (of_logarithms, "log-ratios are compared"),
     ],
-    "11.6": [
-        ({"A": "inverted", "B": "padding", "C": "sign", "D": "recomputed"}, "A: 'inverted' would"),
-        ({"A": "padding", "B": "recomputed", "C": "sign", "D": "inverted"}, "B: 'recomputed' would"),
-        ({"A": "padding", "B": "inverted", "C": "epsilon", "D": "recomputed"}, "C: 'epsilon' would"),
-        ({"A": "padding", "B": "inverted", "C": "sign", "D": "no exp"}, "D: 'no exp' would"),
-        ({"A": "padding", "B": "inverted", "C": "clip", "D": "recomputed"}, "is not on the list"),
-        ({"A": "padding"}, "the keys A, B, C and D"),
-        (["padding", "inverted", "sign", "recomputed"], "the answer is a dict"),
+    "11.10": [
+        (average(lambda x: -x), "-log ρ alone"),
+        (average(lambda x: x), "sign is turned"),
+        (average(lambda x: x**2 / 2), "with a bias"),
+        (average(lambda x: k3(-x)), "inverted"),
+        (average(lambda x: x.exp() * x), "ρ log ρ"),
+        (average(lambda x: x.exp() - 1 + x), "minus"),
+        (average(lambda x: x.exp() - x), "1 is missing"),
+        (average(k3, torch.ones_like), "padding is averaged in"),
+        (over_all_places, "all B T places"),
+        (not_averaged, "a sum over steps"),
+        (over_rows, "per episode"),
+        (row_means, "episodes' means"),
+        (of_episodes, "of whole episodes"),
+    ],
+    "11.11": [
+        (proximal("on"), "never stops"),
+        (proximal("late"), "a step late"),
+        (proximal("frozen"), "the weights are computed once"),
+        (proximal("recomputed"), "the ratio is always 1"),
+        (proximal("inverted"), "the ratio is inverted"),
+        (proximal("whole"), "that of the whole episode"),
+        (proximal("prefix"), "that of the prefix"),
+        (proximal("free"), "nothing is clipped"),
+        (proximal("both"), "does not look at the sign"),
+        (proximal("turned"), "wrong sign"),
+        (proximal("clamp"), "still pushes"),
+        (proximal("epsilon"), "epsilon is ignored"),
+        (proximal("per step"), "number of steps"),
+        (proximal("per kept"), "steps that are not clipped"),
+        (proximal("summed"), "not divided"),
+        (proximal("adding"), "gradients add up"),
+        (proximal("sign"), "sign of the loss"),
+        (proximal("one"), "one step only"),
+        (proximal("k1"), "mean of -log ρ"),
+        (proximal("kl inverted"), "inverted ratio"),
+        (proximal("noted"), "the look that stopped"),
+        (proximal("after"), "after the step"),
+        (proximal("padded share"), "padding is counted"),
+        (proximal("swapped"), "the KL comes first"),
+        (proximal("unclipped"), "*not* clipped"),
+        (proximal("nothing"), "nothing is returned"),
+        (proximal("count"), "the number of steps"),
+    ],
+    "11.12": [
+        (lambda run: True, "record another probability"),
+        (on_fresh_data, "record another probability"),
+        (asks_too_much, "refuses the right run"),
+        (breaks, "missing"),
+        ("padding", "not callable"),
     ],
 }
 RIGHT = {
-    "11.1": [row_by_row, one_row_after_another, without_tracking],
-    "11.2": [backwards, forwards, by_triangle],
-    "11.3": [once_per_episode, step_after_step, divided_by_all, carried_by_cummax],
-    "11.4": [right_by_shares, right_by_logarithms, in_plain_numbers],
-    "11.5": [by_autograd, by_comparison, by_sign],
-    "11.6": [{"D": "Recomputed", "C": " sign", "B": "inverted", "A": "padding"}],
+    "11.1": [one_row_after_another, without_tracking],
+    "11.2": [measured(), moments_by_loops, moments_by_squares],
+    "11.3": [backwards, forwards, by_triangle],
+    "11.4": [with_entries()],
+    "11.5": [apart()],
+    "11.6": [once_per_episode, step_after_step, divided_by_all, carried_by_cummax],
+    "11.7": [seen(), seen_in_plain_numbers],
+    "11.8": [reused()],
+    "11.9": [by_autograd, by_comparison, by_sign],
+    "11.10": [average(k3), kl_by_loops],
+    "11.11": [proximal()],
+    "11.12": [by_hand],
 }
