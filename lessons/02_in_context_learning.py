@@ -45,6 +45,7 @@ args = arguments(
     count=(80, "episodes per measurement", "at least 4"),
     seed=(0, "of the questions and the demonstrations", "at least 0"),
 )
+torch.set_num_threads(1)  # the products are small: a second thread would mostly wait
 lm, small = load_lm(args.model), load_lm(args.small)
 print(f"{args.model}: {sum(p.numel() for p in lm.parameters()):,} parameters, "
       f"context {lm.context} tokens")  # fmt: skip
