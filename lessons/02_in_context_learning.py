@@ -473,7 +473,7 @@ print(f"Fingerprint of all parameters: {at_first} before, {fingerprint(lm)} afte
 guesses.reveal("labels_right_after_8", 100 * curves["2 labels"][8][0])
 
 # %%
-figure, axes = pyplot.subplots(1, 3, figsize=(10, 3.2), sharey=True)
+figure, axes = pyplot.subplots(1, 3, figsize=(8, 2.7), sharey=True)
 titles = ("In the weights", "A rule", "Nonsense labels")  # of the axes
 for panel, title, names in zip(axes, titles, (NAMES[:4], NAMES[4:7], NAMES[7:])):
     for index, name in enumerate(names):
@@ -641,7 +641,7 @@ shown, (query, _) = draw(3)
 prompt = few_shot_prompt(shown, query)
 pieces = map(lm.tokenizer.decode, encode(lm, [prompt])[0])
 tokens = [piece.strip(" ").replace("\n", "⏎") for piece in pieces]
-figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), width_ratios=(1, 1.2))
+figure, axes = pyplot.subplots(1, 2, figsize=(8.6, 3.7), width_ratios=(1, 1.2))
 figures.head_map(axes[0], scores)
 axes[0].set(title="On labels that fit, less others", xlabel="head", ylabel="layer")
 figures.attention_map(axes[1], attention_weights(lm, prompt)[ranked[0]], tokens)
@@ -1056,7 +1056,7 @@ for (name, part), step in itertools.product(PARTS.items(), ("before", "after")):
 print(f"best less worst order, after calibration: {gaps_of(hits_of(after[:60]))} points")
 
 # %%
-figure, axes = pyplot.subplots(1, 3, figsize=(10, 3.3))
+figure, axes = pyplot.subplots(1, 3, figsize=(8, 2.8))
 for panel, (title, part) in zip(axes, PARTS.items()):
     panel.plot((0, 1), [hits_of(found[part]).mean(1) for found in (before, after)], "-o",
                color="gray", alpha=0.5, linewidth=0.8, markersize=3)  # fmt: skip
