@@ -387,11 +387,13 @@ axes.set(title=f"A draw after '{opening}'", xlabel="tokens, the most likely firs
          ylabel="cumulative probability")
 axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 show(figure, alt="Stairs of cumulative probability over the likeliest tokens, one for each of "
-     "three temperatures; a line at the uniform number meets each stair at the token drawn.")
+     "three temperatures; a line at the uniform number meets two, and passes above the third.")
 
 # %% [markdown]
-# **What you saw.** The drawn shares agree with the probabilities. Go right along the line until it meets a stair:
-# that step's token is drawn. A low temperature makes the first steps taller, a high one flattens them all.
+# **What you saw.** The drawn shares agree with the probabilities. Go right along the line until it meets a stair: in
+# this order, that step's token is drawn (at temperature 2 it lies beyond the twelve shown; your `draw` lines the tokens
+# up by their numbers, which changes nothing in the shares). A low temperature makes the first steps taller, a high one
+# flattens them all.
 #
 # A high temperature has a side effect. The vocabulary has thousands of tokens that are each nearly impossible, and
 # flattened they have a large share *together*: sooner or later one of them is drawn, and the text derails. **Top-p**,
@@ -531,11 +533,11 @@ for temperature, top_p in settings:
 
 # %% [markdown]
 # **What you saw.** Unasked, the model writes documents of the kinds that it was trained on: it has no purpose besides
-# continuing. Near temperature 0 it says nearly the same thing every time, at 0.5 the samples resemble each other, and
-# at 1 they are as varied as the corpus. At 2 words fall apart: thousands of tokens, each of them nearly impossible,
-# have a large share together, and a text costs 6 nats per token instead of 1.3. Top-p takes a part of that back, not
-# all: a distribution that is already this flat has a large nucleus. At temperature 1 top-p changes little here, since
-# the model is rarely undecided between many tokens; web text has a longer tail.
+# continuing. Near temperature 0 it says nearly the same thing every time, at 0.5 no two are the same but each is of the
+# likely ones, and at 1 they are as surprising as the corpus is. At 2 words fall apart: thousands of tokens, each of
+# them nearly impossible, have a large share together, and a text costs 6 nats per token instead of 1.3. Top-p takes a
+# part of that back, not all: a distribution that is already this flat has a large nucleus. At temperature 1 top-p
+# changes little here, since the model is rarely undecided between many tokens; web text has a longer tail.
 #
 # Why not always greedy? The *most likely* text is not a *typical* text: a coin that shows heads 60 % of the time has
 # all heads as its most likely sequence, which almost never comes. From lesson 08 on, samples at temperature 1 are
@@ -561,8 +563,8 @@ for temperature, top_p in settings:
 # o_t = \sum_{s \le t} a_{ts} v_s.$$
 #
 # The condition $s \le t$ is the **causal mask**: no token sees what comes behind it, and so every position can be
-# trained to predict the next token at once. The division keeps the softmax from saturating: a product of $d$ random
-# numbers of size 1 is of size $\sqrt{d}$.
+# trained to predict the next token at once. The division keeps the softmax from saturating: an inner product of
+# two vectors of $d$ random numbers of size 1 is of size $\sqrt{d}$.
 #
 # Without $R$, a head would see a set of words and not their order. $R_t$ is a **rotation** by the position (Su et al.,
 # 2021): entries $i$ and $i + d/2$ are a point in a plane, and it turns by the angle $t \cdot 10000^{-2i/d}$,
@@ -739,8 +741,8 @@ print(f"your network and the model's own differ by at most {apart:.0e} in a logi
 # **What you saw.** Read before the first layer, the stream of *is* says *is*: its embedding fits itself best. After
 # two layers it says nothing that makes sense, for it was never trained to be read there. After three it names first
 # pieces of capitals, after four *N* leads, and the fifth and last layer makes it certain. Nothing is hidden any more:
-# from a token to its probability you have written every step but the norm and the feed-forward part, three products
-# and a bend each.
+# from a token to its probability you have written every step but the norm and the feed-forward part (three products
+# and a bend).
 #
 # ## What training costs
 #
@@ -812,17 +814,18 @@ axes.set(title="Equal compute, different sizes", xlabel="parameters (millions, l
 axes.set_xticks([0.05, 0.1, 0.2, 0.4], ["0.05", "0.1", "0.2", "0.4"])
 axes.minorticks_off()
 axes.legend(title="operations", fontsize=8)
-show(figure, alt="Held-out loss against parameters, one curve per budget of operations: each "
-     "is a valley; its lowest point, circled, is lower for larger budgets.")
+show(figure, alt="Held-out loss against parameters, one curve per budget of operations: two are "
+     "valleys, the smallest budget only rises; the circled minimum falls with the budget.")
 
 # %% [markdown]
-# **What you saw.** Each curve is a valley: a small model is too small for what it reads, and a large one has read too
-# little when the budget is spent. The lowest point moves to larger models as the budget grows, 0.03 (the smallest we
-# have), 0.07 and 0.11 million parameters, while the tokens it reads hardly change. These are the **isoFLOP curves** of
-# Hoffmann et al. (2022), who found that parameters and tokens should grow alike, at about 20 tokens per parameter;
-# models as small as ours are at another end of the range, and each point here is a single run. Such short runs are
-# noisy: with another seed the one of 0.28 M parameters ends at 4.11 instead of 4.38 nats with the largest budget, and
-# at 5.51 instead of 5.04 with the middle one. Their third approach is a law in both:
+# **What you saw.** Two of the curves are valleys, and the smallest budget shows the right slope of one: a small model
+# is too small for what it reads, and a large one has read too little when the budget is spent. The lowest point moves
+# to larger models as the budget grows, 0.03 (the smallest we have), 0.07 and 0.11 million parameters, while the tokens
+# it reads hardly change. These are the **isoFLOP curves** of Hoffmann et al. (2022), who found that parameters and
+# tokens should grow alike, at about 20 tokens per parameter; models as small as ours are at another end of the range,
+# and each point here is a single run. Such short runs are noisy: with another seed, `scaling.train(48, 4.8e11,
+# seed=1)`, the one of 0.28 M parameters ends at 4.11 instead of 4.38 nats with the largest budget, and at 5.51 instead
+# of 5.04 with the middle one. Their third approach is a law in both:
 #
 # $$L(N, D) = E + \frac{A}{N^{\alpha}} + \frac{B}{D^{\beta}}.$$
 #
@@ -934,9 +937,9 @@ print(f"{run['parameters']:,} parameters, {run['tokens']:,} tokens: "
 # %% [markdown]
 # ### Beside the literature
 #
-# Hoffmann et al. (2022) fitted the same law to about 240 runs of up to 16 billion parameters on web text, and Besiroglu
-# et al. (2024) the same data again, after they had found that the first fit had stopped too early and that its
-# intervals were too narrow.
+# Hoffmann et al. (2022) fitted the same law to more than 400 runs of up to 16 billion parameters on web text. Besiroglu
+# et al. (2024) fitted some 240 of them again, read off a figure, and found that the first fit had stopped too early and
+# that its intervals were too narrow.
 #
 # | | $E$ | $\alpha$ | $\beta$ |
 # |---|---|---|---|
@@ -1006,16 +1009,16 @@ show(figure, alt="Held-out loss against operations on a log axis: nano models at
 # %% [markdown]
 # **What you saw.** From nano models alone the law expects 0.94 nats of pocket-l, and 1.008 were measured. A miss of 6 %
 # over a factor of four thousand in compute looks like a triumph, and is luck: the interval goes from −0.4 to 1.8,
-# pocket-m is missed by 17 %, and the law arrives there with an impossible $E$. It also hangs on choices that were made
-# while the table grew: other lists of exponents, or the shortest runs left out, gave anything from 0.81 to 2.62. Fix
-# such choices before you look, and report the interval, not the hit. With pocket-s and pocket-m in the fit the
+# pocket-m is missed by 17 %, and the law arrives there with an impossible $E$. It also hangs on choices: other lists of
+# exponents, or the shortest runs left out, give anything from 0.1 to 2.6 on this table. Fix such choices before you
+# look, and report the interval, not the hit. With pocket-s and pocket-m in the fit the
 # prediction is 1.06, 5 % too high, and the interval, −0.1 to 1.35, is wide where a draw has missed both of them.
 #
 # How much are 5 % worth here? 0.05 nats, a third of all that lies between pocket-s and pocket-l; whoever had guessed
 # that pocket-l ends where pocket-m does was closer. Near the floor every loss is close to every other. What the law
-# does well is the near: it foretells the largest budget of the nano models from the smaller ones within 8 %, and a run
-# between the others within about 4 %, less than two seeds of such a run can be apart. Laws that are used to plan large
-# runs rest on dozens of runs whose seeds agree.
+# does with less luck is the near: it foretells the largest budget of the nano models from the smaller ones within 8 %,
+# and a run between the others within about 4 %, less than two seeds of such a run can be apart. Laws that are used to
+# plan large runs rest on hundreds of runs (Hoffmann et al.: more than 400).
 #
 # ## Once more, on the same documents
 #

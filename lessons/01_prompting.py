@@ -144,9 +144,9 @@ guesses.reveal("question_names_it", 100 * named_by_question["sampled"].mean)
 # **What you saw.** 157 distinct countries, four ways to ask, and no answer [C02]: the continuations are more questions.
 # The interval (in brackets) is Wilson's: even a count of zero leaves room for two percent.
 #
-# Two things to be fair about. The pocket corpus was *written* so that questions go unanswered; the web is kinder, and
-# recent base models, which have read many question–answer pages, answer such prompts far more often (try `--model`
-# with one). And a continuation that names no capital is no proof of ignorance, which is the next point.
+# Two things to be fair about. The pocket corpus was *written* so that questions go unanswered; the web has pages of
+# questions with their answers, and a model of the web answers a few (7 % of such prompts in lesson 14). And a
+# continuation that names no capital is no proof of ignorance, which is the next point.
 #
 # ## The same facts in the model's own tongue
 #
@@ -246,7 +246,7 @@ show(figure, alt=f"Share right: question {named_by_question['greedy'].mean:.0%},
      f"{cloze_share.mean:.0%}, facts never stated {unknown_share.mean:.0%}.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** The same weights, the same facts, and from none to nearly all [C03]. The corpus never states the
+# **What you saw.** The same weights, the same facts, and from none to all [C03]. The corpus never states the
 # capital of a few countries, by design, and there the same prompt fails: the model names *some* word in the same fluent
 # sentence. **A prompt elicits, it does not teach.** The last bar stands on few countries, so its interval is wide. The
 # false capitals are the first hallucinations of this course: nothing in the text marks them as guesses.
@@ -370,11 +370,10 @@ print(f"largest difference to the package's: {difference:.0e} nats")
 # ### What does the length do to the choice?
 #
 # Above are eighty countries, and their capitals as choices after the plain *question*, the prompt that got no answers.
-# The sum punishes long names, since each further token adds a negative number; the **mean per token** is the common
-# repair. A third score is the sum minus the log of the **prior**,
-# $\bar p(y) = \frac{1}{n} \sum_j p_\theta(y \mid x_j)$, over all $n$ questions: how likely is the name whichever
-# country is meant? The difference is a pointwise mutual information (Holtzman et al., 2021). It needs a batch of
-# questions, but none of their answers.
+# The sum puts long names at a disadvantage, since each further token adds a negative number; the **mean per token** is
+# the common repair. A third score is the sum minus the log of the **prior**, $\bar p(y) = \frac{1}{n} \sum_j p_\theta(y
+# \mid x_j)$, over all $n$ questions: how likely is the name whichever country is meant? The difference is a pointwise
+# mutual information (Holtzman et al., 2021). It needs a batch of questions, but none of their answers.
 
 # %% ex="1.7" title="The prior taken out" points=1 difficulty="easy" minutes=5
 def without_prior(logprobs):
@@ -413,11 +412,11 @@ show(figure, alt="Share of picks by length of the name, for the truth and three 
      "mean per token picks almost only names of five tokens or more.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** The mean per token repairs the bias against long names so thoroughly that it picks almost nothing
-# else: once a long name has begun, its later pieces are nearly certain, and those cheap tokens lift the mean. The sum
-# goes wrong by choosing the few names that are likely after *any* question. With this prior taken out most answers are
-# right, from the very prompt that got none: even there the knowledge is in $p_\theta$. (No score is best everywhere.
-# Here each answer belongs to exactly one question, which suits the prior.)
+# **What you saw.** The sum hardly favours short names here. The mean per token, meant to help the long ones, picks
+# almost nothing else: once a long name has begun, its later pieces are nearly certain, and those cheap tokens lift the
+# mean. The sum goes wrong by choosing the few names that are likely after *any* question. With this prior taken out
+# most answers are right, from the very prompt that got none: even there the knowledge is in $p_\theta$. (No score is
+# best everywhere. Here each answer belongs to exactly one question, which suits the prior.)
 #
 # ## Sentiment by verbalizer
 #
@@ -453,7 +452,7 @@ label_probabilities = check("1.8", label_probabilities)
 # %% [markdown]
 # The reviews have five statements, of which none, one or two disagree with the others; the majority decides. Read them
 # in the native form and after the question, through eight pairs of label words: verdicts that reviews use; labels that
-# the corpus uses elsewhere; **mixed** pairs, of words that are each fine in a pair of their own; and *red/blue*.
+# the corpus uses elsewhere; **mixed** pairs, of words from different pairs; and *red/blue*.
 
 # %%
 def review(rng, positive, against):
@@ -523,7 +522,7 @@ show(figure, alt="Accuracy of sentiment by label words, in two frames, raw and c
 #   Taking out the prior, which needs a batch of reviews with about as many good as bad ones but no labels (Zhou et al.,
 #   2024), lifts it to 0.8 and more. The same repairs *great/negative*, a pair of words that compete unequally. The
 #   knowledge was there; the raw comparison hid it.
-# * **Surface-form competition** (Holtzman et al., 2021). That is where such priors come from: *great*, *wonderful* and
+# * **Surface-form competition** (Holtzman et al., 2021). One source of such priors: *great*, *wonderful* and
 #   *good* share one probability mass, so a word can be a right answer and still have little of it.
 # * **No meaning.** Nothing says which of *red* and *blue* is the good one. In the native form the pair is wrong on all
 #   200 reviews, so it is a *perfect* classifier with its labels exchanged: the model separates the reviews, and only
@@ -556,7 +555,7 @@ for name, found in texts.items():
 # level of a wrong story's summary: what is left there is shared names of places and shared grammar. It is the
 # *string* that carries the task. These stories follow a dozen plots, which is why a small model sums them up without
 # a mistake; do not expect it of the news. And ROUGE-L rewards shared words, not truth: with the two names of a
-# summary exchanged it still gives more than 0.8.
+# summary exchanged it still gives about 0.8.
 #
 # ## Limits: which words?
 #
@@ -657,11 +656,10 @@ my_prompt = check("1.9", my_prompt)
 # sentence, and start its translation up to the article.</details>
 
 # %% [markdown]
-# The search above went from the outside in: the format of the corpus, the article spent in the prompt, a whole
-# sentence. Among the last four the differences on 118 nouns are smaller than their intervals, so the winner's lead is
-# partly luck, and the other half of the nouns is there to say what it is worth. That is all there is to prompt
-# engineering done honestly: candidates from an idea of the training text, a development set, and one look at the
-# test.
+# The search in the solution went from the outside in: the format of the corpus, the article spent in the prompt, a
+# whole sentence. Its last four prompts differ by less than their intervals on 118 nouns, so the winner's lead is partly
+# luck, and the other half of the nouns is there to say what it is worth. That is all there is to prompt engineering
+# done honestly: candidates from an idea of the training text, a development set, and one look at the test.
 #
 # ## Recap
 #
