@@ -7,7 +7,7 @@
 # old episodes with importance weights, hold each form of them against the exact gradient, watch the weights blow up,
 # and write the remedy that most of today's training of language models uses: PPO, its epochs, its clip and its stop.
 # *(Lecture: "On-Policy vs. Off-Policy", "Importance Sampling: A Quick Review", "Off-Policy Policy Gradient"; claims
-# C36–C38.)* About 175 minutes, of which 136 for the exercises; runs in about 70 s on two CPU cores.
+# C36–C38.)* About 175 minutes, of which 136 for the exercises; runs in 70 s on two CPU cores.
 #
 # **You will need** the estimator of lesson 08, reward-to-go and baselines from 09, advantages from 10. **You will be
 # able to** say which importance weights keep the gradient unbiased and prove it, predict how many old episodes are still
