@@ -817,27 +817,16 @@ def means(lm, seed):
     return [statistics.mean(curve[shots][0] for curve in found) for shots in SOME]
 
 
-runs, parameters = {}, {}  # model -> for each number of demonstrations, a mean per draw
+runs = {}  # model -> for each number of demonstrations, a mean per draw
 for name in progress(args.sizes.split(","), "sizes"):
     other = lm if name == args.model else load_lm(name)
     runs[name] = list(zip(*(means(other, f"sizes {seed}") for seed in DRAWS)))
-    parameters[name] = sum(p.numel() for p in other.parameters())
-    print(f"{name}, {parameters[name]:,} parameters, 8 shown: {over_seeds(runs[name][-1])}")
+    parameters = sum(p.numel() for p in other.parameters())
+    print(f"{name}, {parameters:,} parameters, 8 shown: {over_seeds(runs[name][-1])}")
 for smaller, larger in itertools.pairwise(runs):
     for shots, low, high in zip(SOME, runs[smaller], runs[larger]):
         gain = over_seeds([b - a for a, b in zip(low, high)])
         print(f"{larger} minus {smaller}, {shots} demonstrations: {gain}")
-
-# %%
-figure, axes = pyplot.subplots(figsize=(5, 3.1))
-for index, (name, found) in enumerate(runs.items()):
-    label = f"{name}, {parameters[name] / 1e6:.1f} M"
-    figures.curve(axes, SOME, [over_seeds(values) for values in found], label, index)
-axes.set(title="In-context learning against model size", xlabel="demonstrations in the prompt",
-         ylabel="mean exact match, 9 relations", ylim=(-0.02, 1.02), xticks=SOME)  # fmt: skip
-axes.legend(fontsize=8)
-show(figure, alt="Mean exact match against demonstrations. With eight: " + ", ".join(
-    f"{name} {statistics.mean(found[-1]):.2f}" for name, found in runs.items()))  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** Without a demonstration the sizes do not differ measurably: pocket-m less pocket-s is 0.04, with
