@@ -814,8 +814,8 @@ axes.set(title="Equal compute, different sizes", xlabel="parameters (millions, l
 axes.set_xticks([0.05, 0.1, 0.2, 0.4], ["0.05", "0.1", "0.2", "0.4"])
 axes.minorticks_off()
 axes.legend(title="operations", fontsize=8)
-show(figure, alt="Held-out loss against parameters, one curve per budget of operations: two are "
-     "valleys, the smallest budget only rises; the circled minimum falls with the budget.")
+show(figure, alt="Held-out loss against parameters, one curve per budget of operations: two "
+     "are valleys, the smallest budget only rises; the circled minimum falls with the budget.")
 
 # %% [markdown]
 # **What you saw.** Two of the curves are valleys, and the smallest budget shows the right slope of one: a small model
