@@ -478,7 +478,7 @@ titles = ("In the weights", "A rule", "Nonsense labels")  # of the axes
 for panel, title, names in zip(axes, titles, (NAMES[:4], NAMES[4:7], NAMES[7:])):
     for index, name in enumerate(names):
         figures.curve(panel, SHOTS, [Estimate(*curves[name][k]) for k in SHOTS], name, index)
-    panel.set(title=title, xlabel="demonstrations in the prompt", xticks=SHOTS)
+    panel.set(title=title, xlabel="demonstrations", xticks=SHOTS)
     panel.legend(fontsize=8)
 for index, chance in enumerate((1 / 2, 1 / 4)):
     axes[2].axhline(chance, color=figures.COLORS[index], linestyle=":")
@@ -1045,7 +1045,7 @@ for (name, part), step in itertools.product(PARTS.items(), ("before", "after")):
 print(f"best less worst order, after calibration: {gaps_of(hits_of(after[:60]))} points")
 
 # %%
-figure, axes = pyplot.subplots(1, 3, figsize=(8, 2.8))
+figure, axes = pyplot.subplots(1, 3, figsize=(8, 2.8), layout="constrained")
 for panel, (title, part) in zip(axes, PARTS.items()):
     panel.plot((0, 1), [hits_of(found[part]).mean(1) for found in (before, after)], "-o",
                color="gray", alpha=0.5, linewidth=0.8, markersize=3)  # fmt: skip
