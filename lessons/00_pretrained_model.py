@@ -823,9 +823,9 @@ show(figure, alt="Held-out loss against parameters, one curve per budget of oper
 # to larger models as the budget grows, 0.03 (the smallest we have), 0.07 and 0.11 million parameters, while the tokens
 # it reads hardly change. These are the **isoFLOP curves** of Hoffmann et al. (2022), who found that parameters and
 # tokens should grow alike, at about 20 tokens per parameter; models as small as ours are at another end of the range,
-# and each point here is a single run. Such short runs are noisy: with another seed, `scaling.train(48, 4.8e11,
-# seed=1)`, the one of 0.28 M parameters ends at 4.11 instead of 4.38 nats with the largest budget, and at 5.51 instead
-# of 5.04 with the middle one. Their third approach is a law in both:
+# and each point here is a single run. Such short runs are noisy: with another seed,
+# `scaling.train(48, 4.8e11, seed=1)`, the one of 0.28 M parameters ends at 4.11 instead of 4.38 nats with the largest
+# budget, and at 5.51 instead of 5.04 with the middle one. Their third approach is a law in both:
 #
 # $$L(N, D) = E + \frac{A}{N^{\alpha}} + \frac{B}{D^{\beta}}.$$
 #

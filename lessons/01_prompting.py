@@ -371,9 +371,10 @@ print(f"largest difference to the package's: {difference:.0e} nats")
 #
 # Above are eighty countries, and their capitals as choices after the plain *question*, the prompt that got no answers.
 # The sum puts long names at a disadvantage, since each further token adds a negative number; the **mean per token** is
-# the common repair. A third score is the sum minus the log of the **prior**, $\bar p(y) = \frac{1}{n} \sum_j p_\theta(y
-# \mid x_j)$, over all $n$ questions: how likely is the name whichever country is meant? The difference is a pointwise
-# mutual information (Holtzman et al., 2021). It needs a batch of questions, but none of their answers.
+# the common repair. A third score is the sum minus the log of the **prior**,
+# $\bar p(y) = \frac{1}{n} \sum_j p_\theta(y \mid x_j)$, over all $n$ questions: how likely is the name whichever
+# country is meant? The difference is a pointwise mutual information (Holtzman et al., 2021). It needs a batch of
+# questions, but none of their answers.
 
 # %% ex="1.7" title="The prior taken out" points=1 difficulty="easy" minutes=5
 def without_prior(logprobs):

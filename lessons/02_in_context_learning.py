@@ -126,8 +126,8 @@ for shots in (0, 1, 2):
 # %% [markdown]
 # **What you saw.** Without a demonstration the five samples do not agree on what the task *is*. Nothing is broken: in
 # the pretraining corpus a line `[french sentence] =` goes on with the English, the negation, the plural, the first or
-# the last word, the number of words, yes or no, and the model has learned all of them. The demonstrations name the task.
-# They teach no French: the words of the query are not in them.
+# the last word, the number of words, yes or no, and the model has learned all of them. The demonstrations name the
+# task. They teach no French: the words of the query are not in them.
 
 # %% [markdown]
 # ## How good is the translation?
@@ -160,10 +160,10 @@ judged = check("2.2", judged)
 
 # %% [markdown]
 # And it needs an honest interval. Some questions come up again and again: only 29 French nouns are kept out of the
-# lists of this corpus, so 80 attempts at `french noun` are 29 questions, each asked about three times. Who counts 80
-# coins claims to know more than he does: if the model misses one noun, it misses it every time. So first average over
-# the attempts at each query, then treat these averages as the data. For $n$ different queries whose averages have the
-# mean $p$, the interval of Wilson (1927) with $z = 1.96$ stays inside [0, 1]:
+# lists of this corpus, so 80 attempts at `french noun` are at most 29 questions, each asked about three times. Who
+# counts 80 coins claims to know more than he does: if the model misses one noun, it misses it every time. So first
+# average over the attempts at each query, then treat these averages as the data. For $n$ different queries whose
+# averages have the mean $p$, the interval of Wilson (1927) with $z = 1.96$ stays inside [0, 1]:
 #
 # $$\frac{p + \frac{z^2}{2n} \pm z \sqrt{\frac{p(1-p)}{n} + \frac{z^2}{4n^2}}}{1 + \frac{z^2}{n}}$$
 
@@ -197,8 +197,9 @@ over_distinct = check("2.3", over_distinct)
 
 # %% [markdown]
 # Now the whole evaluation. An **episode** is a list of demonstrations and a query with its answer, all under one hidden
-# rule. To compare numbers of demonstrations fairly, ask about the *same* episodes each time: draw them once with as many
-# demonstrations as are ever needed, and let fewer be the first ones. This function does the measuring from here on.
+# rule. To compare numbers of demonstrations fairly, ask about the *same* episodes each time: draw them once with as
+# many demonstrations as are ever needed, and let fewer be the first ones. This function does the measuring from here
+# on.
 
 # %% ex="2.4" title="The few-shot evaluation" points=3 minutes=15 difficulty="medium"
 def few_shot_curve(write, draw, shots, count):
@@ -271,8 +272,8 @@ show(figure, alt="Exact match with no, one and eight demonstrations: " + "; ".jo
     for name, curve in translated.items()) + ".")  # fmt: skip
 
 # %% [markdown]
-# The lecture measures translation by **BLEU**, which counts shared groups of up to four words. And what does a miss look
-# like? Take those of the small model, which has some to show.
+# The lecture measures translation by **BLEU**, which counts shared groups of up to four words. And what does a miss
+# look like? Take those of the small model, which has some to show.
 
 # %%
 from sacrebleu.metrics import BLEU
@@ -292,8 +293,8 @@ for row in missed[:4]:
 # %% [markdown]
 # **What you saw.** [C05] Without a demonstration 5 % are translated (4 of 80), after one all 80: this is the largest
 # step of the lesson, and it comes from a single line that says which of the many tasks is meant. More lines change
-# nothing. pocket-s knows less: it stays at about 0.78 however many lines it is shown, and its misses are well-formed
-# English with a wrong word: *beaches* for *bees*, *admire* for *forget*. So the demonstrations select, and the weights
+# next to nothing. pocket-s knows less: it stays at about 0.78 however many lines it is shown, and its misses are mostly
+# English with a wrong word, such as *admire* for *forget*. So the demonstrations select, and the weights
 # translate.
 #
 # The lecture adds that GPT-2 had 10 MB of French in 40 GB of text. And this model?
@@ -433,11 +434,11 @@ show(figure, alt="The true rule after no line, one and two unclear ones, and a c
                  (("Bayes", bayes.mean(0)), ("model", model.mean(0)))))  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** Bayes and the model agree on the shape: about 1/4 before any line, about 1/2 after one line that
-# fits two rules, no more after a second one of that sort, and a jump with the line that decides. The model stops at
-# 0.74 where Bayes is certain. It *behaves* roughly like Bayes' rule; this does not say that it *computes* it. (The
-# interval is Wilson's, which is wider than it need be for probabilities: they vary less than a coin of the same
-# mean.)
+# **What you saw.** Bayes and the model agree on the shape: about 1/4 before any line, about 1/2 (the model 0.41) after
+# one line that fits two rules, no more after a second one of that sort, and a jump with the line that decides. The
+# model stops at 0.74 where Bayes is certain. It *behaves* roughly like Bayes' rule; this does not say that it
+# *computes* it. (The interval is Wilson's, which is wider than it need be for probabilities: they vary less than a coin
+# of the same mean.)
 
 # %% [markdown]
 # ## More shots, more tasks, no gradient
@@ -490,7 +491,7 @@ show(figure, alt="Accuracy against 0 to 8 demonstrations. With eight: "
 # %% [markdown]
 # **What you saw.** [C06] Demonstrations help in eight of nine relations, and no bit of any weight has changed. What
 # they do differs. **In the weights**: one line names the task and more add nothing, for what is missing is knowledge:
-# of 27 held-out French nouns the model knows 44 %, whatever it is shown. *French negation* stands at 0.54 without any
+# of the 27 French nouns asked the model knows 44 %, whatever it is shown. *French negation* stands at 0.54 without any
 # line: that is what the model makes of a bare sentence half of the time. **A rule**: `combine` grows from
 # line to line, as the rules thin out, up to 0.74. **Nonsense labels**: from 0 to 0.81 with two labels and to 0.68
 # with four. No weight can know these words, so this is learned from the prompt alone. And `pick a place` does not
@@ -532,8 +533,8 @@ for name in ("pick a kind", "pick a place"):
 # ## Where the right label comes from
 # With nonsense labels, the label stands in the prompt, a few lines above, and nowhere else. What the model has to do is
 # to look back: *find a demonstration like the query, and copy what came after it*. Attention heads that do this are
-# called **induction heads** (Olsson et al., 2022). Write the idea in plain Python. "Like" means here "of the same kind":
-# that a vest and a suit are both clothing is what the weights do contribute.
+# called **induction heads** (Olsson et al., 2022). Write the idea in plain Python. "Like" means here "of the same
+# kind": that a vest and a suit are both clothing is what the weights do contribute.
 
 # %% ex="2.7" title="Copying by kind" points=2 minutes=6 difficulty="medium"
 def copied_label(demonstrations, query, kind):
@@ -660,10 +661,10 @@ show(figure, alt="Left: the score of each head; the highest are " + ", ".join(
 #
 # That a head looks there does not prove that the answer comes from there. The test is to take it away. The outputs of
 # the heads of a layer stand side by side, head $h$ at $[h s, (h+1) s)$ with $s = d / H$, when the layer's output
-# projection reads them: `output_projections(lm)` are these modules, one per layer. A *forward pre-hook* of such a module
-# is a function `hook(module, inputs)` that is called with what is about to go in, the tuple `(mixed,)`, and may return
-# another tuple instead. `module.register_forward_pre_hook(hook)` returns a handle, whose `remove()` takes it off again.
-# So a head can be silenced without a change of any weight.
+# projection reads them: `output_projections(lm)` are these modules, one per layer. A *forward pre-hook* of such a
+# module is a function `hook(module, inputs)` that is called with what is about to go in, the tuple `(mixed,)`, and may
+# return another tuple instead. `module.register_forward_pre_hook(hook)` returns a handle, whose `remove()` takes it off
+# again. So a head can be silenced without a change of any weight.
 
 # %% ex="2.9" title="Heads switched off" points=3 minutes=15 difficulty="hard"
 def silence(lm, heads):
@@ -803,8 +804,8 @@ guesses.reveal("right_under_wrong_nonsense_labels", 100 * under[words, "wrong"].
 
 # %% [markdown]
 # ## Larger models get more out of the same prompt
-# The same episodes for every size, drawn anew five times. The interval is over the five draws, of the mean over the nine
-# relations; differences are taken draw by draw, since the questions are the same.
+# The same episodes for every size, drawn anew five times. The interval is over the five draws, of the mean over the
+# nine relations; differences are taken draw by draw, since the questions are the same.
 
 # %%
 SOME, DRAWS = (0, 8), range(5)
@@ -1060,14 +1061,16 @@ axes[2].set(title="Recency: pull of a label", xlabel="place (4 = last)")
 axes[2].legend(axes[2].containers[1::2], ("before", "after"), fontsize=8)
 show(figure, alt="Left and middle: accuracy of each order and of each one-sided set before "
      "and after calibration; dotted: chance. Right: the pull of the label at each place, "
-     + ", ".join(f"{x.mean:+.2f}" for x in pulls_of(shares)))  # fmt: skip
+     + ", ".join(f"{x.mean:+.2f}" for x in pulls_of(shares)) + "; after calibration "
+     + ", ".join(f"{x.mean:+.2f}" for x in pulls_of(leaning(after))))  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C07] Calibration helps on average, by three points over the orders and by five over the one-sided
 # sets, and takes a third off the pull of the last label. It does not repair the order: the spread stays (14 points
-# before and after), and the best order still beats the worst by 39 points, for the good orders gain as much as the
-# bad ones. Zhao et al. found more on GPT-3. It does shrink the spread where one lean is shared by all inputs, as for
-# pocket-m with nonsense labels: `probes.order_spread(lm)` gives the accuracy of 24 sets before and after.
+# before and after, over the orders), and the best order still beats the worst by 39 points, for the good orders gain at
+# least as much as the bad ones. Zhao et al. found more on GPT-3. It does shrink the spread where one lean is shared by
+# all inputs, as for pocket-m with nonsense labels: `probes.order_spread(lm)` gives the accuracy of 24 sets before and
+# after.
 #
 # ## Recap
 # - A few-shot prompt is a list that the model goes on with. It says **which** task is meant; no weight changes.
@@ -1089,7 +1092,8 @@ show(figure, alt="Left and middle: accuracy of each order and of each one-sided 
 # - Radford et al. (2019), *Language Models are Unsupervised Multitask Learners* (translation by demonstration).
 # - Brown et al. (2020), *Language Models are Few-Shot Learners* (more shots, larger models).
 # - Zhao et al. (2021), *Calibrate Before Use* (order, recency, majority label, contextual calibration).
-# - Xie et al. (2022), *An Explanation of In-context Learning as Implicit Bayesian Inference* (the posterior over tasks).
+# - Xie et al. (2022), *An Explanation of In-context Learning as Implicit Bayesian Inference* (the posterior over
+#   tasks).
 # - Olsson et al. (2022), *In-context Learning and Induction Heads* (heads that copy what came after a match).
 # - Chan et al. (2022), *Data Distributional Properties Drive Emergent In-Context Learning in Transformers* (which
 #   training data lead to it: bursts and many rare classes).

@@ -74,7 +74,7 @@ print(f"{args.model}: a base model with a context of {lm.context} tokens")
 # Type over the dots before you run anything; you will measure each of them below.
 #
 # 1. Lesson 01 asked the base model for 100 capitals and got next to no answers. You finetune it on 320 requests of all
-#    kinds, some fifteen of them for a capital. **How many of the 100 will it answer then?**
+#    kinds, ten to twenty of them for a capital. **How many of the 100 will it answer then?**
 # 2. With **20 examples instead of 320**, read sixteen times, **what part of the score on users' requests is left?**
 # 3. In each example you can train on the response alone, or on the prompt as well. **By how much does the loss on
 #    held-out responses fall when the prompts are left out?** (It is about 0.7 nats per token.)
@@ -443,8 +443,8 @@ finetune = check("3.7", finetune)
 # <details><summary>Hint 1</summary>The rate is set by `group["lr"] = ...` for each group of `optimizer.param_groups`,
 # before the step. Measure when `(step + 1) % every == 0` or the step is the last.</details>
 # <details><summary>Hint 2</summary>`model.state_dict()` shares its numbers with the model, so a best one is kept by
-# `copy.deepcopy(model.state_dict())`. How many measurements lie behind the best: `len(values) - 1 -
-# values.index(min(values))`.</details>
+# `copy.deepcopy(model.state_dict())`. How many measurements lie behind the best:
+# `len(values) - 1 - values.index(min(values))`.</details>
 
 # %% [markdown]
 # The proof: your loop and the package's `fit_sft`, on the same batches of a small model.
@@ -591,9 +591,9 @@ show(figure, alt="Score, capitals and held-out loss against the examples, five s
 # run proves nothing. From 80 to 320 the score rises little and the held-out loss still falls.
 #
 # The mask: trained on the prompts as well, at the same steps, the responses to other requests are less likely by 0.09
-# nats per token, in each of the five seeds, and the score is 0.40. How users put their requests is not what the model
-# has to say. Take the mask for a good default and not for a law: where responses are short and examples are few, the
-# prompt's tokens have been found to help (Shi et al., 2024).
+# nats per token on average, in each of the five seeds by some (0.04 to 0.12), and the score is 0.40 instead of 0.48.
+# How users put their requests is not what the model has to say. Take the mask for a good default and not for a law:
+# where responses are short and examples are few, the prompt's tokens have been found to help (Shi et al., 2024).
 #
 # ## What finetuning forgets
 # The weights that answer are the weights that knew everything else. Two measurements on what no request asks for: the
@@ -613,10 +613,10 @@ guesses.reveal("perplexity_rises_by_percent", round(risen))
 
 # %% [markdown]
 # **What you saw.** Answering is paid for: the perplexity on ordinary text rises from 2.64 to 3.42, by 30 percent, and
-# the few-shot tasks lose a few points of 90. More requests do not cost more: 160 steps cost about the same with 20 as
-# with 320 examples. The benchmarks cost most, 70 percent, and a fifth of the few-shot score, with seeds far apart: all
-# their responses are a word or two. Two cures are common: fewer or smaller steps, and some of the old text among the
-# new (Ouyang et al. mix the pretraining gradient in). Lessons 05 and 06 train fewer weights.
+# the few-shot tasks lose 6 to 10 points of 90. More requests do not cost more: 160 steps cost about the same with 20 as
+# with 320 examples. The benchmarks cost most, 70 percent, and a quarter of the few-shot score, with seeds far apart:
+# nearly all their responses are a word or two. Two cures are common: fewer or smaller steps, and some of the old text
+# among the new (Ouyang et al. mix the pretraining gradient in). Lessons 05 and 06 train fewer weights.
 #
 # ## Idea 1: use existing benchmarks
 # Prompts with known answers exist already, in NLP benchmarks: inference, question answering, sentiment.
@@ -672,7 +672,7 @@ for use_case in ("generation", "rewrite", "closed qa"):
 # other. On the benchmarks it is 0.81, 0.99 and 0.95 against 0.00 each; always the more frequent answer would score
 # 0.57, 0.12 and 0.62. That is the lecture's **distribution shift**: not a lack of data, and not of knowledge, but data
 # of another kind. Asked for a review, the model of the benchmarks says *positive*, since every response that it has
-# seen is one or two words long.
+# seen is one to three words long.
 #
 # Three things to be fair about.
 #
@@ -797,9 +797,9 @@ show(figure, alt="Score of each use case, left out of training and in training, 
 # %% [markdown]
 # ## Silent bug lab
 # Eight programs make the batch of a packed row: one is right, and seven have one bug each. None raises an error. You
-# can call them and not read them: `run(row, end)` takes a list of `Example` and the end token, and returns `inputs,
-# targets, trained, segments`, four tensors of shape (T,) for `row_loss` above. Here are their losses while they train
-# the smaller model, in rows of one capital asked in four wordings.
+# can call them and not read them: `run(row, end)` takes a list of `Example` and the end token, and returns
+# `inputs, targets, trained, segments`, four tensors of shape (T,) for `row_loss` above. Here are their losses while
+# they train the smaller model, in rows of one capital asked in four wordings.
 
 # %%
 WORDINGS = ("What is the capital of {}?", "Tell me the capital of {}.",
@@ -866,8 +866,8 @@ batch_test = check("3.9", batch_test)
 
 # %% [markdown] ex="3.9" role="hints"
 # <details><summary>Hint 1</summary>`Example(tokens, mask)` takes any numbers: `Example([1, 5, 6, 2], [False, False,
-# True, True])` is a prompt of two tokens and a response of one with its end, 2. Join the tokens of a row by hand, and
-# compare with `tokens[:-1]` and `tokens[1:]`.</details>
+# True,
+# True])` is a prompt of two tokens and a response of one with its end, 2. Join the tokens of a row by hand, and compare with `tokens[:-1]` and `tokens[1:]`.</details>
 # <details><summary>Hint 2</summary>Take three examples: a short one, one with two responses, and one of fifty tokens.
 # Then compare each of the four tensors, `.tolist()`, with what it should be.</details>
 
@@ -888,13 +888,13 @@ for letter, (model, _) in lab.items():
     print(f"run {letter}: {named} of {len(others)} name it, {exact} exact; {texts[0][:36]!r}")
 
 # %% [markdown]
-# **What you saw.** E is the right one. The losses of all runs fall, and D and H fall as far as that of E and answer as
-# well: D trains the last response of an example alone, and no example above has two; H lets neighbours see each other,
-# and the model knows the facts anyway. Neither shows in training, before it is too late. A cuts what is long, C takes
-# every end token for padding and never stops, F begins the mask a token late, so that it learns how an answer goes on
-# and not how it begins, G trains the prompts. B has the targets unshifted: it has to predict what it has just read,
-# and has learned to repeat it. Where a neighbour gives away what cannot be known otherwise, H's loss would be the
-# lowest of all, and worth nothing. A property test costs ten lines and needs no training.
+# **What you saw.** E is the right one. The losses of all runs fall. D falls as far as E and answers as well, and H
+# nearly: D trains the last response of an example alone, and no example above has two; H lets neighbours see each
+# other, and the model knows the facts anyway. Neither shows while it trains. A cuts what is long, C takes every end
+# token for padding and never stops, F begins the mask a token late, so that it learns how an answer goes on and not how
+# it begins, G trains the prompts. B has the targets unshifted: it has to predict what it has just read, and has learned
+# to repeat it. Where a neighbour gives away what cannot be known otherwise, H's loss would be the lowest of all, and
+# worth nothing. A property test costs ten lines and needs no training.
 #
 # ## Recap
 # - A conversation is one sequence of tokens, by a template, and a mask of what the assistant says, the end token

@@ -450,8 +450,8 @@ lm = switch_adapter(lm, "default")
 # from the finetuning of its teacher. That is distillation.
 #
 # ## What it costs
-# Alpaca: 175 seed tasks, 52,000 pairs from a teacher that was sold by the token, under \\$500; finetuning on rented
-# GPUs, under \\$100.
+# Alpaca: 175 seed tasks, 52,000 pairs from a teacher that was sold by the token, under
+# \\$500; finetuning on rented GPUs, under \\$100.
 
 # %% ex="4.6" title="What it costs" points=1 minutes=6 difficulty="easy"
 def dollars(pairs, kept, prompt_tokens, response_tokens, price, hours, hourly):

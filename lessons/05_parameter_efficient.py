@@ -70,8 +70,8 @@ print(f"{args.model}: {parameters:,} parameters")
 # 2. Train only the bias terms, 0.4 % of the model. Which of the costs falls by half or more?
 # 3. The last block has almost 40 times as many numbers as there are biases. How many of a hundred questions does the
 #    model answer after training the one, or the other?
-# 4. Full finetuning learns nonsense words for 80 countries by heart. How many of the 80 does it learn through adapters
-#    with 1 % of the parameters, in the same steps?
+# 4. Full finetuning learns nonsense words for 80 countries by heart. How many of the 80 do adapters with 1 % of the
+#    parameters learn, in the same steps?
 
 # %%
 guesses = predict(
@@ -203,9 +203,9 @@ for size in sorted(size for size in sizes if size >= 32):
 
 # %% [markdown]
 # pocket-m has 5 blocks of width 160 with an MLP of inner width 432. Per token that is in each block 10 vectors of the
-# width (inputs of the norms and of the products, queries, keys, values, …) and 4 of the inner width (gate, its bend, up,
-# their product); outside the blocks 3 of the width, and one number for each of the 4,000 words: the logits weigh as
-# much as two blocks and a half. The other costs are there after a step.
+# width (inputs of the norms and of the products, queries, keys, values, …) and 4 of the inner width (gate, its bend,
+# up, their product); outside the blocks 3 of the width, and one number for each of the 4,000 words: the logits weigh
+# more than a block. The other costs are there after a step.
 
 # %% ex="5.4" title="Weigh a step" points=2 minutes=10 difficulty="medium"
 def kept_bytes(model, loss):
@@ -283,9 +283,9 @@ print_gigabytes("175B, first three", finetuning_bytes(numbers, numbers, 2))
 guesses.reveal("step_of_7B", f"{sum(large) / 1e9:.1f} GB")
 
 # %% [markdown]
-# **What you saw.** [C16] Counting foretells a step, and running the architecture on shapes foretells it to the byte. For
-# a large model gradients and optimizer cost three times the weights, even with moments in bfloat16; in float32, with a
-# float32 copy of the weights, as is usual, it is more. A method that trains little saves nearly all of that.
+# **What you saw.** [C16] Counting foretells a step, and running the architecture on shapes foretells it to the byte.
+# For a large model gradients and optimizer cost three times the weights, even with moments in bfloat16; in float32,
+# with a float32 copy of the weights, as is usual, it is more. A method that trains little saves nearly all of that.
 # Activations are another matter: they grow with the tokens of a step. For pocket-m they are most of the bytes.
 
 # %% [markdown]
@@ -373,14 +373,14 @@ for name, method in SELECT.items():
 
 # %% [markdown]
 # ## Insert: train something new
-# **Adapters** (Houlsby et al., 2019) leave every number as it is and put a small MLP behind attention and behind the MLP
-# of each block: down to a few dimensions, a bend, up again, and added to what came in. With $y$ the output of the
+# **Adapters** (Houlsby et al., 2019) leave every number as it is and put a small MLP behind attention and behind the
+# MLP of each block: down to a few dimensions, a bend, up again, and added to what came in. With $y$ the output of the
 # layer that it stands behind:
 #
 # $$y + U\,\mathrm{gelu}(D y + d) + u,\qquad U = 0,\ u = 0 \text{ at the start}$$
 #
-# so that training starts at the base model. $D$ starts at random, as `nn.Linear` does: were it zero too, neither matrix
-# would get a gradient.
+# so that training starts at the base model. $D$ and $d$ start at random, as `nn.Linear` does: were both zero too,
+# neither matrix would get a gradient.
 
 # %% ex="5.7" title="An adapter" points=3 minutes=15 difficulty="hard"
 class Adapter(nn.Module):
@@ -506,10 +506,11 @@ adapters(adapted.model)
 print(f"your own in {args.model}, passed: {is_adapter(lambda: (lm, adapted, tokens))}")
 
 # %% [markdown]
-# The seven bugs: U drawn at random instead of zero; D zero as well as U; everything thawed after the insertion; one bias
-# of the base left trainable; everything frozen after it; a forward pass that changes the base's weight, though it
-# requires no gradient; and an input that is detached, which starves the adapters below. None of them raises an error, and
-# most of them train: they cost memory, or quality, or the promise that one base serves many tasks.
+# The seven bugs: U drawn at random instead of zero; D and d zero as well as U; everything thawed after the insertion;
+# one bias of the base left trainable; everything frozen after it; a forward pass that changes the base's weight, though
+# it requires no gradient; and an input that is detached, which starves the adapters below. None of them raises an error
+# when it is inserted, and all but one train on: they cost memory, or quality, or the promise that one base serves many
+# tasks.
 
 # %% [markdown]
 # **LoRA** adds a product of two thin matrices beside a weight matrix. Lesson 06 builds it; here it is one point of the
@@ -518,8 +519,8 @@ print(f"your own in {args.model}, passed: {is_adapter(lambda: (lm, adapted, toke
 # %% [markdown]
 # ## The task
 # pocket-m knows facts about countries and does not answer questions about them. Finetune it on conversations of four
-# kinds, about two thirds of the countries. Ask about the others, in words that no training question has: what is tested
-# is answering, since the facts come from pretraining.
+# kinds, about two thirds of the countries. Ask about the others, in a wording that no training question has: what is
+# tested is answering, since the facts come from pretraining.
 
 # %%
 FIELDS = ("capital", "region", "language", "currency")
@@ -557,7 +558,7 @@ print("a test question:", *(message["content"] for message in questions[0]), sep
 print(f"the base model answers {base_score:.0%}")
 
 # %% [markdown]
-# Each method has a learning rate of its own: the fewer and the newer the numbers, the larger the steps they need. A
+# Each method has a learning rate of its own: the fewer the numbers, the larger the steps they need, as a rule. A
 # comparison at one common rate would compare nothing. Choose by the loss on development questions: a wording that is
 # neither trained nor tested, about taught countries.
 
@@ -623,16 +624,16 @@ said = ", ".join(f"{name} {hundred[name]} % with {trainable[name]:,}" for name i
 show(figure, alt=f"Score against trained parameters: {said}; base model {base_score:.0%}.")
 
 # %% [markdown]
-# **What you saw.** [C17] The base model answers nothing. Adapters with 1.2 % of the parameters and LoRA with 4.5 % reach
-# full finetuning, and BitFit with 0.4 % answers nine of ten: the lecture's "yes". Last-k does not get there. The last
-# block, with almost 40 times as many numbers as there are biases, answers about a quarter of the questions at the best
-# of its learning rates, two blocks two thirds. *Where* numbers are trained decides, not how many. A likely reason: that
-# this is a question, and about which country, has to be noticed low in the model so that the blocks above fetch the
-# fact; biases and adapters can do that in every block, the last block sees only what the others fetched.
+# **What you saw.** [C17] The base model answers nothing. Adapters with 1.2 % of the parameters and LoRA with 4.5 %
+# reach full finetuning, and BitFit with 0.4 % answers nine of ten: the lecture's "yes". Last-k does not get there. The
+# last block, with almost 40 times as many numbers as there are biases, answers about a quarter of the questions at the
+# best of its learning rates, two blocks two thirds. *Where* numbers are trained decides, not how many. A likely reason:
+# that this is a question, and about which country, has to be noticed low in the model so that the blocks above fetch
+# the fact; biases and adapters can do that in every block, the last block sees only what the others fetched.
 #
-# Two cautions. The seeds agree within a few points, but 80 questions alone leave an uncertainty of 5 to 10. And all had
-# the same 15 steps: on other tasks, with more training, last-k has done better (Lee et al., 2019: a fourth of the layers
-# of BERT for 90 % of the quality).
+# Two cautions. The seeds differ by 0 to 12 points, and 80 questions alone leave an uncertainty of 3 to 10. And all had
+# the same 15 steps: on other tasks, with more training, last-k has done better (Lee et al., 2019: a fourth of the
+# layers of BERT for 90 % of the quality).
 
 # %% [markdown]
 # ## What do they save?
@@ -662,11 +663,12 @@ show(figure, alt=f"Bytes of a step: {said}; activations are the largest part of 
 # remember its input. Only `last 1` cuts the pass short: the blocks below it save nothing.
 #
 # ## What remains: activations and the weights themselves
-# Two remedies go with all of these methods. **Gradient checkpointing** (Chen et al., 2016) keeps only the input of every
-# block and computes the rest of a block again when the backward pass comes to it: one more forward pass, about a third
-# more computing, and the same gradient. **QLoRA** (Dettmers et al., 2023) stores the frozen matrices in four bits, in
-# groups of 64 numbers with a scale each, which makes 4.127 bits a number, and turns one matrix at a time back into
-# bfloat16 to multiply with it. What is trained, LoRA's factors, stays in full precision.
+# Two remedies go with all of these methods. **Gradient checkpointing** (Chen et al., 2016) keeps only the input of
+# every block and computes the rest of a block again when the backward pass comes to it: one more forward pass, about a
+# third more computing, and the same gradient. **QLoRA** (Dettmers et al., 2023) stores the frozen matrices in four
+# bits, in groups of 64 numbers with a scale of eight bits each, and 32 bits more for every 256 scales, which makes
+# 4.127 bits a number, and turns one matrix at a time back into bfloat16 to multiply with it. What is trained, LoRA's
+# factors, stays in full precision.
 
 # %%
 def checkpointed(method):
@@ -693,8 +695,8 @@ linear = 32 * (4 * 4096**2 + 3 * 4096 * 11008)  # numbers in the matrices of its
 print_gigabytes("and in 4 bits", (weights - 2 * linear + linear * 4.127 / 8, *others))
 
 # %% [markdown]
-# The bytes of pocket-m are weighed, by your hooks; those of the 7B model are counted on shapes, and its four bits by the
-# rule above: nothing here runs in four bits. LoRA takes 66 GB to 25, since gradients and optimizer states are gone;
+# The bytes of pocket-m are weighed, by your hooks; those of the 7B model are counted on shapes, and its four bits by
+# the rule above: nothing here runs in four bits. LoRA takes 66 GB to 25, since gradients and optimizer states are gone;
 # checkpointing takes them to 15, since 93 % of the activations are; four bits take them to 5, which fits a card for
 # games. Two things that the scales do not see: while a checkpointed block is computed again, its own activations are
 # there for a moment, and in QLoRA so is one matrix in bfloat16.

@@ -3,15 +3,16 @@
 # %% [markdown]
 # # 06 · LoRA: finetuning beside the weights
 #
-# Finetuning all weights needs a gradient and two optimizer numbers for each of them, and leaves a whole model behind for
-# every task. LoRA freezes the weights and trains a narrow path beside them, $BA$, which starts at zero and can be added
-# into the weights afterwards. In this lesson you write all of it: the layer, its way into a model, merging, switching.
-# Then you measure what the rank buys, once every rank has the learning rate that suits it. *(Lecture: "LoRA: add
-# low-rank matrices as additional parameters"; claims C17–C22.)* About 110 minutes; runs in 60 s on two CPU cores.
+# Finetuning all weights needs a gradient and two optimizer numbers for each of them, and leaves a whole model behind
+# for every task. LoRA freezes the weights and trains a narrow path beside them, $BA$, which starts at zero and can be
+# added into the weights afterwards. In this lesson you write all of it: the layer, its way into a model, merging,
+# switching. Then you measure what the rank buys, once every rank has the learning rate that suits it. *(Lecture: "LoRA:
+# add low-rank matrices as additional parameters"; claims C17–C22.)* About 130 minutes, 105 of them for the exercises;
+# runs in 60 s on two CPU cores.
 #
-# **You will need** finetuning on conversations, as in `ptlearn.finetuning.sft.fit_sft`. **You will be able to** write LoRA
-# as a layer of your own, put it on any linear layer by name, tune it fairly, count what it trains, merge it, keep several
-# on one model, and write the tests that catch a LoRA which is wrong and runs without an error.
+# **You will need** finetuning on conversations, as in `ptlearn.finetuning.sft.fit_sft`. **You will be able to** write
+# LoRA as a layer of your own, put it on any linear layer by name, tune it fairly, count what it trains, merge it, keep
+# several on one model, and write the tests that catch a LoRA which is wrong and runs without an error.
 #
 # To turn a knob in a notebook, change a default in `arguments(...)` below and run all cells again.
 
@@ -64,8 +65,9 @@ print(f"{args.model}: {count_parameters(lm)[1]:,} parameters")
 # Type over the dots before you run anything; each is measured below.
 #
 # 1. A model of two million weights is to learn to answer questions, and eight facts that it has never read. **What rank
-#    $r$ is enough?**
-# 2. Every method gets the learning rate that is best for it. **How many times that of finetuning all weights is LoRA's?**
+#    $r$ is enough to score within two points of finetuning all weights?**
+# 2. Every method gets the learning rate that is best for it. **How many times that of finetuning all weights is
+#    LoRA's?**
 # 3. With $r = 4$ on two matrices of each of GPT-3's 96 layers, **what share of its 175 billion numbers is trained?**
 # 4. You finetune *all* weights and look at the change $\Delta W$ of a matrix of 160 by 160. **How many of its singular
 #    values hold nine tenths of it (of its squared norm)?**
@@ -108,8 +110,8 @@ lora_path = check("6.1", lora_path)
 
 # %% [markdown]
 # ### Where it starts
-# "Initialization: $BA = 0$", so that the first step begins at the pretrained model. There are many ways to get there, and
-# one of them never learns: think of $\nabla_B = \frac\alpha r\, g\,(Ax)^\top$ and
+# "Initialization: $BA = 0$", so that the first step begins at the pretrained model. There are many ways to get there,
+# and one of them never learns: think of $\nabla_B = \frac\alpha r\, g\,(Ax)^\top$ and
 # $\nabla_A = \frac\alpha r\, B^\top g\, x^\top$.
 
 # %% ex="6.2" title="Where it starts" points=2 minutes=8 difficulty="medium"
@@ -132,8 +134,8 @@ start = check("6.2", start)
 # %% [markdown]
 # ### The layer
 # Both together, around a linear layer of any kind. `layer_shape(base)` is $(d, k)$, also for the layers of GPT-2, which
-# store their weight transposed. Three things to mind: the base keeps its numbers (and its bias); $A$ and $B$ are what an
-# optimizer finds among `parameters()`; and beside a base in bfloat16 they stay in float32, where small steps are not
+# store their weight transposed. Three things to mind: the base keeps its numbers (and its bias); $A$ and $B$ are what
+# an optimizer finds among `parameters()`; and beside a base in bfloat16 they stay in float32, where small steps are not
 # rounded away, while the output has the precision of the base.
 
 # %% ex="6.3" title="A LoRA layer" points=3 minutes=15 difficulty="medium"
@@ -162,7 +164,8 @@ LoRALinear = check("6.3", LoRALinear)
 
 # %% [markdown] ex="6.3" role="hints"
 # <details><summary>Hint 1</summary>In `__init__`: `super().__init__()` first, then keep and freeze the base
-# (`requires_grad_(False)` on the whole layer), then wrap what `start` returns in `nn.Parameter`, and keep alpha.</details>
+# (`requires_grad_(False)` on the whole layer), then wrap what `start` returns in `nn.Parameter`, and keep
+# alpha.</details>
 # <details><summary>Hint 2</summary>In `forward`, the base does its own product and adds its own bias: `self.base(x)`. The
 # path takes the factors in the precision of x, `self.A.to(x.dtype)`.</details>
 
@@ -201,8 +204,8 @@ put = check("6.4", put)
 # walk through it.</details>
 
 # %% [markdown]
-# On `pocket-m`, and on three tiny models with random weights. GPT-2 keeps $Q$, $K$ and $V$ in one layer, `c_attn`, of the
-# class `Conv1D`, whose weight is stored transposed; Llama and Qwen have a layer each.
+# On `pocket-m`, and on three tiny models with random weights. GPT-2 keeps $Q$, $K$ and $V$ in one layer, `c_attn`, of
+# the class `Conv1D`, whose weight is stored transposed; Llama and Qwen have a layer each.
 
 # %%
 tokens = torch.randint(1, min(1000, lm.model.config.vocab_size), (4, 24), generator=generator)
@@ -222,12 +225,12 @@ for model in (load_lm(args.model).model, *models):
     print(f"{type(model).__name__:18s} {count_parameters(model)[0]:6,} trained, logits {same}; {wrapped}")
 
 # %% [markdown]
-# **What you saw.** [C18] On every layout the model with LoRA *is* the base before the first step. "Can be applied to any
-# weight matrix": a name is all that is needed.
+# **What you saw.** [C18] On every layout the model with LoRA *is* the base before the first step. "Can be applied to
+# any weight matrix": a name is all that is needed.
 #
 # ## Against `peft`
-# The library that most people use. Your layers and theirs, with the same factors, then three steps of Adam on both sides,
-# in double precision.
+# The library that most people use. Your layers and theirs, with the same factors, then three steps of Adam on both
+# sides, in double precision.
 
 # %%
 warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers by an old name
@@ -267,13 +270,13 @@ if peft:
               "below 1e-9" if gap < 1e-9 else f"{gap:.1e}")  # fmt: skip
 
 # %% [markdown]
-# The package's own `ptlearn.finetuning.parameter_efficient.lora` is the same again, and `save_adapter` writes its factors
-# in the files of `peft`.
+# The package's own `ptlearn.finetuning.parameter_efficient.lora` is the same again, and `save_adapter` writes its
+# factors in the files of `peft`.
 #
 # ## What is trained, counted
-# $A$ and $B$ of a layer $(d, k)$ hold $r\,(d + k)$ numbers instead of $d\,k$. Held against the paper: its models, how many
-# layers it adapts, the rank, the millions that it prints (Hu et al., Tables 2, 3 and 15). GPT-3 is also counted layer by
-# layer, laid out as OPT is, on torch's *meta* device: all shapes, no numbers, no memory.
+# $A$ and $B$ of a layer $(d, k)$ hold $r\,(d + k)$ numbers instead of $d\,k$. Held against the paper: its models, how
+# many layers it adapts, the rank, the millions that it prints (Hu et al., Tables 2, 3 and 15). GPT-3 is also counted
+# layer by layer, laid out as OPT is, on torch's *meta* device: all shapes, no numbers, no memory.
 
 # %%
 PAPER = [("RoBERTa base", 24, 768, 768, 8, "0.3"), ("RoBERTa large", 48, 1024, 1024, 8, "0.8"),
@@ -289,19 +292,19 @@ assert trained == counts["GPT-3 175B"]
 guesses.reveal("one_trained_of_gpt3", round((every - trained) / trained))
 
 # %% [markdown]
-# **What you saw.** [C21] RoBERTa agrees with the paper to the digit, and so does GPT-3 but for the rounding: its table cuts
-# 18.87 off to 18.8. "10,000x reduction on GPT3 ($r = 4$)" is a rounded word: the trained numbers are 9,251 times fewer.
-# What Adam and a checkpoint hold shrinks by that factor; the weights themselves still have to be in memory. The two GPT-2
-# rows do *not* agree: 393,216 against a printed 0.35 M, and 737,280 against 0.77 M. The paper adapts $q$ and $v$, which
-# share one layer here, of $3k$ outputs; as layers of their own they would give the very same numbers, $2 \cdot 2k$ being
-# $3k + k$. One printed number is smaller than the formula's and the other larger, so no one choice of layers explains
-# both.
+# **What you saw.** [C21] RoBERTa agrees with the paper to the digit, and so does GPT-3 but for the rounding: its table
+# cuts 18.87 off to 18.8. "10,000x reduction on GPT3 ($r = 4$)" is a rounded word: the trained numbers are 9,251 times
+# fewer. What Adam and a checkpoint hold shrinks by that factor; the weights themselves still have to be in memory. The
+# two GPT-2 rows do *not* agree: 393,216 against a printed 0.35 M, and 737,280 against 0.77 M. The paper adapts $q$ and
+# $v$, which share one layer here, of $3k$ outputs; as layers of their own they would give the very same numbers,
+# $2 \cdot 2k$ being $3k + k$. One printed number is smaller than the formula's and the other larger, so no one choice
+# of layers explains both.
 #
 # ## A fair learning rate
 # Two things to learn from the same 40 examples. *Asking*: the base knows capitals and only continues questions, it does
-# not answer them. *New facts*: where eight people live, which stands nowhere in its corpus. Training, development and test
-# each ask in words of their own; the capitals asked for are those of *other* countries than the examples', and of others
-# again in the test.
+# not answer them. *New facts*: where eight people live, which stands nowhere in its corpus. Training, development and
+# test each ask in words of their own; the capitals asked for are those of *other* countries than the examples', and of
+# others again in the test.
 
 # %%
 examples = lora_rates.training(lm)
@@ -321,9 +324,9 @@ def finetuned(rank, lr, seed, layer=LoRALinear):
 
 
 # %% [markdown]
-# Two methods at one learning rate compare nothing: each needs its own. The grid goes from too low to too high; the choice
-# falls by the mean development loss over seeds, never by the test; and when the best rate is the first or the last of the
-# grid, the grid was too narrow and the search is not over. A run that diverged has the loss `nan`.
+# Two methods at one learning rate compare nothing: each needs its own. The grid goes from too low to too high; the
+# choice falls by the mean development loss over seeds, never by the test; and when the best rate is the first or the
+# last of the grid, the grid was too narrow and the search is not over. A run that diverged has the loss `nan`.
 
 # %% ex="6.5" title="A rate from a grid" points=2 minutes=8 difficulty="easy"
 def best_rate(rates, losses):
@@ -351,8 +354,8 @@ best_rate = check("6.5", best_rate)
 
 # %% [markdown]
 # The whole grid is 120 runs, at three seeds each, ten minutes of training; it comes as a table
-# (`python -m ptlearn.pocket.lora_rates` makes it again). Three runs of it are repeated here, with your layers: they are to
-# give the table's numbers.
+# (`python -m ptlearn.pocket.lora_rates` makes it again). Three runs of it are repeated here, with your layers: they are
+# to give the table's numbers.
 
 # %%
 rows, chosen = lora_rates.read_table(), {}
@@ -375,14 +378,15 @@ axes.set(title="Development loss at each learning rate", xlabel="learning rate",
          xscale="log", yscale="log")  # fmt: skip
 axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 best = ", ".join(f"{f'r = {rank}' if rank else 'all weights'} {rate:g}" for rank, rate in chosen.items())
-show(figure, alt=f"A valley for each rank, at the same place for all of them. Lowest at: {best}.")
+show(figure, alt=f"A valley for each rank, at one place for all ranks, ten times lower for all weights: {best}.")
 
 # %% [markdown]
-# **What you saw.** [C19] One rate, 0.006, is the best of its grid for every rank, and it is ten times the best one of all
-# weights. "LoRA without regret" (Schulman et al., 2025) reports both on models a thousand times larger: with the scale
-# $\alpha / r$ the best rate hardly depends on the rank, and is about ten times full finetuning's. The valleys are narrow.
-# All weights at half their best rate, 0.0003, have stored only 0.75 to 0.88 of the new facts after the same steps, and at
-# 0.001 they answer 0.7 to 0.8 of the questions: a baseline with a rate that nobody chose can be made to lose to anything.
+# **What you saw.** [C19] One rate, 0.006, is the best of its grid for every rank, and it is ten times the best one of
+# all weights. "LoRA without regret" (Schulman et al., 2025) reports both on models a thousand times larger: with the
+# scale $\alpha / r$ the best rate hardly depends on the rank, and is about ten times full finetuning's. The valleys are
+# narrow. All weights at half their best rate, 0.0003, have stored only 0.75 to 0.88 of the new facts after the same
+# steps, and at 0.001 they answer 0.7 to 0.8 of the questions: a baseline with a rate that nobody chose can be made to
+# lose to anything.
 #
 # ## Score against rank
 # Every rank at its own rate. Five seeds come from the table; a sixth run of some ranks is trained here.
@@ -418,17 +422,18 @@ show(figure, alt=f"Share answered right, asked and new facts, means of five seed
 
 # %% [markdown]
 # **What you saw.** [C17, C19] New facts: every rank stores all eight, up to one that rank 2 misses at one seed in five.
-# Asking, on 40 capitals: rank 1, with 0.7 % of the numbers, answers 0.62 to 0.90 of them, 0.76 in the mean; ranks 2 to 16
-# answer 0.86 to 0.91 in the mean; all weights 0.93 to 0.95. So the score climbs towards full finetuning as $r$ grows, and
-# with both tuned alike no rank is ahead of it. How good a run of LoRA is also hangs more on its seed: 40 questions leave
-# an uncertainty of 0.1 each, the seeds of rank 1 span three times that.
+# Asking, on 40 capitals: rank 1, with 0.7 % of the numbers, answers 0.62 to 0.90 of them, 0.76 in the mean; ranks 2 to
+# 16 answer 0.85 to 0.91 in the mean; all weights 0.93 to 0.95. So rank 1 is behind, ranks 2 to 16 cannot be told apart
+# with five seeds, and none is ahead of full finetuning; only rank 16 comes within two points of its sum of both scores.
+# How good a run of LoRA is also hangs more on its seed: 40 questions leave an uncertainty of 0.1 each, the seeds of
+# rank 1 span three times that.
 #
 # ## Merging
 # "No additional inference latency: $W = W_0 + BA$." After training the path is added into the weight, and the layer is
 # one product again. Mind the scale, and the layout of a `Conv1D` (`is_transposed(base)` says whether its weight is
-# $(k, d)$). The way back has to be exact: subtracting what was added leaves rounding, so $W_0$ is kept. And the weight may
-# be shared with another layer (an output layer's often is, with the embedding): put a new parameter in its place instead
-# of writing into it.
+# $(k, d)$). The way back has to be exact: subtracting what was added leaves rounding, so $W_0$ is kept. And the weight
+# may be shared with another layer (an output layer's often is, with the embedding): put a new parameter in its place
+# instead of writing into it.
 
 # %% ex="6.6" title="Merge and unmerge" points=3 minutes=15 difficulty="hard"
 class MergingLoRA(LoRALinear):
@@ -509,15 +514,16 @@ for place, name in ((1, "merged"), (2, "unmerged")):
     print(f"{name:9s} {middle:.2f} times the base (half of the rounds: {low:.2f} to {high:.2f})")
 
 # %% [markdown]
-# **What you saw.** [C20] Merged, the model says the same up to rounding and takes as long as the base: the few per cent
-# between them are the clock's. Unmerged every adapted product is followed by two narrow ones, and on a model as small as
-# this one these calls add four tenths to the time of a token. Since $W_0$ was kept, unmerging gives it back bit for bit.
+# **What you saw.** [C20] Merged, the model says the same up to rounding and is one product per layer again: what lies
+# between it and the base is the clock's (see the spread of the rounds). Unmerged every adapted product is followed by
+# two narrow ones, and on a model as small as this one that adds some tenths to a forward pass. Since $W_0$ was kept,
+# unmerging gives it back bit for bit.
 #
 # ## Many adapters, one base
 # Two adapters on one model, each trained for its own part of the examples; every request names the one it wants. The
-# layer for it holds one `MergingLoRA` per name, all around the same base. "Nothing is left behind" is what can go wrong:
-# another's path that still runs, another's factors that are still trained, and a merged path that stays in the weight
-# when somebody switches.
+# layer for it holds one `MergingLoRA` per name, all around the same base. "Nothing is left behind" is what can go
+# wrong: another's path that still runs, another's factors that are still trained, and a merged path that stays in the
+# weight when somebody switches.
 
 # %% ex="6.7" title="Several adapters" points=3 minutes=15 difficulty="hard"
 class SwitchingLoRA(nn.Module):
@@ -608,9 +614,9 @@ took = (time.perf_counter() - begin) / 100
 print("a switch takes less than", next(f"{limit} ms" for limit in (1, 10, 100, 1000) if took < limit / 1000))
 
 # %% [markdown]
-# **What you saw.** [C22] Each adapter knows its own job and nothing of the other's, and with none of them the model is the
-# base again. An adapter is a small file, a thirtieth of the model's, and a switch is a change of flags: many customers can
-# share one base in memory.
+# **What you saw.** [C22] Each adapter knows its own job and next to nothing of the other's, and with none of them the
+# model is the base again. An adapter is a small file, a thirtieth of the model's, and a switch is a change of flags:
+# many customers can share one base in memory.
 #
 # ## The ending: is the update really of low rank?
 # "Hypothesis: weight matrices are low rank." Look at what finetuning *all* weights has changed, at $\Delta W$ of each
@@ -637,9 +643,9 @@ for kind, matrices in (("update", updates), ("weight", weights), ("random", nois
 guesses.reveal("singular_values_of_the_update", statistics.median(map(needed, updates.values())))
 
 # %% [markdown]
-# Singular values are one thing, the score another. Keep only the largest $r$ of each update, drop the rest, and ask. With
-# $\Delta W = U \,\mathrm{diag}(s)\, V^\top$, singular values falling, the matrix of rank $r$ nearest to $\Delta W$ is
-# $\sum_{i \le r} s_i u_i v_i^\top$.
+# Singular values are one thing, the score another. Keep only the largest $r$ of each update, drop the rest, and ask.
+# With $\Delta W = U \,\mathrm{diag}(s)\, V^\top$, singular values falling, the matrix of rank $r$ nearest to $\Delta W$
+# is $\sum_{i \le r} s_i u_i v_i^\top$.
 
 # %% ex="6.8" title="The nearest matrix of rank r" points=1 minutes=6 difficulty="easy"
 def low_rank(matrix, rank):
@@ -688,11 +694,11 @@ show(figure, alt="Left: the singular values of the updates fall faster than thos
 
 # %% [markdown]
 # **What you saw.** [C19] Nine tenths of an update lie in 20 of 160 directions (the median matrix), those of the weights
-# themselves and of noise in about 80: updates *are* closer to low rank, and far from rank 4. The score says more. This is
-# one seed; at five others two directions per matrix answered 0.97 to 1.00 of the questions (one alone 0.23 to 0.97, the
-# whole update 0.93 to 0.95), and 0.25 to 0.38 of the new facts, of which all eight needed 8 or 16. Yet LoRA of rank 1
-# stored all eight above: trained under the constraint, it finds another change than the nearest one to full finetuning's.
-# A new behavior is cheap and a new fact is not, when an update is cut that was trained without a bound.
+# themselves and of noise in about 80: updates *are* closer to low rank, and far from rank 4. The score says more. In
+# this run one direction per matrix answers every question and gives none of the new facts, of which all eight need 16.
+# Yet LoRA of rank 1 stored all eight above: trained under the constraint, it finds another change than the nearest one
+# to full finetuning's. A new behavior is cheap and a new fact is not, when an update is cut that was trained without a
+# bound.
 #
 # ## Silent bug lab
 # Eight makers of LoRA layers, `run(base, rank, alpha)`. One is right. Seven have a bug each, none of which raises an
@@ -719,9 +725,9 @@ for name, run in runs.items():
 
 # %% [markdown]
 # A low loss is no proof. Write the test that is: what has to hold for *every* right layer, checked on one that you make
-# yourself. It takes a maker, tries the layer out (`layer(x)`, `layer.A`, `layer.B`, `layer.base`, `merge()`, `unmerge()`,
-# a gradient), and returns whether it behaves; a failed `assert` counts as False. You get points by how many of the seven
-# it refuses, and none if it refuses the right one: mind rounding, and what need not hold.
+# yourself. It takes a maker, tries the layer out (`layer(x)`, `layer.A`, `layer.B`, `layer.base`, `merge()`,
+# `unmerge()`, a gradient), and returns whether it behaves; a failed `assert` counts as False. You get points by how
+# many of the seven it refuses, and none if it refuses the right one: mind rounding, and what need not hold.
 
 # %% ex="6.9" title="A test that catches silent bugs" points=4 minutes=20 difficulty="hard"
 def layer_test(run):
@@ -765,19 +771,21 @@ def passes(run):
 print("your test lets through: run", *(name for name, run in runs.items() if passes(run)))
 
 # %% [markdown]
-# **What you saw.** The losses tell of three runs, and of two of those only once they are merged. A adds $BA$ without the
-# scale when it merges. C adds it and keeps the path too, so that it counts twice. H forms its path without a gradient
-# for $A$: with $A$ as it fell the change cannot be learned. E multiplies by $\alpha$ instead of $\alpha / r$, a larger step
-# that even looks better here. F trains $W_0$ as well: the best loss, and nothing saved. G starts off the base, by a path
-# that is not zero. D unmerges by subtracting, which leaves rounding in $W_0$, each time a little more. B is right.
+# **What you saw.** The losses tell of three runs, and of two of those only once they are merged. A adds $BA$ without
+# the scale when it merges. C adds it and keeps the path too, so that it counts twice. H forms its path without a
+# gradient for $A$: with $A$ as it fell the change cannot be learned. E multiplies by $\alpha$ instead of $\alpha / r$,
+# a larger step that even looks better here. F trains $W_0$ as well: a loss as good as E's, and nothing saved. G starts
+# off the base, by a path that is not zero. D unmerges by subtracting, which leaves rounding in $W_0$, each time a
+# little more. B is right.
 #
 # ## Recap
-# - $h = W_0 x + \frac\alpha r BAx$: $r(d + k)$ trained numbers for a matrix of $dk$, and one of the factors starts at zero.
+# - $h = W_0 x + \frac\alpha r BAx$: $r(d + k)$ trained numbers for a matrix of $dk$, and one of the factors starts at
+#   zero.
 # - The model at the start is the base, bit for bit; with the path switched off it is the base again, at any time.
 # - Merged, it costs nothing per token; unmerged, several adapters share one base.
 # - Optimizer states and checkpoints shrink by the factor of the counts; the weights in memory do not.
-# - Give each method its own learning rate, chosen inside its grid on development data: LoRA's is about ten times as high.
-#   Then the score converges to full finetuning's as the rank grows, and does not pass it.
+# - Give each method its own learning rate, chosen inside its grid on development data: LoRA's is about ten times as
+#   high. Then the score comes close to full finetuning's from a small rank on, and does not pass it.
 #
 # ## Try next
 # - `--targets "q_proj|v_proj"`, the layers of the paper: which of the two scores suffers?
@@ -787,5 +795,5 @@ print("your test lets through: run", *(name for name, run in runs.items() if pas
 # ## References
 # - Hu et al. (2021). LoRA: low-rank adaptation of large language models. *ICLR 2022*: the layer, its counts, $B = 0$.
 # - Schulman et al. (2025). LoRA without regret. Thinking Machines Lab: rates and ranks against full finetuning.
-# - Mangrulkar et al. (2022). PEFT: state-of-the-art parameter-efficient fine-tuning methods. Software: the layers beside
-#   yours.
+# - Mangrulkar et al. (2022). PEFT: state-of-the-art parameter-efficient fine-tuning methods. Software: the layers
+#   beside yours.
