@@ -707,7 +707,8 @@ def small_model(seed):
     """Three layers of four heads with four columns each, over six words, in float64."""
     toy = toy_lm(["end", "a", "b", "c", "d", "e"], width=HEADS * SIZE, layers=LAYERS)
     config = toy.model.config
-    config.update({"num_attention_heads": HEADS, "num_key_value_heads": HEADS, "head_dim": SIZE, "initializer_range": 0.6})
+    heads = {"num_attention_heads": HEADS, "num_key_value_heads": HEADS, "head_dim": SIZE}
+    config.update(heads | {"initializer_range": 0.6})
     torch.manual_seed(seed)
     return LanguageModel(build_model(config, dtype=torch.float64).eval(), toy.tokenizer, "small")
 
