@@ -502,7 +502,8 @@ for name, policy in policies.items():
     exact = mdp.exact_gradient(discounted, policy, horizon)
     for weight, factor in (("γ^t G_t", 0.95), ("G_t", 1.0)):
         found = mean_estimate(discounted, studies[name].pi, horizon, factor)
-        print(f"{name:10s} {weight:8s} relative error {(found - exact).norm() / exact.norm():.2f}, "
+        error, length = (found - exact).norm() / exact.norm(), found.norm() / exact.norm()
+        print(f"{name:10s} {weight:8s} off by {error:.2f} of ∇J, {length:.2f} times as long, "
               f"cosine with ∇J {torch.cosine_similarity(found, exact, dim=0):.3f}")  # fmt: skip
 
 # %% [markdown]
@@ -722,15 +723,16 @@ show(figure, alt=f"The variance is a parabola in the constant. {seen}.")
 # subtracted from:
 
 # %% tags=["again"]
-scores, returns = scores_and_returns(s)
-for size in (2, 8, 32):
-    grouped = scores.view(-1, size, scores.shape[1]), returns.view(-1, size)
-    fitted = best_constants(*grouped) | {"all 80,000": constants_of(s)["best constant"]}
-    for name, b in fitted.items():
-        found = measure((grouped[0] * (grouped[1] - b)[..., None]).flatten(0, 1), size, s.gradient)
-        share = over_seeds(torch.as_tensor(found["estimates"]) @ s.gradient / signal)
-        print(f"N = {size:2d}, fitted on {name:10s} share of ∇J {share.mean:.2f} ± "
-              f"{share.high - share.mean:.2f}, N × variance {size * found['variance']:.2f}")  # fmt: skip
+for name, now in studies.items():
+    scores, returns = scores_and_returns(now)
+    for size in (2, 8, 32):
+        grouped = scores.view(-1, size, scores.shape[1]), returns.view(-1, size)
+        line = f"{name:10s} N = {size:2d}: share of ∇J (N × variance), fitted"
+        for fitted, b in best_constants(*grouped).items():
+            each = (grouped[0] * (grouped[1] - b)[..., None]).flatten(0, 1)
+            found = measure(each, size, now.gradient)
+            line += f" on the {fitted} {found['share']:.2f} ({size * found['variance']:5.2f})"
+        print(line)
 
 # %% [markdown]
 # **What you saw.** Fitted on its own batch the best constant loses a part of the gradient, and more than the average does:
@@ -849,7 +851,7 @@ for policy_name, now in studies.items():
         measured[policy_name, name] = measure(each, args.batch, now.gradient)
 
 # %% tags=["again"]
-limit = threshold(s.gradient, len(measured))
+limit = threshold(s.gradient, len(ESTIMATORS) * len(studies))
 print(f"batches of {args.batch}; by chance |z| is at most {limit:.1f}")
 print("weight                  untrained: share, |z|, variance      on its way: share, |z|, variance")
 for name in ESTIMATORS:
@@ -870,9 +872,12 @@ def part_left(policy_name, before, after):
     return ratio(*(distances(measured[policy_name, name]) for name in (after, before)), args.seed)
 
 
-pairs = [*zip(LADDER, LADDER[1:]), ("return − best constant", "to-go − exact V")]
+pairs = [*zip(LADDER, LADDER[1:]), ("to-go − exact V", "constant of 80,000")]
 left = {}
-for policy_name in studies:
+for policy_name, now in studies.items():
+    scores, returns = scores_and_returns(now)
+    each = scores * (returns - constants_of(now)["best constant"])[:, None]
+    measured[policy_name, "constant of 80,000"] = measure(each, args.batch, now.gradient)
     for before, after in pairs:
         left[policy_name, before, after] = found = part_left(policy_name, before, after)
         print(f"{policy_name:10s} {after:22s} × {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] "

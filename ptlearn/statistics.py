@@ -95,5 +95,6 @@ def ratio(above: Sequence[float], below: Sequence[float], seed: int = 0, draws: 
     >>> print(ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]))
     0.50 [0.50, 0.50] (n=3)
     """
+    above, below = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
     low, high = np.quantile(resampled(above, below, seed, draws), [0.025, 0.975])
-    return Estimate(float(np.mean(above) / np.mean(below)), float(low), float(high), len(above))
+    return Estimate(float(above.mean() / below.mean()), float(low), float(high), len(above))
