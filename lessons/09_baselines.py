@@ -8,7 +8,7 @@
 # the proof checked by listing everything that can happen; and you measure, beside the exact gradient, how much noise
 # each change removes and what that is worth in training. At the end stands a contest: a weight of your own.
 # *(Lecture: "Challenges in policy gradient", "Reducing variance: use reward-to-go" and "subtract a baseline"; claims
-# C29–C32.)* About 145 minutes, of which 117 for the exercises; runs in 45 s on two CPU cores.
+# C29–C32.)* About 175 minutes, of which 144 for the exercises; runs in 45 s on two CPU cores.
 #
 # **You will need** lesson 08: the REINFORCE estimator and the exact gradient it is held against. **You will be able to**
 # measure bias and variance of an estimator, prove in three lines which weights keep the policy gradient unbiased, and
@@ -72,7 +72,7 @@ args = arguments(
     batch=(8, "episodes in a batch", "at least 2"),
     batches=(10_000, "batches that each estimator is measured on", "at least 200"),
     updates=(90, "gradient steps of each training run", "at least 1"),
-    runs=(10, "training runs of each estimator, one seed each", "at least 2"),
+    runs=(6, "training runs of each estimator, one seed each", "at least 2"),
     seed=(0, "of everything that is sampled", "at least 0"),
 )
 torch.set_num_threads(1)  # the tensors are small: a second thread would wait for the first
@@ -198,15 +198,10 @@ measure = check("9.1", measure)
 # divide by 0.</details>
 
 # %%
-def spread(found):
-    """The variance of what `measure` found, with its 95 % interval over batches."""
-    return over_seeds(distances(found))
-
-
 def distances(found):
     """Each estimate's squared distance from their mean; the mean of these is the variance."""
-    estimates = torch.as_tensor(found["estimates"])
-    return ((estimates - estimates.mean(0)) ** 2).sum(1) * len(estimates) / (len(estimates) - 1)
+    deviations = found["estimates"] - found["estimates"].mean(0)
+    return (deviations**2).sum(1) * len(deviations) / (len(deviations) - 1)
 
 
 def threshold(exact, tests):
@@ -221,11 +216,11 @@ reinforce = gradients(s.rollout, total_return(s.rollout.rewards, s.rollout.mask)
 signal, noise = float(s.gradient @ s.gradient), []
 for size in SIZES:
     found = measure(reinforce, size, s.gradient)
-    noise.append(spread(found))
+    noise.append(over_seeds(distances(found)))
+    margin = size * (noise[-1].high - noise[-1].mean)
     cosine = torch.cosine_similarity(found["estimates"], s.gradient[None]).mean()
-    print(f"N = {size:3d}: variance {found['variance']:8.3f}   N × variance "
-          f"{size * found['variance']:6.1f} ± {size * (noise[-1].high - noise[-1].mean):4.1f}   "
-          f"mean cosine with ∇J {cosine:.2f}")  # fmt: skip
+    print(f"N = {size:3d}: variance {found['variance']:8.3f}, N × variance "
+          f"{size * found['variance']:.1f} ± {margin:.1f}, mean cosine with ∇J {cosine:.2f}")
 print(f"‖∇J‖² = {signal:.4f}: noise and signal are equal at N = {noise[0].mean / signal:,.0f}")
 found = measure(reinforce, args.batch, s.gradient)
 print(f"{args.batches:,} batches of {args.batch}: share of ∇J {found['share']:.2f}, "
@@ -350,21 +345,22 @@ chooser = TabularPolicy(small.states, small.actions).double()
 torch.nn.init.normal_(chooser.logits, std=0.7, generator=seeded())
 small_pi = mdp.probabilities(small, chooser).detach()
 truth = mdp.exact_gradient(small, chooser, LIMIT)
-times, chances, states, past = map(torch.tensor, zip(*prefixes(small, small_pi, LIMIT)))
-chances, past = chances.double(), past.double()
+listed = torch.tensor(prefixes(small, small_pi, LIMIT), dtype=torch.float64)
+(times, states), (chances, past) = listed[:, [0, 2]].long().T, listed[:, [1, 3]].T
 V = mdp.horizon_values(small, small_pi, LIMIT)
 Q = torch.stack([mdp.action_values(small, after) for after in V[1:]])
 
 # %% tags=["again"]
-print(f"{len(chances):,} prefixes; those of one action: chance {chances[times == 0].sum():.3f}")
+print(f"{len(chances):,} prefixes")
 print("b                     largest |Σ_a ∇π|   largest |inner sum|   |mean| / |∇J|")
-for name, b in {"a number, −1.6": torch.full_like(past, -1.6), "the rewards before t": past,
-                "V_t(s_t)": V[times, states], "Q_t(s_t, a)": Q[times, states]}.items():  # fmt: skip
+kinds = {"a number, −1.6": torch.full_like(past, -1.6), "the rewards before t": past,
+         "V_t(s_t)": V[times, states], "Q_t(s_t, a)": Q[times, states]}  # fmt: skip
+for name, b in kinds.items():
     b = b if b.ndim == 2 else b[:, None].expand(-1, small.actions)
     parts = proof(small_pi, chances, states, b)
-    sizes = [abs(parts["grad_pi"].sum(1)).max(), abs(parts["inner"]).max(),
-             parts["mean"].norm() / truth.norm()]  # fmt: skip
-    print(f"{name:22s}" + "".join(f"{float(x) if x > 1e-12 else 0:<22.3g}" for x in sizes))
+    line_3, line_2 = parts["grad_pi"].sum(1).abs().max(), parts["inner"].abs().max()
+    shown = [line_3, line_2, parts["mean"].norm() / truth.norm()]
+    print(f"{name:22s}" + "".join(f"{float(x) if x > 1e-12 else 0:<22.3g}" for x in shown))
 print(f"with Q, mean − ∇J: {(parts['mean'].flatten() - truth).norm() / truth.norm():.0e}")
 
 # %% [markdown]
@@ -398,7 +394,8 @@ figure, panels = pyplot.subplots(1, 2, figsize=(6.6, 3.1), sharey=True, layout="
 titles = ("length of the mean", "size (root mean square)")
 for axes, numbers, title in zip(panels, (mean, size), titles):
     axes.imshow(numbers, cmap="cividis", vmin=0)
-    for (t, j), number in zip(torch.cartesian_prod(*[torch.arange(LIMIT)] * 2), numbers.flatten()):
+    for place in range(LIMIT**2):
+        (t, j), number = divmod(place, LIMIT), numbers.flatten()[place]
         ink = "white" if number < numbers.max() / 2 else "black"
         axes.text(j, t, f"{number:.2f}", ha="center", va="center", fontsize=8, color=ink)
     axes.set(title=title, xlabel="$t'$, time of the reward")
@@ -450,14 +447,15 @@ reward_to_go = check("9.4", reward_to_go)
 # pass anything on, whatever the numbers there are.</details>
 
 # %% tags=["again"]
-r, mask = s.rollout.rewards, s.rollout.mask
-for paid, rewards in {"where_steps_cost": r, "where_only_the_end_pays": r * (r.abs() == 1)}.items():
-    weights = total_return(rewards, mask), reward_to_go(rewards, mask)
-    all_of_it, later = (measure(gradients(s.rollout, w, s.pi), 1, s.gradient) for w in weights)
-    print(f"{paid.replace('_', ' ')}: variance of one episode {all_of_it['variance']:.3f} with the "
-          f"total return, {later['variance']:.3f} with the reward-to-go")  # fmt: skip
-    guesses.reveal(f"left_{paid}", float(later["variance"] / all_of_it["variance"]))
-exact = expected_gradient(torch.as_tensor(reward_to_go(every.rewards, every.mask)))
+rewards, mask = s.rollout.rewards, s.rollout.mask
+ends = rewards * (rewards.abs() == 1)
+for name, paid in {"where_steps_cost": rewards, "where_only_the_end_pays": ends}.items():
+    weights = total_return(paid, mask), reward_to_go(paid, mask)
+    variances = [gradients(s.rollout, w, s.pi).var(0).sum() for w in weights]
+    print(f"variance of one episode {variances[0]:.3f} with the total return, "
+          f"{variances[1]:.3f} with the reward-to-go")  # fmt: skip
+    guesses.reveal(f"left_{name}", float(variances[1] / variances[0]))
+exact = expected_gradient(reward_to_go(every.rewards, every.mask))
 print(f"six cells, all trajectories: mean − ∇J {(exact - truth).norm() / truth.norm():.0e}")
 
 # %% [markdown]
@@ -470,7 +468,7 @@ print(f"six cells, all trajectories: mean − ∇J {(exact - truth).norm() / tru
 
 # %% tags=["again"]
 for name, now in studies.items():
-    to_go = torch.as_tensor(reward_to_go(now.rollout.rewards, now.rollout.mask))
+    to_go = reward_to_go(now.rollout.rewards, now.rollout.mask)
     before = total_return(now.rollout.rewards, now.rollout.mask) - to_go
     parts = [gradients(now.rollout, weights, now.pi) for weights in (before, to_go)]
     whole, *own = (float(x.var(0).sum()) for x in (sum(parts), *parts))
@@ -483,28 +481,54 @@ for name, now in studies.items():
 # the past, late steps carry weights near 1. Dropping a term of mean zero removes noise only where that term did not serve
 # as a baseline by accident. With a real baseline, below, the problem is gone.
 #
-# And the factor $\gamma^t$? Nearly everybody drops it, this course's later lessons included. The exact mean of both
-# estimators, with $\gamma = 0.95$, from how likely each state is at each time:
+# And the factor $\gamma^t$? Nearly everybody drops it, this course's later lessons included. What that costs can be said
+# exactly. Sum over all ways into a state, as in 9.3 over the prefixes: with $d_t(s)$ the probability that the agent acts
+# in $s$ at time $t$, and $c_t$ any factor, the estimator with weights $c_t\, G_t$ has the mean
+#
+# $$\mathbb E[\hat g]_{s,a} = \sum_t c_t\, d_t(s)\; \pi_\theta(a \mid s)\,
+#   \big(Q_t(s, a) - V_t(s)\big),$$
+#
+# for of line (2)'s $\sum_{a'} \nabla \pi(a' \mid s)\, Q_t(s, a')$ the entry of the logit $a$ is
+# $\pi(a \mid s)\, (Q_t(s, a) - V_t(s))$.
 
-# %% tags=["again"]
+# %% ex="9.5" title="The mean with and without γᵗ" points=2 difficulty="medium" minutes=12
 def mean_estimate(world, pi, horizon, factor):
-    """The exact mean of the estimator with weights factor^t G_t: (S * A,)."""
-    values, chance, total = mdp.horizon_values(world, pi, horizon), world.start, 0
+    """The exact mean of the estimator whose weight at step t, from 0, is factor^t G_t: (S, A).
+
+    world: .start (S,) and .P (S, A, S) probabilities; pi (S, A). Row t of
+    mdp.horizon_values(world, pi, horizon) has V_t(s), discounted by the world's own gamma;
+    mdp.action_values(world, values) is Q(s, a) if `values` (S,) are those of what follows.
+    """
+    # BEGIN SOLUTION
+    values = mdp.horizon_values(world, pi, horizon)
+    chance, mean = world.start, torch.zeros_like(pi)
     for t in range(horizon):
         excess = mdp.action_values(world, values[t + 1]) - values[t][:, None]
-        total = total + factor**t * chance[:, None] * pi * excess
+        mean = mean + factor**t * chance[:, None] * pi * excess
         chance = torch.einsum("s,sa,sat->t", chance, pi, world.P)
-    return total.flatten()
+    return mean
+    # END SOLUTION
 
+# %% ex="9.5" role="check"
+mean_estimate = check("9.5", mean_estimate)
 
+# %% [markdown] ex="9.5" role="hints"
+# <details><summary>Hint 1</summary>Start with <code>world.start</code>, and after each step move the chances on:
+# the new chance of s' is the sum over s and a of chance(s) π(a | s) P(s' | s, a). In a terminal state Q and V are 0, so it
+# need not be left out.</details>
+# <details><summary>Hint 2</summary>Q at time t is <code>mdp.action_values(world, values[t + 1])</code>;
+# <code>torch.einsum("s,sa,sat->t", chance, pi, world.P)</code> moves the chances on.</details>
+
+# %% tags=["again"]
 discounted = grid.to_mdp(0.95)
 for name, policy in policies.items():
     exact = mdp.exact_gradient(discounted, policy, horizon)
     for weight, factor in (("γ^t G_t", 0.95), ("G_t", 1.0)):
-        found = mean_estimate(discounted, studies[name].pi, horizon, factor)
+        found = mean_estimate(discounted, studies[name].pi, horizon, factor).flatten()
         error, length = (found - exact).norm() / exact.norm(), found.norm() / exact.norm()
-        print(f"{name:10s} {weight:8s} off by {error:.2f} of ∇J, {length:.2f} times as long, "
-              f"cosine with ∇J {torch.cosine_similarity(found, exact, dim=0):.3f}")  # fmt: skip
+        cosine = torch.cosine_similarity(found, exact, dim=0)
+        print(f"{name:10s} {weight:8s} off by {error:.2f} of ∇J's length, {length:.2f} times "
+              f"as long, cosine with ∇J {cosine:.3f}")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** With the factor the mean is the gradient; without it the estimate is biased: mostly too long, because
@@ -535,25 +559,26 @@ judged = predict(
 )
 
 # %%
-to_go, all_of_it = reward_to_go(every.rewards, every.mask), episode_returns(every.rewards, every.mask)
+to_go = reward_to_go(every.rewards, every.mask)
+outcomes = episode_returns(every.rewards, every.mask)
 after = torch.cat([along(V, every)[:, 1:] * every.mask[:, 1:], torch.zeros(len(chance), 1)], 1)
 steps = torch.arange(LIMIT)
 BASELINES = {
     "value": along(V, every),
     "action_value": Q[steps, every.observations, every.actions],
     "next_value": after,
-    "past_rewards": all_of_it[:, None] - to_go,
+    "past_rewards": outcomes[:, None] - to_go,
     "steps_left": LIMIT - steps,
     "length": every.mask.sum(1, keepdim=True),
     # of the other three, independent of this one, only their mean matters to the expectation
-    "batch_average": (all_of_it[:, None] + 3 * chance @ all_of_it) / 4,
+    "batch_average": (outcomes[:, None] + 3 * chance @ outcomes) / 4,
 }
 
 # %% tags=["again"]
 for name, b in BASELINES.items():
     found = expected_gradient((to_go - b) * every.mask)
     error = float((found - truth).norm() / truth.norm())
-    judged.reveal(name, "stays" if error < 1e-10 else f"moves, by {error:.0%} of the gradient's length")
+    judged.reveal(name, "stays" if error < 1e-10 else f"moves by {error:.0%} of ∇J's length")
 
 # %% [markdown]
 # **What you saw.** Fixed before the action is drawn: may be subtracted. Where an action leads, how long an episode gets
@@ -570,7 +595,7 @@ for name, b in BASELINES.items():
 # the same estimate times $1 - 1/N$. Write it for many batches at a time, and for numbers per step, such as the
 # reward-to-go: then only those of the others count that are still on their way at that step.
 
-# %% ex="9.5" title="The others" points=2 difficulty="medium" minutes=10
+# %% ex="9.6" title="The others" points=2 difficulty="medium" minutes=10
 def others(values, mask):
     """At each step the average over the other episodes of the batch that act at that step.
 
@@ -585,41 +610,36 @@ def others(values, mask):
     return torch.where(mask & (count > 0), average, 0)
     # END SOLUTION
 
-# %% ex="9.5" role="check"
-others = check("9.5", others)
+# %% ex="9.6" role="check"
+others = check("9.6", others)
 
-# %% [markdown] ex="9.5" role="hints"
+# %% [markdown] ex="9.6" role="hints"
 # <details><summary>Hint 1</summary>The sum over the others is the sum over all, minus one's own. Count them in the same
 # way: how many act, minus oneself.</details>
 # <details><summary>Hint 2</summary><code>x.sum(1, keepdim=True)</code> sums over the episodes of each batch and can be
 # subtracted from. Nothing may be divided by 0: <code>.clamp(min=1)</code>.</details>
 
 # %%
-def less_average(returns, size):
-    """Returns (B,) minus the average of their batch of `size`, and minus that of the others."""
-    batches = returns.view(-1, size, 1)
-    average = batches - batches.mean(1, keepdim=True)
-    one_out = batches - torch.as_tensor(others(batches, torch.ones_like(batches) > 0))
-    return {"average": average.view(-1, 1), "leave-one-out": one_out.view(-1, 1)}
+def scores_and_returns(now):
+    """The score (B, P) and the return (B,) of each episode of a study."""
+    scores = gradients(now.rollout, now.rollout.mask.double(), now.pi)
+    return scores, episode_returns(now.rollout.rewards, now.rollout.mask)
 
 
-FEW, returns = (2, 4, 8), episode_returns(s.rollout.rewards, s.rollout.mask)
-shares = {"average": [], "leave-one-out": []}
+(scores, returns), signal = scores_and_returns(s), s.gradient @ s.gradient
 
 # %% tags=["again"]
-for name in shares:
-    shares[name].clear()
-    for size in FEW:
-        usable = len(returns) // size * size
-        first = SimpleNamespace(**{key: x[:usable] for key, x in vars(s.rollout).items()})
-        weights = less_average(returns[:usable], size)[name] * first.mask
-        found = measure(gradients(first, weights, s.pi), size, s.gradient)
-        shares[name].append(over_seeds(torch.as_tensor(found["estimates"]) @ s.gradient / signal))
-for size, plain, one_out in zip(FEW, *shares.values()):
-    print(f"N = {size}: 1 − 1/N = {1 - 1 / size:.3f}   share of ∇J with the average {plain.mean:.3f} ± "
-          f"{plain.high - plain.mean:.3f}, with leave-one-out {one_out.mean:.3f} ± "
-          f"{one_out.high - one_out.mean:.3f}")  # fmt: skip
-guesses.reveal("gradient_left_by_the_average_of_2", shares["average"][0].mean)
+for size in (2, 4, 8):
+    batches = returns[: len(returns) // size * size].view(-1, size, 1)
+    baselines = batches.mean(1, keepdim=True), others(batches, torch.ones_like(batches) > 0)
+    for name, b in zip(("average", "leave-one-out"), baselines):
+        each = scores[: batches.numel()] * (batches - b).view(-1, 1)
+        found = measure(each, size, s.gradient)
+        share = over_seeds(found["estimates"] @ s.gradient / signal)
+        print(f"N = {size}: share of ∇J with the {name} {share.mean:.3f} "
+              f"± {share.high - share.mean:.3f}")  # fmt: skip
+        if (size, name) == (2, "average"):
+            guesses.reveal("gradient_left_by_the_average_of_2", share.mean)
 
 # %% [markdown]
 # **What you saw.** [C31] The plain average is biased, by exactly the factor $1 - 1/N$: a smaller step in the same
@@ -639,9 +659,9 @@ guesses.reveal("gradient_left_by_the_average_of_2", shares["average"][0].mean)
 # estimated, from the very batch that it is used in. Write two versions: fitted on the whole batch, one constant for all
 # its episodes; and fitted, for each episode, on the *others*.
 
-# %% ex="9.6" title="The best constant" points=3 difficulty="medium" minutes=14
+# %% ex="9.7" title="The best constant" points=3 difficulty="medium" minutes=14
 def best_constants(scores, returns):
-    """The constant of least variance, estimated from each batch, at each of its episodes: a dict.
+    """The constant of least variance, estimated from each batch, for its episodes: a dict.
 
     "batch" (M, N), from all episodes of the batch; "others" (M, N), from all but this one.
 
@@ -658,22 +678,16 @@ def best_constants(scores, returns):
     }
     # END SOLUTION
 
-# %% ex="9.6" role="check"
-best_constants = check("9.6", best_constants)
+# %% ex="9.7" role="check"
+best_constants = check("9.7", best_constants)
 
-# %% [markdown] ex="9.6" role="hints"
+# %% [markdown] ex="9.7" role="hints"
 # <details><summary>Hint 1</summary>The derivative in b of E[‖g‖² (r − b)²] is −2 E[‖g‖² (r − b)]. It is 0 at
 # E[‖g‖² r] / E[‖g‖²]: each return counts with the squared length of its episode's score.</details>
 # <details><summary>Hint 2</summary>Numerator and denominator are sums over the episodes of the batch. For the others
 # take the episode's own term out of *both*, before dividing.</details>
 
 # %%
-def scores_and_returns(now):
-    """The score (B, P) and the return (B,) of each episode of a study."""
-    scores = gradients(now.rollout, now.rollout.mask.double(), now.pi)
-    return scores, episode_returns(now.rollout.rewards, now.rollout.mask)
-
-
 def constants_of(now):
     """Nothing, the mean return, and the best constant fitted on all episodes of a study."""
     scores, returns = scores_and_returns(now)
@@ -687,12 +701,14 @@ levels = {}
 for name, now in studies.items():
     scores, returns = scores_and_returns(now)
     for label, b in constants_of(now).items():
-        found = spread(measure(scores * (returns - b)[:, None], 1, now.gradient))
+        each = scores * (returns - b)[:, None]
+        found = over_seeds(distances(measure(each, 1, now.gradient)))
         levels[name, label] = b, found
-        print(f"{name:10s} {label:14s} b = {b:6.3f}: variance of one episode {found.mean:7.3f} "
-              f"± {found.high - found.mean:.3f}")  # fmt: skip
-apart = [levels[name, "mean return J"][0] - levels[name, "best constant"][0] for name in studies]
-guesses.reveal("mean_return_is_the_best_constant", "yes" if max(map(abs, apart)) < 0.01 else "no")
+        print(f"{name:10s} {label:14s} b = {b:6.3f}, variance of one episode "
+              f"{found.mean:6.3f} ± {found.high - found.mean:.3f}")  # fmt: skip
+same = all(abs(levels[name, "mean return J"][0] - levels[name, "best constant"][0]) < 0.01
+           for name in studies)  # fmt: skip
+guesses.reveal("mean_return_is_the_best_constant", "yes" if same else "no")
 
 # %%
 figure, panels = pyplot.subplots(1, 2, figsize=(7, 2.8), layout="constrained")
@@ -706,7 +722,7 @@ for axes, (name, now) in zip(panels, studies.items()):
         b, found = levels[name, label]
         axes.errorbar(b, found.mean, yerr=found.high - found.mean, capsize=3, linestyle="",
                       color=figures.COLORS[index], marker=figures.MARKERS[index], label=label)
-    axes.set(title=f"policy: {name}", xlabel="b, the constant subtracted (return)", ylim=(0, None))
+    axes.set(title=f"policy: {name}", xlabel="b, the constant subtracted", ylim=(0, None))
 panels[0].set_ylabel("variance of one episode")
 panels[1].legend(fontsize=8)
 seen = "; ".join(f"{name}: " + ", ".join(f"{label} {levels[name, label][1].mean:.2f}"
@@ -753,13 +769,13 @@ for name, now in studies.items():
 # %% tags=["again"]
 free = ~small.terminal
 anywhere = replace(small, start=free.double() / free.sum())
-listed, _, p = mdp.enumerate_trajectories(anywhere, chooser, LIMIT)
-outcomes = episode_returns(listed.rewards, listed.mask)
+ways, _, p = mdp.enumerate_trajectories(anywhere, chooser, LIMIT)
+earned = episode_returns(ways.rewards, ways.mask)
 for state in free.nonzero()[:, 0].tolist():
-    here = listed.observations[:, 0] == state
-    print(f"start {state}: mean return of its {int(here.sum())} trajectories "
-          f"{p[here] @ outcomes[here] / p[here].sum():+.12f}, V = {V[0, state]:+.12f}")  # fmt: skip
-print(f"J, over all {len(p):,} trajectories {p @ outcomes:+.12f}, "
+    here = ways.observations[:, 0] == state
+    mean_return = p[here] @ earned[here] / p[here].sum()
+    print(f"start {state}: mean return {mean_return:+.12f}, V = {V[0, state]:+.12f}")
+print(f"J, over all {len(p):,} trajectories {p @ earned:+.12f}, "
       f"E[V(s_1)] = {anywhere.start @ V[0]:+.12f}")
 
 # %% [markdown]
@@ -776,7 +792,7 @@ print(f"J, over all {len(p):,} trajectories {p @ outcomes:+.12f}, "
 # the **temporal difference** (TD). Given $s_t$ and $a_t$, its mean is $Q(s_t, a_t) - V(s_t)$, and your last row of 9.3
 # says that this keeps the mean: with the *exact* $V$, which nobody has outside a lesson. Lesson 10 learns one.
 
-# %% ex="9.7" title="The temporal difference" points=2 difficulty="medium" minutes=10
+# %% ex="9.8" title="The temporal difference" points=2 difficulty="medium" minutes=10
 def temporal_difference(rewards, values, mask, gamma=1.0):
     """r_t + gamma V(s_{t+1}) - V(s_t); the V after an episode's last step is 0: it is over.
 
@@ -791,10 +807,10 @@ def temporal_difference(rewards, values, mask, gamma=1.0):
     return torch.where(mask, rewards + gamma * following - values, 0)
     # END SOLUTION
 
-# %% ex="9.7" role="check"
-temporal_difference = check("9.7", temporal_difference)
+# %% ex="9.8" role="check"
+temporal_difference = check("9.8", temporal_difference)
 
-# %% [markdown] ex="9.7" role="hints"
+# %% [markdown] ex="9.8" role="hints"
 # <details><summary>Hint 1</summary>The V of the next state stands in the next column of <code>values</code>; in the last
 # column, and where the next column is padding, it is 0.</details>
 # <details><summary>Hint 2</summary>Set padding to 0 first, with <code>torch.where</code>, and shift then:
@@ -802,65 +818,78 @@ temporal_difference = check("9.7", temporal_difference)
 
 # %% [markdown]
 # ## All of them side by side
-# Eight weights, each a line of arithmetic on the same episodes, and all of it yours. An estimator gets `e`, what weights
-# are made of: the episodes, $\pi$, exact values along the way, and `size`, the episodes of a batch.
+# Eight weights on the same episodes. Put together what you have: the whole return with each of three baselines, the
+# reward-to-go with two, and the temporal difference.
 
 # %%
-def evidence(rollout, pi, values, size):
-    """What weights are made of."""
-    return SimpleNamespace(rollout=rollout, rewards=rollout.rewards, mask=rollout.mask, pi=pi,
-                           values=along(values, rollout), size=size)  # fmt: skip
+KINDS = ("total return", "return − average", "return − leave-one-out", "return − best constant",
+         "reward-to-go", "to-go − leave-one-out", "to-go − exact V", "TD, exact V")
 
+# %% ex="9.9" title="Eight weights" points=3 difficulty="medium" minutes=15
+def weights_of(kind, rewards, mask, values, scores, size):
+    """The weight of that kind at every step: (B, T), 0 where mask is False.
 
-def less(kind):
-    """The episode's return less the average of its batch, or of the others in it."""
-    return lambda e: less_average(episode_returns(e.rewards, e.mask), e.size)[kind] * e.mask
+    Rows are episodes, `size` that follow each other make a batch. "average" is that of the
+    batch; "leave-one-out" and "best constant" are those of the others in it, for the
+    reward-to-go step by step.
 
+    rewards, values (B, T) float, V(s_t) at each step; mask (B, T) bool; scores (B, P) float,
+    the gradient of log p(tau) of each episode. Padding may hold anything.
+    """
+    # BEGIN SOLUTION
+    returns, to_go = total_return(rewards, mask), reward_to_go(rewards, mask)
+    batches = returns[:, :1].reshape(-1, size, 1)
+    baseline = torch.zeros_like(batches)
+    if kind == "return − average":
+        baseline = batches.mean(1, keepdim=True).expand_as(batches)
+    elif kind == "return − leave-one-out":
+        baseline = others(batches, torch.ones_like(batches) > 0)
+    elif kind == "return − best constant":
+        grouped = scores.reshape(len(batches), size, -1)
+        baseline = best_constants(grouped, batches[:, :, 0])["others"]
+    elif kind == "to-go − leave-one-out":
+        grouped = (x.reshape(-1, size, x.shape[1]) for x in (to_go, mask))
+        return to_go - others(*grouped).reshape(to_go.shape)
+    elif kind == "to-go − exact V":
+        return (to_go - values) * mask
+    elif kind == "TD, exact V":
+        return temporal_difference(rewards, values, mask)
+    weights = to_go if kind == "reward-to-go" else returns
+    return (weights - baseline.reshape(-1, 1)) * mask
+    # END SOLUTION
 
-def less_best_constant(e):
-    """The episode's return less the best constant, fitted on the others of its batch."""
-    returns = episode_returns(e.rewards, e.mask).view(-1, e.size)
-    scores = gradients(e.rollout, e.mask.to(e.pi), e.pi).view(*returns.shape, -1)
-    return (returns - best_constants(scores, returns)["others"]).view(-1, 1) * e.mask
+# %% ex="9.9" role="check"
+weights_of = check("9.9", weights_of)
 
-
-def to_go_less_others(e):
-    """The reward-to-go less that of the others who are still on their way."""
-    to_go = reward_to_go(e.rewards, e.mask)
-    batches = (x.view(-1, e.size, x.shape[1]) for x in (to_go, e.mask))
-    return to_go - others(*batches).view_as(to_go)
-
+# %% [markdown] ex="9.9" role="hints"
+# <details><summary>Hint 1</summary>Start with <code>total_return(rewards, mask)</code>, the return at every step, and your
+# <code>reward_to_go</code>; a chain of <code>if</code>s subtracts what each kind asks for, and
+# <code>* mask</code> clears the padding.</details>
+# <details><summary>Hint 2</summary><code>x.reshape(-1, size, x.shape[1])</code> makes batches of rows, and
+# <code>.reshape(B, T)</code> undoes it. For whole returns <code>others</code> takes one column, (M, N, 1), and a mask of
+# ones: the return of a finished episode is known.</details>
 
 # %%
-ESTIMATORS = {
-    "total return": lambda e: total_return(e.rewards, e.mask),
-    "return − average": less("average"),
-    "return − leave-one-out": less("leave-one-out"),
-    "return − best constant": less_best_constant,
-    "reward-to-go": lambda e: reward_to_go(e.rewards, e.mask),
-    "to-go − leave-one-out": to_go_less_others,
-    "to-go − exact V": lambda e: (reward_to_go(e.rewards, e.mask) - e.values) * e.mask,
-    "TD, exact V": lambda e: temporal_difference(e.rewards, e.values, e.mask),
-}
-LADDER = ("total return", "reward-to-go", "to-go − leave-one-out", "to-go − exact V", "TD, exact V")
+LADDER = [KINDS[place] for place in (0, 4, 5, 6, 7)]
 measured = {}
 for policy_name, now in studies.items():
-    e = evidence(now.rollout, now.pi, now.values, args.batch)
-    for name, weigh in ESTIMATORS.items():
-        each = gradients(now.rollout, torch.as_tensor(weigh(e)).to(now.pi), now.pi)
-        measured[policy_name, name] = measure(each, args.batch, now.gradient)
+    record, (scores, _) = now.rollout, scores_and_returns(now)
+    given = record.rewards, record.mask, along(now.values, record), scores, args.batch
+    for kind in KINDS:
+        each = gradients(record, weights_of(kind, *given), now.pi)
+        measured[policy_name, kind] = measure(each, args.batch, now.gradient)
 
 # %% tags=["again"]
-limit = threshold(s.gradient, len(ESTIMATORS) * len(studies))
-print(f"batches of {args.batch}; by chance |z| is at most {limit:.1f}")
-print("weight                  untrained: share, |z|, variance      on its way: share, |z|, variance")
-for name in ESTIMATORS:
-    cells = []
+limit = threshold(s.gradient, len(KINDS) * len(studies))
+print(f"share of ∇J, largest |z| (by chance up to {limit:.1f}), variance of {args.batch} episodes")
+print(" " * 23 + "".join(f"{name:33s}" for name in studies))
+for kind in KINDS:
+    line = f"{kind:23s}"
     for policy_name in studies:
-        found = measured[policy_name, name]
-        verdict = "biased" if found["z"] > limit else ""
-        cells.append(f"{found['share']:6.3f} {found['z']:6.1f} {verdict:7s}{found['variance']:9.4f}")
-    print(f"{name:23s}", "      ".join(cells))
+        found = measured[policy_name, kind]
+        share, z, variance = (float(found[x]) for x in ("share", "z", "variance"))
+        line += f"{share:.3f} {z:5.1f} {'biased' if z > limit else '':6s} {variance:9.4f}     "
+    print(line)
 
 # %% [markdown]
 # Now the steps from one weight to the next. All of them see the same batches, so a ratio of two variances is resampled
@@ -869,7 +898,8 @@ for name in ESTIMATORS:
 # %% tags=["again"]
 def part_left(policy_name, before, after):
     """The variance with one weight over that with another, on the same batches."""
-    return ratio(*(distances(measured[policy_name, name]) for name in (after, before)), args.seed)
+    both = (distances(measured[policy_name, kind]) for kind in (after, before))
+    return ratio(*both, args.seed)
 
 
 pairs = [*zip(LADDER, LADDER[1:]), ("to-go − exact V", "constant of 80,000")]
@@ -880,19 +910,20 @@ for policy_name, now in studies.items():
     measured[policy_name, "constant of 80,000"] = measure(each, args.batch, now.gradient)
     for before, after in pairs:
         left[policy_name, before, after] = found = part_left(policy_name, before, after)
-        print(f"{policy_name:10s} {after:22s} × {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}] "
-              f"of {before}")  # fmt: skip
+        print(f"{policy_name:10s} {after:22s} × {found.mean:.3f} [{found.low:.3f}, "
+              f"{found.high:.3f}] of {before}")  # fmt: skip
 
 # %%
 figure, panels = pyplot.subplots(1, 2, figsize=(8.2, 2.6), sharey=True, layout="constrained")
 for axes, policy_name in zip(panels, studies):
-    points = [spread(measured[policy_name, name]) for name in LADDER]
+    points = [over_seeds(distances(measured[policy_name, name])) for name in LADDER]
     steps = [left[policy_name, before, after] for before, after in zip(LADDER, LADDER[1:])]
     figures.variances(axes, LADDER, points, steps)
     axes.set(title=f"policy: {policy_name}", xlabel=f"variance, batches of {args.batch}")
-seen = "; ".join(f"{policy_name}: " + ", ".join(f"{measured[policy_name, name]['variance']:.2g}"
-                 for name in LADDER) for policy_name in studies)
-show(figure, alt=f"Variances on a log axis, from the total return down to TD with exact V. {seen}.")
+seen = {name: ", ".join(f"{measured[name, kind]['variance']:.2g}" for kind in LADDER)
+        for name in studies}  # fmt: skip
+show(figure, alt="Variances on a log axis, from the total return to TD with exact V. Untrained: "
+     f"{seen['untrained']}; on its way: {seen['on its way']}.")
 
 # %% [markdown]
 # **What you saw.** [C30, C31] Only the plain average shows a bias, the one with a name; that it looks quieter than
@@ -916,27 +947,28 @@ show(figure, alt=f"Variances on a log axis, from the total return down to TD wit
 TRAINED, LR = 32, 0.12  # episodes in a batch, step size
 
 
-def learn(weigh, seed, world=world, lr=LR):
+def learn(kind, seed, world=world, lr=LR):
     """Train a fresh policy; the exact expected return before each update and at the end."""
     policy, reached = TabularPolicy(world.states, world.actions).double(), []
 
-    def weights(rollout, *_):
+    def weigh(record, *_):
         pi = mdp.probabilities(world, policy).detach()
         values = mdp.horizon_values(world, pi, horizon)  # of the present policy, exactly
         reached.append(float(world.start @ values[0]))
-        return torch.as_tensor(weigh(evidence(rollout, pi, values, TRAINED)))
+        scores = gradients(record, record.mask.to(pi), pi)
+        given = record.rewards, record.mask, along(values, record), scores
+        return weights_of(kind, *given, TRAINED)
 
     def sample(policy, generator):
         return collect(world, policy, TRAINED, horizon=horizon, generator=generator)
 
-    train_policy(policy, sample, weights, updates=args.updates, lr=lr, seed=args.seed + seed)
+    train_policy(policy, sample, weigh, updates=args.updates, lr=lr, seed=args.seed + seed)
     pi = mdp.probabilities(world, policy).detach()
     return [*reached, float(mdp.objective(world, pi, horizon))]
 
 
-curves = {}
-for name, weigh in progress(ESTIMATORS.items(), "training"):
-    curves[name] = torch.tensor([learn(weigh, run) for run in range(args.runs)])
+curves = {kind: torch.tensor([learn(kind, run) for run in range(args.runs)])
+          for kind in progress(KINDS, "training")}
 
 # %% tags=["again"]
 episodes = [TRAINED * update for update in range(args.updates + 1)]
@@ -946,10 +978,11 @@ for name, runs in curves.items():
     there = runs >= 0.95 * best
     first = [episodes[int(run.int().argmax())] if run.any() else math.inf for run in there]
     medians[name] = statistics.median(first)
-    print(f"{name:23s} {int(there[:, -1].sum()):2d} of {len(runs)} seeds end there, after a median of "
-          f"{medians[name]:5.0f} episodes; final return {runs[:, -1].mean():.3f}, "
-          f"worst seed {runs[:, -1].min():.3f}")  # fmt: skip
-guesses.reveal("episodes_saved_by_the_quietest", medians["return − average"] / medians["TD, exact V"])
+    middle = f"{medians[name]:,.0f}" if medians[name] < math.inf else f"over {episodes[-1]:,}"
+    print(f"{name:23s} {int(there[:, -1].sum())} of {len(runs)} seeds there, median {middle} episodes, "
+          f"final {runs[:, -1].mean():.3f}, worst {runs[:, -1].min():.3f}")
+saved = medians["return − average"] / medians["TD, exact V"]
+guesses.reveal("episodes_saved_by_the_quietest", saved)
 
 # %%
 figure, axes = pyplot.subplots(figsize=(5, 3.3))
@@ -973,9 +1006,9 @@ show(figure, alt="What is missing from the best return against episodes. Half-wa
 
 # %% tags=["again"]
 lecture = GridWorld("default").to_mdp()
-ends = [learn(ESTIMATORS["return − leave-one-out"], run, lecture, 0.1)[-1] for run in range(args.runs)]
-print(f"best return 1.00; {sum(end >= 0.95 for end in ends)} of {args.runs} seeds end above 0.95, "
-      f"the worst at {min(ends):.3f}")
+ends = [learn("return − leave-one-out", run, lecture, 0.1)[-1] for run in range(args.runs)]
+print(f"{sum(end >= 0.95 for end in ends)} of {args.runs} seeds end above 0.95 of the best "
+      f"return, 1.00; the worst at {min(ends):.3f}")
 
 # %% [markdown]
 # ## A contest: a weight of your own
@@ -993,7 +1026,7 @@ print(f"best return 1.00; {sum(end >= 0.95 for end in ends)} of {args.runs} seed
 # lesson, TD with the exact $V$, divided by yours (the geometric mean over the maps): 1 is as quiet. A point each at
 # 0.2, 0.42, 0.65 and 0.85.
 
-# %% ex="9.8" title="A weight of your own" points=4 difficulty="hard" minutes=32
+# %% ex="9.10" title="A weight of your own" points=4 difficulty="hard" minutes=32
 def own_weights(e):
     """Weights (B, T) for the steps of e's episodes, 0 where e.mask is False; see above."""
     # BEGIN SOLUTION
@@ -1016,14 +1049,13 @@ def own_weights(e):
     t = torch.arange(e.mask.shape[1])
     value = V[t, e.states]
     luck = (Q[t, e.states, e.actions] - value) * e.mask  # of mean 0 at every later step
-    later = torch.as_tensor(reward_to_go(e.rewards - luck, e.mask))
-    return (later + luck - value) * e.mask
+    return (reward_to_go(e.rewards - luck, e.mask) + luck - value) * e.mask
     # END SOLUTION
 
-# %% ex="9.8" role="check"
-own_weights = check("9.8", own_weights)
+# %% ex="9.10" role="check"
+own_weights = check("9.10", own_weights)
 
-# %% [markdown] ex="9.8" role="hints"
+# %% [markdown] ex="9.10" role="hints"
 # <details><summary>Hint 1</summary>First two points: averages of the earlier episodes. A constant; then a table
 # <code>V[t, s]</code>, the mean reward-to-go of the earlier episodes in state s at time t, and 0 where none was. Hold your
 # weights to the rules on the small map: <code>expected_gradient</code> says whether they are biased.</details>
@@ -1036,10 +1068,10 @@ own_weights = check("9.8", own_weights)
 # How good is it on the lesson's own map, with 40 steps and 23 cells, and only 500 earlier episodes?
 
 # %%
-def contest_evidence(rollout, earlier, pi):
+def contest_evidence(record, earlier, pi):
     """What `own_weights` is made of."""
-    parts = [SimpleNamespace(states=x.observations, actions=x.actions, rewards=x.rewards, mask=x.mask)
-             for x in (rollout, earlier)]  # fmt: skip
+    parts = [SimpleNamespace(states=x.observations, actions=x.actions, rewards=x.rewards,
+                             mask=x.mask) for x in (record, earlier)]  # fmt: skip
     return SimpleNamespace(**vars(parts[0]), earlier=parts[1], pi=pi, horizon=horizon)
 
 
@@ -1047,10 +1079,9 @@ def contest_evidence(rollout, earlier, pi):
 for name, now in studies.items():
     earlier, _ = collect(world, policies[name], 500, horizon=horizon, generator=seeded(1))
     weights = own_weights(contest_evidence(now.rollout, earlier, now.pi))
-    found = measure(gradients(now.rollout, torch.as_tensor(weights).to(now.pi), now.pi), args.batch, now.gradient)
-    others_found = {other: measured[name, other]["variance"] for other in ("to-go − exact V", "TD, exact V")}
-    print(f"{name:10s} your own weight: variance {found['variance']:.4f}, largest |z| {found['z']:.1f}; "
-          + ", ".join(f"{other} {x:.4f}" for other, x in others_found.items()))  # fmt: skip
+    found = measure(gradients(now.rollout, weights.double(), now.pi), args.batch, now.gradient)
+    print(f"{name:10s} your own weight: variance {found['variance']:.4f}, largest |z| "
+          f"{found['z']:.1f}; TD, exact V: {measured[name, 'TD, exact V']['variance']:.4f}")
 
 # %% [markdown]
 # **What you saw.** TEXT

@@ -244,7 +244,7 @@ def proof(pi, chances, states, b):
 def proof_cases(rng):
     """Prefixes of which several end in the same state; numbers that differ by action, and one row that does not."""
     cases = []
-    for count, actions, ends in ((3, 3, [2, 0, 2, 2]), (4, 2, [1, 3, 1])):
+    for count, actions, ends in ((3, 3, [2, 0, 2, 2]), (4, 4, [1, 3, 1])):
         pi = [softmax([rng.uniform(-1, 1) for _ in range(actions)]) for _ in range(count)]
         b = [[round(rng.uniform(-1, 2), 3) for _ in range(actions)] for _ in ends]
         chances = [round(rng.uniform(0.05, 0.4), 3) for _ in ends]
@@ -395,7 +395,93 @@ def expect_go(case):
     return expected, mistakes
 
 
-# 9.5 The others ------------------------------------------------------------------------------------------------------
+# 9.5 The factor gamma^t ----------------------------------------------------------------------------------------------
+
+
+def mean_estimate(world, pi, horizon, factor):
+    """The package's answer: at each time the chances of the states, times pi, times the advantage."""
+    values, chance = mdp.horizon_values(world, pi, horizon), world.start
+    total, under = torch.zeros_like(pi), torch.einsum("sa,sat->st", pi, world.P)
+    for t in range(horizon):
+        inner = pi * (mdp.action_values(world, values[t + 1]) - values[t][:, None])
+        total = total + factor**t * chance[:, None] * inner
+        chance = chance @ under
+    return total
+
+
+def estimate_cases(rng):
+    """Worlds of the prefixes' cases, discounted; with the factor that belongs to it, without, and another one."""
+    cases = []
+    for (gamma, factor), case in zip(((0.7, 0.7), (0.8, 1.0)), prefix_cases(rng)):
+        cases.append(case | {"gamma": gamma, "factor": factor})
+    return [*cases, cases[0] | {"gamma": 0.9, "factor": 0.6}]
+
+
+def drive_estimate(answer, case):
+    world = mdp.MDP(*(torch.tensor(case[name], dtype=torch.float64) for name in ("P", "R", "start")), case["gamma"])
+    return answer(world, torch.tensor(case["pi"], dtype=torch.float64), case["horizon"], case["factor"])
+
+
+def expect_estimate(case):
+    P, R, pi, gamma, factor, horizon = (case[name] for name in ("P", "R", "pi", "gamma", "factor", "horizon"))
+    S, A = range(len(P)), range(2)
+
+    def expected(s, a, value):
+        return sum(P[s][a][after] * value(after) for after in S)
+
+    def q(after, discount=gamma):
+        return [[expected(s, a, lambda x, s=s, a=a: R[s][a][x] + discount * after[x]) for a in A] for s in S]
+
+    def v(table):
+        return [sum(pi[s][a] * table[s][a] for a in A) for s in S]
+
+    def values(discount=gamma):
+        found = [[0.0 for _ in S]]
+        for _ in range(horizon):
+            found.insert(0, v(q(found[0], discount)))
+        return found
+
+    V = values()
+
+    def summed(
+        weight=lambda t: factor**t, times=range(horizon), table=lambda t: q(V[t + 1]), move=True,
+        push=lambda s, c, Q: pi[s][c] * (Q[s][c] - v(Q)[s]), visited=1.0,
+    ):  # fmt: skip
+        """The sum over t of weight(t) times the chance of s at t times what its actions push on logit c."""
+        total, chance = [[0.0 for _ in A] for _ in S], list(case["start"])
+        for t in range(horizon):
+            Q = table(t)
+            if t in times:
+                total = [[total[s][c] + weight(t) * chance[s] ** visited * push(s, c, Q) for c in A] for s in S]
+            if move:
+                chance = [sum(chance[s] * pi[s][a] * P[s][a][x] for s in S for a in A) for x in S]
+        return total
+
+    mistakes = {
+        "V_t is not subtracted, and neither is pi in the score: the push on a logit is pi (Q - V)": summed(
+            push=lambda s, c, Q: pi[s][c] * Q[s][c]),
+        "pi is missing: an action counts as often as it is drawn": summed(push=lambda s, c, Q: Q[s][c] - v(Q)[s]),
+        "the states keep the chances of the first step: move them on, with pi and world.P": summed(move=False),
+        "the chances of the states are missing": summed(visited=0.0),
+        "one time too late: what follows step t is V at t + 1": summed(table=lambda t: q(V[min(t + 2, horizon)])),
+        "one time too early: what follows step t is V at t + 1": summed(table=lambda t: q(V[t])),
+        "the value of the first step at all times: with a limit V depends on the time": summed(
+            table=lambda t: q(V[0])),
+        "the first step alone: sum over the times": summed(times=range(1)),
+    }  # fmt: skip
+    if factor not in (1.0, gamma):
+        mistakes |= {
+            "the factor is ignored, gamma^t is taken": summed(lambda t: gamma**t),
+            "the factor is ignored: the weight is factor^t G_t": summed(lambda t: 1.0),
+            "factor^(t + 1): t is counted from 0": summed(lambda t: factor ** (t + 1)),
+            "the factor once: it is factor^t": summed(lambda t: factor),
+            "factor in the place of gamma: G_t keeps the world's own discount": summed(
+                table=lambda t: q(values(factor)[t + 1], factor)),
+        }  # fmt: skip
+    return summed(), mistakes
+
+
+# 9.6 The others ------------------------------------------------------------------------------------------------------
 
 
 def others(values, mask):
@@ -466,7 +552,7 @@ def remark_others(case, data):
     return "not a number: where nobody else acts there is nothing to divide by" if "nan" in str(data).lower() else None
 
 
-# 9.6 The best constant -----------------------------------------------------------------------------------------------
+# 9.7 The best constant -----------------------------------------------------------------------------------------------
 
 
 def best_constants(scores, returns):
@@ -562,7 +648,7 @@ def expect_constants(case):
     return {"batch": batch, "others": without}, mistakes
 
 
-# 9.7 The temporal difference -----------------------------------------------------------------------------------------
+# 9.8 The temporal difference -----------------------------------------------------------------------------------------
 
 
 def temporal_difference(rewards, values, mask, gamma=1.0):
@@ -629,7 +715,137 @@ def expect_difference(case):
     return each(lambda i, t, n: r[i][t] + gamma * following(i, t, n) - v[i][t]), mistakes
 
 
-# 9.8 A weight of one's own: the contest ------------------------------------------------------------------------------
+# 9.9 All weights -----------------------------------------------------------------------------------------------------
+
+KINDS = (
+    "total return", "return − average", "return − leave-one-out", "return − best constant", "reward-to-go",
+    "to-go − leave-one-out", "to-go − exact V", "TD, exact V",
+)  # fmt: skip
+
+
+def weights_of(kind, rewards, mask, values, scores, size):
+    """The package's answer: each kind from the pieces of the exercises before."""
+    returns, to_go = policy_gradient.total_return(rewards, mask), policy_gradient.reward_to_go(rewards, mask)
+    batches, steps = returns[:, 0].view(-1, size), (-1, size, rewards.shape[1])
+    if kind == "TD, exact V":
+        return temporal_difference(rewards, values, mask)
+    if kind in ("total return", "reward-to-go"):
+        return returns if kind == "total return" else to_go
+    if kind.startswith("to-go"):
+        one_out = kind == "to-go − leave-one-out"
+        return (to_go - (others(to_go.view(steps), mask.view(steps)).view_as(to_go) if one_out else values)) * mask
+    if kind == "return − average":
+        baseline = batches.mean(1, keepdim=True).expand_as(batches)
+    elif kind == "return − leave-one-out":
+        baseline = others(batches[..., None], torch.ones_like(batches[..., None], dtype=torch.bool))
+    else:
+        baseline = best_constants(scores.view(*batches.shape, -1), batches)["others"]
+    return (returns - baseline.reshape(-1, 1)) * mask
+
+
+def weights_cases(rng):
+    """Two batches of three episodes of different lengths, numbers on padding, all kinds."""
+    lengths, steps, made = (2, 4, 1, 3, 4, 4), 4, []
+    for _ in range(2):
+        table = [[[round(rng.uniform(-1, 1) + 0.4, 3) for _ in range(steps)] for _ in lengths] for _ in range(2)]
+        scores = normals(rng, len(lengths), 3)
+        made.append({"rewards": table[0], "values": table[1], "mask": masks(lengths, steps), "scores": scores,
+                     "size": 3})  # fmt: skip
+    return made
+
+
+def drive_weights(answer, case):
+    """The weights of all kinds, by name."""
+    given = tensors(case, "rewards", "mask", "values", "scores")
+    return {kind: answer(kind, *(x.clone() for x in given), case["size"]) for kind in KINDS}
+
+
+def expect_weights(case):
+    r, v, scores, size = case["rewards"], case["values"], case["scores"], case["size"]
+    lengths, T = [sum(row) for row in case["mask"]], range(len(case["mask"][0]))
+    B = range(len(lengths))
+    norms, returns = [sum(x * x for x in row) for row in scores], [sum(r[i][: lengths[i]]) for i in B]
+
+    def batch(i, but=None):
+        return [j for j in B if j // size == i // size and j != but]
+
+    def go(i, t):
+        return sum(r[i][t : lengths[i]])
+
+    def each(value, cut=True):
+        return [[float(value(i, t)) if t < lengths[i] or not cut else 0.0 for t in T] for i in B]
+
+    def mean(found):
+        found = list(found)
+        return sum(found) / len(found) if found else 0.0
+
+    def constant(which):
+        return sum(norms[j] * returns[j] for j in which) / sum(norms[j] for j in which)
+
+    def others_at(i, t, but):
+        return mean(go(j, t) for j in batch(i, but) if t < lengths[j])
+
+    def difference(i, t):
+        return r[i][t] + (v[i][t + 1] if t + 1 < lengths[i] else 0.0) - v[i][t]
+
+    average, alone = (lambda i: mean(returns[j] for j in batch(i))), (lambda i: mean(returns[j] for j in batch(i, i)))
+    expected = {
+        "total return": each(lambda i, t: returns[i]),
+        "return − average": each(lambda i, t: returns[i] - average(i)),
+        "return − leave-one-out": each(lambda i, t: returns[i] - alone(i)),
+        "return − best constant": each(lambda i, t: returns[i] - constant(batch(i, i))),
+        "reward-to-go": each(go),
+        "to-go − leave-one-out": each(lambda i, t: go(i, t) - others_at(i, t, i)),
+        "to-go − exact V": each(lambda i, t: go(i, t) - v[i][t]),
+        "TD, exact V": each(difference),
+    }
+    everybody = list(B)
+    mistakes = {
+        ("total return", "the reward-to-go: every step gets the whole return"): expected["reward-to-go"],
+        ("total return", "weights on padding are not 0: nobody acted there"): each(lambda i, t: returns[i], cut=False),
+        ("return − average", "this is the baseline: the weight is the return less it"): each(lambda i, t: average(i)),
+        ("return − average", "one average over all batches: each has its own"): each(
+            lambda i, t: returns[i] - mean(returns)),
+        ("return − average", "the average of the others: here the episode itself is among them"):
+            expected["return − leave-one-out"],
+        ("return − average", "the reward-to-go less the average return: the whole return is meant"): each(
+            lambda i, t: go(i, t) - average(i)),
+        ("return − average", "weights on padding are not 0: nobody acted there"): each(
+            lambda i, t: returns[i] - average(i), cut=False),
+        ("return − leave-one-out", "the average over all: the episode itself is left out here"):
+            expected["return − average"],
+        ("return − leave-one-out", "the others of all batches: those of the own batch are meant"): each(
+            lambda i, t: returns[i] - mean(returns[j] for j in everybody if j != i)),
+        ("return − leave-one-out", "the others that still act alone: a return is known of every episode"): each(
+            lambda i, t: returns[i] - mean(returns[j] for j in batch(i, i) if t < lengths[j])),
+        ("return − leave-one-out", "weights on padding are not 0: nobody acted there"): each(
+            lambda i, t: returns[i] - alone(i), cut=False),
+        ("return − best constant", "fitted on the whole batch: that one is biased, take \"others\""): each(
+            lambda i, t: returns[i] - constant(batch(i))),
+        ("return − best constant", "one constant for all batches: each has its own"): each(
+            lambda i, t: returns[i] - constant([j for j in everybody if j != i])),
+        ("return − best constant", "the average of the others: the best constant weighs them by their scores"):
+            expected["return − leave-one-out"],
+        ("return − best constant", "the reward-to-go less the constant: it was fitted to whole returns"): each(
+            lambda i, t: go(i, t) - constant(batch(i, i))),
+        ("reward-to-go", "the whole return: every step gets what follows it"): expected["total return"],
+        ("to-go − leave-one-out", "the average over all that act: leave the episode itself out"): each(
+            lambda i, t: go(i, t) - others_at(i, t, None)),
+        ("to-go − leave-one-out", "less the average return of the others: their reward-to-go at this step is meant"):
+            each(lambda i, t: go(i, t) - alone(i)),
+        ("to-go − leave-one-out", "the others of all batches: those of the own batch are meant"): each(
+            lambda i, t: go(i, t) - mean(go(j, t) for j in everybody if j != i and t < lengths[j])),
+        ("to-go − exact V", "the whole return less V: the reward-to-go is meant"): each(
+            lambda i, t: returns[i] - v[i][t]),
+        ("to-go − exact V", "values on padding count: the weight there is 0"): Alternatives(
+            each(lambda i, t: go(i, t) - v[i][t], cut=False)),
+        ("TD, exact V", "the reward-to-go less V: one reward, then V of the next state"): expected["to-go − exact V"],
+        ("TD, exact V", "V of the next state is missing"): each(lambda i, t: r[i][t] - v[i][t]),
+    }  # fmt: skip
+    return expected, mistakes
+
+
+# 9.10 A weight of one's own: the contest ------------------------------------------------------------------------------
 
 EARLIER = 500  # episodes that a weight may learn from
 MAPS = (  # rows, slip, reward of a step, time limit; the start is S
@@ -775,14 +991,19 @@ EXERCISES = {
         " -> {scores: float[K A A], grad_pi: float[K A A], inner: float[K A], mean: float[S A]}"),
     "9.4": Exercise(go_cases, drive_go, expect_go, points=2, reference=reward_to_go,
         signature="reward_to_go(rewards: float[B T], mask: bool[B T], gamma: number) -> float[B T]"),
-    "9.5": Exercise(others_cases, None, expect_others, points=2, reference=others, remark=remark_others,
+    "9.5": Exercise(estimate_cases, drive_estimate, expect_estimate, points=2, reference=mean_estimate,
+        signature="mean_estimate(world: any, pi: float[S A], horizon: int, factor: number) -> float[S A]"),
+    "9.6": Exercise(others_cases, None, expect_others, points=2, reference=others, remark=remark_others,
         signature="others(values: float[M N T], mask: bool[M N T]) -> float[M N T]"),
-    "9.6": Exercise(constant_cases, None, expect_constants, points=3, reference=best_constants,
+    "9.7": Exercise(constant_cases, None, expect_constants, points=3, reference=best_constants,
         signature="best_constants(scores: float[M N P], returns: float[M N])"
         " -> {batch: float[M N], others: float[M N]}"),
-    "9.7": Exercise(difference_cases, drive_difference, expect_difference, points=2, reference=temporal_difference,
+    "9.8": Exercise(difference_cases, drive_difference, expect_difference, points=2, reference=temporal_difference,
         signature="temporal_difference(rewards: float[B T], values: float[B T], mask: bool[B T], gamma: number)"
         " -> float[B T]"),
-    "9.8": Exercise(contest_cases, drive_contest, None, points=4, reference=own_weights, remark=remark_contest,
+    "9.9": Exercise(weights_cases, drive_weights, expect_weights, points=3, reference=weights_of,
+        signature="weights_of(kind: str, rewards: float[B T], mask: bool[B T], values: float[B T], scores: float[B P],"
+        " size: int) -> float[B T]"),
+    "9.10": Exercise(contest_cases, drive_contest, None, points=4, reference=own_weights, remark=remark_contest,
         score=score_contest, levels=LEVELS, ranked=True),
 }  # fmt: skip
