@@ -295,17 +295,12 @@ def expect_proof(case):
             lambda k, a, c: here(k, c) * score(k, a, c)),
         ("grad_pi", "divided by pi(a | s) instead of multiplied"): rows(
             lambda k, a, c: score(k, a, c) / here(k, a)),
-        ("inner", "b is missing: that is 0 for every prefix, line (3)"): inner_of(change),
+        ("inner", "0 for every prefix: b is missing, averaged first or multiplied along the logits, or the sum runs "
+         "over the logits; b goes with the action that is drawn"): inner_of(change),
         ("inner", "pi(a | s) is missing: an expectation weighs every action by its probability"): inner_of(
             lambda k, a, c: b[k][a] * score(k, a, c)),
         ("inner", "pi(a | s) counts twice: it is in the gradient of pi"): inner_of(
             lambda k, a, c: here(k, a) * b[k][a] * change(k, a, c)),
-        ("inner", "summed over the logits: sum over the actions, the rows"): [
-            [sum(b[k][a] * change(k, a, c) for c in actions) for a in actions] for k in K],
-        ("inner", "b is multiplied along the logits: it goes with the action that is drawn"): inner_of(
-            lambda k, a, c: b[k][c] * change(k, a, c)),
-        ("inner", "b is averaged over the actions first: then nothing is left"): inner_of(
-            lambda k, a, c: sum(b[k]) / len(b[k]) * change(k, a, c)),
         ("inner", "the terms are not added up: sum over the actions"): rows(
             lambda k, a, c: b[k][a] * change(k, a, c)),
         ("inner", "the chances of the prefixes come in here: they belong into the outer sum"): [
@@ -366,22 +361,26 @@ def expect_go(case):
             row[t] = running = rewards[t] + gamma * running
         one_stream.insert(0, row)
     mistakes = {
-        "padding leaks in: rewards behind an episode's end are not earned, whatever the numbers there":
-            by(after, padding=True),
+        "padding leaks in: rewards behind an episode's end are not earned, whatever the numbers there": by(
+            after, padding=True
+        ),
         "every step gets the total return: sum from t on": by(lambda t, j: gamma**j),
         "every step gets the total return, undiscounted: sum from t on, and discount": by(lambda t, j: 1.0),
-        "rewards up to step t: this is the past, sum from t to the end":
-            Alternatives(by(lambda t, j: after(j, t)), by(lambda t, j: gamma**j if j <= t else 0.0)),
+        "rewards up to step t: this is the past, sum from t to the end": Alternatives(
+            by(lambda t, j: after(j, t)), by(lambda t, j: gamma**j if j <= t else 0.0)
+        ),
         "rewards up to step t, not discounted: this is the past, sum from t to the end": by(lambda t, j: float(j <= t)),
         "the reward of step t itself is missing: an action does change what it earns at once": Alternatives(
             by(lambda t, j: after(t + 1, j)), by(lambda t, j: after(t, j, first=1)), by(lambda t, j: float(j > t))
         ),
-        "gamma^t stands in front: that is the unbiased weight for the discounted J, but here G_t alone is wanted":
-            by(lambda t, j: gamma**j if j >= t else 0.0),
+        "gamma^t stands in front: that is the unbiased weight for the discounted J, but here G_t alone is wanted": by(
+            lambda t, j: gamma**j if j >= t else 0.0
+        ),
         "gamma is ignored": by(lambda t, j: float(j >= t)),
         "gamma is applied to r_t too: the first reward of the sum counts in full": by(lambda t, j: gamma * after(t, j)),
-        "later rewards are discounted once: gamma to the power of the steps between":
-            Alternatives(by(lambda t, j: (1.0 if j == t else gamma) * (j >= t)), by(lambda t, j: gamma * (j >= t))),
+        "later rewards are discounted once: gamma to the power of the steps between": Alternatives(
+            by(lambda t, j: (1.0 if j == t else gamma) * (j >= t)), by(lambda t, j: gamma * (j >= t))
+        ),
         "these are the rewards: each step needs the sum of those that follow too": by(lambda t, j: float(j == t)),
         "these are the discounted rewards one by one: each step needs the sum": by(lambda t, j: gamma**t * (j == t)),
         "only the next reward is added: sum to the end of the episode": by(lambda t, j: after(t, j) * (j <= t + 1)),
@@ -893,7 +892,9 @@ def episodes_of(rollout, rows=slice(None)):
 def contest_evidence(found, rows=slice(None)):
     """What a weight is made of in the contest."""
     earlier = SimpleNamespace(**episodes_of(found.earlier))
-    return SimpleNamespace(**episodes_of(found.every, rows), earlier=earlier, pi=found.pi.clone(), horizon=found.horizon)
+    return SimpleNamespace(
+        **episodes_of(found.every, rows), earlier=earlier, pi=found.pi.clone(), horizon=found.horizon
+    )
 
 
 def drive_contest(answer, case):
