@@ -54,15 +54,14 @@ from types import SimpleNamespace
 import torch
 from matplotlib import pyplot
 
-from ptlearn import figures, policy_gradient
+from ptlearn import figures
 from ptlearn.course.exercise import check
 from ptlearn.grid import mdp
 from ptlearn.grid.collection import collect
 from ptlearn.grid.gridworld import GridWorld
-from ptlearn.policy_gradient import episode_returns, policy_gradient_loss, total_return
+from ptlearn.policy_gradient import episode_returns, total_return
 from ptlearn.rl.policies import TabularPolicy
 from ptlearn.rl.training import train_policy
-from ptlearn.rollout import action_logprobs
 from ptlearn.statistics import over_seeds, ratio
 
 args = arguments(

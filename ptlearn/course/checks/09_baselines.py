@@ -86,7 +86,8 @@ def expect_measure(case):
             batches(start=len(rows) - count * size),
         ("variance", "these are the variances one by one: the trace is their sum"): variances,
         ("variance", "the mean over the parameters: the trace is the sum, a squared length"): total / len(mean),
-        ("variance", "standard deviations: variances add up, standard deviations do not"): sum(map(math.sqrt, variances)),
+        ("variance", "standard deviations: variances add up, standard deviations do not"):
+            sum(map(math.sqrt, variances)),
         ("variance", "a root: the trace of the covariance is a sum of variances"): math.sqrt(total),
         ("variance", "not centred: subtract the mean estimate, or the signal counts as noise"): Alternatives(
             sum(x * x for x in flat) / count, sum(x * x for x in flat) / (count - 1)),
@@ -901,7 +902,8 @@ def drive_contest(answer, case):
     """The weights of all trajectories, and of every third one, from the last to the first, alone."""
     found = problem(json.dumps(case))
     rows = torch.arange(0, len(found.chances), 3).flip(0)
-    return {"weights": answer(contest_evidence(found)), "alone": answer(contest_evidence(found, rows))}
+    weights, alone = answer(contest_evidence(found)), answer(contest_evidence(found, rows))
+    return {"weights": weights, "alone": alone, "tensor": torch.is_tensor(weights)}
 
 
 def mean_and_variance(found, weights):
@@ -919,6 +921,8 @@ def remark_contest(case, data):
         weights, alone = (torch.tensor(data[name], dtype=torch.float64) for name in ("weights", "alone"))
     except (TypeError, ValueError, RuntimeError):
         return "the weights are no table of numbers: (B, T) is expected, a number for each step"
+    if not data["tensor"]:
+        return "the weights are no tensor: a tensor of floats of shape (B, T) is expected"
     if tuple(weights.shape) != shape or tuple(alone.shape) != (len(range(0, shape[0], 3)), shape[1]):
         return f"the weights have the shape {tuple(weights.shape)}: (B, T) = {shape} is expected"
     if not bool(torch.isfinite(weights).all() and torch.isfinite(alone).all()):
