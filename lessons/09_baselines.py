@@ -392,7 +392,7 @@ for t in range(LIMIT):
 figure, panels = pyplot.subplots(1, 2, figsize=(6.6, 3.1), sharey=True, layout="constrained")
 titles = ("length of the mean", "size (root mean square)")
 for axes, numbers, title in zip(panels, (mean, size), titles):
-    axes.imshow(numbers, cmap="cividis", vmin=0)
+    axes.imshow(numbers.numpy(), cmap="cividis", vmin=0)
     for place in range(LIMIT**2):
         (t, j), number = divmod(place, LIMIT), numbers.flatten()[place]
         ink = "white" if number < numbers.max() / 2 else "black"
@@ -626,16 +626,15 @@ def scores_and_returns(now):
     return scores, episode_returns(now.rollout.rewards, now.rollout.mask)
 
 
-(scores, returns), signal = scores_and_returns(s), s.gradient @ s.gradient
-
 # %% tags=["again"]
+scores, returns = scores_and_returns(s)
 for size in (2, 4, 8):
     batches = returns[: len(returns) // size * size].view(-1, size, 1)
     baselines = batches.mean(1, keepdim=True), others(batches, torch.ones_like(batches) > 0)
     for name, b in zip(("average", "leave-one-out"), baselines):
         each = scores[: batches.numel()] * (batches - b).view(-1, 1)
         found = measure(each, size, s.gradient)
-        share = over_seeds(found["estimates"] @ s.gradient / signal)
+        share = over_seeds(found["estimates"] @ s.gradient / (s.gradient @ s.gradient))
         print(f"N = {size}, {name:13s}: share of ∇J {share.mean:.3f} "
               f"± {share.high - share.mean:.3f}")  # fmt: skip
         if (size, name) == (2, "average"):
@@ -646,7 +645,7 @@ for size in (2, 4, 8):
 # direction, and for an optimizer that rescales gradients, as Adam does, no difference at all. With $N = 4$ answers to a
 # prompt, as in training a language model, it is a quarter. (All six numbers lie a little above what they should be: one
 # piece of luck, seen six times, for the episodes are the same.) The 8-cell corridor of lesson 08 is where you have seen
-# leave-one-out at work: with rewards along the way it took back all the episodes that paying along the way had cost.
+# leave-one-out at work: it took back nearly all the episodes that paying along the way had cost.
 #
 # ## The best constant
 # A constant $b$ keeps the mean, so it can be chosen for the variance alone. With $g = \nabla_\theta \log p_\theta(\tau)$,
@@ -742,7 +741,8 @@ show(figure, alt=f"The variance is a parabola in the constant. {seen}.")
 for name, now in studies.items():
     scores, returns = scores_and_returns(now)
     for size in (2, 8, 32):
-        grouped = scores.view(-1, size, scores.shape[1]), returns.view(-1, size)
+        rows = len(returns) // size * size
+        grouped = scores[:rows].view(-1, size, scores.shape[1]), returns[:rows].view(-1, size)
         line = f"{name:10s} N = {size:2d}: share of ∇J (N × variance), fitted"
         for fitted, b in best_constants(*grouped).items():
             each = (grouped[0] * (grouped[1] - b)[..., None]).flatten(0, 1)
