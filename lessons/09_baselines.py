@@ -713,7 +713,8 @@ guesses.reveal("mean_return_is_the_best_constant", "yes" if same else "no")
 figure, panels = pyplot.subplots(1, 2, figsize=(7, 2.8), layout="constrained")
 for axes, (name, now) in zip(panels, studies.items()):
     (scores, returns), J = scores_and_returns(now), float(world.start @ now.values[0])
-    norms, constants = (scores**2).sum(1), torch.linspace(min(0, J) - 0.4, max(0, J) + 0.4, 60)
+    norms = (scores**2).sum(1)
+    constants = torch.linspace(min(0, J) - 0.4, max(0, J) + 0.4, 60).tolist()
     parabola = [float((norms * (returns - b) ** 2).mean() - now.gradient @ now.gradient)
                 for b in constants]  # fmt: skip
     axes.plot(constants, parabola, color="black", linewidth=0.8, label="the formula")

@@ -1,7 +1,7 @@
 """Cells that measure, tagged "again", print the same when they are run again, in the reverse order.
 
-Then nothing that a later cell changes comes into a measurement, and a student may run a cell twice. Times are no part of
-what is measured. The answers stand for themselves: judging them would take longer than all the rest.
+Then nothing that a later cell changes comes into a measurement, and a student may run a cell twice. Times are no part
+of what is measured. The answers stand for themselves: judging them would take longer than all the rest.
 """
 
 import contextlib
