@@ -475,7 +475,7 @@ for name, now in studies.items():
           f"+ twice their covariance {whole - sum(own):+8.3f}")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** The untrained policy mostly pays and rarely arrives: past and future are both negative, they push the
+# **What you saw.** The untrained policy pays for a long way: what is past and what is to come are negative, they push the
 # same way, and dropping the past removes its own variance and the covariance too. For the policy on its way the covariance
 # is negative, and twice of it outweighs the variance of the past: the cost of the way so far is negative, what is to come
 # is mostly the positive star, and the two partly cancelled. Dropping a term of mean zero removes noise only where that
