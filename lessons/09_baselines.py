@@ -1030,7 +1030,7 @@ print(f"{sum(end >= 0.95 for end in ends)} of {args.runs} seeds end above 0.95 o
 # policy, from which anything may be computed. Whatever you make of the earlier ones alone is fixed before any action of
 # the batch is drawn. Write the quietest weight you can that keeps the mean. You get
 #
-# - `e.states`, `e.actions`, `e.rewards`, `e.mask`, each (B, T): the episodes to weigh;
+# - `e.observations`, the states, `e.actions`, `e.rewards`, `e.mask`, each (B, T): the episodes to weigh;
 # - `e.earlier`, 500 other episodes of the same policy, with the same four, each (500, T);
 # - `e.pi` (S, A), the policy, and `e.horizon`, the time limit, which is part of the task; $\gamma = 1$.
 #
@@ -1038,7 +1038,17 @@ print(f"{sum(end >= 0.95 for end in ends)} of {args.runs} seeds end above 0.95 o
 # for the earlier episodes you were given. The weights of an episode may depend on that episode and on the earlier ones,
 # and on no other row. **A biased weight earns nothing.** Otherwise the score is the variance of the best weight of this
 # lesson, TD with the exact $V$, divided by yours (the geometric mean over the maps): 1 is as quiet. A point each at
-# 0.2, 0.42, 0.65 and 0.85.
+# 0.2, 0.42, 0.65 and 0.85. To try yours on the six cells: `expected_gradient(own_weights(trial))` has to be `truth`.
+
+# %%
+def evidence(record, world, policy, horizon):
+    """What `own_weights` is made of, with 500 earlier episodes."""
+    earlier, _ = collect(world, policy, 500, horizon=horizon, generator=seeded(1))
+    pi = mdp.probabilities(world, policy).detach()
+    return SimpleNamespace(**vars(record), earlier=earlier, pi=pi, horizon=horizon)
+
+
+trial = evidence(every, small, chooser, LIMIT)
 
 # %% ex="9.10" title="A weight of your own" points=4 difficulty="hard" minutes=32
 def own_weights(e):
@@ -1046,13 +1056,13 @@ def own_weights(e):
     # BEGIN SOLUTION
     earlier, (S, A) = e.earlier, e.pi.shape
     counts, paid = torch.zeros(S, A, S + 1), torch.zeros(S, A)  # state S: it is over
-    after = torch.full_like(earlier.states, S)
-    after[:, :-1] = torch.where(earlier.mask[:, 1:], earlier.states[:, 1:], S)
+    after = torch.full_like(earlier.observations, S)
+    after[:, :-1] = torch.where(earlier.mask[:, 1:], earlier.observations[:, 1:], S)
     goes_on = earlier.mask & (torch.arange(earlier.mask.shape[1]) < e.horizon - 1)
-    pairs = earlier.states[earlier.mask], earlier.actions[earlier.mask]
+    pairs = earlier.observations[earlier.mask], earlier.actions[earlier.mask]
     times = torch.zeros(S, A).index_put(pairs, torch.tensor(1.0), accumulate=True)
     paid.index_put_(pairs, earlier.rewards[earlier.mask].float(), accumulate=True)
-    moves = earlier.states[goes_on], earlier.actions[goes_on], after[goes_on]
+    moves = earlier.observations[goes_on], earlier.actions[goes_on], after[goes_on]
     counts.index_put_(moves, torch.tensor(1.0), accumulate=True)
     P, R = counts / counts.sum(-1, keepdim=True).clamp(min=1), paid / times.clamp(min=1)
     # the model's values, backwards from the time limit
@@ -1061,8 +1071,8 @@ def own_weights(e):
         Q[t] = R + P @ V[t + 1]
         V[t, :S] = (e.pi * Q[t]).sum(1)
     t = torch.arange(e.mask.shape[1])
-    value = V[t, e.states]
-    luck = (Q[t, e.states, e.actions] - value) * e.mask  # of mean 0 at every later step
+    value = V[t, e.observations]
+    luck = (Q[t, e.observations, e.actions] - value) * e.mask  # of mean 0 at every later step
     return (reward_to_go(e.rewards - luck, e.mask) + luck - value) * e.mask
     # END SOLUTION
 
@@ -1071,28 +1081,19 @@ own_weights = check("9.10", own_weights)
 
 # %% [markdown] ex="9.10" role="hints"
 # <details><summary>Hint 1</summary>First two points: averages of the earlier episodes. A constant; then a table
-# <code>V[t, s]</code>, the mean reward-to-go of the earlier episodes in state s at time t, and 0 where none was. Hold your
-# weights to the rules on the small map: <code>expected_gradient</code> says whether they are biased.</details>
+# <code>V[t, s]</code>, the mean reward-to-go of the earlier episodes in state s at time t, and 0 where none was. Look
+# at <code>trial</code> first: is <code>expected_gradient</code> of your weights the <code>truth</code>?</details>
 # <details><summary>Hint 2</summary>Any table <code>Q[t, s, a]</code> made of the earlier episodes has
-# <code>V = (pi * Q).sum(-1)</code>, and then <code>Q[t, s_t', a_t'] − V[t', s_t']</code>, the luck of drawing that action,
+# <code>V = (pi * Q).sum(-1)</code>, and then <code>Q[t', s_t', a_t'] − V[t', s_t']</code>, the luck of drawing that action,
 # has mean 0 whatever happened before t'. So the luck of all <i>later</i> steps may be subtracted from the weight at t. The
 # better the Q, the quieter: counts of where each action led make a model, and a model makes a Q.</details>
 
 # %% [markdown]
-# How good is it on the lesson's own map, with 40 steps and 23 cells, and only 500 earlier episodes?
-
-# %%
-def contest_evidence(record, earlier, pi):
-    """What `own_weights` is made of."""
-    parts = [SimpleNamespace(states=x.observations, actions=x.actions, rewards=x.rewards,
-                             mask=x.mask) for x in (record, earlier)]  # fmt: skip
-    return SimpleNamespace(**vars(parts[0]), earlier=parts[1], pi=pi, horizon=horizon)
-
+# How good is it on the lesson's own map, with 40 steps and 22 cells, and only 500 earlier episodes?
 
 # %% tags=["again"]
 for name, now in studies.items():
-    earlier, _ = collect(world, policies[name], 500, horizon=horizon, generator=seeded(1))
-    weights = own_weights(contest_evidence(now.rollout, earlier, now.pi))
+    weights = own_weights(evidence(now.rollout, world, policies[name], horizon))
     found = measure(gradients(now.rollout, weights.double(), now.pi), args.batch, now.gradient)
     print(f"{name:10s} your own weight: variance {found['variance']:.4f}, largest |z| "
           f"{found['z']:.1f}; TD, exact V: {measured[name, 'TD, exact V']['variance']:.4f}")
@@ -1109,7 +1110,7 @@ for name, now in studies.items():
 #   past rewards, a constant, other episodes, $V(s_t)$. What depends on $a_t$ moves it.
 # - Of a discounted objective the gradient has $\gamma^t$ in front of $G_t$. Nearly everybody drops it.
 # - The average over the batch contains the sample itself: the factor $1 - 1/N$. A best constant fitted on its own batch
-#   loses more. Leave the sample out, or know what it costs.
+#   loses a share that nobody knows beforehand. Leave the sample out, or know what it costs.
 # - Reward-to-go helps where rewards come along the way, together with a baseline; it does nothing where only the end pays.
 # - The mean return is close to the best constant. $V(s_t)$ knows where the episode stands; $r + V(s_{t+1}) - V(s_t)$
 #   also knows where it is going, and is the quietest by far.

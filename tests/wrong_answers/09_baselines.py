@@ -572,7 +572,7 @@ def by_matrices(kind, rewards, mask, values, scores, size):
 def table_of(e, weight):
     """The mean of weight (500, T) in each time, state and action of the earlier episodes: (horizon, S, A)."""
     earlier, (S, A) = e.earlier, e.pi.shape
-    place = torch.arange(earlier.mask.shape[1]).expand_as(earlier.mask), earlier.states, earlier.actions
+    place = torch.arange(earlier.mask.shape[1]).expand_as(earlier.mask), earlier.observations, earlier.actions
     index, shape = tuple(x[earlier.mask] for x in place), (e.horizon, S, A)
     total = torch.zeros(shape, dtype=torch.float64).index_put(index, weight[earlier.mask].double(), accumulate=True)
     count = torch.zeros(shape, dtype=torch.float64).index_put(index, torch.tensor(1.0).double(), accumulate=True)
@@ -587,7 +587,7 @@ def learned(e):
 
 
 def here(e, table):
-    return table[torch.arange(e.mask.shape[1]), e.states]
+    return table[torch.arange(e.mask.shape[1]), e.observations]
 
 
 def whole_returns(e):
@@ -622,7 +622,7 @@ def modelled(e):
     """The model's Q state by state, and the luck of later actions summed up from the end."""
     S, A = e.pi.shape
     moves, gains = {}, {}
-    rows = zip(e.earlier.states.tolist(), e.earlier.actions.tolist(), e.earlier.rewards.tolist(), e.earlier.mask.sum(1))
+    rows = zip(e.earlier.observations.tolist(), e.earlier.actions.tolist(), e.earlier.rewards.tolist(), e.earlier.mask.sum(1))
     for states, actions, rewards, length in rows:
         for t in range(int(length)):
             gains.setdefault((states[t], actions[t]), []).append(rewards[t])
@@ -637,7 +637,7 @@ def modelled(e):
         V[t] = (e.pi * Q[t]).sum(1)
     weights, running = torch.zeros_like(e.rewards), torch.zeros(len(e.mask)).double()
     for t in reversed(range(e.mask.shape[1])):
-        value, luck = V[t, e.states[:, t]], Q[t, e.states[:, t], e.actions[:, t]] - V[t, e.states[:, t]]
+        value, luck = V[t, e.observations[:, t]], Q[t, e.observations[:, t], e.actions[:, t]] - V[t, e.observations[:, t]]
         weights[:, t] = torch.where(e.mask[:, t], e.rewards[:, t] + running - value, 0.0)
         running = torch.where(e.mask[:, t], running + e.rewards[:, t] - luck, running)
     return weights

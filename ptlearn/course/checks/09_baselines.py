@@ -886,7 +886,7 @@ def problem(text):
 
 def episodes_of(rollout, rows=slice(None)):
     """What a weight sees of episodes, a copy."""
-    return {"states": rollout.observations[rows].clone(), "actions": rollout.actions[rows].clone(),
+    return {"observations": rollout.observations[rows].clone(), "actions": rollout.actions[rows].clone(),
             "rewards": rollout.rewards[rows].clone(), "mask": rollout.mask[rows].clone()}  # fmt: skip
 
 
@@ -962,12 +962,12 @@ def own_weights(e):
     acted, goes_on = earlier.mask, earlier.mask[:, 1:]
     moves, paid = torch.zeros(S, A, S + 1).double(), torch.zeros(S, A).double()
     count = torch.zeros(S, A).double()
-    pairs = earlier.states[acted], earlier.actions[acted]
+    pairs = earlier.observations[acted], earlier.actions[acted]
     paid.index_put_(pairs, earlier.rewards[acted].double(), accumulate=True)
     count.index_put_(pairs, torch.ones(len(pairs[0])).double(), accumulate=True)
-    after = torch.where(goes_on, earlier.states[:, 1:], S)  # state S: it is over
+    after = torch.where(goes_on, earlier.observations[:, 1:], S)  # state S: it is over
     before = acted[:, :-1]
-    steps = earlier.states[:, :-1][before], earlier.actions[:, :-1][before], after[before]
+    steps = earlier.observations[:, :-1][before], earlier.actions[:, :-1][before], after[before]
     moves.index_put_(steps, torch.ones(len(steps[0])).double(), accumulate=True)
     moves, paid = moves / moves.sum(-1, keepdim=True).clamp(min=1), paid / count.clamp(min=1)
     V, Q = torch.zeros(e.horizon + 1, S + 1).double(), torch.zeros(e.horizon, S, A).double()
@@ -975,8 +975,8 @@ def own_weights(e):
         Q[t] = paid + moves @ V[t + 1]
         V[t, :S] = (e.pi * Q[t]).sum(1)
     t = torch.arange(e.mask.shape[1])
-    value = V[t, e.states]
-    excess = (Q[t, e.states, e.actions] - value) * e.mask  # of mean 0, whatever Q is
+    value = V[t, e.observations]
+    excess = (Q[t, e.observations, e.actions] - value) * e.mask  # of mean 0, whatever Q is
     return (reward_to_go(e.rewards - excess, e.mask) + excess - value) * e.mask
 
 
