@@ -8,7 +8,7 @@
 # the proof checked by listing everything that can happen; and you measure, beside the exact gradient, how much noise
 # each change removes and what that is worth in training. At the end stands a contest: a weight of your own.
 # *(Lecture: "Challenges in policy gradient", "Reducing variance: use reward-to-go" and "subtract a baseline"; claims
-# C29–C32.)* About 175 minutes, of which 144 for the exercises; runs in 75 s on two CPU cores.
+# C29–C32.)* About 175 minutes, of which 144 for the exercises; runs in 60 s on two CPU cores.
 #
 # **You will need** lesson 08: the REINFORCE estimator and the exact gradient it is held against. **You will be able to**
 # measure bias and variance of an estimator, prove in three lines which weights keep the policy gradient unbiased, and

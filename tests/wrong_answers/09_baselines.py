@@ -622,7 +622,8 @@ def modelled(e):
     """The model's Q state by state, and the luck of later actions summed up from the end."""
     S, A = e.pi.shape
     moves, gains = {}, {}
-    rows = zip(e.earlier.observations.tolist(), e.earlier.actions.tolist(), e.earlier.rewards.tolist(), e.earlier.mask.sum(1))
+    seen = e.earlier
+    rows = zip(seen.observations.tolist(), seen.actions.tolist(), seen.rewards.tolist(), seen.mask.sum(1))
     for states, actions, rewards, length in rows:
         for t in range(int(length)):
             gains.setdefault((states[t], actions[t]), []).append(rewards[t])
@@ -637,7 +638,8 @@ def modelled(e):
         V[t] = (e.pi * Q[t]).sum(1)
     weights, running = torch.zeros_like(e.rewards), torch.zeros(len(e.mask)).double()
     for t in reversed(range(e.mask.shape[1])):
-        value, luck = V[t, e.observations[:, t]], Q[t, e.observations[:, t], e.actions[:, t]] - V[t, e.observations[:, t]]
+        state = e.observations[:, t]
+        value, luck = V[t, state], Q[t, state, e.actions[:, t]] - V[t, state]
         weights[:, t] = torch.where(e.mask[:, t], e.rewards[:, t] + running - value, 0.0)
         running = torch.where(e.mask[:, t], running + e.rewards[:, t] - luck, running)
     return weights
