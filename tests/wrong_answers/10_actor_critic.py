@@ -545,7 +545,7 @@ def learned(change=""):
                 errors = critic(batch.observations)[kept] - labels[kept]
                 step(critic, 0.5 * (errors**2).mean())
 
-        batch, update = None, 0
+        batch, final, update = None, None, 0
         while update < updates:
             update += 1
             if change == "renewed":
