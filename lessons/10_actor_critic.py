@@ -167,8 +167,8 @@ print(f"over what it meets, V has a standard deviation of {spread:.3f}, A of {si
 figure, axes = pyplot.subplots(figsize=(4.4, 3.2))
 figures.value_map(axes, grid, values, pi)
 axes.set_title("V of the half-trained policy")
-show(figure, alt=f"Map of the grid world, goal and pit gray: V is {values[0]:.2f} at the start "
-     f"and rises to {values.max():.2f} beside the goal; arrows show the policy.")
+show(figure, alt=f"Map of the grid world, goal and pit gray: V is {values[0]:.2f} at the "
+     f"start and rises to {values.max():.2f} beside the goal; arrows show the policy.")
 
 # %% [markdown]
 # **What you saw.** States differ more than the actions in a state do: after one poor step from a good place the agent
@@ -230,11 +230,11 @@ print(f"{len(pairs):,} rollouts of {pool[1, going].mean():.1f} steps on average"
 # %% tags=["again"]
 COUNTS, errors = (1, 2, 4, 8, 16, 32, 64), []
 for count in COUNTS:
-    Q = pool[0].unflatten(-1, (-1, count)).mean(-1)  # from `count` rollouts, POOL / count times
+    Q = pool[0].unflatten(-1, (-1, count)).mean(-1)  # of `count` rollouts each
     estimates = Q - (pi[..., None] * Q).sum(1, keepdim=True)
     squared = (share[..., None] * (estimates - A[..., None]) ** 2).sum((0, 1))
     errors.append(float(squared.mean() ** 0.5))
-    print(f"K = {count:2d}: root mean squared error {errors[-1]:.3f}, {errors[-1] / size:.1f} of A's size")
+    print(f"K = {count:2d}: error {errors[-1]:.3f}, {errors[-1] / size:.1f} times A's size")
 falls = torch.tensor(errors[-1] / errors[0]).log() / torch.tensor(COUNTS[-1]).log()
 guesses.reveal("rollouts_for_one_digit", round(float(10 ** (-1 / falls))))
 
@@ -339,11 +339,11 @@ for name, counts in {"with γ^t": visits, "without": undiscounted}.items():
 # %% tags=["again"]
 each_way = world.R + GAMMA * values - values[:, None, None]  # (S, A, S')
 state, action = 0, ACTIONS.index("right")
-for after in world.P[state, action].nonzero().squeeze(1).tolist():
-    chance, found = world.P[state, action, after], each_way[state, action, after]
-    print(f"start, right, to {grid.cells[after]}: probability {chance:.2f}, residual {found:+.3f}")
-off_by = ((world.P * each_way).sum(-1) - A).abs().max()
-print(f"their mean and A, over all states and actions, differ by at most {off_by:.0e}")
+for chance, found in zip(world.P[state, action].tolist(), each_way[state, action].tolist()):
+    if chance:
+        print(f"start, right: probability {chance:.2f}, residual {found:+.3f}")
+mean = (world.P * each_way).sum(-1)
+print(f"mean {mean[state, action]:+.3f}, advantage {A[state, action]:+.3f}")
 
 # %% [markdown]
 # ### The end of an episode
@@ -420,14 +420,9 @@ gae = check("10.4", gae)
 guess = torch.randn(world.states, generator=seeded(4)).double()  # a random critic
 given = episodes.rewards, guess[episodes.observations], episodes.mask
 residuals = td_residuals(*given, guess[ends], episodes.terminated, GAMMA)
-bootstrap = torch.where(episodes.terminated, 0, guess[ends])
-for lam in (0.0, 0.7, 1.0):  # against the package's recursion
-    expected = advantage(*given, bootstrap, gamma=GAMMA, lam=lam)
-    assert torch.allclose(gae(residuals, episodes.mask, GAMMA, lam), expected)
-whole = gae(residuals, episodes.mask, GAMMA, 1.0)
 over = episodes.terminated[:, None] & episodes.mask
-apart = (whole - returns + given[1])[over].abs().max()
-print(f"lam = 1 and reward-to-go minus V differ by at most {apart:.0e}")
+apart = (gae(residuals, episodes.mask, GAMMA, 1.0) - returns + given[1])[over].abs().max()
+print(f"λ = 1 and reward-to-go minus V differ by at most {apart:.0e}")
 
 # %% [markdown]
 # ## Fitting V
@@ -522,8 +517,8 @@ for count in progress(SEEN, "fitting critics"):
         found.append([critic_error(critic_from(count, label, seed)) for seed in seeds])
     returns_, td = (found[-1] for found in critic_errors.values())
     ratio = over_seeds([one / other for one, other in zip(td, returns_)])
-    means = statistics.mean(returns_), statistics.mean(td)
-    print(f"{count:3d} episodes: error {means[0]:.3f} on returns, {means[1]:.3f} by TD; ratio {ratio}")
+    print(f"{count:3d} episodes: error {statistics.mean(returns_):.3f} on returns, "
+          f"{statistics.mean(td):.3f} by TD; ratio {ratio}")  # fmt: skip
 
 # %%
 figure, axes = pyplot.subplots(figsize=(4.6, 2.8))
@@ -533,9 +528,9 @@ axes.set(title="Error of the critic against the exact V", xscale="log", yscale="
 axes.set(xlabel="episodes it has seen", ylabel="root mean squared error")
 axes.set_xticks(SEEN, SEEN)
 axes.legend(fontsize=8)
-shown = [statistics.mean(found[place]) for found in critic_errors.values() for place in (0, -1)]
-show(figure, alt="Error against episodes, log axes. On returns it falls from {:.2f} to {:.3f}, "
-     "by TD from {:.2f} to {:.3f}.".format(*shown))
+shown = [statistics.mean(found[at]) for found in critic_errors.values() for at in (0, -1)]
+show(figure, alt="Error against episodes, log axes. On returns it falls from {:.2f} to "
+     "{:.3f}, by TD from {:.2f} to {:.3f}.".format(*shown))
 
 # %% [markdown]
 # **What you saw.** Labels that are returns carry the noise of the whole future and know nothing of each other. TD uses
@@ -653,7 +648,8 @@ axes.set(xlabel="λ  (0: TD residual, 1: Monte Carlo)", ylabel="error of ĝ, N =
 axes.legend(fontsize=8)
 total = error.mean(0)
 show(figure, alt="Bias falls and variance rises with λ; their sum is U-shaped: "
-     f"{total[0]:.2f} at λ = 0, {total.min():.2f} at λ = {LAMBDAS[least]}, {total[-1]:.2f} at λ = 1.")
+     f"{total[0]:.2f} at λ = 0, {total.min():.2f} at λ = {LAMBDAS[least]}, "
+     f"{total[-1]:.2f} at λ = 1.")
 
 # %% tags=["again"]
 print("critic of 20 episodes   bias²   variance   error at N = 64")
@@ -774,7 +770,7 @@ for batch in (1, 4, 16, 64):
     for name, shift in (("this batch", 0), ("the batch before", 1)):
         baseline = fitted[(place - shift * world.states) % len(fitted)]
         means = (uphill * (to_go - baseline) * many.mask).sum(1).view(batches, batch).mean(1)
-        print(f"N = {batch:2d}, fitted to {name:16s}: ĝ along ∇J, over |∇J|: {over_seeds(means)}")
+        print(f"N = {batch:2d}, fitted to {name:16s}: ĝ along ∇J {over_seeds(means)}")
 
 # %% [markdown]
 # **What you saw.** Taken literally, with one trajectory and a critic that is fitted until it fits, the sketch learns
@@ -819,8 +815,9 @@ def actor_critic(policy, critic, sample, updates, lr, critic_lr, gamma, lam, wat
 
         for _ in range(fits):
             errors = (critic(batch.observations) - targets)[batch.mask]
+            critic_loss = 0.5 * (errors**2).mean()
             critic_adam.zero_grad()
-            (0.5 * (errors**2).mean()).backward()
+            critic_loss.backward()
             critic_adam.step()
         if watch(policy, critic):
             return update
@@ -849,22 +846,8 @@ def sampler(episodes, seed, horizon=100):
     return lambda now: collect(world, now, episodes, horizon=horizon, generator=source)
 
 
-def package_weights(batch, values, bootstrap, logprobs):
-    return advantage(batch.rewards, values, batch.mask, bootstrap, gamma=GAMMA, lam=args.lam)
-
-
 def tables():
     return TabularPolicy(world.states, world.actions), TabularCritic(world.states)
-
-
-pairs = tables(), tables()
-actor_critic(*pairs[0], sampler(4, 3), 10, 0.2, 0.1, GAMMA, args.lam, lambda *_: False)
-own_sampler = sampler(4, 3)
-train_policy(pairs[1][0], lambda now, _: own_sampler(now), package_weights, updates=10, lr=0.2,
-             critic=pairs[1][1], critic_lr=0.1, gamma=GAMMA, lam=args.lam)  # fmt: skip
-apart = [float((one - two).abs().max()) for models in zip(*pairs)
-         for one, two in zip(*(model.parameters() for model in models))]  # fmt: skip
-print(f"your loop and the package's differ by at most {max(apart):.0e} after 10 updates")
 
 # %% [markdown]
 # ## Against REINFORCE
@@ -900,11 +883,12 @@ def until_solved(name, size, lr, seed):
 
 # %%
 def compare(size):
-    """The curves of both methods, each at its best step size, and the ratio of the episodes."""
+    """The curves of both methods at their best step sizes, and the ratio of the episodes."""
     curves, needed = {}, {}
     for name in ("REINFORCE", "actor-critic"):
-        tried = {lr: sum(len(until_solved(name, size, lr, 1000 + seed)) for seed in range(3))
-                 for lr in progress((0.1, 0.2, 0.4), f"{name}, {size} per update")}  # fmt: skip
+        tried = {}
+        for lr in progress((0.1, 0.2, 0.4), f"{name}, {size} per update"):
+            tried[lr] = sum(len(until_solved(name, size, lr, 1000 + k)) for k in range(3))
         lr = min(tried, key=tried.get)
         curves[name] = [until_solved(name, size, lr, 500 + seed) for seed in range(args.seeds)]
         needed[name] = [size * len(curve) for curve in curves[name]]
@@ -931,8 +915,8 @@ axes.set(title=f"{args.seeds} seeds each, 4 episodes per update", xscale="log")
 axes.set(xlabel="episodes", ylabel="exact J of the policy")
 axes.legend(fontsize=8)
 mean = {name: 4 * statistics.mean(map(len, curves)) for name, curves in runs.items()}
-show(figure, alt="Exact J against episodes, one line per seed, until 95 % of the best: after "
-     f"{mean['actor-critic']:.0f} episodes on average, with REINFORCE {mean['REINFORCE']:.0f}.")
+show(figure, alt="Exact J against episodes, one line per seed, until 95 % of the best: "
+     f"after {mean['actor-critic']:.0f} episodes, REINFORCE after {mean['REINFORCE']:.0f}.")
 
 # %% [markdown]
 # **What you saw.** [C35] Same world, same seeds, same grid of step sizes: the critic remembers across batches what
@@ -985,7 +969,8 @@ RATES = {"tables": (0.2, 0.1), "networks": (0.03, 0.03), "one trunk": (0.03, 0.0
 def learn(kind, seed):
     """The exact J after each update of 4 episodes."""
     curve, rates = [], RATES[kind]
-    actor_critic(*pair_of(kind, seed), sampler(4, 700 + seed), UPDATES, *rates, GAMMA, args.lam,
+    sample = sampler(4, 700 + seed)
+    actor_critic(*pair_of(kind, seed), sample, UPDATES, *rates, GAMMA, args.lam,
                  lambda now, _: curve.append(exact_J(now)))  # fmt: skip
     return curve
 
@@ -1006,8 +991,8 @@ axes.set(title="The same loop, three kinds of models")
 axes.set(xlabel="episodes", ylabel="exact J of the policy")
 axes.legend(fontsize=8)
 last = [statistics.mean(curve[-1] for curve in curves) for curves in learned.values()]
-show(figure, alt=f"Exact J against episodes, 6 seeds each. After {4 * UPDATES} episodes: tables "
-     "{:.2f}, networks {:.2f}, networks on one trunk {:.2f}.".format(*last))
+show(figure, alt=f"Exact J against episodes, 6 seeds each. After {4 * UPDATES} episodes: "
+     + "tables {:.2f}, networks {:.2f}, networks on one trunk {:.2f}.".format(*last))
 
 # %% [markdown]
 # ### What breaks
@@ -1039,7 +1024,8 @@ for kind in progress(("tables", "networks"), "what breaks"):
     for how in HOWS:
         fits = []
         for seed in range(5):
-            data, last = collect(world, policy, 200, horizon=HORIZON, generator=seeded(40 + seed))
+            source = seeded(40 + seed)
+            data, last = collect(world, policy, 200, horizon=HORIZON, generator=source)
             data = dataclasses.replace(data, rewards=data.rewards.float())
             fits.append(regress(pair_of(kind, seed)[1], data, last, how))
         error = over_seeds([critic_error(fitted.double()) for fitted in fits])
@@ -1139,8 +1125,8 @@ def balance(seed):
 carts = [balance(seed) for seed in progress(range(5), "CartPole")]
 needed = [8 * len(lengths) for lengths, _ in carts]
 for episodes_made, (lengths, tested) in zip(needed, carts):
-    print(f"{episodes_made:5,} episodes, {8 * sum(lengths):7,.0f} steps; return then {tested:.0f}")
-print(f"solved (475 of 500): {sum(tested >= 475 for _, tested in carts)} of {len(carts)} seeds")
+    print(f"{episodes_made:5,} episodes, {8 * sum(lengths):7,.0f} steps; return {tested:.0f}")
+print(f"solved, 475 of 500: {sum(tested >= 475 for _, tested in carts)} of {len(carts)} seeds")
 guesses.reveal("episodes_for_cartpole", round(statistics.mean(needed)))
 
 # %%
@@ -1152,8 +1138,8 @@ axes.set(title=f"CartPole-v1, {len(carts)} seeds")
 axes.set(xlabel="episodes", ylabel="steps balanced, mean of 8")
 axes.legend(fontsize=8)
 first, last = (statistics.mean(lengths[at] for lengths, _ in carts) for at in (0, -1))
-show(figure, alt=f"Steps balanced against episodes, one line per seed: from {first:.0f} in the "
-     f"first batch to {last:.0f} in the last; the longest run takes {max(needed):,} episodes.")
+show(figure, alt=f"Steps balanced against episodes, one line per seed: from {first:.0f} in "
+     f"the first batch to {last:.0f} in the last; at most {max(needed):,} episodes.")
 
 # %% [markdown]
 # **What you saw.** [C35] TODO
@@ -1200,7 +1186,8 @@ def is_actor_critic(run):
     critic = TabularCritic(world.states).double()
     logits = torch.randn(world.states, world.actions, generator=source).double()
     V = torch.randn(world.states, generator=source).double()
-    policy.logits.data, critic.values.data = logits.clone(), V.clone()
+    policy.logits.data = logits.clone()
+    critic.values.data = V.clone()
     batch, final = collect(world, policy, 40, horizon=12, generator=source)
     run(policy, critic, batch, final, 0.5, 0.3, 0.9, 0.7)
 
