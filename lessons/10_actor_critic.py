@@ -849,6 +849,7 @@ def sampler(episodes, seed, horizon=100):
 def tables():
     return TabularPolicy(world.states, world.actions), TabularCritic(world.states)
 
+
 # %% [markdown]
 # ## Against REINFORCE
 # The rival is reward-to-go minus the average return of the *other* episodes. Same map, same batch of episodes, same
