@@ -27,11 +27,11 @@ SMALL = {
     "08": ["--episodes=1 --updates=4 --seeds=2", ("(2, 5, 8, 11, 13), 20, 6", "(2, 3), 20, 2")],
     "09": ["--horizon=20 --batch=2 --batches=200 --updates=1 --runs=2"],
     "10": [
-        "--critics=2 --seeds=2 --cap=4 --updates=1",
+        "--critics=2 --seeds=2 --cap=1 --updates=1",
         ("POOL = 256", "POOL = 64"),
-        ("UPDATES = 60", "UPDATES = 3"),
-        ("steps=300", "steps=3"),
-        ("range(150)", "range(2)"),
+        ("UPDATES = 48", "UPDATES = 4"),
+        ("steps=150", "steps=3"),
+        ("range(50)", "range(2)"),
     ],
     "11": ["--runs=2 --rollouts=1 --batches=1"],
     "12": [
