@@ -80,7 +80,7 @@ args = arguments(
     lam=(0.5, "lambda of the actor-critic on the grid", "at least 0, at most 1"),
     critics=(12, "critics per point in the figures of bias and error", "at least 2"),
     seeds=(5, "seeds of the comparison with REINFORCE", "at least 2"),
-    cap=(120, "updates after which such a run is given up", "at least 1"),
+    cap=(200, "updates after which such a run is given up", "at least 1"),
     updates=(150, "at most, on CartPole", "at least 1"),
     seed=(0, "of everything that is sampled", "at least 0"),
 )
@@ -159,7 +159,6 @@ size = float((share * A**2).sum() ** 0.5)
 print(f"J = {world.start @ values:.3f} of {best:.3f}")
 for action, name in enumerate(ACTIONS):
     print(f"start, {name:6s} pi = {pi[0, action]:.2f}   A = {A[0, action]:+.3f}")
-print(f"mean of A over the policy's actions: at most {(pi * A).sum(1).abs().max():.0e}")
 print(f"over what it meets, V has a standard deviation of {spread:.3f}, A of {size:.3f}")
 
 # %%
@@ -240,8 +239,7 @@ guesses.reveal("rollouts_for_one_digit", round(float(10 ** (-1 / falls))))
 # %%
 figure, axes = pyplot.subplots(figsize=(4.6, 2.8))
 axes.plot(COUNTS, errors, "o", color=figures.COLORS[0], label="estimate from K rollouts")
-law = [errors[0] / count**0.5 for count in COUNTS]
-axes.plot(COUNTS, law, color="black", linestyle=":", label="1/√K")
+axes.plot(COUNTS, [errors[0] / k**0.5 for k in COUNTS], "k:", label="1/√K")
 axes.axhline(size, color=figures.COLORS[1], linestyle="--", label="size of the advantage")
 axes.set(title="Error of the advantage against rollouts", xscale="log", yscale="log")
 axes.set(xlabel="rollouts K from each state and action", ylabel="root mean squared error")
@@ -527,9 +525,9 @@ axes.set(title="Error of the critic against the exact V", xscale="log", yscale="
 axes.set(xlabel="episodes it has seen", ylabel="root mean squared error")
 axes.set_xticks(SEEN, SEEN)
 axes.legend(fontsize=8)
-shown = [statistics.mean(found[at]) for found in critic_errors.values() for at in (0, -1)]
 show(figure, alt="Error against episodes, log axes. On returns it falls from {:.2f} to "
-     "{:.3f}, by TD from {:.2f} to {:.3f}.".format(*shown))
+     "{:.3f}, by TD from {:.2f} to {:.3f}.".format(*(
+         statistics.mean(found[at]) for found in critic_errors.values() for at in (0, -1))))
 
 # %% [markdown]
 # **What you saw.** Labels that are returns carry the noise of the whole future and know nothing of each other. TD uses
@@ -839,7 +837,7 @@ def exact_J(now):
     return float(mdp.objective(world, mdp.probabilities(world, now).detach()))
 
 
-def sampler(episodes, seed, horizon=40):
+def sampler(episodes, seed, horizon=100):
     """A function that samples a fresh batch of a policy's own episodes."""
     source = seeded(seed)
     return lambda now: collect(world, now, episodes, horizon=horizon, generator=source)
@@ -887,7 +885,7 @@ def compare(size):
     found = {}
     for name in ("REINFORCE", "actor-critic"):
         tried = []
-        for lr in progress((0.1, 0.2, 0.4), f"{name}, {size} per update"):
+        for lr in progress((0.2, 0.4), f"{name}, {size} per update"):
             curves = [until_solved(name, size, lr, 500 + seed) for seed in range(args.seeds)]
             needed = [size * len(curve) for curve in curves]
             print(f"{name:12s} {size:2d} per update, step size {lr}: episodes {needed}")
@@ -973,10 +971,12 @@ def learn(kind, seed):
     return curve
 
 
-learned = {kind: [learn(kind, seed) for seed in range(5)] for kind in progress(RATES, "networks")}
-for kind, curves in learned.items():
-    early, late = (over_seeds([curve[at] for curve in curves]) for at in (UPDATES // 4 - 1, -1))
-    print(f"{kind:9s} J after {4 * UPDATES} episodes {early}, after {16 * UPDATES} {late}")
+learned = {}
+for kind in progress(RATES, "networks"):
+    learned[kind] = [learn(kind, seed) for seed in range(5)]
+    for at in (UPDATES // 4, UPDATES // 2, UPDATES):
+        J = over_seeds([curve[at - 1] for curve in learned[kind]])
+        print(f"{kind:9s} after {16 * at} episodes: J {J}")
 
 # %%
 figure, axes = pyplot.subplots(figsize=(4.6, 2.9))
@@ -986,9 +986,9 @@ axes.axhline(best, color="black", linestyle=":", label="best")
 axes.set(title="The same loop, tables and networks")
 axes.set(xlabel="episodes", ylabel="exact J of the policy")
 axes.legend(fontsize=8)
-last = [statistics.mean(curve[-1] for curve in curves) for curves in learned.values()]
 show(figure, alt=f"Exact J against episodes, 5 seeds each. After {16 * UPDATES} episodes: "
-     + ", ".join(f"{kind} {value:.2f}" for kind, value in zip(learned, last)) + ".")
+     + ", ".join(f"{kind} {statistics.mean(curve[-1] for curve in curves):.2f}"
+                 for kind, curves in learned.items()) + ".")
 
 # %% [markdown]
 # ### What breaks
@@ -1000,7 +1000,7 @@ show(figure, alt=f"Exact J against episodes, 5 seeds each. After {16 * UPDATES} 
 # that share one weight.
 
 # %%
-def regress(critic, batch, final, leaking, steps=150, lr=0.03):
+def regress(critic, batch, final, leaking, steps=150, lr=0.01):
     """Fit by one-step TD, with labels that are numbers, or with labels that leak."""
     adam = torch.optim.Adam(critic.parameters(), lr=lr)
     for _ in range(steps):
@@ -1140,9 +1140,9 @@ axes.axhline(475, color="black", linestyle=":", label="solved")
 axes.set(title=f"CartPole-v1, {len(carts)} seeds")
 axes.set(xlabel="episodes", ylabel="steps balanced, mean of 8")
 axes.legend(fontsize=8)
-first, last = (statistics.mean(lengths[at] for lengths, _ in carts) for at in (0, -1))
-show(figure, alt=f"Steps balanced against episodes, one line per seed: from {first:.0f} in "
-     f"the first batch to {last:.0f} in the last; at most {max(needed):,} episodes.")
+show(figure, alt="Steps balanced against episodes, one line per seed: from about "
+     f"{statistics.mean(lengths[0] for lengths, _ in carts):.0f} in the first batch to at least "
+     f"{min(lengths[-1] for lengths, _ in carts):.0f} in the last, of {max(needed):,} at most.")
 
 # %% [markdown]
 # **What you saw.** [C35] TODO
