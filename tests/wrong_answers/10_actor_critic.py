@@ -626,7 +626,7 @@ def played(change=""):
         first = torch.as_tensor(environments.reset(seed=seed)[0])
         now, rows = first, [[] for _ in first]
         acting, terminated, final = [True] * len(now), [False] * len(now), list(now)
-        steps = 0
+        steps, acted = 0, list(acting)
         limit = horizon + (change == "longer")
         while steps < limit and (any(acting) or change == "to the horizon"):
             chances = policy(now[:, None])[:, 0].softmax(-1).detach()
@@ -635,12 +635,13 @@ def played(change=""):
                 actions = chances.argmax(-1)
             after, rewards, over, cut, _ = environments.step(actions.numpy())
             after, steps = torch.as_tensor(after), steps + 1
+            late, acted = acted, list(acting)
             for b in range(len(now)):
                 seen = after[b] if change == "after" else now[b]
                 ended = bool(over[b] or cut[b])
                 if change == "lost":
                     acting[b] = acting[b] and not ended
-                if acting[b] or change == "on":
+                if acting[b] or change == "on" or (change == "one more" and late[b]):
                     rows[b].append((seen, actions[b], float(rewards[b])))
                 if acting[b] or change == "final at the end":
                     final[b] = now[b] if change == "final before" else after[b]
@@ -653,8 +654,6 @@ def played(change=""):
             now = after
         longest = max(map(len, rows))
         mask = torch.tensor([[t < len(row) for t in range(longest)] for row in rows])
-        if change == "one more":
-            mask[:, 1:] = mask[:, :-1].clone()
         blank = (torch.zeros_like(first[0]), torch.tensor(0), 0.0)
         columns = zip(*([*row, *[blank] * (longest - len(row))] for row in rows))
         fields = [[list(part) for part in zip(*column)] for column in columns]
