@@ -995,7 +995,7 @@ show(figure, alt=f"Exact J against episodes, 5 seeds each. After {16 * UPDATES} 
 # Three things that no table does. *The neighbours move*: a step that raises $V_w$ in one state raises it in others, also
 # in the goal, which nobody ever visits and acts in. *The target moves*: the label $r + \gamma V_w(s')$ contains the very
 # numbers that the step changes. And *the gradient leaks*: whoever forgets that labels are numbers also pulls $V_w(s')$
-# towards $V_w(s)$. First the leak and the neighbours: critics fitted to 100 episodes of the half-trained policy by
+# towards $V_w(s)$. First the leak and the neighbours: critics fitted to 60 episodes of the half-trained policy by
 # one-step TD, 150 steps of Adam each. Then the smallest target that runs away (Tsitsiklis & Van Roy, 1996): two states
 # that share one weight.
 
@@ -1020,7 +1020,7 @@ for kind in progress(("tables", "networks"), "what breaks"):
     for name, leaking in {"numbers": False, "leaking": True}.items():
         found = []
         for seed in range(5):
-            batch, final = collect(world, policy, 100, horizon=60, generator=seeded(40 + seed))
+            batch, final = collect(world, policy, 60, horizon=60, generator=seeded(40 + seed))
             batch = dataclasses.replace(batch, rewards=batch.rewards.float())
             found.append(regress(pair_of(kind, seed)[1], batch, final, leaking))
         error = over_seeds([critic_error(fitted) for fitted in found])

@@ -106,12 +106,12 @@ def test_c33_the_exact_advantage_is_an_unbiased_weight_with_the_least_variance(l
 def test_c33_the_error_of_k_rollouts_falls_with_the_root_of_k_and_their_steps_are_counted():
     mdp = GridWorld("small", slip=0.2).to_mdp(GAMMA)
     pi = torch.full((mdp.states, mdp.actions), 0.25, dtype=torch.float64)
-    values, count = state_values(mdp, pi), 10_000 * len(SEEDS)
+    values, count = state_values(mdp, pi), 64 * 600
     states, actions = torch.zeros(count, dtype=torch.long), torch.ones(count, dtype=torch.long)
     found, steps = ANSWERS["10.2"](mdp, pi, states, actions, 100, seeded(3))  # right, in the start cell
     squared = [(found.view(-1, K).mean(1) - action_values(mdp, values)[0, 1]).square() for K in (1, 4, 16, 64)]
     for K, of_k in zip((4, 16, 64), squared[1:]):
-        assert squared[0].mean() / of_k.mean() == pytest.approx(K, rel=0.15)
+        assert squared[0].mean() / of_k.mean() == pytest.approx(K, rel=0.2)
     after = dataclasses.replace(mdp, start=mdp.P[0, 1], gamma=1.0)
     assert float(steps.double().mean()) == pytest.approx(1 + float(occupancy(after, pi).sum()), rel=0.01)
 
@@ -239,8 +239,8 @@ def test_c34_what_gamma_to_the_t_and_cuts_cost_on_the_map(halfway):
     assert 0.5 < kept[0] < 0.7 and kept == sorted(kept) and kept[2] > 0.95
     by_chance = [along(ANSWERS["10.8"](mdp, pi, normal(mdp.states, seed=seed), 10)) for seed in SEEDS]
     assert max(abs(x - kept[0]) for x in by_chance) > 0.1  # so no protection from a wrong critic
-    uncut = [along(ANSWERS["10.8"](mdp, pi, normal(mdp.states, seed=seed), 300)) for seed in SEEDS]
-    assert uncut == pytest.approx([1.0] * len(SEEDS), abs=1e-3)
+    uncut = [along(ANSWERS["10.8"](mdp, pi, normal(mdp.states, seed=seed), 120)) for seed in SEEDS]
+    assert uncut == pytest.approx([1.0] * len(SEEDS), abs=1e-2)
 
 
 def test_c34_a_cut_episode_needs_the_value_of_the_state_it_was_left_in(halfway):
@@ -294,7 +294,7 @@ def test_c34_between_td_and_monte_carlo_the_error_is_least(halfway):
     assert between < 0.8 * (bias_td + noise_td / 64) and between < 0.6 * (bias_mc + noise_mc / 64)
 
 
-def episodes_to_solve(mdp, lr, seed, critic=None, size=4, cap=200):
+def episodes_to_solve(mdp, lr, seed, critic=None, size=4, cap=100):
     best, found, source = float(mdp.start @ value_iteration(mdp)), [], seeded(seed)
 
     def solved(policy, *_):
@@ -317,12 +317,12 @@ def episodes_to_solve(mdp, lr, seed, critic=None, size=4, cap=200):
 
 
 def test_c35_actor_critic_needs_fewer_episodes_than_reinforce(halfway):
-    """Each at the step size that the lesson's grid chooses for it; with large batches there is less to gain."""
+    """The same step size for both; a run that takes 400 episodes is stopped, and counts as that."""
     mdp, _, _ = halfway
-    without = [episodes_to_solve(mdp, 0.4, seed) for seed in range(6)]
-    with_critic = [episodes_to_solve(mdp, 0.2, seed, TabularCritic(mdp.states)) for seed in range(6)]
-    assert max(with_critic) < 800
-    assert sum(with_critic) < 0.6 * sum(without)
+    without = [episodes_to_solve(mdp, 0.2, seed) for seed in SEEDS]
+    with_critic = [episodes_to_solve(mdp, 0.2, seed, TabularCritic(mdp.states)) for seed in SEEDS]
+    assert max(with_critic) < 400
+    assert sum(with_critic) < 0.5 * sum(without)
 
 
 def test_c35_the_loop_is_the_package_s(halfway):
@@ -357,18 +357,48 @@ def test_c35_networks_learn_with_the_same_loop(halfway):
     for seed in SEEDS:
         torch.manual_seed(seed)
         policy, critic, source = FeaturePolicy(features, 4), FeatureCritic(features), seeded(seed)
+        nn.init.zeros_(critic.network[-1].weight)
 
         def sample(now, source=source):
-            return collect(mdp, now, 4, horizon=100, generator=source)
+            return collect(mdp, now, 16, horizon=100, generator=source)
 
-        ANSWERS["10.9"](policy, critic, sample, 60, 0.03, 0.03, 0.95, 0.5, lambda *_: False)
+        ANSWERS["10.9"](policy, critic, sample, 30, 0.03, 0.05, 0.95, 0.9, lambda *_: False)
         ends.append(float(objective(mdp, probabilities(mdp, policy).detach())) / best)
-    assert sum(ends) / len(ends) > 0.7
+    assert min(ends) > 0.7 and sum(ends) / len(ends) > 0.85
+
+
+def test_c34_labels_that_leak_settle_at_other_values(halfway):
+    """One-step TD with a gradient through V(s') as well: in a world with chance it is off, on every seed."""
+    mdp, policy, pi = halfway
+    values, visits = state_values(mdp, pi), occupancy(mdp, pi)
+    for seed in SEEDS:
+        batch, final = collect(mdp, policy, 100, horizon=60, generator=seeded(40 + seed))
+        errors = []
+        for leaking in (False, True):
+            critic = TabularCritic(mdp.states).double()
+            adam = torch.optim.Adam(critic.parameters(), lr=0.02)
+            for _ in range(150):
+                now, after = critic(batch.observations), critic(final)
+                args = batch.rewards, now, batch.mask, after, batch.terminated, mdp.gamma
+                residuals = following(*args) if leaking else following(*args).detach() - now + now.detach()
+                adam.zero_grad()
+                (residuals[batch.mask] ** 2).mean().backward()
+                adam.step()
+            errors.append(float((visits * (critic.values.detach() - values) ** 2).sum() ** 0.5))
+        assert errors[1] > 1.1 * errors[0]
+
+
+def following(rewards, values, mask, final_values, terminated, gamma):
+    """TD residuals that keep their gradient."""
+    after = torch.cat([values[:, 1:], values[:, :1]], 1)
+    last = torch.zeros_like(mask).scatter(1, mask.sum(1, keepdim=True) - 1, True)
+    after = torch.where(last, torch.where(terminated, 0, final_values)[:, None], after)
+    return rewards + gamma * after - values
 
 
 def test_c35_on_a_world_that_the_project_did_not_write_the_pole_is_balanced_longer_and_longer():
-    """CartPole-v1, 25 updates: the lesson trains until 475 of 500 steps."""
-    size, ratios = torch.tensor([2.4, 2.0, 0.2, 2.0]), []
+    """CartPole-v1, from about 20 steps to 100 within 20 updates; the lesson trains on, until 475 of 500 steps."""
+    size, reached = torch.tensor([2.4, 2.0, 0.2, 2.0]), []
     for seed in SEEDS:
         torch.manual_seed(seed)
         models = [nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, outputs)) for outputs in (2, 1)]
@@ -382,9 +412,13 @@ def test_c35_on_a_world_that_the_project_did_not_write_the_pole_is_balanced_long
             lengths.append(float(batch.mask.sum(1).double().mean()))
             return batch, final
 
-        ANSWERS["10.9"](policy, critic, sample, 25, 0.02, 0.03, 0.98, 0.95, lambda *_: False, fits=10)
-        ratios.append(sum(lengths[-5:]) / sum(lengths[:5]))
-    assert sorted(ratios)[1] > 2 and sum(ratios) / len(ratios) > 3
+        def far(*_, lengths=lengths):
+            return lengths[-1] > 100
+
+        ANSWERS["10.9"](policy, critic, sample, 20, 0.02, 0.03, 0.98, 0.95, far, fits=10)
+        assert lengths[0] < 40
+        reached.append(lengths[-1] > 100)
+    assert sum(reached) >= 4
 
 
 class Scaled(nn.Module):
