@@ -524,6 +524,7 @@ for index, (label, found) in enumerate(critic_errors.items()):
 axes.set(title="Error of the critic against the exact V", xscale="log", yscale="log")
 axes.set(xlabel="episodes it has seen", ylabel="root mean squared error")
 axes.set_xticks(SEEN, SEEN)
+axes.tick_params(axis="x", which="minor", labelbottom=False)
 axes.legend(fontsize=8)
 show(figure, alt="Error against episodes, log axes. On returns it falls from {:.2f} to "
      "{:.3f}, by TD from {:.2f} to {:.3f}.".format(*(
@@ -1153,7 +1154,7 @@ axes.set(xlabel="episodes", ylabel="steps balanced, mean of 8")
 axes.legend(fontsize=8)
 show(figure, alt="Steps balanced against episodes, one line per seed: from at most "
      f"{max(lengths[0] for lengths, _ in carts):.0f} in the first batch to at least "
-     f"{min(lengths[-1] for lengths, _ in carts):.0f}, after {max(needed):,} episodes at most.")
+     f"{min(lengths[-1] for lengths, _ in carts):.0f}; at most {max(needed):,} episodes.")
 
 # %% [markdown]
 # **What you saw.** [C35] The critic, the advantages and the loop do not know which world they are in: solved on every
