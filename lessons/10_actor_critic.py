@@ -629,14 +629,14 @@ for count, found in table.items():
         least = LAMBDAS[int(total.argmin())]
         cells.append(f"{least:.2g} ({total.min():.2f}; {total[0]:.2f}, {total[-1]:.2f})")
     print(f"{count:4d} episodes  ", *(f"{cell:>24s}" for cell in cells))
-bias, noise = table[20].unbind(-1)
-total = (bias + noise / 64).mean(0)
+bias, spread = table[20].unbind(-1)
+total = (bias + spread / 64).mean(0)
 least = int(total.argmin())
 guesses.reveal("best_lambda", LAMBDAS[least])
 
 # %%
 figure, axes = pyplot.subplots(figsize=(4.6, 2.9))
-parts = {"bias²": bias, "variance / 64": noise / 64, "sum": bias + noise / 64}
+parts = {"bias²": bias, "variance / 64": spread / 64, "sum": bias + spread / 64}
 for index, (name, rows) in enumerate(parts.items()):
     points = len(LAMBDAS) - (name == "bias²")  # 0 at lam = 1, which a log axis cannot show
     columns = [over_seeds(column) for column in rows.T[:points]]
