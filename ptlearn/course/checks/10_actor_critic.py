@@ -594,7 +594,7 @@ def mean_cases(rng):
                 two = (one + 1) % states
                 row.append([chance if s == one else 1 - chance if s == two else 0.0 for s in range(states)])
             P.append(row)
-        pi = [softmax(row) for row in drawn(rng, states, actions)]
+        pi = [softmax(rng.sample((-1.5, -0.4, 0.7, 1.6), actions)) for _ in range(states)]  # without ties
         cases.append({"P": P, "pi": pi, "residuals": drawn(rng, states, actions), "factors": factors})
     return cases
 
