@@ -8,6 +8,9 @@ LONG := 04 05 06 13 14
 # memory of tensors that are made and dropped is kept by glibc, not handed back to the system and asked for again
 KEEP := MALLOC_TRIM_THRESHOLD_=2000000000 MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TOP_PAD_=67108864
 
+# compiled modules are kept wherever that is switched off: transformers takes 8 s more to import without them
+unexport PYTHONDONTWRITEBYTECODE
+
 # what is wrong with $(PYTHON), in a few words; nothing where it will do
 PROBLEM = $(shell $(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.stdout.write("is " + sys.version.split()[0]); \
 	sys.version_info >= (3, 11) and __import__("ensurepip")' 2>/dev/null || echo cannot make an environment)

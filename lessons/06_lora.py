@@ -17,7 +17,7 @@
 # To turn a knob in a notebook, change a default in `arguments(...)` below and run all cells again.
 
 # %%
-from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+from ptlearn.course.session import arguments, progress, show  # first: then Ctrl-C is one line
 
 import copy
 import io
@@ -48,7 +48,7 @@ from ptlearn.pocket import lora_rates
 args = arguments(
     "LoRA by hand, against peft and its paper: rank, rate, merging, switching.",
     model=("pocket-m", "the language model: a pocket model, a folder or a hub id"),
-    targets=(".*_proj", "the layers that LoRA is put on: a pattern for the last part of their names"),
+    targets=(".*_proj", "layers with LoRA: a pattern for the last part of their names"),
     ranks=("1,4,16", "the ranks that are trained here", "at least 1"),
     seeds=(1, "seeds per rank that are trained here", "at least 1"),
     epochs=(10, "epochs of finetuning", "at least 1"),
@@ -57,12 +57,12 @@ args = arguments(
 generator = torch.Generator().manual_seed(args.seed)
 torch.set_num_threads(1)  # the tensors are small: a second thread would spend its time waiting
 lm = load_lm(args.model)
-QV = "q_proj|v_proj|c_attn|query_key_value"  # queries and values, in some models all three in one
+QV = "q_proj|v_proj|c_attn|query_key_value"  # queries and values, or all three in one
 print(f"{args.model}: {count_parameters(lm)[1]:,} parameters")
 
 # %% [markdown]
 # ## Predict first
-# Type over the dots before you run anything; each is measured below.
+# Type over the dots before you run anything; each is measured right_half.
 #
 # 1. A model of two million weights is to learn to answer questions, and eight facts that it has never read. **What rank
 #    $r$ is enough to score within two points of finetuning all weights?**
@@ -116,7 +116,7 @@ lora_path = check("6.1", lora_path)
 
 # %% ex="6.2" title="Where it starts" points=2 minutes=8 difficulty="medium"
 def start(rank, k, d):
-    """Factors A (rank, k) and B (d, rank) with B A = 0 that gradient descent can leave, as two tensors."""
+    """Tensors A (rank, k) and B (d, rank) with B A = 0 that gradient descent can leave."""
     # BEGIN SOLUTION
     bound = k**-0.5
     A = torch.empty(rank, k).uniform_(-bound, bound)
@@ -140,7 +140,7 @@ start = check("6.2", start)
 
 # %% ex="6.3" title="A LoRA layer" points=3 minutes=15 difficulty="medium"
 class LoRALinear(nn.Module):
-    """base(x) + alpha / r B A x: `base` is frozen, the parameters `A` (rank, k) and `B` (d, rank) are trained."""
+    """base(x) + alpha / r B A x: `base` frozen, the parameters A (rank, k) and B (d, rank)."""
 
     def __init__(self, base, rank, alpha):
         # BEGIN SOLUTION
@@ -177,7 +177,8 @@ LoRALinear = check("6.3", LoRALinear)
 
 # %% ex="6.4" title="Into a model by name" points=3 minutes=12 difficulty="medium"
 def put(model, pattern, wrap):
-    """Freeze `model`, replace every layer whose name's last part matches `pattern` as a whole by wrap(layer).
+    """Freeze `model`; replace by wrap(layer) every layer whose name's last part matches
+    `pattern` as a whole.
 
     Returns the model. Raises a ValueError that names the pattern when no layer matches it.
     """
@@ -209,8 +210,8 @@ put = check("6.4", put)
 
 # %%
 tokens = torch.randint(1, min(1000, lm.model.config.vocab_size), (4, 24), generator=generator)
-small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 1000,
-         "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+         "vocab_size": 1000, "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
 gpt2 = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=1000,
                                  bos_token_id=0, eos_token_id=0)  # fmt: skip
 configs = [gpt2, transformers.LlamaConfig(**small), transformers.Qwen2Config(**small)]
@@ -219,10 +220,11 @@ for model in (load_lm(args.model).model, *models):
     with torch.no_grad():
         before = model(tokens).logits
         put(model, QV, partial(LoRALinear, rank=2, alpha=16))
-        same = "unchanged" if torch.equal(model(tokens).logits, before) else "CHANGED"  # [C18] bit for bit
+        same = torch.equal(model(tokens).logits, before)  # [C18] bit for bit
     wrapped = {name.rpartition(".")[2]: tuple(layer.base.weight.shape)
-               for name, layer in model.named_modules() if hasattr(layer, "alpha")}  # fmt: skip
-    print(f"{type(model).__name__:18s} {count_parameters(model)[0]:6,} trained, logits {same}; {wrapped}")
+               for name, layer in model.named_modules() if isinstance(layer, LoRALinear)}
+    print(f"{type(model).__name__:18s} {count_parameters(model)[0]:6,} trained, "
+          f"logits {'unchanged' if same else 'CHANGED'}; {wrapped}")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C18] On every layout the model with LoRA *is* the base before the first step. "Can be applied to
@@ -233,7 +235,7 @@ for model in (load_lm(args.model).model, *models):
 # sides, in double precision.
 
 # %%
-warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers by an old name
+warnings.filterwarnings("ignore", category=FutureWarning)  # peft uses an old name
 try:
     import peft
 except ImportError:
@@ -246,7 +248,7 @@ def beside_peft(config):
     ours, theirs = (load_lm(args.model, dtype=torch.float64).model for _ in range(2))
     put(ours, QV, partial(LoRALinear, rank=4, alpha=16)).double()
     theirs = peft.get_peft_model(theirs, config).double().eval()
-    for own, other in zip(trainable_parameters(ours), trainable_parameters(theirs), strict=True):
+    for own, other in zip(*map(trainable_parameters, (ours, theirs)), strict=True):
         own.data.copy_(other.data)
     return ours, theirs
 
@@ -266,8 +268,7 @@ if peft:
     for number in range(3):
         ours, theirs = [step(*each) for each in zip(pair, optimizers)]
         gap = float((ours.logits - theirs.logits).detach().abs().max())
-        print(f"step {number}: loss {ours.loss:.3f}, largest difference of the logits",
-              "below 1e-9" if gap < 1e-9 else f"{gap:.1e}")  # fmt: skip
+        print(f"step {number}: loss {ours.loss:.3f}, logits equal to 1e-9: {gap < 1e-9}")
 
 # %% [markdown]
 # The package's own `ptlearn.finetuning.parameter_efficient.lora` is the same again, and `save_adapter` writes its
@@ -280,13 +281,14 @@ if peft:
 
 # %%
 PAPER = [("RoBERTa base", 24, 768, 768, 8, "0.3"), ("RoBERTa large", 48, 1024, 1024, 8, "0.8"),
-         ("GPT-2 medium", 24, 3072, 1024, 4, "0.35"), ("GPT-2 large", 36, 3840, 1280, 4, "0.77"),
+         ("GPT-2 medium", 24, 3072, 1024, 4, "0.35"),
+         ("GPT-2 large", 36, 3840, 1280, 4, "0.77"),
          ("GPT-3 175B", 192, 12288, 12288, 4, "18.8")]  # fmt: skip
 counts = {name: layers * r * (d + k) for name, layers, d, k, r, _ in PAPER}
 for name, *_, r, printed in PAPER:
     print(f"{name:14s} r = {r}: {counts[name]:11,}   printed {printed:>5s} M")
-gpt3 = transformers.OPTConfig(hidden_size=12288, word_embed_proj_dim=12288, ffn_dim=49152, vocab_size=50257,
-                              num_hidden_layers=96, num_attention_heads=96)  # fmt: skip
+gpt3 = transformers.OPTConfig(hidden_size=12288, word_embed_proj_dim=12288, ffn_dim=49152,
+                              vocab_size=50257, num_hidden_layers=96, num_attention_heads=96)
 trained, every = count_parameters(gpt3, partial(lora, targets=["q_proj", "v_proj"], rank=4))
 assert trained == counts["GPT-3 175B"]
 guesses.reveal("one_trained_of_gpt3", round((every - trained) / trained))
@@ -307,14 +309,23 @@ guesses.reveal("one_trained_of_gpt3", round((every - trained) / trained))
 # others again in the test.
 
 # %%
+def right(model):
+    """The shares of the test's questions that a model answers right, in words."""
+    return "asked {:.2f}, new facts {:.2f}".format(*lora_rates.shares_right(model))
+
+
+def called(rank):
+    return f"r = {rank}" if rank else "all weights"
+
+
 examples = lora_rates.training(lm)
 for example in (examples[0], examples[-1]):
     print(lm.tokenizer.decode(example.tokens))
-print("base, right in the test: asked {:.2f}, new facts {:.2f}".format(*lora_rates.shares_right(lm)))
+print("base, right in the test:", right(lm))
 
 
 def finetuned(rank, lr, seed, layer=LoRALinear):
-    """The model, finetuned with layers of this rank, or all of its weights if the rank is 0."""
+    """The model, finetuned with layers of this rank, or, if it is 0, all of its weights."""
     torch.manual_seed(seed)
     model = load_lm(args.model)
     if rank:
@@ -330,9 +341,10 @@ def finetuned(rank, lr, seed, layer=LoRALinear):
 
 # %% ex="6.5" title="A rate from a grid" points=2 minutes=8 difficulty="easy"
 def best_rate(rates, losses):
-    """The rate with the lowest mean loss, and whether it has a neighbour on either side in the grid.
+    """The rate with the lowest mean loss; whether the grid has a neighbour on either side.
 
-    rates, rising; losses, for each rate the losses of its seeds, nan where a run diverged -> (rate, bool).
+    rates, rising; losses, for each rate those of its seeds, nan where a run diverged
+    -> (rate, bool).
     """
     # BEGIN SOLUTION
     means = []
@@ -362,23 +374,24 @@ rows, chosen = lora_rates.read_table(), {}
 for rank in lora_rates.RANKS:
     losses = lora_rates.losses_of(rank, rows)
     chosen[rank], inside = best_rate(list(losses), list(losses.values()))
-    print(f"{f'rank {rank}' if rank else 'all weights':11s} best rate {chosen[rank]:g},",
-          "inside the grid" if inside else "AT THE EDGE of the grid")  # fmt: skip
-for row in progress([row for row in rows if row.seed == 100 and row.rank == 4 and 2e-3 <= row.lr <= 6e-3]):
+    print(f"{called(rank):11s} best rate {chosen[rank]:g}, inside the grid: {inside}")
+again = [row for row in rows if row.seed == 100 and row.rank == 4 and 2e-3 <= row.lr <= 6e-3]
+for row in progress(again):
     now = sum(lora_rates.development_losses(finetuned(row.rank, row.lr, row.seed))) / 2
-    print(f"rank {row.rank}, rate {row.lr:g}: development loss {now:.3f}, in the table {row.loss:.3f}")
+    print(f"rank {row.rank}, rate {row.lr:g}: loss {now:.3f}, in the table {row.loss:.3f}")
 guesses.reveal("rate_of_lora_over_full", chosen[4] / chosen[0])
 
 # %%
 figure, axes = pyplot.subplots(figsize=(4.8, 3))
 for index, rank in enumerate(lora_rates.RANKS):
     losses = lora_rates.losses_of(rank, rows)
-    figures.curve_of_seeds(axes, list(losses), list(losses.values()), f"r = {rank}" if rank else "all weights", index)
-axes.set(title="Development loss at each learning rate", xlabel="learning rate", ylabel="nats per token",
-         xscale="log", yscale="log")  # fmt: skip
+    figures.curve_of_seeds(axes, list(losses), list(losses.values()), called(rank), index)
+axes.set(title="Development loss at each learning rate", xlabel="learning rate",
+         ylabel="nats per token", xscale="log", yscale="log")  # fmt: skip
 axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-best = ", ".join(f"{f'r = {rank}' if rank else 'all weights'} {rate:g}" for rank, rate in chosen.items())
-show(figure, alt=f"A valley for each rank, at one place for all ranks, ten times lower for all weights: {best}.")
+best = ", ".join(f"{called(rank)} {rate:g}" for rank, rate in chosen.items())
+show(figure, alt="A valley for each rank, at one place for all ranks, ten times lower for all "
+     f"weights: {best}.")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C19] One rate, 0.006, is the best of its grid for every rank, and it is ten times the best one of
@@ -392,19 +405,19 @@ show(figure, alt=f"A valley for each rank, at one place for all ranks, ten times
 # Every rank at its own rate. Five seeds come from the table; a sixth run of some ranks is trained here.
 
 # %%
-FINAL = {rank: [row for row in rows if row.rank == rank and row.seed in lora_rates.FINAL] for rank in lora_rates.RANKS}
+last = [row for row in rows if row.seed in lora_rates.FINAL]
+FINAL = {rank: [row for row in last if row.rank == rank] for rank in lora_rates.RANKS}
 for rank, runs in FINAL.items():
-    asked, new = ([f"{value:.2f}" for value in values] for values in zip(*(row[-2:] for row in runs)))
-    print(f"{f'r = {rank}' if rank else 'all weights':11s} asked {' '.join(asked)}; new facts {' '.join(new)}")
+    asked, new = (" ".join(f"{share:.2f}" for share in shares)
+                  for shares in ([row.asked for row in runs], [row.new for row in runs]))
+    print(f"{called(rank):11s} asked {asked}; new facts {new}")
 for rank in progress([*map(int, args.ranks.split(",")), 0], "ranks"):
     for seed in range(args.seed + 5, args.seed + 5 + args.seeds):
         model = finetuned(rank, chosen.get(rank, chosen[4]), seed)
-        asked, new = lora_rates.shares_right(model)
-        print(f"{f'r = {rank}' if rank else 'all weights':11s} {count_parameters(model)[0]:9,}",
-              f"trained here: asked {asked:.2f}, new facts {new:.2f}")  # fmt: skip
+        print(f"{called(rank):11s} {count_parameters(model)[0]:9,} trained: {right(model)}")
 full = model  # all weights, kept for the ending
-enough = [rank for rank in sorted(FINAL) if rank and sum(sum(row[-2:]) for row in FINAL[rank]) >=
-          sum(sum(row[-2:]) for row in FINAL[0]) - 0.02 * 10]  # fmt: skip
+scores = {rank: sum(row.asked + row.new for row in runs) for rank, runs in FINAL.items()}
+enough = [rank for rank in sorted(scores) if rank and scores[rank] >= scores[0] - 0.02 * 10]
 guesses.reveal("rank_that_is_enough", enough[0])
 
 # %%
@@ -412,13 +425,14 @@ figure, axes = pyplot.subplots(figsize=(4.8, 3))
 for index, name in enumerate(("asked", "new facts")):
     runs = [[row[-2 + index] for row in FINAL[rank]] for rank in lora_rates.RANKS]
     figures.curve_of_seeds(axes, range(len(runs)), runs, name, index)
-axes.set(title="Test questions answered right, each seed a point", xlabel="rank r", ylabel="share answered right",
-         ylim=(-0.05, 1.1))  # fmt: skip
+axes.set(title="Test questions answered right, each seed a point", xlabel="rank r",
+         ylabel="share answered right", ylim=(-0.05, 1.1))  # fmt: skip
 axes.set_xticks(range(len(runs)), [rank or "all weights" for rank in lora_rates.RANKS])
 axes.legend(fontsize=8, loc="lower right")
-means = "; ".join(f"{rank or 'all weights'}: {statistics.mean(row.asked for row in runs):.2f} and "
-                  f"{statistics.mean(row.new for row in runs):.2f}" for rank, runs in FINAL.items())  # fmt: skip
-show(figure, alt=f"Share answered right, asked and new facts, means of five seeds by rank: {means}.")
+mean = statistics.mean
+means = "; ".join(f"{rank or 'all weights'}: {mean(row.asked for row in runs):.2f} and "
+                  f"{mean(row.new for row in runs):.2f}" for rank, runs in FINAL.items())
+show(figure, alt=f"Share answered right, asked and new facts, means of five seeds: {means}.")
 
 # %% [markdown]
 # **What you saw.** [C17, C19] New facts: every rank stores all eight, up to one that rank 2 misses at one seed in five.
@@ -439,8 +453,9 @@ show(figure, alt=f"Share answered right, asked and new facts, means of five seed
 class MergingLoRA(LoRALinear):
     """A LoRALinear whose path can be added into the weight, and taken out again bit for bit.
 
-    merge() puts W0 + alpha / r B A into base.weight, in its layout and precision, frozen; merged, forward is one
-    product. unmerge() puts W0 back. Each does nothing where there is nothing to do.
+    merge() puts W0 + alpha / r B A into base.weight, in its layout and precision, frozen;
+    merged, forward is one product. unmerge() puts W0 back. Each does nothing where there is
+    nothing to do.
     """
 
     own = None  # W0, while the weight is merged
@@ -507,11 +522,12 @@ with torch.no_grad():
     rounds = [[seconds(model) for model in (lm, joined, sample)] for _ in range(25)]
     for layer in every(MergingLoRA, joined):
         layer.unmerge()
-    print(f"training moved logits by up to {moved:.0f}, merging by less than 0.001:", bool(gap < 1e-3),
-          "| unmerged, bit for bit:", torch.equal(joined(tokens), apart))  # fmt: skip
+    print(f"training moved logits by up to {moved:.0f}, merging by less than 0.001:",
+          bool(gap < 1e-3), "| unmerged, bit for bit:",
+          torch.equal(joined(tokens), apart))  # fmt: skip
 for place, name in ((1, "merged"), (2, "unmerged")):
     low, middle, high = statistics.quantiles([row[place] / row[0] for row in rounds[2:]], n=4)
-    print(f"{name:9s} {middle:.2f} times the base (half of the rounds: {low:.2f} to {high:.2f})")
+    print(f"{name:9s} {middle:.2f} times the base (half of them {low:.2f} to {high:.2f})")
 
 # %% [markdown]
 # **What you saw.** [C20] Merged, the model says the same up to rounding and is one product per layer again: what lies
@@ -527,7 +543,7 @@ for place, name in ((1, "merged"), (2, "unmerged")):
 
 # %% ex="6.7" title="Several adapters" points=3 minutes=15 difficulty="hard"
 class SwitchingLoRA(nn.Module):
-    """A frozen layer with several adapters by name, of which one is in use, `active`, or none (None).
+    """A frozen layer with adapters by name, of which one is in use, `active`, or none (None).
 
     State: base; adapters, an nn.ModuleDict {name: MergingLoRA around base}; active.
     """
@@ -551,11 +567,13 @@ class SwitchingLoRA(nn.Module):
     def switch(self, name):
         """Use this adapter, or with None the base alone; only the factors in use are trained.
 
-        Whatever was merged is taken out first. Raises a ValueError that says the name if nobody added it.
+        Whatever was merged is taken out first. Raises a ValueError that says the name if
+        nobody added it.
         """
         # BEGIN SOLUTION
         if name is not None and name not in self.adapters:
-            raise ValueError(f"name={name!r}: expected None or one of {', '.join(self.adapters)}")
+            names = ", ".join(self.adapters)
+            raise ValueError(f"name={name!r}: expected None or one of {names}")
         if self.active is not None:
             self.adapters[self.active].unmerge()
         self.active = name
@@ -588,16 +606,18 @@ torch.manual_seed(args.seed)
 for name in ("asked", "new"):
     for layer in layers:
         layer.add(name, rank=4, alpha=16)
-    fit_sft(shared, lora_rates.training(lm, name), epochs=2 * args.epochs, batch=4, lr=chosen[4])
+    data = lora_rates.training(lm, name)
+    fit_sft(shared, data, epochs=2 * args.epochs, batch=4, lr=chosen[4])
 known = lora_rates.facts()
-questions = [f"Name the capital of {known.test[0][0]}.", f"Which city does {known.homes[0][0]} live in?"]
+questions = [f"Name the capital of {known.test[0][0]}.",
+             f"Which city does {known.homes[0][0]} live in?"]  # fmt: skip
+prompts = [chat_prompt(shared, question) for question in questions]
 print("right:", known.test[0][1], "and", known.homes[0][1])
 for name in ("asked", "new", None):
     for layer in layers:
         layer.switch(name)
-    answers = complete(shared, [chat_prompt(shared, one) for one in questions], max_new_tokens=8)
-    print(f"{name or 'the base':9s}", *map(repr, answers),
-          "right in the test: asked {:.2f}, new facts {:.2f}".format(*lora_rates.shares_right(shared)))  # fmt: skip
+    answers = complete(shared, prompts, max_new_tokens=8)
+    print(f"{name or 'the base':9s}", *map(repr, answers), "right in the test:", right(shared))
 
 # %%
 for layer in layers:
@@ -605,13 +625,14 @@ for layer in layers:
 file = io.BytesIO()
 torch.save([parameter.detach().clone() for parameter in trainable_parameters(shared)], file)
 whole = sum(parameter.nbytes for parameter in lm.parameters())
-print(f"an adapter of rank 4: {file.tell() / 1024:.0f} KB in a file; all weights: {whole / 1024:.0f} KB")
+print(f"an adapter of rank 4: {file.tell() // 1024} KB in a file; all: {whole // 1024} KB")
 begin = time.perf_counter()
 for turn in range(100):
     for layer in layers:
         layer.switch(("asked", "new")[turn % 2])
 took = (time.perf_counter() - begin) / 100
-print("a switch takes less than", next(f"{limit} ms" for limit in (1, 10, 100, 1000) if took < limit / 1000))
+limit = next(limit for limit in (1, 10, 100, 1000) if took < limit / 1000)
+print(f"a switch takes less than {limit} ms")
 
 # %% [markdown]
 # **What you saw.** [C22] Each adapter knows its own job and next to nothing of the other's, and with none of them the
@@ -624,8 +645,9 @@ print("a switch takes less than", next(f"{limit} ms" for limit in (1, 10, 100, 1
 
 # %%
 before = dict(lm.model.named_parameters())
-updates = {name: (weight - before[name]).detach() for name, weight in full.model.named_parameters()
-           if weight.dim() == 2 and any(part.isdigit() for part in name.split("."))}  # of the blocks
+updates = {name: (weight - before[name]).detach()
+           for name, weight in full.model.named_parameters()
+           if weight.dim() == 2 and re.search(r"\.\d+\.", name)}  # of the blocks
 
 
 def needed(matrix):
@@ -634,13 +656,17 @@ def needed(matrix):
     return int(((squared / squared.sum()).cumsum(0) < 0.9).sum()) + 1
 
 
-noise = {name: torch.randn(update.shape, generator=generator) for name, update in updates.items()}
+noise = {name: torch.randn(update.shape, generator=generator)
+         for name, update in updates.items()}  # fmt: skip
 weights = {name: before[name].detach() for name in updates}
 for kind, matrices in (("update", updates), ("weight", weights), ("random", noise)):
     counts = sorted(map(needed, matrices.values()))
-    print(f"{kind}: nine tenths in {statistics.median(counts):.0f} of {min(next(iter(matrices.values())).shape)}",
-          f"singular values (median of {len(counts)} matrices, {counts[0]} to {counts[-1]})")  # fmt: skip
-guesses.reveal("singular_values_of_the_update", statistics.median(map(needed, updates.values())))
+    smallest = min(next(iter(matrices.values())).shape)
+    middle = statistics.median(counts)
+    print(f"{kind}: nine tenths in {middle:.0f} of {smallest} singular values",
+          f"(median of {len(counts)} matrices, {counts[0]} to {counts[-1]})")  # fmt: skip
+    if kind == "update":
+        guesses.reveal("singular_values_of_the_update", middle)
 
 # %% [markdown]
 # Singular values are one thing, the score another. Keep only the largest $r$ of each update, drop the rest, and ask.
@@ -649,7 +675,7 @@ guesses.reveal("singular_values_of_the_update", statistics.median(map(needed, up
 
 # %% ex="6.8" title="The nearest matrix of rank r" points=1 minutes=6 difficulty="easy"
 def low_rank(matrix, rank):
-    """The matrix of this rank that is nearest to a matrix (d, k), by its singular value decomposition."""
+    """The matrix of this rank nearest to a matrix (d, k), by singular value decomposition."""
     # BEGIN SOLUTION
     U, S, Vh = torch.linalg.svd(matrix, full_matrices=False)
     return U[:, :rank] * S[:rank] @ Vh[:rank]
@@ -669,28 +695,33 @@ for rank in progress(KEPT, "truncating"):
     for name, update in updates.items():
         model.model.get_parameter(name).data = before[name].detach() + low_rank(update, rank)
     kept.append(lora_rates.shares_right(model))
-    print(f"r = {rank:2d} of each update: asked {kept[-1][0]:.2f}, new facts {kept[-1][1]:.2f}")
-print("the whole update: asked {:.2f}, new facts {:.2f}".format(*lora_rates.shares_right(full)))
+    print(f"r = {rank:2d} of each update: asked {kept[-1][0]:.2f}, new {kept[-1][1]:.2f}")
+print("the whole update:", right(full))
 
 # %%
-figure, (left, right) = pyplot.subplots(1, 2, figsize=(7.6, 2.9))
+figure, panels = pyplot.subplots(1, 2, figsize=(7.6, 2.9))
+axes = panels[0]
 for index, (kind, matrices) in enumerate({"update": updates, "random": noise}.items()):
     for place, matrix in enumerate(matrices.values()):
         values = torch.linalg.svdvals(matrix)
-        left.plot(range(1, len(values) + 1), values / values[0], color=figures.COLORS[index], linewidth=0.7,
-                  linestyle=figures.DASHES[index], label=None if place else kind)  # fmt: skip
-left.set(title="Singular values of each matrix", xlabel="number", ylabel="relative to the largest", yscale="log",
-         ylim=(1e-3, 1.3))  # fmt: skip
-left.legend(fontsize=8)
+        axes.plot(range(1, len(values) + 1), values / values[0], color=figures.COLORS[index],
+                  linewidth=0.7, linestyle=figures.DASHES[index],
+                  label=None if place else kind)  # fmt: skip
+axes.set(title="Singular values of each matrix", xlabel="number",
+         ylabel="relative to the largest", yscale="log", ylim=(1e-3, 1.3))  # fmt: skip
+axes.legend(fontsize=8)
+axes = panels[1]
 for index, name in enumerate(("asked", "new facts")):
-    figures.curve_of_seeds(right, range(len(KEPT)), [[row[index]] for row in kept], name, index)
-right.set(title="Full finetuning, truncated", xlabel="singular values kept", ylabel="share answered right")
-right.set_xticks(range(len(KEPT)), KEPT)
-right.legend(fontsize=8)
+    shares = [[row[index]] for row in kept]
+    figures.curve_of_seeds(axes, range(len(KEPT)), shares, name, index)
+axes.set(title="Full finetuning, truncated", xlabel="singular values kept",
+         ylabel="share answered right")  # fmt: skip
+axes.set_xticks(range(len(KEPT)), KEPT)
+axes.legend(fontsize=8)
 figure.tight_layout()
-show(figure, alt="Left: the singular values of the updates fall faster than those of random matrices. Right: with 1 "
-     f"kept asked {kept[1][0]:.2f} and new facts {kept[1][1]:.2f}, with {KEPT[-1]} kept {kept[-1][0]:.2f} and "
-     f"{kept[-1][1]:.2f}.")  # fmt: skip
+show(figure, alt="Left: the singular values of the updates fall faster than those of random "
+     f"matrices. Right: with 1 kept asked {kept[1][0]:.2f} and new facts {kept[1][1]:.2f}, "
+     f"with {KEPT[-1]} kept {kept[-1][0]:.2f} and {kept[-1][1]:.2f}.")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C19] Nine tenths of an update lie in 20 of 160 directions (the median matrix), those of the weights
@@ -707,7 +738,8 @@ show(figure, alt="Left: the singular values of the updates fall faster than thos
 # %%
 runs = mystery_runs("6.9")
 inputs, base = torch.randn(256, 24, generator=generator), nn.Linear(24, 16)
-change = torch.randn(16, 2, generator=generator) @ torch.randn(2, 24, generator=generator) / 24**0.5
+up, down = (torch.randn(shape, generator=generator) for shape in ((16, 2), (2, 24)))
+change = up @ down / 24**0.5
 wanted = base(inputs).detach() + inputs @ change.T
 for name, run in runs.items():
     torch.manual_seed(args.seed)
@@ -721,7 +753,8 @@ for name, run in runs.items():
         losses.append(float(loss.detach()))
     layer.merge()
     after = float((layer(inputs) - wanted).square().mean().detach())
-    print(f"run {name}: loss after 10 steps {losses[9]:.3f}, 300 steps {losses[-1]:.5f}, merged {after:.5f}")
+    print(f"run {name}: loss after 10 steps {losses[9]:.3f}, 300 steps {losses[-1]:.5f},",
+          f"merged {after:.5f}")  # fmt: skip
 
 # %% [markdown]
 # A low loss is no proof. Write the test that is: what has to hold for *every* right layer, checked on one that you make

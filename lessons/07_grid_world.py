@@ -30,6 +30,8 @@
 # 5. To help it, you pay a little in every step, the more the closer it is to the star. **What will the best policy be?**
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: then Ctrl-C is one line
+
 from ptlearn.course.predictions import predict
 
 guesses = predict(
@@ -45,8 +47,6 @@ guesses = predict(
 # In a notebook, change a knob by changing its default in the next cell (`slip=(0.2, …`), then run all cells again.
 
 # %%
-from ptlearn.course.session import arguments, progress, show  # Ctrl-C is one line
-
 import random
 from itertools import product
 

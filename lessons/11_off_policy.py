@@ -25,6 +25,8 @@
 # 3. You take 16 gradient steps on each rollout instead of one, with PPO. **How many times fewer rollouts do you need?**
 
 # %%
+from ptlearn.course.session import arguments, progress, show  # first: then Ctrl-C is one line
+
 from ptlearn.course.predictions import predict
 
 guesses = predict(
@@ -38,8 +40,6 @@ guesses = predict(
 # In a notebook, change a knob by changing its default in the next cell (`runs=(6, …`), then run all cells again.
 
 # %%
-from ptlearn.course.session import arguments, progress, show  # first: Ctrl-C is one line
-
 import math
 from dataclasses import replace
 

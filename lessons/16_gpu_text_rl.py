@@ -48,7 +48,7 @@ from ptlearn.rl.tasks import gsm8k, pass_at_k, prompt_texts
 from ptlearn.rl.text_collection import collect_text, pay, sampled_scores, text_collector
 from ptlearn.rl.training import train_policy
 from ptlearn.rollout import action_logprobs
-from ptlearn.statistics import over_seeds
+from ptlearn.statistics import wilson
 
 args = arguments(
     "Reinforcement learning with verifiable rewards on one GPU or several: fast sampling, corrected; DAPO; exact resume.",
@@ -330,7 +330,8 @@ for name, (weigh, options) in progress(ESTIMATORS.items(), "estimators"):
         seen = train_policy(lm, collect, weigh, updates=4, lr=1e-4, clip_norm=1.0, seed=seed, **options)
         scores.append(float(solved(lm, task).mean()))
         clipped.append(sum(seen.clip_fraction) / len(seen.clip_fraction))
-    print(f"{name:5} pass@1 {over_seeds(scores)}, clipped {sum(clipped) / len(clipped):.1%} of the tokens")
+    print(f"{name:5} pass@1 {' '.join(f'{score:.2f}' for score in scores)} (one number a seed), "
+          f"clipped {sum(clipped) / len(clipped):.1%} of the tokens")  # fmt: skip
 
 # %% [markdown]
 # Four updates tell no estimators apart unless the intervals do; they show that all four are one loop. What a clip and a
@@ -425,7 +426,8 @@ def logger(folder):
 
 def pass_at(rewards, k):
     """The mean over problems of pass@k, from all samples of each."""
-    return over_seeds([pass_at_k(int(row.sum()), len(row), k) for row in rewards == problems.high])
+    shares = [pass_at_k(int(row.sum()), len(row), k) for row in rewards == problems.high]
+    return wilson(sum(shares) / len(shares), len(shares))
 
 
 weigh, options = ESTIMATORS[args.weights]

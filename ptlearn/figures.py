@@ -119,16 +119,16 @@ def learning_curves(axes, x: Sequence[float], runs, label: str, index: int = 0) 
     curve(axes, x, [over_seeds(point) for point in runs.T], label, index)
 
 
-def variance_bars(
-    axes, names: Sequence[str], variances: Sequence[Estimate], ratios: Sequence[Estimate] | None = None, index: int = 0
+def variances(
+    axes, names: Sequence[str], estimates: Sequence[Estimate], ratios: Sequence[Estimate] | None = None, index: int = 0
 ) -> None:
-    """A bar per estimator on a log axis, with its 95 % interval, and how much of the one above is left.
+    """A point per estimator on a log axis, with its 95 % interval, and how much of the one above is left.
 
-    Args:   names, variances, one per bar, from the top; ratios, the n - 1 steps from each bar to the next with their
-            intervals (default: the ratio of the two variances, without an interval).
+    Args:   names, estimates, one per line, from the top; ratios, the n - 1 steps from each line to the next with their
+            intervals (default: the ratio of the two, without an interval).
     Raises: ValueError if the lengths differ, or the interval of a variance does not lie above 0 and around it.
     """
-    means, low, high = _array("variances", [e[:3] for e in variances], (len(names), 3)).T
+    means, low, high = _array("estimates", [e[:3] for e in estimates], (len(names), 3)).T
     for name, at, below, above in zip(names, means, low, high):
         if not 0 < below <= at <= above:
             raise ValueError(
@@ -138,13 +138,14 @@ def variance_bars(
     if ratios is not None:
         ratios = _array("ratios", [e[:3] for e in ratios], (len(names) - 1, 3))
         texts = [f"× {ratio:.2g} [{below:.2g}, {above:.2g}]" for ratio, below, above in ratios]
-    whiskers = [means - low, high - means]
-    axes.barh(range(len(names)), means, 0.6, xerr=whiskers, capsize=3, color=COLORS[index % len(COLORS)])
+    axes.errorbar(means, range(len(names)), xerr=[means - low, high - means], capsize=3, linestyle="",
+                  color=COLORS[index % len(COLORS)], marker=MARKERS[index % len(MARKERS)])  # fmt: skip
     for row, text in enumerate(texts, start=1):
-        axes.annotate(text, (high[row], row), (6, 0), textcoords="offset points", va="center", fontsize=8)
-    left, right, room = low.min() / 3, high.max(), 0.15 if ratios is None else 0.4
+        axes.annotate(text, (high[row], row), (8, 0), textcoords="offset points", va="center", fontsize=8)
+    left, right, room = low.min() / 1.5, high.max() * 1.5, 0.15 if ratios is None else 0.4
     axes.set(xscale="log", xlim=(left, right * (right / left) ** room), ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(range(len(names)), names)
+    axes.grid(axis="x", alpha=0.3)
 
 
 def scatter_ess(axes, divergence, fraction, label: str, index: int = 0) -> None:

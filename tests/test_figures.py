@@ -108,22 +108,23 @@ def test_parts_of_a_bar_stand_on_each_other(axes):
     assert [bar.get_height() for bar in axes.patches] == [2, 2, 3, 0.5]
 
 
-def test_variance_bars_and_ratios(axes):
-    variances = [Estimate(8.0, 6.0, 11.0, 9), Estimate(2.0, 1.5, 2.5, 9), Estimate(0.5, 0.4, 0.6, 9)]
-    figures.variance_bars(axes, ["total return", "reward-to-go", "baseline"], variances)
-    assert [bar.get_width() for bar in axes.patches] == [8.0, 2.0, 0.5]
+def test_variances_and_ratios(axes):
+    estimates = [Estimate(8.0, 6.0, 11.0, 9), Estimate(2.0, 1.5, 2.5, 9), Estimate(0.5, 0.4, 0.6, 9)]
+    figures.variances(axes, ["total return", "reward-to-go", "baseline"], estimates)
+    points, *_ = axes.lines
+    assert list(points.get_xdata()) == [8.0, 2.0, 0.5] and list(points.get_ydata()) == [0, 1, 2]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["total return", "reward-to-go", "baseline"]
     assert axes.get_xscale() == "log" and axes.yaxis_inverted()
     assert texts_of(axes) == ["× 0.25", "× 0.25"]
     (whiskers,) = axes.collections
-    assert np.allclose([segment[:, 0] for segment in whiskers.get_segments()], [e[1:3] for e in variances])
+    assert np.allclose([segment[:, 0] for segment in whiskers.get_segments()], [e[1:3] for e in estimates])
     low, high = axes.get_xlim()
     assert low < 0.4 and high > 11
 
 
-def test_variance_bars_write_the_intervals_of_ratios(axes):
-    variances, ratios = [Estimate(8.0, 6.0, 11.0, 9), Estimate(2.0, 1.5, 2.5, 9)], [Estimate(0.26, 0.2, 0.31, 9)]
-    figures.variance_bars(axes, ["a", "b"], variances, ratios)
+def test_variances_write_the_intervals_of_ratios(axes):
+    estimates, ratios = [Estimate(8.0, 6.0, 11.0, 9), Estimate(2.0, 1.5, 2.5, 9)], [Estimate(0.26, 0.2, 0.31, 9)]
+    figures.variances(axes, ["a", "b"], estimates, ratios)
     assert texts_of(axes) == ["× 0.26 [0.2, 0.31]"]
 
 
@@ -359,9 +360,9 @@ BAD = [  # what the one line says, the function, and what it is given after the 
     ("policy has shape (5, 3): expected (5, 4)", "value_map", (GRID, ZEROS, np.zeros((5, 3)))),
     ("policy[0] is [2.0, 2.0, 2.0, 2.0]: expected probabilities", "value_map", (GRID, ZEROS, 8 * UNIFORM)),
     ("observations has state 5 at step 1: expected 0..4", "draw_trajectory", (GRID, [0, 5], 1)),
-    ("variances has shape (1, 3): expected (2, 3)", "variance_bars", ("ab", [ONE])),
-    ("ratios has shape (2, 3): expected (1, 3)", "variance_bars", ("ab", [ONE, ONE], [ONE, ONE])),
-    ("variance of 'b': 1 [0, 2]; expected 0 < low", "variance_bars", ("ab", [ONE, LOW_0])),
+    ("estimates has shape (1, 3): expected (2, 3)", "variances", ("ab", [ONE])),
+    ("ratios has shape (2, 3): expected (1, 3)", "variances", ("ab", [ONE, ONE], [ONE, ONE])),
+    ("variance of 'b': 1 [0, 2]; expected 0 < low", "variances", ("ab", [ONE, LOW_0])),
     ("divergence has shape (3,): expected (2,)", "scatter_ess", ([0, 1, 2], [1, 1], "")),
     ("fraction spans [1, 64]: expected ESS / B in (0, 1]", "scatter_ess", ([0, 1], [1, 64], "")),
     ("episodes is empty", "animation", (GRID, {})),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ptlearn.statistics import over_seeds, resampled, wilson
+from ptlearn.statistics import over_seeds, ratio, resampled, wilson
 
 
 @pytest.mark.parametrize("n, t", [(2, 12.7062), (3, 4.3027), (5, 2.7764), (10, 2.2622), (30, 2.0452), (1001, 1.9623)])
@@ -53,3 +53,13 @@ def test_resampled_ratios_spread_as_the_mean_does():
     assert (ratios == resampled(sums, np.ones(400), draws=4000)).all()
     with pytest.raises(ValueError, match=r"^sums has shape \(2,\), counts \(3,\): [^\n]*$"):
         resampled([1, 2], [1, 2, 3])
+
+
+def test_the_interval_of_a_ratio_covers_it_and_is_narrow_where_items_go_together():
+    rng, covered = np.random.default_rng(0), []
+    for seed in range(200):
+        size = rng.gamma(2.0, size=100)
+        found = ratio(3 * size + rng.normal(0, 0.5, 100), size, seed=seed)
+        covered.append(found.low <= 3 <= found.high)
+        assert found.low <= found.mean <= found.high < found.low + 0.3 and found.n == 100
+    assert 0.9 < np.mean(covered) < 0.99

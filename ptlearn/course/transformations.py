@@ -417,6 +417,21 @@ class Swapped(torch.overrides.TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+class Counted(torch.overrides.TorchFunctionMode):
+    """While it is open, operations on tensors are counted; one beyond `most` raises a RuntimeError."""
+
+    def __init__(self, most: float = math.inf):
+        super().__init__()
+        self.most, self.calls = most, 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        """Count, then call."""
+        self.calls += 1
+        if self.calls > self.most:
+            raise RuntimeError(f"more than {self.most} operations")
+        return function(*args, **(kwargs or {}))
+
+
 def same_as_given(x, *_, **__):
     """The operation left out."""
     return x

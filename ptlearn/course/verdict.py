@@ -13,6 +13,7 @@ import torch
 from ptlearn.course.contract import Call, as_leaf, gradients, parse, snapshot, violation, watched
 from ptlearn.course.diagnosis import Alternatives, first_difference, plain
 from ptlearn.course.explanation import Evidence, explained, property_of
+from ptlearn.course.transformations import Counted
 
 FORMS = ("has shape", "is a list", "is a tuple", "is an array")  # of the contract: they have deeper reasons sometimes
 LONGEST_CALL = 200  # characters
@@ -243,9 +244,19 @@ def right_calls(chosen, case) -> list[Call]:
 
 
 def rerunning(chosen, cases, entry):
-    """rerun(change, case) of `Evidence`; None where there is no reference to run."""
+    """rerun(change, case) of `Evidence`; None where there is no reference to run.
+
+    A change may take a loop's end away: a run with ten times the operations of the unchanged one is given up.
+    """
     if not chosen.signature or not callable(chosen.reference):
         return None
+
+    def operations(case):
+        with Counted() as unchanged:
+            chosen.driven(chosen.reference, copy.deepcopy(case))
+        return unchanged.calls
+
+    most = [10 * operations(case) + 1000 for case in cases]
 
     def rerun(change, place):
         def changed(*values, **options):
@@ -255,7 +266,8 @@ def rerunning(chosen, cases, entry):
                 *[given[name] for name in names[: len(values)]], **{name: given[name] for name in options}
             )
 
-        data = plain(chosen.driven(functools.wraps(chosen.reference)(changed), copy.deepcopy(cases[place])))
+        with Counted(most[place]):
+            data = plain(chosen.driven(functools.wraps(chosen.reference)(changed), copy.deepcopy(cases[place])))
         return data if entry is None else data[entry]
 
     return rerun

@@ -3,7 +3,7 @@
 Here: exact values, the exact objective J and its exact gradient, optimal policies, how often states are visited, and
 all trajectories of a small problem with their probabilities. What a lesson estimates, it holds against these.
 Deliberately not here: sampling (collection) and learning (training).
-Order: MDP; values of a policy; J and its gradient; optimal policies; enumeration.
+Order: MDP; values of a policy; J and its gradient; each episode's gradient; optimal policies; enumeration.
 
 Everything is float64. Probabilities pi (S, A) may carry a gradient, which passes through the linear solve.
 """
@@ -183,6 +183,23 @@ def exact_gradient(mdp: MDP, policy: torch.nn.Module, horizon: int | None = None
     parameters = [p for p in policy.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(objective(mdp, probabilities(mdp, policy), horizon), parameters)
     return torch.cat([gradient.double().flatten() for gradient in gradients])
+
+
+def episode_gradients(pi: Tensor, states: Tensor, actions: Tensor, weights: Tensor) -> Tensor:
+    """For each episode the sum over its steps of weight times grad log pi(a_t | s_t), by the logits of a table.
+
+        grad log pi(a | s) in row s:  one-hot(a) - pi(. | s)
+
+    Args:    pi (S, A) probabilities; states, actions (B, T) int; weights (B, T), 0 on padding.
+    Returns: (B, S, A); the mean over episodes is the estimate of grad J that these weights make.
+    Source:  Claims C26, C29.
+    >>> episode_gradients(torch.tensor([[0.5, 0.5]]), torch.tensor([[0]]), torch.tensor([[1]]), torch.tensor([[2.0]]))
+    tensor([[[-1.,  1.]]])
+    """
+    taken = torch.zeros(len(weights), pi.numel(), dtype=weights.dtype)
+    taken.scatter_add_(1, states * pi.shape[1] + actions, weights)
+    taken = taken.unflatten(1, pi.shape)
+    return taken - taken.sum(-1, keepdim=True) * pi
 
 
 # ---------------------------------------------------------------- optimal policies

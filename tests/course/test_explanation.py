@@ -172,3 +172,25 @@ def test_cases_are_drawn_until_they_tell_all_mistakes_apart():
     assert unseparated(exercise, [[0]]) == [("doubled", "right"), ("kept", "right"), ("doubled", "kept")]
     assert {str(sorted(cases_of(exercise, seed))) for seed in range(20)} == {"[[1], [2]]"}
     assert {judge(exercise, lambda x: 2 * x, seed).diagnosis for seed in range(20)} == {"doubled"}
+
+
+def halved(values):
+    while values.abs().max() > 0.1:
+        values = values / 2
+    return values
+
+
+def test_a_change_that_takes_a_loops_end_away_is_given_up():
+    """Halved, once doubled: such a change of the right answer would run for ever."""
+
+    def smaller(case):
+        size = max(map(abs, case))
+        while size > 0.1:
+            case, size = [x / 2 for x in case], size / 2
+        return case
+
+    loop = Exercise(lambda rng: [[rng.uniform(1, 9) for _ in range(6)] for _ in range(2)],
+                    lambda answer, case: answer(torch.tensor(case)), lambda case: (smaller(case), {}), points=1,
+                    reference=halved, signature="halved(values: float[N]) -> float[N]")  # fmt: skip
+    assert judge(loop, halved).status == "PASS"
+    assert judge(loop, lambda values: halved(values) + torch.arange(6) % 4).status == "FAIL"

@@ -152,7 +152,8 @@ def mutated(answer, mutant):
     return changed, fit
 
 
-FUNCTIONS = [number for number, known in EXERCISES.items() if callable(known.reference)]
+# a contest has no one right answer to be spoiled: whatever is an answer earns the points of its score
+FUNCTIONS = [number for number, known in EXERCISES.items() if callable(known.reference) and not known.score]
 
 
 @pytest.mark.parametrize("number", FUNCTIONS)

@@ -46,6 +46,13 @@ def helper_in_a_given_cell(cells, place):
     cells[place["chk-99-1"] - 3].source += "\n" + HELPER
 
 
+def computed_in_a_given_cell(cells, place):
+    cells[place["ans-99-1"]].source = "def double(values):\n    return [twice([value]) for value in values]"
+    made = "box = dict(by=0)\nbox['by'] = sum([1, 1])\nfactor = min(box.values())\nimpossible = 1 / int('x')"
+    twice = "def twice(numbers):\n    return factor * numbers[0]"
+    cells[place["chk-99-1"] - 3].source += f"\n{made}\n{twice}"
+
+
 def own_experiments(cells, place):
     cells.insert(1, code("print(no_such_name)\nundone = 1 / 0"))
     cells.insert(1, code("%matplotlib inline\n!ls\nimport this"))
@@ -78,8 +85,8 @@ def skipped(cells, place):
     cells[place["chk-99-1"]].metadata["tags"] = ["nbval-skip"]
 
 
-EDITS = [split, moved, duplicated, helper_below, helper_in_a_given_cell, own_experiments, timed, as_markdown, crlf,
-         rewritten_in_a_new_cell, check_deleted, skipped]  # fmt: skip
+EDITS = [split, moved, duplicated, helper_below, helper_in_a_given_cell, computed_in_a_given_cell, own_experiments,
+         timed, as_markdown, crlf, rewritten_in_a_new_cell, check_deleted, skipped]  # fmt: skip
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)

@@ -384,3 +384,15 @@ def test_no_horizon_and_too_many_trajectories_are_refused():
         3,
         limit=100,
     )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_gradient_of_each_episode_is_that_of_autograd(seed):
+    world, policy = random_world(seed=seed), random_policy(random_world(seed=seed), seed=seed)
+    every, _, _ = mdp.enumerate_trajectories(world, policy, 3)
+    weights = normal(*every.mask.shape, seed=seed) * every.mask
+    found = mdp.episode_gradients(mdp.probabilities(world, policy).detach(), every.observations, every.actions, weights)
+    chosen = policy(every.observations).log_softmax(-1).gather(-1, every.actions[..., None])[..., 0]
+    for row in range(0, len(weights), 17):
+        expected = torch.autograd.grad((weights * chosen)[row].sum(), policy.logits, retain_graph=True)[0]
+        assert torch.allclose(found[row], expected, atol=1e-12)

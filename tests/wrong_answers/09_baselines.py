@@ -2,61 +2,207 @@
 
 import torch
 
+from ptlearn.grid import mdp
+
 # 9.1 ------------------------------------------------------------------------------------------------------------------
 
 
-def one_by_one(gradients):
-    return gradients.var(0)
+def measured(gradients, size, exact, **changes):
+    """A right answer, with some entries changed by functions of the estimates and the exact gradient."""
+    count = len(gradients) // size
+    estimates = torch.stack([gradients[i * size : (i + 1) * size].mean(0) for i in range(count)])
+    mean, deviation = estimates.mean(0), estimates.std(0)
+    moving = deviation > 0
+    right = {
+        "estimates": estimates,
+        "variance": deviation.square().sum(),
+        "share": mean.dot(exact) / exact.norm() ** 2,
+        "z": ((mean - exact)[moving] / deviation[moving]).abs().max() * count**0.5,
+    }
+    return right | {name: change(estimates, exact) for name, change in changes.items()}
 
 
-def mean_over_parameters(gradients):
-    return gradients.var(0).mean()
+def measuring(**changes):
+    return lambda gradients, size, exact: measured(gradients, size, exact, **changes)
 
 
-def deviations(gradients):
-    return gradients.std(0).sum()
+def interleaved(gradients, size, exact):
+    count = len(gradients) // size
+    other = gradients[: count * size].view(size, count, -1).mean(0)
+    return measured(gradients, size, exact) | {"estimates": other}
 
 
-def root_of_it(gradients):
-    return gradients.var(0).sum().sqrt()
+def summed(gradients, size, exact):
+    right = measured(gradients, size, exact)
+    return right | {"estimates": size * right["estimates"]}
 
 
-def not_centred(gradients):
-    return (gradients**2).sum(1).mean()
+def of_single_episodes(gradients, size, exact):
+    return measured(gradients, size, exact) | {"variance": gradients.var(0).sum()}
 
 
-def population(gradients):
-    return gradients.var(0, unbiased=False).sum()
+def single_rows(gradients, size, exact):
+    return measured(gradients, size, exact) | {"estimates": gradients}
 
 
-def of_the_mean(gradients):
-    return gradients.var(0).sum() / len(gradients)
+def error_of_one(estimates, exact):
+    z = (estimates.mean(0) - exact) / estimates.std(0).clamp(min=1e-9)
+    return z.abs().max()
 
 
-def all_numbers(gradients):
-    return gradients.var()
+def not_left_out(estimates, exact):
+    return ((estimates.mean(0) - exact) / (estimates.std(0) / len(estimates) ** 0.5)).abs().max()
 
 
-def along_the_rows(gradients):
-    return gradients.var(1).sum()
+def z_of(estimates, exact, pick):
+    moving = estimates.std(0) > 0
+    z = (estimates.mean(0) - exact)[moving] / (estimates.std(0)[moving] / len(estimates) ** 0.5)
+    return pick(z)
 
 
-def centred_in_place(gradients):
+def centred_in_place(gradients, size, exact):
+    right = measured(gradients, size, exact)
     gradients -= gradients.mean(0)
-    return gradients.square().sum() / (len(gradients) - 1)
+    return right
 
 
-def by_shifting(gradients):
-    """The sum of squares less that of the means, row by row."""
-    total = sum(float(row @ row) for row in gradients) - len(gradients) * float(gradients.mean(0).square().sum())
-    return total / (len(gradients) - 1)
+def by_loops(gradients, size, exact):
+    """Python's own arithmetic, parameter by parameter."""
+    rows = gradients.tolist()
+    batches = [rows[i : i + size] for i in range(0, len(rows) - size + 1, size)]
+    estimates = [[sum(column) / size for column in zip(*batch)] for batch in batches]
+    variance, largest, means = 0.0, 0.0, []
+    for column, truth in zip(zip(*estimates), exact.tolist()):
+        mean = sum(column) / len(column)
+        own = sum((x - mean) ** 2 for x in column) / (len(column) - 1)
+        variance, means = variance + own, [*means, mean]
+        if own > 0:
+            largest = max(largest, abs(mean - truth) / (own / len(column)) ** 0.5)
+    share = sum(m * e for m, e in zip(means, exact.tolist())) / sum(e * e for e in exact.tolist())
+    return {"estimates": torch.tensor(estimates), "variance": variance, "share": share, "z": largest}
 
 
-def by_the_covariance(gradients):
-    return torch.cov(gradients.T).trace()
+def by_the_covariance(gradients, size, exact):
+    """Chunks, the trace of torch.cov, and 0 in the place of 0 / 0."""
+    chunks = [chunk for chunk in gradients.split(size) if len(chunk) == size]
+    estimates = torch.stack([chunk.mean(0) for chunk in chunks])
+    errors = torch.cov(estimates.T).diagonal() / len(estimates)
+    z = torch.nan_to_num((estimates.mean(0) - exact).abs() / errors.sqrt())
+    return {
+        "estimates": estimates,
+        "variance": torch.cov(estimates.T).trace(),
+        "share": (estimates @ exact).mean() / exact.square().sum(),
+        "z": z.max(),
+    }
 
 
 # 9.2 ------------------------------------------------------------------------------------------------------------------
+
+
+def prefixes(
+    world, pi, horizon, *, first=0, chance=lambda p, choose, move: p * choose * move, drop=True,
+    past=lambda before, reward: before + reward, start=lambda p: p,
+):  # fmt: skip
+    """A right one; each option changes a part of it."""
+    found, now = [], [(start(p), s, 0.0) for s, p in enumerate(world.start.tolist()) if p > 0]
+    for t in range(horizon):
+        now = [x for x in now if not (drop and world.terminal[x[1]])]
+        found += [(t + first, *x) for x in now]
+        now = [
+            (chance(p, pi[s, a].item(), world.P[s, a, n].item()), n, past(before, world.R[s, a, n].item()))
+            for p, s, before in now
+            for a in range(world.actions)
+            for n in range(world.states)
+            if world.P[s, a, n] > 0
+        ]
+    return found
+
+
+def changed(**options):
+    return lambda world, pi, horizon: prefixes(world, pi, horizon, **options)
+
+
+def by_recursion(world, pi, horizon):
+    """Each prefix and, by a call, all that go on from it."""
+
+    def after(t, p, s, past):
+        if t == horizon or world.terminal[s] or p == 0:
+            return []
+        longer = [(t, p, s, past)]
+        for a in range(pi.shape[1]):
+            for n in range(len(pi)):
+                longer += after(t + 1, p * pi[s, a] * world.P[s, a, n], n, past + world.R[s, a, n])
+        return longer
+
+    return [one for s in range(len(pi)) for one in after(0, world.start[s], s, 0.0)]
+
+
+def merged(world, pi, horizon):
+    """Prefixes with the same time, state and past as one, in a dict."""
+    found, now = {}, {(s, 0.0): p for s, p in enumerate(world.start.tolist())}
+    for t in range(horizon):
+        longer = {}
+        for (s, past), p in now.items():
+            if p == 0 or world.terminal[s]:
+                continue
+            found[t, s, past] = p
+            for a in range(world.actions):
+                for n in world.P[s, a].nonzero()[:, 0].tolist():
+                    key = n, past + world.R[s, a, n].item()
+                    longer[key] = longer.get(key, 0.0) + p * (pi[s, a] * world.P[s, a, n]).item()
+        now = longer
+    return [(t, p, s, past) for (t, s, past), p in found.items()]
+
+
+# 9.3 ------------------------------------------------------------------------------------------------------------------
+
+
+def proven(pi, chances, states, b, **changes):
+    """A right answer in loops, with some entries changed by functions of (pi, chances, states, b, right)."""
+    scores, mean = [], torch.zeros_like(pi)
+    for state in states.tolist():
+        row = pi[state]
+        scores.append(torch.stack([torch.eye(len(row), dtype=pi.dtype)[a] - row for a in range(len(row))]))
+    scores = torch.stack(scores)
+    grad_pi = torch.stack([pi[s][:, None] * score for s, score in zip(states, scores)])
+    inner = torch.einsum("ka,kac->kc", b, grad_pi)
+    for k, state in enumerate(states.tolist()):
+        mean[state] += chances[k] * inner[k]
+    right = {"scores": scores, "grad_pi": grad_pi, "inner": inner, "mean": mean}
+    return right | {name: change(pi, chances, states, b, right) for name, change in changes.items()}
+
+
+def proving(**changes):
+    return lambda pi, chances, states, b: proven(pi, chances, states, b, **changes)
+
+
+def overwritten(pi, chances, states, b, right):
+    mean = torch.zeros_like(pi)
+    mean[states] = chances[:, None] * right["inner"]
+    return mean
+
+
+def lost_by_indices(pi, chances, states, b, right):
+    mean = torch.zeros_like(pi)
+    mean[states] += chances[:, None] * right["inner"]
+    return mean
+
+
+def by_autograd(pi, chances, states, b):
+    """Every gradient from autograd, of a softmax of the logarithms."""
+    logits = pi.log()
+    parts = {"scores": [], "grad_pi": [], "inner": []}
+    for state, numbers in zip(states, b):
+        row = logits[state]
+        jacobian = torch.autograd.functional.jacobian(lambda x: x.log_softmax(0), row)
+        change = torch.autograd.functional.jacobian(lambda x: x.softmax(0), row)
+        parts["scores"].append(jacobian), parts["grad_pi"].append(change), parts["inner"].append(numbers @ change)
+    parts = {name: torch.stack(found) for name, found in parts.items()}
+    visits = torch.nn.functional.one_hot(states, len(pi)).to(pi) * chances[:, None]
+    return parts | {"mean": visits.T @ parts["inner"]}
+
+
+# 9.4 ------------------------------------------------------------------------------------------------------------------
 
 
 def backwards(rewards, mask, gamma, start=1.0, first=1.0):
@@ -135,212 +281,445 @@ def by_a_matrix(rewards, mask, gamma=1.0):
     return torch.where(mask, rewards, 0) @ torch.where(ahead >= 0, gamma ** ahead.clamp(min=0), 0.0).double() * mask
 
 
-# 9.3 ------------------------------------------------------------------------------------------------------------------
-
-
-def unweighted(pi, b):
-    return b @ (torch.eye(len(pi), dtype=pi.dtype) - pi)
-
-
-def without_b(pi, b):
-    return pi @ (torch.eye(len(pi), dtype=pi.dtype) - pi)
-
-
-def own_logit_only(pi, b):
-    return pi * b
-
-
-def weighted_twice(pi, b):
-    return (pi * pi * b) @ (torch.eye(len(pi), dtype=pi.dtype) - pi)
-
-
-def in_probabilities(pi, b):
-    return pi * b / pi
-
-
-def turned(pi, b):
-    return pi * ((pi * b).sum() - b)
-
-
-def one_number(pi, b):
-    return (pi * b).sum()
-
-
-def transposed(pi, b):
-    return (torch.eye(len(pi), dtype=pi.dtype) - pi) @ (pi * b)
-
-
-def mean_of_b_first(pi, b):
-    return pi * (b - b.mean())
-
-
-def of_a_softmax_twice(pi, b):
-    logits = pi.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad((logits.softmax(0) * b).sum(), logits)
-    return gradient
-
-
-def term_by_term(pi, b):
-    return (pi * b)[:, None] * (torch.eye(len(pi), dtype=pi.dtype) - pi)
-
-
-def centred_b(pi, b):
-    b -= pi @ b
-    return pi * b
-
-
-def entry_by_entry(pi, b):
-    actions = range(len(pi))
-    return torch.stack([sum(pi[a] * b[a] * (float(a == k) - pi[k]) for a in actions) for k in actions])
-
-
-def by_autograd(pi, b):
-    logits = pi.log().requires_grad_()
-    (gradient,) = torch.autograd.grad((logits.softmax(0) * b).sum(), logits)
-    return gradient
-
-
-# 9.4 ------------------------------------------------------------------------------------------------------------------
-
-LAWFUL = ("value", "past rewards", "steps left")
-UNLAWFUL = ("action value", "next value", "length", "batch average")
-RIGHT_CHOICE = dict.fromkeys(LAWFUL, True) | dict.fromkeys(UNLAWFUL, False)
-
-
-def choosing(**changes):
-    return RIGHT_CHOICE | {name.replace("_", " "): choice for name, choice in changes.items()}
-
-
 # 9.5 ------------------------------------------------------------------------------------------------------------------
 
 
-def with_the_own(returns):
-    return returns.mean().expand_as(returns)
+def estimated(
+    world, pi, horizon, factor, *, weight=lambda t, factor: factor**t, move=True, ahead=1, less_v=True, choose=True,
+    times=None,
+):  # fmt: skip
+    """A right one; each option changes a part of it."""
+    V, chance, total = mdp.horizon_values(world, pi, horizon), world.start.clone(), torch.zeros_like(pi)
+    for t in range(horizon if times is None else times):
+        Q = mdp.action_values(world, V[min(t + ahead, horizon)])
+        excess = Q - (pi * Q).sum(1, keepdim=True) if less_v else Q
+        total += weight(t, factor) * chance[:, None] * (pi if choose else 1.0) * excess
+        if move:
+            chance = (chance[:, None, None] * pi[:, :, None] * world.P).sum((0, 1))
+    return total
 
 
-def divided_by_all(returns):
-    return (returns.sum() - returns) / len(returns)
+def estimating(**options):
+    return lambda world, pi, horizon, factor: estimated(world, pi, horizon, factor, **options)
 
 
-def only_summed(returns):
-    return returns.sum() - returns
+def by_an_autograd_surrogate(world, pi, horizon, factor):
+    """The gradient of the sum over t and s of factor^t d_t(s) times what the logits of step t alone change."""
+    logits = pi.log().requires_grad_()
+    V, chance, total = mdp.horizon_values(world, pi, horizon), world.start, 0
+    for t in range(horizon):
+        Q = mdp.action_values(world, V[t + 1])
+        total = total + factor**t * (chance[:, None] * logits.softmax(-1) * Q).sum()
+        chance = chance @ (pi[:, :, None] * world.P).sum(1)
+    return torch.autograd.grad(total, logits)[0]
 
 
-def own_in_the_sum(returns):
-    return (returns.sum() / (len(returns) - 1)).expand_as(returns)
-
-
-def the_weight(returns):
-    return returns - (returns.sum() - returns) / (len(returns) - 1)
-
-
-def subtracts_too_late(returns):
-    return returns.mean() - returns
-
-
-def those_before(returns):
-    return torch.stack([returns[:i].mean() if i else torch.zeros((), dtype=returns.dtype) for i in range(len(returns))])
-
-
-def shifted(returns):
-    return ((returns.sum() - returns) / (len(returns) - 1)).roll(1)
-
-
-def equal_ones_left_out(returns):
-    others = [returns[returns != own] for own in returns]
-    return torch.stack([some.mean() if len(some) else own for some, own in zip(others, returns)])
-
-
-def by_a_matrix_of_ones(returns):
-    count = len(returns)
-    return (torch.ones(count, count) - torch.eye(count)).to(returns) @ returns / (count - 1)
-
-
-def by_leaving_out(returns):
-    return torch.stack([torch.cat([returns[:i], returns[i + 1 :]]).mean() for i in range(len(returns))])
+def state_by_state(world, pi, horizon, factor):
+    V, chance = mdp.horizon_values(world, pi, horizon).tolist(), world.start.tolist()
+    result, states, actions = torch.zeros_like(pi), range(world.states), range(world.actions)
+    for t in range(horizon):
+        new = [0.0] * world.states
+        for s in states:
+            Q = mdp.action_values(world, torch.tensor(V[t + 1], dtype=torch.float64))[s]
+            for a in actions:
+                result[s, a] += factor**t * chance[s] * pi[s, a] * (Q[a] - V[t][s])
+                for n in states:
+                    new[n] += chance[s] * float(pi[s, a] * world.P[s, a, n])
+        chance = new
+    return result
 
 
 # 9.6 ------------------------------------------------------------------------------------------------------------------
 
 
-def plain_mean(scores, returns):
-    return returns.mean()
+def averaged(values, mask, *, own=False, count=None, padding=False):
+    """A right one in loops; each option changes a part of it."""
+    result = torch.zeros_like(values)
+    for m, i, t in mask.nonzero().tolist():
+        some = [values[m, j, t] for j in range(mask.shape[1]) if (padding or mask[m, j, t]) and (own or j != i)]
+        if some:
+            result[m, i, t] = sum(some) / (count or len)(some)
+    return result
 
 
-def by_length(scores, returns):
-    return (scores.norm(dim=1) * returns).sum() / scores.norm(dim=1).sum()
+def averaging(**options):
+    return lambda values, mask: averaged(values, mask, **options)
 
 
-def without_a_division(scores, returns):
-    return (scores.square().sum(1) * returns).sum()
+def whole_batch_first(values, mask):
+    kept = values.where(mask, torch.zeros_like(values))
+    return torch.where(mask, kept.sum(1, keepdim=True) / (mask.sum(1, keepdim=True) - 1).clamp(min=1), 0)
 
 
-def mean_of_products(scores, returns):
-    return (scores.square().sum(1) * returns).mean()
+def divided_by_zero(values, mask):
+    kept = torch.where(mask, values, 0)
+    return torch.where(mask, (kept.sum(1, keepdim=True) - kept) / (mask.sum(1, keepdim=True) - 1), 0)
 
 
-def one_each(scores, returns):
-    return (scores.square() * returns[:, None]).sum(0) / scores.square().sum(0)
+def along_time(values, mask):
+    kept = torch.where(mask, values, 0)
+    count = (mask.sum(2, keepdim=True) - 1).clamp(min=1)
+    return torch.where(mask, (kept.sum(2, keepdim=True) - kept) / count, 0)
 
 
-def square_of_the_sum(scores, returns):
-    weights = scores.sum(1).square()
-    return (weights * returns).sum() / weights.sum()
+def over_batches(values, mask):
+    return averaged(values.transpose(0, 1), mask.transpose(0, 1)).transpose(0, 1)
 
 
-def squared_returns(scores, returns):
-    return (scores.square().sum(1) * returns.square()).sum() / scores.square().sum()
+def by_a_matrix_of_ones(values, mask):
+    others = 1 - torch.eye(values.shape[1], dtype=values.dtype)
+    total, count = (torch.einsum("ij,mjt->mit", others, x) for x in (torch.where(mask, values, 0), mask.to(values)))
+    return torch.where(mask & (count > 0), total / count.clamp(min=1), 0)
 
 
-def short_ones_count(scores, returns):
-    weights = 1 / scores.square().sum(1)
-    return (weights * returns).sum() / weights.sum()
+# 9.7 ------------------------------------------------------------------------------------------------------------------
 
 
-def weighted_by(weigh):
-    """The average of the returns with weigh(scores) as weights."""
-    return lambda scores, returns: (weigh(scores) * returns).sum() / weigh(scores).sum()
+def constants(scores, returns, *, weigh=lambda scores: scores.square().sum(-1), power=1, divide=None):
+    """A right one; each option changes a part of it."""
+    weights = weigh(scores)
+    result = {"batch": torch.zeros_like(returns), "others": torch.zeros_like(returns)}
+    for m in range(len(returns)):
+        for i in range(returns.shape[1]):
+            for name, some in (
+                ("batch", list(range(returns.shape[1]))),
+                ("others", [j for j in range(returns.shape[1]) if j != i]),
+            ):
+                below = divide(some) if divide else weights[m, some].sum()
+                result[name][m, i] = (weights[m, some] * returns[m, some] ** power).sum() / below
+    return result
+
+
+def fitting(**options):
+    return lambda scores, returns: constants(scores, returns, **options)
+
+
+def both_the_batch(scores, returns):
+    return {name: constants(scores, returns)["batch"] for name in ("batch", "others")}
+
+
+def both_the_others(scores, returns):
+    return {name: constants(scores, returns)["others"] for name in ("batch", "others")}
+
+
+def out_of_the_numerator(scores, returns):
+    norms = scores.square().sum(-1)
+    products = norms * returns
+    others = (products.sum(1, keepdim=True) - products) / norms.sum(1, keepdim=True)
+    return constants(scores, returns) | {"others": others}
+
+
+def out_of_the_denominator(scores, returns):
+    norms = scores.square().sum(-1)
+    others = (norms * returns).sum(1, keepdim=True) / (norms.sum(1, keepdim=True) - norms)
+    return constants(scores, returns) | {"others": others}
+
+
+def subtracted_too_late(scores, returns):
+    right = constants(scores, returns)
+    return right | {"others": right["batch"] - returns}
+
+
+def one_for_all(scores, returns):
+    norms = scores.square().sum(-1)
+    return constants(scores, returns) | {"batch": ((norms * returns).sum() / norms.sum()).expand_as(returns)}
 
 
 def squared_in_place(scores, returns):
-    weights = scores.square_().sum(1)
-    return (weights * returns).sum() / weights.sum()
-
-
-def in_a_loop(scores, returns):
-    norms = [sum(x * x for x in row) for row in scores.tolist()]
-    return sum(norm * reward for norm, reward in zip(norms, returns.tolist())) / sum(norms)
+    right = constants(scores, returns)
+    scores.square_()
+    return right
 
 
 def by_least_squares(scores, returns):
-    return torch.linalg.lstsq(scores.reshape(-1, 1), (scores * returns[:, None]).reshape(-1, 1)).solution.squeeze()
+    """The b that makes |g|^2 (r - b)^2 least is a regression of |g| r on |g|."""
+    lengths = scores.norm(dim=-1)
+
+    def fitted(m, some):
+        x, y = lengths[m, some], (lengths * returns)[m, some]
+        return torch.linalg.lstsq(x[:, None], y[:, None]).solution[0, 0]
+
+    N = range(returns.shape[1])
+    rows = [[(fitted(m, list(N)), fitted(m, [j for j in N if j != i])) for i in N] for m in range(len(returns))]
+    return {name: torch.stack([torch.stack([pair[place] for pair in row]) for row in rows])
+            for place, name in enumerate(("batch", "others"))}  # fmt: skip
+
+
+# 9.8 ------------------------------------------------------------------------------------------------------------------
+
+
+def difference(
+    rewards, values, mask, gamma, *, next_one=None, own=1.0, reward=1.0, cut=True, first=1.0,
+):  # fmt: skip
+    """A right one; each option changes a part of it."""
+    kept = torch.where(mask, values, 0)
+    following = (
+        torch.cat([kept[:, 1:], torch.zeros_like(kept[:, :1])], 1) if next_one is None else next_one(values, mask)
+    )
+    found = reward * rewards + first * gamma * following - own * values
+    return torch.where(mask, found, 0) if cut else found
+
+
+def differing(**options):
+    return lambda rewards, values, mask, gamma=1.0: difference(rewards, values, mask, gamma, **options)
+
+
+def raw_next(values, mask):
+    return torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], 1)
+
+
+def itself_at_the_end(values, mask):
+    goes_on = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+    return torch.where(goes_on, raw_next(values, mask), values)
+
+
+def before(values, mask):
+    return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], 1)
+
+
+def step_by_step(rewards, values, mask, gamma=1.0):
+    result = torch.zeros_like(rewards)
+    for i, length in enumerate(mask.sum(1).tolist()):
+        for t in range(length):
+            following = values[i, t + 1] if t + 1 < length else 0.0
+            result[i, t] = rewards[i, t] + gamma * following - values[i, t]
+    return result
+
+
+def from_the_end(rewards, values, mask, gamma=1.0):
+    following, columns = torch.zeros_like(rewards[:, 0]), []
+    for t in reversed(range(rewards.shape[1])):
+        columns.append(
+            (rewards[:, t] + gamma * following - values[:, t]).where(mask[:, t], torch.zeros_like(following))
+        )
+        following = torch.where(mask[:, t], values[:, t], 0.0)
+    return torch.stack(columns[::-1], 1)
+
+
+# 9.9 ------------------------------------------------------------------------------------------------------------------
+
+
+def weighed(kind, rewards, mask, values, scores, size, other=None):
+    """A right one with a dict of baselines, row by row; `other` says what else a kind gives."""
+    if other and kind in other:
+        kind = other[kind]
+    rewards, values = rewards.where(mask, rewards * 0), values.where(mask, values * 0)
+    go = no_gamma(rewards, mask)
+    total, rows = go[:, 0], []
+    for i in range(len(mask)):
+        batch = list(range(i // size * size, i // size * size + size))
+        rest, norms = [j for j in batch if j != i], scores.square().sum(1)
+        mine = {
+            "total return": total[i],
+            "return − average": total[i] - total[batch].mean(),
+            "return − leave-one-out": total[i] - total[rest].mean(),
+            "return − best constant": total[i] - (norms * total)[rest].sum() / norms[rest].sum(),
+            "fitted on the batch": total[i] - (norms * total)[batch].sum() / norms[batch].sum(),
+            "less all": total[i] - total.mean(),
+            "the baseline": total[batch].mean(),
+            "reward-to-go": go[i],
+            "to-go − leave-one-out": go[i] - go[rest].sum(0) / mask[rest].sum(0).clamp(min=1),
+            "to-go − average": go[i] - go[batch].sum(0) / mask[batch].sum(0).clamp(min=1),
+            "to-go − return of the others": go[i] - total[rest].mean(),
+            "to-go − exact V": go[i] - values[i],
+            "return − exact V": total[i] - values[i],
+            "TD, exact V": step_by_step(rewards[i : i + 1], values[i : i + 1], mask[i : i + 1])[0],
+            "r − V": rewards[i] - values[i],
+        }
+        rows.append(mine[kind] * mask[i])
+    return torch.stack(rows)
+
+
+def weighing(**other):
+    names = {"average": "return − average", "one_out": "return − leave-one-out", "best": "return − best constant",
+             "total": "total return", "go": "reward-to-go", "go_one_out": "to-go − leave-one-out",
+             "go_value": "to-go − exact V", "td": "TD, exact V"}  # fmt: skip
+    swaps = {names[name]: kind for name, kind in other.items()}
+    return lambda kind, rewards, mask, values, scores, size: weighed(kind, rewards, mask, values, scores, size, swaps)
+
+
+def padding_kept(kind, rewards, mask, values, scores, size):
+    found = weighed(kind, rewards, mask, values, scores, size)
+    return found if kind != "total return" else total_everywhere(rewards, mask)
+
+
+def total_everywhere(rewards, mask):
+    return (rewards * mask).sum(1, keepdim=True).expand_as(rewards).clone()
+
+
+def by_matrices(kind, rewards, mask, values, scores, size):
+    """Averages as products with one matrix of the batches."""
+    count = len(mask)
+    same = (torch.arange(count)[:, None] // size == torch.arange(count) // size).to(rewards)
+    rest, go = same - torch.eye(count, dtype=rewards.dtype), no_gamma(rewards, mask)
+    total, norms, acting = go[:, :1], scores.square().sum(1, keepdim=True), mask.to(rewards)
+    if kind == "TD, exact V":
+        return from_the_end(rewards, values, mask)
+    weights = go if "go" in kind else total
+    baseline = {
+        "return − average": lambda: same @ total / size,
+        "return − leave-one-out": lambda: rest @ total / (size - 1),
+        "return − best constant": lambda: rest @ (norms * total) / (rest @ norms),
+        "to-go − leave-one-out": lambda: rest @ go / (rest @ acting).clamp(min=1),
+        "to-go − exact V": lambda: values,
+    }.get(kind, lambda: 0.0)()
+    return (weights - baseline) * mask
+
+
+# 9.10 -----------------------------------------------------------------------------------------------------------------
+
+
+def table_of(e, weight):
+    """The mean of weight (500, T) in each time, state and action of the earlier episodes: (horizon, S, A)."""
+    earlier, (S, A) = e.earlier, e.pi.shape
+    place = torch.arange(earlier.mask.shape[1]).expand_as(earlier.mask), earlier.observations, earlier.actions
+    index, shape = tuple(x[earlier.mask] for x in place), (e.horizon, S, A)
+    total = torch.zeros(shape, dtype=torch.float64).index_put(index, weight[earlier.mask].double(), accumulate=True)
+    count = torch.zeros(shape, dtype=torch.float64).index_put(index, torch.tensor(1.0).double(), accumulate=True)
+    return total, count
+
+
+def learned(e):
+    """V and Q from the earlier episodes' rewards-to-go."""
+    total, count = table_of(e, no_gamma(e.earlier.rewards, e.earlier.mask))
+    V = total.sum(-1) / count.sum(-1).clamp(min=1)
+    return V, total / count.clamp(min=1)
+
+
+def here(e, table):
+    return table[torch.arange(e.mask.shape[1]), e.observations]
+
+
+def whole_returns(e):
+    return no_gamma(e.rewards, e.mask)[:, :1] * e.mask
+
+
+def less_own_batch(e):
+    returns = no_gamma(e.rewards, e.mask)[:, :1]
+    return (returns - returns.mean()) * e.mask
+
+
+def td_learned(e):
+    return step_by_step(e.rewards, here(e, learned(e)[0]), e.mask)
+
+
+def advantages(e):
+    V, Q = learned(e)
+    values = here(e, Q).gather(-1, e.actions[..., None])[..., 0]
+    return (values - here(e, V)) * e.mask
+
+
+def less_q(e):
+    values = here(e, learned(e)[1]).gather(-1, e.actions[..., None])[..., 0]
+    return (no_gamma(e.rewards, e.mask) - values) * e.mask
+
+
+def shrunk(e):
+    return 0.5 * (no_gamma(e.rewards, e.mask) - here(e, learned(e)[0])) * e.mask
+
+
+def modelled(e):
+    """The model's Q state by state, and the luck of later actions summed up from the end."""
+    S, A = e.pi.shape
+    moves, gains = {}, {}
+    seen = e.earlier
+    rows = zip(seen.observations.tolist(), seen.actions.tolist(), seen.rewards.tolist(), seen.mask.sum(1))
+    for states, actions, rewards, length in rows:
+        for t in range(int(length)):
+            gains.setdefault((states[t], actions[t]), []).append(rewards[t])
+            if t + 1 < e.horizon:
+                after = states[t + 1] if t + 1 < length else None
+                moves.setdefault((states[t], actions[t]), []).append(after)
+    Q, V = torch.zeros(e.horizon, S, A).double(), torch.zeros(e.horizon + 1, S).double()
+    for t in reversed(range(e.horizon)):
+        for pair, found in gains.items():
+            later = [0.0 if s is None else float(V[t + 1, s]) for s in moves.get(pair, [])]
+            Q[t][pair] = sum(found) / len(found) + (sum(later) / len(later) if later else 0.0)
+        V[t] = (e.pi * Q[t]).sum(1)
+    weights, running = torch.zeros_like(e.rewards), torch.zeros(len(e.mask)).double()
+    for t in reversed(range(e.mask.shape[1])):
+        state = e.observations[:, t]
+        value, luck = V[t, state], Q[t, state, e.actions[:, t]] - V[t, state]
+        weights[:, t] = torch.where(e.mask[:, t], e.rewards[:, t] + running - value, 0.0)
+        running = torch.where(e.mask[:, t], running + e.rewards[:, t] - luck, running)
+    return weights
 
 
 WRONG = {
     "9.1": [
-        (one_by_one, "one by one"),
-        (mean_over_parameters, "mean over the parameters"),
-        (deviations, "standard deviations do not"),
-        (root_of_it, "under a square root"),
-        (not_centred, "not centred"),
-        (population, "divide by M - 1"),
-        (of_the_mean, "divided by M"),
-        (all_numbers, "one mean for all numbers"),
-        (along_the_rows, "go down the columns"),
-        (lambda gradients: torch.cov(gradients.T).sum(), "all entries of the covariance"),
-        (lambda gradients: (gradients - gradients.mean(0)).norm(dim=1).mean(), "distances"),
-        (lambda gradients: (gradients**2).sum() / (len(gradients) - 1), "not centred"),
-        (lambda gradients: (gradients - gradients.mean()).square().sum() / (len(gradients) - 1), "one mean for all"),
-        (lambda gradients: gradients.var(0, keepdim=True).sum(1), "too many"),
+        (interleaved, "are `count` apart"),
+        (summed, "an estimate averages its episodes"),
+        (single_rows, "the single rows"),
+        (measuring(variance=lambda x, exact: x.var(0)), "one by one"),
+        (measuring(variance=lambda x, exact: x.var(0).mean()), "the mean over the parameters"),
+        (measuring(variance=lambda x, exact: x.std(0).sum()), "standard deviations do not"),
+        (measuring(variance=lambda x, exact: x.var(0).sum().sqrt()), "a root"),
+        (measuring(variance=lambda x, exact: x.square().sum(1).mean()), "not centred"),
+        (measuring(variance=lambda x, exact: (x - exact).square().sum(1).mean()), "around the exact gradient"),
+        (measuring(variance=lambda x, exact: x.var(0, unbiased=False).sum()), "divide by one less"),
+        (of_single_episodes, "of the single episodes"),
+        (measuring(variance=lambda x, exact: torch.cov(x.T).sum()), "all entries of the covariance"),
+        (measuring(share=lambda x, exact: torch.cosine_similarity(x.mean(0), exact, dim=0)), "the cosine"),
+        (measuring(share=lambda x, exact: x.mean(0) @ exact), "not divided by the squared length"),
+        (measuring(share=lambda x, exact: x.mean(0).norm() / exact.norm()), "the ratio of the lengths"),
+        (measuring(z=error_of_one), "the deviation of one estimate"),
+        (measuring(z=not_left_out), "leave it out"),
+        (measuring(z=lambda x, exact: z_of(x, exact, lambda z: z.abs().mean())), "the largest is wanted"),
+        (measuring(z=lambda x, exact: (x.mean(0) - exact).abs().max()), "without a standard error"),
         (centred_in_place, "gradients was changed in place"),
     ],
     "9.2": [
+        (changed(drop=False), "nobody acts there"),
+        (lambda world, pi, horizon: prefixes(world, pi, horizon + 1), "one step too many"),
+        (lambda world, pi, horizon: prefixes(world, pi, horizon - 1), "one step too few"),
+        (changed(first=1), "counted from 1"),
+        (changed(chance=lambda p, choose, move: p * move), "lack pi"),
+        (changed(chance=lambda p, choose, move: p * choose), "lack world.P"),
+        (changed(chance=lambda p, choose, move: choose * move), "the last move alone"),
+        (changed(past=lambda before, reward: reward), "the last reward alone"),
+        (changed(past=lambda before, reward: before), "past stays 0"),
+        (changed(start=lambda p: 1.0), "lack world.start"),
+        (lambda *x: [one for one in prefixes(*x) if one[0] == x[2] - 1], "the last step"),
+        (lambda *x: [one for one in prefixes(*x) if one[0]], "the first states"),
+    ],
+    "9.3": [
+        (
+            proving(scores=lambda pi, c, s, b, right: torch.eye(pi.shape[1]).to(pi).expand_as(right["scores"])),
+            "pi is not subtracted",
+        ),
+        (proving(scores=lambda pi, c, s, b, right: torch.eye(pi.shape[1]).to(pi) - pi[s][:, :, None]), "along the row"),
+        (proving(scores=lambda pi, c, s, b, right: torch.diag_embed(1 / pi[s])), "1/pi"),
+        (proving(scores=lambda pi, c, s, b, right: torch.diag_embed(1 - pi[s])), "on the diagonal alone"),
+        (proving(scores=lambda pi, c, s, b, right: right["grad_pi"]), "no factor pi"),
+        (proving(grad_pi=lambda pi, c, s, b, right: right["scores"]), "multiply the row"),
+        (proving(grad_pi=lambda pi, c, s, b, right: pi[s][:, None, :] * right["scores"]), "the columns are multiplied"),
+        (proving(inner=lambda pi, c, s, b, right: right["grad_pi"].sum(1)), "0 for every prefix"),
+        (
+            proving(inner=lambda pi, c, s, b, right: torch.einsum("ka,kac->kc", b, right["scores"])),
+            "pi(a | s) is missing",
+        ),
+        (
+            proving(inner=lambda pi, c, s, b, right: torch.einsum("ka,kac->kc", pi[s] * b, right["grad_pi"])),
+            "counts twice",
+        ),
+        (proving(inner=lambda pi, c, s, b, right: b[:, :, None] * right["grad_pi"]), "not added up"),
+        (proving(inner=lambda pi, c, s, b, right: pi[s] * b), "only the own logit"),
+        (proving(inner=lambda pi, c, s, b, right: c[:, None] * right["inner"]), "belong into the outer sum"),
+        (
+            proving(mean=lambda pi, c, s, b, right: torch.zeros_like(pi).index_add_(0, s, right["inner"])),
+            "the chances are missing",
+        ),
+        (proving(mean=overwritten), "overwrite each other"),
+        (proving(mean=lost_by_indices), "overwrite each other"),
+        (proving(mean=lambda pi, c, s, b, right: c @ right["inner"]), "one row"),
+    ],
+    "9.4": [
         (no_mask, "as if mask were True everywhere"),
         (mask_at_the_end, "padding leaks in"),
         (whole_return, "total return"),
         (the_past, "this is the past"),
         (strictly_later, "the reward of step t itself is missing"),
-        (from_the_start, "discounted from the start"),
+        (from_the_start, "gamma^t stands in front"),
         (no_gamma, "gamma is ignored"),
         (gamma_too_soon, "gamma is applied to r_t too"),
         (lambda rewards, mask, gamma=1.0: rewards * mask, "these are the rewards"),
@@ -353,81 +732,102 @@ WRONG = {
         (added_in_place, "rewards was changed in place"),
         (one_after_another, "one stream"),
     ],
-    "9.3": [
-        (unweighted, "pi(a) is missing"),
-        (without_b, "b(a) is missing"),
-        (own_logit_only, "second part is missing"),
-        (weighted_twice, "pi(a) counts twice"),
-        (in_probabilities, "softmax of logits"),
-        (turned, "with the sign turned"),
-        (one_number, "an entry per logit"),
-        (transposed, "weigh the rows"),
-        (mean_of_b_first, "the plain mean of b"),
-        (of_a_softmax_twice, "pi under a softmax"),
-        (term_by_term, "not added up"),
-        (centred_b, "b was changed in place"),
-        (lambda pi, b: b - pi @ b, "divided by pi"),
-        (lambda pi, b: pi * b * (1 - pi), "its own logit alone"),
-        (lambda pi, b: entry_by_entry(pi, b).numpy(), "is an array"),
-    ],
-    "9.4": [
-        (choosing(value=False), "same for every action"),
-        (choosing(action_value=True), "the gradient itself"),
-        (choosing(next_value=True), "the state after step t"),
-        (choosing(past_rewards=False), "before a_t is drawn"),
-        (choosing(steps_left=False), "time passes"),
-        (choosing(length=True), "how long the episode gets"),
-        (choosing(batch_average=True), "the episode's own"),
-        ({name: not choice for name, choice in RIGHT_CHOICE.items()}, "turned round"),
-        ({"value": True}, "a dict is expected"),
-        (choosing(value="yes"), "neither True nor False"),
-    ],
     "9.5": [
-        (with_the_own, "its own return is among them"),
-        (lambda returns: returns.mean(), "one number"),
-        (divided_by_all, "there are N - 1 others"),
-        (only_summed, "not their sum"),
-        (own_in_the_sum, "taken out of the sum too"),
-        (the_weight, "return the baseline"),
-        (subtracts_too_late, "before dividing"),
-        (those_before, "before this one"),
-        (shifted, "not the own"),
-        (lambda returns: by_leaving_out(returns).tolist(), "is a list"),
-        (lambda returns: returns.sum() - returns / (len(returns) - 1), "divide the difference"),
-        (lambda returns: returns.sum() / (len(returns) - 1) - returns, "take it out of the sum first"),
-        (lambda returns: by_leaving_out(returns) - returns, "turned round"),
-        (lambda returns: returns[1:].mean().expand_as(returns), "not the own"),
-        (lambda returns: by_leaving_out(returns)[:, None], "too many"),
-        (equal_ones_left_out, "leave out the place"),
+        (estimating(less_v=False), "V_t is not subtracted"),
+        (estimating(choose=False), "pi is missing"),
+        (estimating(move=False), "keep the chances of the first step"),
+        (estimating(ahead=0), "too early"),
+        (estimating(ahead=2), "too late"),
+        (estimating(weight=lambda t, factor: 1.0), "the weight is factor^t"),
+        (estimating(weight=lambda t, factor: factor ** (t + 1)), "counted from 0"),
+        (estimating(weight=lambda t, factor: factor), "the factor once"),
+        (estimating(times=1), "the first step alone"),
+        (lambda world, *x: estimated(world, *x[:2], world.gamma), "gamma^t is taken"),
+        (lambda *x: -estimated(*x), "sign turned"),
     ],
     "9.6": [
-        (plain_mean, "the mean return"),
-        (by_length, "weighted by the length"),
-        (without_a_division, "not divided by the sum of the weights"),
-        (mean_of_products, "divided by the number of episodes"),
-        (one_each, "a baseline per parameter"),
-        (lambda scores, returns: one_each(scores, returns).mean(), "mean of the baselines"),
-        (square_of_the_sum, "square the entries first"),
-        (squared_returns, "squared returns"),
-        (short_ones_count, "long scores make the variance"),
-        (weighted_by(lambda scores: scores.abs().sum(1)), "absolute entries"),
-        (weighted_by(lambda scores: scores.square().sum(1) ** 2), "fourth power"),
-        (weighted_by(lambda scores: (scores - scores.mean(0)).square().sum(1)), "scores less its mean over rows"),
-        (lambda scores, returns: in_a_loop(scores, returns.abs()), "returns with its sign dropped"),
-        (lambda scores, returns: 2 * in_a_loop(scores, returns), "twice as large"),
-        (lambda scores, returns: in_a_loop(scores, returns) - returns.mean(), "the constant itself"),
+        (averaging(own=True), "its own value is among them"),
+        (averaging(count=lambda some: len(some) + 1), "one other less"),
+        (averaging(count=lambda some: 1), "not their sum"),
+        (averaging(padding=True), "padding is counted"),
+        (whole_batch_first, "taken out of the sum too"),
+        (divided_by_zero, "not a number"),
+        (along_time, "the same step"),
+        (over_batches, "the episodes of one batch"),
+        (lambda values, mask: (values - averaged(values, mask)) * mask, "return the baseline"),
+        (lambda values, mask: averaged(values, mask).tolist(), "is a list"),
+        (lambda values, mask: averaged(values, mask).mean(1), "averaged over items"),
+    ],
+    "9.7": [
+        (fitting(weigh=lambda scores: torch.ones_like(scores[..., 0])), "the mean return"),
+        (fitting(weigh=lambda scores: scores.norm(dim=-1)), "weighted by the length"),
+        (fitting(weigh=lambda scores: scores.norm(dim=-1) ** 4), "fourth power"),
+        (fitting(power=2), "squared returns"),
+        (fitting(divide=len), "divided by the number of episodes"),
+        (fitting(divide=lambda some: 1.0), "not divided by the sum"),
+        (fitting(weigh=lambda scores: scores.sum(-1) ** 2), "square the entries first"),
+        (both_the_batch, "the episode itself must be left out"),
+        (both_the_others, "here the whole batch counts"),
+        (out_of_the_numerator, "out of the denominator too"),
+        (out_of_the_denominator, "out of the numerator too"),
+        (subtracted_too_late, "before"),
+        (one_for_all, "one constant for all batches"),
         (squared_in_place, "scores was changed in place"),
+    ],
+    "9.8": [
+        (differing(next_one=raw_next), "padding, whatever it holds"),
+        (differing(next_one=itself_at_the_end), "its own once more"),
+        (differing(next_one=lambda values, mask: values.roll(-1, 1)), "followed by the first"),
+        (differing(next_one=before), "the state before"),
+        (differing(own=0.0), "V(s_t) is missing"),
+        (differing(first=0.0), "V(s_{t+1}) is missing"),
+        (differing(reward=0.0), "the reward is missing"),
+        (lambda r, v, mask, gamma=1.0: -step_by_step(r, v, mask, gamma), "the sign is turned"),
+        (lambda r, v, mask, gamma=1.0: step_by_step(r, v, mask), "gamma is ignored"),
+        (lambda r, v, mask, gamma=1.0: difference(r, v, mask, gamma, own=gamma), "gamma multiplies V(s_t) too"),
+        (lambda r, v, mask, gamma=1.0: difference(r, v, mask, gamma, reward=gamma), "gamma multiplies the reward too"),
+        (lambda r, v, mask, gamma=1.0: (backwards(r, mask, gamma) - v) * mask, "all later steps"),
+        (differing(cut=False), "numbers on padding"),
+    ],
+    "9.9": [
+        (weighing(total="reward-to-go"), "every step gets the whole return"),
+        (padding_kept, "weights on padding are not 0"),
+        (weighing(average="the baseline"), "this is the baseline"),
+        (weighing(average="less all"), "one average over all batches"),
+        (weighing(average="return − leave-one-out"), "here the episode itself"),
+        (weighing(one_out="return − average"), "left out here"),
+        (weighing(best="fitted on the batch"), "that one is biased"),
+        (weighing(best="return − leave-one-out"), "weighs them by their scores"),
+        (weighing(go="total return"), "what follows it"),
+        (weighing(go_one_out="to-go − average"), "leave the episode itself out"),
+        (weighing(go_one_out="to-go − return of the others"), "their reward-to-go at this step"),
+        (weighing(go_value="return − exact V"), "the reward-to-go is meant"),
+        (weighing(td="to-go − exact V"), "one reward, then V"),
+        (weighing(td="r − V"), "next state is missing"),
+    ],
+    "9.10": [
+        (whole_returns, "0 of 4 points"),
+        (lambda e: no_gamma(e.rewards, e.mask), "0 of 4 points"),
+        (less_own_batch, "change with the other rows"),
+        (td_learned, "biased"),
+        (advantages, "biased"),
+        (less_q, "biased"),
+        (shrunk, "off by 50.0%"),
+        (lambda e: no_gamma(e.rewards, e.mask) - here(e, learned(e)[0]), "weights on padding"),
+        (lambda e: no_gamma(e.rewards, e.mask)[:, 0], "(B, T)"),
+        (lambda e: whole_returns(e) / 0, "not a finite number"),
+        (lambda e: e.values, "values"),
     ],
 }
 RIGHT = {
-    "9.1": [
-        by_shifting,
-        by_the_covariance,
-        lambda gradients: ((gradients - gradients.mean(0)).norm() ** 2) / (len(gradients) - 1),
-    ],
-    "9.2": [row_by_row, by_a_matrix, lambda rewards, mask, gamma=1.0: backwards(rewards, mask, gamma)],
-    "9.3": [entry_by_entry, by_autograd, lambda pi, b: pi * b - pi * (pi @ b)],
-    "9.4": [{name: int(choice) for name, choice in RIGHT_CHOICE.items()}],
-    "9.5": [by_leaving_out, by_a_matrix_of_ones],
-    "9.6": [by_least_squares, in_a_loop],
+    "9.1": [by_loops, by_the_covariance, measured],
+    "9.2": [by_recursion, merged],
+    "9.3": [by_autograd, proven],
+    "9.4": [row_by_row, by_a_matrix, lambda rewards, mask, gamma=1.0: backwards(rewards, mask, gamma)],
+    "9.5": [estimated, by_an_autograd_surrogate, state_by_state],
+    "9.6": [averaged, by_a_matrix_of_ones],
+    "9.7": [constants, by_least_squares],
+    "9.8": [step_by_step, from_the_end],
+    "9.9": [weighed, by_matrices],
+    "9.10": [modelled],
 }

@@ -8,6 +8,8 @@ of an answer never comes in here, so there is nothing to find, to patch or to fo
 import ast
 import contextlib
 import dataclasses
+import dis
+import importlib
 import json
 import os
 import re
@@ -25,6 +27,7 @@ CELL_SECONDS = 10.0  # of a cell
 OWN_SECONDS = 30.0  # of all cells that a student added: their experiments are cut off there
 SECRET = ("cases", "reference", "expect", "remark", "score")  # parts of an exercise not needed here
 DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+ASSIGNMENTS = (ast.Assign, ast.AnnAssign, ast.AugAssign)
 CALLS = {"arguments", "range", "int", "float", "list", "tuple", "dict", "set", "sorted", "len"}  # that take no time
 MAGICS = re.compile(r"\A\s*%%(?:time|timeit|capture|prun)\b.*\n|^%(?:time|timeit)\s+", re.MULTILINE)
 
@@ -85,6 +88,8 @@ def prepared(lesson: int, folder: str | None, given: list[str]) -> dict:
             if isinstance(statement, ast.Import | ast.ImportFrom):
                 with suppress(Exception):
                     exec(compile(ast.Module([statement], []), "imports", "exec"), {})
+    if "ptlearn.lm.models" in sys.modules:  # seconds, here once instead of in the process of every question
+        importlib.import_module("transformers").LlamaForCausalLM  # noqa: B018
     return known
 
 
@@ -140,6 +145,7 @@ def answers_of(cells: list, questions: list, replies: Replies) -> tuple[dict, di
     """
     names = {question["exercise"]: question["name"] for question in questions}
     namespace, theirs, answers, errors, left = fresh_namespace(), set(), {}, {}, OWN_SECONDS
+    given = Given()
     for cell in cells:
         number, kind = cell["exercise"], cell["kind"]
         if kind == "check":
@@ -149,7 +155,7 @@ def answers_of(cells: list, questions: list, replies: Replies) -> tuple[dict, di
         replies.say(cell=cell["place"])
         before, began = {name: namespace.get(name) for name in names.values()}, monotonic()
         limit = max(1.0, min(CELL_SECONDS, left)) if kind == "own" else CELL_SECONDS
-        error = run_cell(cell, namespace, limit)
+        error = run_cell(cell, namespace, limit, given)
         if monotonic() - began >= limit:
             replies.say(late_cell=cell["place"])
         if kind in ("answer", "own"):
@@ -168,17 +174,67 @@ def fresh_namespace() -> dict:
     return vars(module)
 
 
-def run_cell(cell: dict, namespace: dict, seconds: float) -> str:
+class Given:
+    """What given cells bind. Definitions run at once; assignments that compute, when an answer reads what they bind."""
+
+    def __init__(self):
+        self.statements = []  # (the names it binds, the names it reads, the statement)
+        self.waiting = set()  # the places of those that have not run
+
+    def add(self, statement: ast.stmt) -> None:
+        """Keep a statement of a given cell."""
+        if isinstance(statement, ASSIGNMENTS) and not defines(statement):
+            self.waiting.add(len(self.statements))
+        self.statements.append((bound(statement), read(statement), statement))
+
+    def prepare(self, statement: ast.stmt, namespace: dict) -> None:
+        """Run the assignments that wait and on which the names stand that a statement reads."""
+        found, wanted = set(), read(statement)
+        while new := {place for place, (binds, *_) in enumerate(self.statements) if binds & wanted} - found:
+            found |= new
+            wanted = wanted.union(*(self.statements[place][1] for place in new))
+        for place in sorted(found & self.waiting):
+            self.waiting.discard(place)
+            try:
+                exec(compile(ast.Module([self.statements[place][2]], []), "<given>", "exec"), namespace)
+            except TimeoutError:
+                raise
+            except Exception:  # it may stand on an answer that is wrong
+                continue
+
+
+def read(statement: ast.stmt) -> set[str]:
+    """The global names that a statement reads, also those of functions that it defines."""
+    names, codes = set(), [compile(ast.Module([statement], []), "", "exec")]
+    for code in codes:
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        names |= {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_NAME", "LOAD_GLOBAL")}
+    return names
+
+
+def bound(statement: ast.stmt) -> set[str]:
+    """The global names that a statement binds, or changes by way of an attribute or an index."""
+    targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+    changed = {leaf.id for target in targets if target for leaf in ast.walk(target) if isinstance(leaf, ast.Name)}
+    steps = dis.get_instructions(compile(ast.Module([statement], []), "", "exec"))
+    return changed | {step.argval for step in steps if step.opname == "STORE_NAME"}
+
+
+def run_cell(cell: dict, namespace: dict, seconds: float, given: Given) -> str:
     """Run a cell, statement by statement so that one that fails costs no other; its first error in a line, or "".
 
-    Of a given cell only the definitions run: its experiments are not what is graded.
+    Of a given cell only the definitions run, and what they read: its experiments are not what is graded.
     """
     first, name = "", f"<ipykernel cell {cell['place']}>"
     try:
         with time_limit(seconds):
             for statement in ast.parse(python_of(cell["source"])).body:
-                if cell["kind"] in ("given", "edited") and not defines(statement):
-                    continue
+                if cell["kind"] in ("given", "edited"):
+                    given.add(statement)
+                    if not defines(statement):
+                        continue
+                elif cell["kind"] == "answer" or isinstance(statement, DEFINITIONS):
+                    given.prepare(statement, namespace)
                 try:
                     exec(compile(ast.Module([statement], []), name, "exec"), namespace)
                 except TimeoutError:
