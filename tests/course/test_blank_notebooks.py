@@ -26,7 +26,13 @@ SMALL = {
     "07": ["--side=4"],
     "08": ["--episodes=1 --updates=4 --seeds=2", ("(2, 5, 8, 11, 13), 20, 6", "(2, 3), 20, 2")],
     "09": ["--horizon=20 --batch=2 --batches=200 --updates=1 --runs=2"],
-    "10": ["--batch=1 --critics=2 --seeds=2 --cap=1", ("updates=500", "updates=5"), ("UPDATES = 60", "UPDATES = 3")],
+    "10": [
+        "--critics=2 --seeds=2 --cap=1 --updates=1",
+        ("POOL = 256", "POOL = 64"),
+        ("UPDATES = 48", "UPDATES = 4"),
+        ("steps=150", "steps=3"),
+        ("range(50)", "range(2)"),
+    ],
     "11": ["--runs=2 --rollouts=1 --batches=1"],
     "12": [
         "--model=pocket-s --largest=45 --examples=60 --updates=2 --prompts=2 --group=2 --seeds=2",

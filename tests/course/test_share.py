@@ -9,8 +9,8 @@ from ptlearn.course.lesson import cells_of, keys, lesson_files, solution_lines, 
 LEAST = 0.25  # of the lines of code without imports and plots
 WIDEST = 95  # characters of a line of code, so that it needs no scrolling in a notebook
 DRAWING = {"pyplot", "figures", "axes", "axis", "figure", "show", "film"}
-WRITTEN = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "11")  # the lessons whose students write so much
-NARROW = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "11")  # those that need no scrolling
+WRITTEN = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11")  # the lessons whose students write so much
+NARROW = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11")  # those that need no scrolling
 
 
 def lessons(numbers):

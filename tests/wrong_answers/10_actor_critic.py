@@ -1,8 +1,12 @@
 """Answers to lesson 10 as students hand them in: wrong ones with the words of their diagnosis, and right ones."""
 
+from collections import namedtuple
+
 import torch
 
-from ptlearn.policy_gradient import advantage, n_step_advantage, reward_to_go
+from ptlearn.policy_gradient import advantage, n_step_advantage, policy_gradient_loss
+from ptlearn.rl.policies import TabularCritic, TabularPolicy
+from ptlearn.rollout import Rollout, action_logprobs
 
 # 10.1
 
@@ -66,7 +70,7 @@ def with_einsum(P, R, values, gamma):
     return torch.einsum("sat,sat->sa", P, R) + gamma * torch.einsum("sat,t->sa", P, values) - values.unsqueeze(1)
 
 
-# 10.2
+# 10.3
 
 
 def following_values(values, mask, last_values):
@@ -153,7 +157,7 @@ def as_one_step(rewards, values, mask, final_values, terminated, gamma):
     return n_step_advantage(rewards, values, mask, final_values * ~terminated, n=1, gamma=gamma)
 
 
-# 10.3
+# 10.5
 
 
 def sums_and_counts(observations, targets, mask, states):
@@ -330,54 +334,424 @@ def with_a_matrix(residuals, mask, gamma, lam):
     return (residuals * mask) @ powers.T * mask
 
 
-# 10.5
+# 10.2
 
 
-def learning(
-    bootstrap=lambda r, final: torch.where(r.terminated, 0, final), returned=lambda r, v, w: (w, v + w), lam=None
-):
-    """The right answer, but for the value after the last step, what is returned, or lam."""
+def restarted(change=""):
+    """Restart rollouts one after the other, or with one mistake."""
 
-    def answer(rollout, values, final_values, gamma, lam_given):
-        last = bootstrap(rollout, final_values)
-        used = lam_given if lam is None else lam
-        weights = advantage(rollout.rewards, values, rollout.mask, last, gamma=gamma, lam=used)
-        return returned(rollout, values, weights)
+    def answer(world, pi, states, actions, horizon, generator):
+        def draw(chances):
+            return int(torch.multinomial(chances, 1, generator=generator))
+
+        returns, steps = torch.zeros(len(states)).double(), torch.zeros(len(states), dtype=torch.long)
+        limit = horizon + (change == "longer") - (change == "shorter")
+        for row, (s, a) in enumerate(zip(states.tolist(), actions.tolist())):
+            a, first, t = draw(pi[s]) if change == "own action" else a, a, 0
+            while t < limit and not world.terminal[s]:
+                after = int(world.P[s, a].argmax()) if change == "likeliest" else draw(world.P[s, a])
+                factor = {"no gamma": 1.0, "late": world.gamma ** (t + 1)}.get(change, world.gamma**t)
+                reward = factor * world.R[s, a, after]
+                returns[row] = reward if change == "last" else returns[row] + reward
+                s, t = after, t + 1
+                a = first if change == "kept" else int(pi[s].argmax()) if change == "greedy" else draw(pi[s])
+            steps[row] = {"from 0": t - 1, "horizon": horizon}.get(change, t)
+        return returns, steps.max().expand(len(steps)) if change == "longest" else steps
 
     return answer
 
 
-def rewards_alone(rollout, values, final_values, gamma, lam):
-    weights, _ = learning()(rollout, values, final_values, gamma, lam)
-    return weights, reward_to_go(rollout.rewards, rollout.mask, gamma=gamma)
+def restart_in_place(world, pi, states, actions, horizon, generator):
+    found = restarted()(world, pi, states, actions, horizon, generator)
+    states[:] = 4
+    return found
 
 
-def clears_rewards(rollout, values, final_values, gamma, lam):
-    rollout.rewards[~rollout.mask] = 0
-    return learning()(rollout, values, final_values, gamma, lam)
-
-
-def fits_everywhere(rollout, values, final_values, gamma, lam):
-    last = torch.where(rollout.terminated, 0, final_values)
-    weights = advantage(rollout.rewards, values, torch.ones_like(rollout.mask), last, gamma=gamma, lam=lam)
-    return weights, values + weights
-
-
-def defaults(rollout, values, final_values, gamma, lam):
-    last = torch.where(rollout.terminated, 0, final_values)
-    weights = advantage(rollout.rewards, values, rollout.mask, last)
-    return weights, values + weights
-
-
-def from_residuals(rollout, values, final_values, gamma, lam):
-    residuals = residuals_backwards(rollout.rewards, values, rollout.mask, final_values, rollout.terminated, gamma)
-    weights = right_recursion(residuals, rollout.mask, gamma, lam)
-    return weights, weights + values * rollout.mask
+def restart_among_the_acting(world, pi, states, actions, horizon, generator):
+    """Only those that still act are moved."""
+    states, actions = states.clone(), actions.clone()
+    returns, steps = torch.zeros(len(states)).double(), torch.zeros(len(states), dtype=torch.long)
+    rows = torch.arange(len(states))
+    for t in range(horizon):
+        after = torch.multinomial(world.P[states[rows], actions[rows]], 1, generator=generator)[:, 0]
+        returns[rows] += world.gamma**t * world.R[states[rows], actions[rows], after]
+        steps[rows] += 1
+        states[rows] = after
+        rows = rows[~world.terminal[after]]
+        if not len(rows):
+            break
+        actions[rows] = torch.multinomial(pi[states[rows]], 1, generator=generator)[:, 0]
+    return returns, steps
 
 
 # 10.6
 
-BUGS = {"A": "sign of V", "B": "frozen critic", "C": "through the end", "D": "padding"}
+
+def evaluated(change=""):
+    """Sweeps in lists, or with one mistake."""
+
+    def answer(batch, final, states, gamma, lam, sweeps):
+        table = torch.zeros(states).double()
+        sweeps = {"once": 1, "shorter": sweeps - 1, "longer": sweeps + 1}.get(change, sweeps)
+        lam = {"td": 0.0, "returns": 1.0}.get(change, lam)
+        for _ in range(sweeps):
+            now = table[batch.observations]
+            ends = {"through": torch.zeros_like, "all over": torch.ones_like, "turned": torch.logical_not}
+            over = ends.get(change, lambda x: x)(batch.terminated)
+            bootstrap = torch.where(over, 0, table[final])
+            found = advantage(batch.rewards, now, batch.mask, bootstrap, gamma=gamma, lam=lam)
+            labels = found if change == "advantages" else found + now
+            kept = torch.ones_like(batch.mask) if change == "padding" else batch.mask
+            fresh = torch.zeros_like(table)
+            for state in range(states):
+                seen = labels[kept & (batch.observations == state)]
+                fresh[state] = seen.mean() if len(seen) else 0.0
+            table = table + fresh if change == "added" else fresh
+        return table
+
+    return answer
+
+
+def evaluated_step_by_step(batch, final, states, gamma, lam, sweeps):
+    """Plain Python: labels from the last step of each episode backwards."""
+    table = [0.0] * states
+    for _ in range(sweeps):
+        seen = {}
+        for b in range(len(batch.mask)):
+            after = 0.0 if batch.terminated[b] else table[int(final[b])]
+            carried = 0.0
+            for t in reversed(range(int(batch.mask[b].sum()))):
+                s = int(batch.observations[b, t])
+                carried = float(batch.rewards[b, t]) + gamma * after - table[s] + gamma * lam * carried
+                seen.setdefault(s, []).append(table[s] + carried)
+                after = table[s]
+        table = [sum(seen[s]) / len(seen[s]) if s in seen else 0.0 for s in range(states)]
+    return torch.tensor(table).double()
+
+
+# 10.7
+
+
+def weighted_ahead(change=""):
+    """The sum over steps ahead from the last one back, or with one mistake."""
+
+    def answer(P, pi, residuals, factors):
+        chooses = torch.full_like(pi, 1 / pi.shape[1]) if change == "uniform" else pi
+        if change == "greedy":
+            chooses = (pi == pi.max(1, keepdim=True).values).double()
+        moves = (chooses[..., None] * P).sum(1)
+        ahead = residuals.sum(1) if change == "sum" else (chooses * residuals).sum(1)
+        total = torch.zeros_like(residuals) if change == "own" else factors[0] * residuals
+        factors = [1.0] * len(factors) if change == "no factors" else factors
+        total = residuals.clone() if change == "no factors" else total
+        later = factors[:-1] if change == "late" else factors[1:2] if change == "next" else factors[1:]
+        for factor in [] if change == "alone" else later:
+            there = (pi[..., None] * P).sum(1)[:, None] if change == "forgotten" else P
+            total = total + factor * there @ ahead
+            ahead = ahead if change == "still" else moves @ ahead
+        return total
+
+    return answer
+
+
+def by_matrix_powers(P, pi, residuals, factors):
+    moves, average = torch.einsum("sa,sat->st", pi, P), torch.einsum("sa,sa->s", pi, residuals)
+    powers = [torch.matrix_power(moves, step) for step in range(len(factors))]
+    later = sum((factor * powers[k] @ average for k, factor in enumerate(factors[1:])), torch.zeros_like(average))
+    return factors[0] * residuals + torch.einsum("sat,t->sa", P, later)
+
+
+# 10.8
+
+
+def cut(change=""):
+    """The mean estimate by n-step values from the end, or with one mistake."""
+
+    def answer(world, pi, values, horizon):
+        fitted = values.clone() if change == "end" else torch.where(world.terminal, 0, values)
+        delta = (world.P * (world.R + world.gamma * fitted)).sum(-1) - fitted[:, None]
+        moves, reached = torch.einsum("sa,sat->st", pi, world.P), world.start
+        mean = torch.zeros_like(pi)
+        for t in range(1 if change == "first" else horizon):
+            left = {"all": horizon, "one": 1, "grows": t + 1, "more": horizon - t + 1}.get(change, horizon - t)
+            factor = 1.0 if change == "factors" else world.gamma
+            weights = weighted_ahead()(world.P, pi, delta, [factor**k for k in range(left)])
+            if change != "centre":
+                weights = weights - (pi * weights).sum(1, keepdim=True)
+            often = reached * (1.0 if change == "discount" else world.gamma**t)
+            mean = mean + often[:, None] * weights * (1.0 if change == "pi" else pi)
+            reached = reached if change == "still" else reached @ moves
+        return mean
+
+    return answer
+
+
+def cut_by_autograd(world, pi, values, horizon):
+    """n-step action values backwards, then the gradient of what is collected, by the logits."""
+    after = torch.where(world.terminal, 0, values)
+    stages = []
+    for _ in range(horizon):
+        q = (world.P * (world.R + world.gamma * after)).sum(-1)
+        stages.insert(0, q)
+        after = (pi * q).sum(1)
+    logits = pi.log().requires_grad_()
+    reached, total = world.start, 0.0
+    for t, q in enumerate(stages):
+        total = total + world.gamma**t * (reached[:, None] * logits.softmax(-1) * q).sum()
+        reached = torch.einsum("s,sa,sat->t", reached, pi, world.P)
+    return torch.autograd.grad(total, logits)[0]
+
+
+# 10.9
+
+
+def learned(change=""):
+    """The loop with torch's own pieces, or with one mistake."""
+
+    def answer(policy, critic, sample, updates, lr, critic_lr, gamma, lam, watch, fits=1):
+        made = torch.optim.SGD if change == "sgd" else torch.optim.Adam
+        rates = lr, lr if change == "one rate" else critic_lr
+        rates = dict(zip((policy, critic), rates))
+        optimizers = {model: made(model.parameters(), lr=rate) for model, rate in rates.items()}
+
+        def step(model, loss):
+            if change != "adding":
+                optimizers[model].zero_grad()
+            loss.backward()
+            optimizers[model].step()
+
+        def judge(batch, final):
+            over = {"through": torch.zeros_like, "all over": torch.ones_like}.get(change, lambda x: x)
+            values, after = critic(batch.observations), critic(final[:, None])[:, 0]
+            following = torch.where(over(batch.terminated), 0, after)
+            weights, running = torch.zeros_like(values), torch.zeros_like(after)
+            factor = {"lam 1": 1.0, "lam 0": 0.0}.get(change, lam)
+            discount = 1.0 if change == "no gamma" else gamma
+            columns = []
+            for t in reversed(range(values.shape[1])):
+                acted = batch.mask[:, t]
+                residual = batch.rewards[:, t] + discount * following - values[:, t]
+                running = torch.where(acted, residual + discount * factor * running, running)
+                following = torch.where(acted, values[:, t], following)
+                columns.insert(0, torch.where(acted, running, 0))
+            weights = torch.stack(columns, 1)
+            return weights, {"values": values, "weights": weights}.get(change, values + weights)
+
+        def fit(batch, final, labels):
+            for _ in range(1 if change == "one fit" else fits):
+                if change == "moving":
+                    labels = judge(batch, final)[1].detach()
+                kept = torch.ones_like(batch.mask) if change == "critic padding" else batch.mask
+                errors = critic(batch.observations)[kept] - labels[kept]
+                step(critic, 0.5 * (errors**2).mean())
+
+        batch, final, update = None, None, 0
+        while update < updates:
+            update += 1
+            if change == "renewed":
+                optimizers = {model: made(model.parameters(), lr=rate) for model, rate in rates.items()}
+            batch, final = (batch, final) if change == "stale" and batch else sample(policy)
+            if change == "early":
+                fit(batch, final, judge(batch, final)[1].detach())
+            weights, labels = judge(batch, final)
+            labels = batch.rewards if change == "rewards" else labels if change == "leak" else labels.detach()
+            weights = weights.detach()
+            if change == "no baseline":
+                weights = labels
+            if change == "own rewards":
+                weights = batch.rewards
+            logs = torch.distributions.Categorical(logits=policy(batch.observations)).log_prob(batch.actions)
+            terms = (weights * logs)[batch.mask]
+            loss = -terms.sum() / (len(terms) if change == "per step" else len(weights))
+            step(policy, -loss if change == "sign" else loss)
+            if change not in ("early", "unfitted"):
+                fit(batch, final, labels)
+            if change != "unwatched" and watch(policy, critic) and change != "on":
+                break
+        return None if change == "nothing" else update - (change == "from 0")
+
+    return answer
+
+
+def everything_attached(policy, critic, sample, updates, lr, critic_lr, gamma, lam, watch, fits=1):
+    adams = [torch.optim.Adam(model.parameters(), lr=rate) for model, rate in ((policy, lr), (critic, critic_lr))]
+    for update in range(1, updates + 1):
+        batch, final = sample(policy)
+        values = critic(batch.observations)
+        after = torch.where(batch.terminated, 0, critic(final[:, None])[:, 0])
+        following = torch.cat([values[:, 1:], after[:, None]], 1)
+        following[torch.arange(len(values)), batch.mask.sum(1) - 1] = after
+        weights = batch.rewards + gamma * following - values
+        logs = policy(batch.observations).log_softmax(-1).gather(-1, batch.actions[..., None])[..., 0]
+        losses = -(weights * logs)[batch.mask].sum() / len(values), (weights[batch.mask] ** 2).mean()
+        for adam, loss in zip(adams, losses):
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        if watch(policy, critic):
+            return update
+    return updates
+
+
+def with_the_package(policy, critic, sample, updates, lr, critic_lr, gamma, lam, watch, fits=1):
+    """One list of what was evaluated; the losses in one line each."""
+    actor, judge = torch.optim.Adam(policy.parameters(), lr), torch.optim.Adam(critic.parameters(), critic_lr)
+    done = 0
+    for _ in range(updates):
+        batch, final = sample(policy)
+        now = critic(batch.observations).detach()
+        last = critic(final[:, None]).detach().squeeze(1) * ~batch.terminated
+        weights = advantage(batch.rewards, now, batch.mask, last, gamma=gamma, lam=lam)
+        loss = policy_gradient_loss(action_logprobs(policy, batch), weights, batch.mask)
+        actor.zero_grad(), loss.backward(), actor.step()
+        for _ in range(fits):
+            loss = torch.nn.functional.mse_loss(critic(batch.observations)[batch.mask], (now + weights)[batch.mask]) / 2
+            judge.zero_grad(), loss.backward(), judge.step()
+        done += 1
+        if watch(policy, critic):
+            break
+    return done
+
+
+# 10.10
+
+Batch = namedtuple("Batch", "observations actions rewards mask terminated")
+
+
+def played(change=""):
+    """A list of steps for each environment, padded at the end; or with one mistake."""
+
+    def answer(environments, policy, horizon, generator):
+        seed = None if change == "unseeded" else int(torch.randint(2**31, (), generator=generator))
+        first = torch.as_tensor(environments.reset(seed=seed)[0])
+        now, rows = first, [[] for _ in first]
+        acting, terminated, final = [True] * len(now), [False] * len(now), list(now)
+        steps, acted = 0, list(acting)
+        limit = horizon + (change == "longer")
+        while steps < limit and (any(acting) or change == "to the horizon"):
+            chances = policy(now[:, None])[:, 0].softmax(-1).detach()
+            actions = torch.multinomial(chances, 1, generator=generator)[:, 0]
+            if change == "greedy":
+                actions = chances.argmax(-1)
+            after, rewards, over, cut, _ = environments.step(actions.numpy())
+            after, steps = torch.as_tensor(after), steps + 1
+            late, acted = acted, list(acting)
+            for b in range(len(now)):
+                seen = after[b] if change == "after" else now[b]
+                ended = bool(over[b] or cut[b])
+                if change == "lost":
+                    acting[b] = acting[b] and not ended
+                if acting[b] or change == "on" or (change == "one more" and late[b]):
+                    rows[b].append((seen, actions[b], float(rewards[b])))
+                if acting[b] or change == "final at the end":
+                    final[b] = now[b] if change == "final before" else after[b]
+                if change == "flags kept":
+                    terminated[b] = bool(over[b])
+                elif acting[b] or change == "lost":
+                    flag = ended if change == "limit" else cut[b] if change == "turned" else over[b]
+                    terminated[b] = bool(flag) or (change == "lost" and terminated[b])
+                acting[b] = acting[b] and not ended
+            now = after
+        longest = max(map(len, rows))
+        mask = torch.tensor([[t < len(row) for t in range(longest)] for row in rows])
+        blank = (torch.zeros_like(first[0]), torch.tensor(0), 0.0)
+        columns = zip(*([*row, *[blank] * (longest - len(row))] for row in rows))
+        fields = [[list(part) for part in zip(*column)] for column in columns]
+        observations = torch.stack([torch.stack(column[0]) for column in fields], 1)
+        actions = torch.stack([torch.stack(column[1]) for column in fields], 1)
+        rewards = torch.tensor([column[2] for column in fields]).T
+        final = first if change == "final at the start" else torch.stack(final)
+        return Batch(observations, actions, rewards, mask, torch.tensor(terminated)), final
+
+    return answer
+
+
+def played_and_cut(environments, policy, horizon, generator):
+    """Everything is noted, and the lengths are found afterwards."""
+    seed = torch.randint(2**31, (), generator=generator).item()
+    seen, done = [torch.as_tensor(environments.reset(seed=seed)[0])], []
+    taken, paid, ended = [], [], torch.zeros(len(seen[0]), dtype=torch.bool)
+    while len(done) < horizon and not ended.all():
+        with torch.no_grad():
+            logits = policy(seen[-1].unsqueeze(1)).squeeze(1)
+        taken.append(torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1))
+        after, rewards, over, cut, _ = environments.step(taken[-1].numpy())
+        seen.append(torch.as_tensor(after))
+        paid.append(torch.as_tensor(rewards))
+        done.append((torch.as_tensor(over), torch.as_tensor(cut)))
+        ended = ended | done[-1][0] | done[-1][1]
+    over, cut = (torch.stack(column, 1) for column in zip(*done))
+    before = (over | cut).long().cumsum(1) - (over | cut).long()
+    mask = before == 0
+    rows, lengths = torch.arange(len(mask)), mask.sum(1)
+    batch = Batch(torch.stack(seen[:-1], 1), torch.stack(taken, 1), torch.stack(paid, 1), mask, over[rows, lengths - 1])
+    return batch, torch.stack(seen, 1)[rows, lengths]
+
+
+# 10.11
+
+
+def setting(run, mask=True):
+    """What one update does to random tables, and what it may read."""
+    policy, critic, source = TabularPolicy(5, 3).double(), TabularCritic(5).double(), torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        policy.logits.copy_(torch.randn(5, 3, generator=source))
+        critic.values.copy_(torch.randn(5, generator=source))
+    V, pi = critic.values.detach().clone(), policy.logits.detach().softmax(-1)
+    before = policy.logits.detach().clone()
+    states, actions = torch.tensor([[0, 1, 2], [1, 0, 0], [2, 3, 1]]), torch.tensor([[0, 1, 2], [1, 0, 0], [2, 2, 0]])
+    acted = torch.tensor([[True, True, True], [True, False, False], [True, True, False]])
+    rewards = torch.tensor([[0.0, 0.5, 1.0], [-1.0, 0.0, 0.0], [0.2, 0.1, 0.0]]).double() * acted
+    ends, final = torch.tensor([True, True, False]), torch.tensor([4, 4, 0])
+    batch = Rollout(states, actions, rewards, 0 * rewards, acted, ends)
+    run(policy, critic, batch, final, 0.5, 0.25, 0.9, 0.8)
+    return policy.logits.detach() - before, critic.values.detach() - V, V, pi, batch, final
+
+
+def row_by_row(run):
+    """Both tables, in plain loops."""
+    moved, learned_, V, pi, batch, final = setting(run)
+    actor, critic, count = torch.zeros_like(pi), torch.zeros_like(V), int(batch.mask.sum())
+    for b in range(3):
+        running, after = 0.0, 0.0 if batch.terminated[b] else V[final[b]]
+        for t in reversed(range(int(batch.mask[b].sum()))):
+            s, a = int(batch.observations[b, t]), int(batch.actions[b, t])
+            running = batch.rewards[b, t] + 0.9 * after - V[s] + 0.9 * 0.8 * running
+            after = V[s]
+            actor[s] -= 0.5 * running * pi[s] / 3
+            actor[s, a] += 0.5 * running / 3
+            critic[s] += 0.25 * running / count
+    assert torch.allclose(moved, actor)
+    return torch.allclose(learned_, critic)
+
+
+def fact_by_fact(run):
+    """Facts that a right run has, one for each bug: compared with the definition by the package's recursion."""
+    moved, learned_, V, pi, batch, final = setting(run)
+    last = torch.where(batch.terminated, 0, V[final])
+    weights = advantage(batch.rewards, V[batch.observations], batch.mask, last, gamma=0.9, lam=0.8)
+    counted = torch.zeros_like(V).index_add(0, batch.observations[batch.mask], weights[batch.mask])
+    taken = torch.zeros_like(pi)
+    for s, a, w in zip(batch.observations[batch.mask], batch.actions[batch.mask], weights[batch.mask]):
+        taken[s, a] += w
+    return bool(
+        (learned_ - 0.25 * counted / 6).abs().max() < 1e-9
+        and (moved - 0.5 * (taken - taken.sum(1, keepdim=True) * pi) / 3).abs().max() < 1e-9
+    )
+
+
+def critic_moves(run):
+    """Refuses the frozen critic alone."""
+    return bool(setting(run)[1].abs().max() > 0)
+
+
+def asks_too_much(run):
+    return bool(setting(run)[0].abs().max() > 10)
+
+
+def breaks(run):
+    return run(1, 2, 3)
+
 
 WRONG = {
     "10.1": [
@@ -399,6 +773,21 @@ WRONG = {
         (lambda P, R, values, gamma: with_einsum(P, R, values, gamma**2), "gamma squared"),
     ],
     "10.2": [
+        (restarted("own action"), "the action that is given is not taken"),
+        (restarted("kept"), "taken at every step"),
+        (restarted("longer"), "one step too many: `horizon`"),
+        (restarted("shorter"), "one step too few: `horizon`"),
+        (restarted("no gamma"), "nothing is discounted"),
+        (restarted("late"), "from the first step on"),
+        (restarted("last"), "the last reward alone"),
+        (restarted("from 0"), "the first step is not counted"),
+        (restarted("horizon"), "steps after the end are counted"),
+        (restarted("longest"), "the longest rollout's steps"),
+        (restarted("likeliest"), "the world chooses"),
+        (restarted("greedy"), "do not come from pi"),
+        (restart_in_place, "changed in place"),
+    ],
+    "10.3": [
         (residuals_with(lambda final, terminated: final), "a terminated episode goes on"),
         (residuals_with(lambda final, terminated: torch.zeros_like(final)), "as if final_values were 0"),
         (residuals_with(lambda final, terminated: torch.where(terminated, final, 0)), "with terminated turned round"),
@@ -417,24 +806,6 @@ WRONG = {
         (residuals_by(lambda r, now, then, gamma: r + gamma * now - then), "the values are exchanged"),
         (residuals_by(lambda r, now, then, gamma: gamma * then - now), "as if rewards were 0"),
         (lambda *given: as_one_step(*given).tolist(), "is a list"),
-    ],
-    "10.3": [
-        (fits_padding, "as if mask were True everywhere"),
-        (sums_alone, "sums, not means"),
-        (over_all_steps, "divided by all steps"),
-        (over_episodes, "number of episodes"),
-        (not_a_number, "not NaN"),
-        (last_visit, "last visit"),
-        (first_visits, "first visit"),
-        (largest, "largest target"),
-        (mean_of_all, "mean of all targets"),
-        (size_from_the_data, "expected a tensor of floats of shape (states,)"),
-        (counts_padding, "visits on padding are counted"),
-        (repeated_indices, "use index_add"),
-        (halfway, "running average"),
-        (clears_targets, "targets was changed in place"),
-        (lambda o, y, mask, states: right_by_a_loop(o, y, mask & (o != 0), states), "in the first place along states"),
-        (lambda o, y, mask, states: right_by_a_loop(o, y, ~mask, states), "with mask turned round"),
     ],
     "10.4": [
         (recursion(lambda gamma, lam: lam), "gamma is missing"),
@@ -455,48 +826,125 @@ WRONG = {
         (lambda residuals, mask, gamma, lam: right_recursion(residuals, mask, gamma, lam)[:, 0], "first of steps"),
     ],
     "10.5": [
-        (learning(returned=lambda r, v, w: (w, w)), "targets are the advantages"),
-        (learning(returned=lambda r, v, w: (v + w, w)), "swapped"),
-        (learning(returned=lambda r, v, w: ((v + w) * r.mask, v + w)), "no baseline"),
-        (learning(returned=lambda r, v, w: (w, v)), "nothing to learn"),
-        (learning(returned=lambda r, v, w: w), "one tensor is returned, the weights: return both"),
-        (learning(returned=lambda r, v, w: v + w), "one tensor is returned, the targets: return both"),
-        (learning(returned=lambda r, v, w: v), "is a tensor, expected a tuple"),
-        (learning(returned=lambda r, v, w: (w, w - v)), "the target is V + A"),
-        (learning(bootstrap=lambda r, final: final), "bootstraps through the end"),
-        (learning(bootstrap=lambda r, final: torch.zeros_like(final)), "cut off are treated as over"),
-        (rewards_alone, "sampled rewards alone"),
-        (learning(lam=1.0), "as if lam were 1"),
-        (learning(lam=0.0), "as if lam were 0"),
-        (learning(bootstrap=lambda r, final: torch.where(r.terminated, final, 0)), "the flag is turned"),
-        (learning(returned=lambda r, v, w: (w - v, v + w)), "once more"),
-        (learning(returned=lambda r, v, w: (-w, v + w)), "weights: this is the right result with the sign turned"),
-        (learning(returned=lambda r, v, w: (w, v + w, v)), "has 3 parts"),
-        (learning(returned=lambda r, v, w: {"weights": w, "targets": v + w}), "is a dict"),
-        (lambda r, v, final, gamma, lam: learning()(r, v, final, lam, gamma), "gamma and lam exchanged"),
-        (lambda r, v, final, gamma, lam: learning()(r, torch.zeros_like(v), final, gamma, lam), "values were 0"),
-        (clears_rewards, "rollout was changed in place"),
-        (fits_everywhere, "rollout.mask were True everywhere"),
-        (defaults, "not handed on"),
+        (fits_padding, "as if mask were True everywhere"),
+        (sums_alone, "sums, not means"),
+        (over_all_steps, "divided by all steps"),
+        (over_episodes, "number of episodes"),
+        (not_a_number, "not NaN"),
+        (last_visit, "last visit"),
+        (first_visits, "first visit"),
+        (largest, "largest target"),
+        (mean_of_all, "mean of all targets"),
+        (size_from_the_data, "expected a tensor of floats of shape (states,)"),
+        (counts_padding, "visits on padding are counted"),
+        (repeated_indices, "use index_add"),
+        (halfway, "running average"),
+        (clears_targets, "targets was changed in place"),
+        (lambda o, y, mask, states: right_by_a_loop(o, y, mask & (o != 0), states), "in the first place along states"),
+        (lambda o, y, mask, states: right_by_a_loop(o, y, ~mask, states), "with mask turned round"),
     ],
     "10.6": [
-        (BUGS | {"A": "misplaced gamma"}, "somewhat too high"),
-        (BUGS | {"A": "sign of the loss"}, "cosine -1"),
-        (BUGS | {"A": "frozen critic", "B": "sign of V"}, "where it started"),
-        (BUGS | {"B": "sign of V"}, "without limit"),
-        (BUGS | {"C": "cut is over"}, "V after a cut"),
-        (BUGS | {"C": "padding", "D": "through the end"}, "says about padding"),
-        (BUGS | {"D": "through the end"}, "V after a termination"),
-        (BUGS | {"D": "neighbors"}, "start of another"),
-        (BUGS | {"D": "gamma"}, "not on the list"),
-        ({"A": "sign of V"}, "keys A, B, C and D"),
+        (evaluated("td"), "the labels are V plus one residual"),
+        (evaluated("returns"), "the labels are returns"),
+        (evaluated("once"), "one sweep: the labels move"),
+        (evaluated("shorter"), "one sweep too few"),
+        (evaluated("longer"), "one sweep too many"),
+        (evaluated("advantages"), "fitted to the advantages"),
+        (evaluated("through"), "V after a terminated episode counts"),
+        (evaluated("all over"), "cut off are treated as over"),
+        (evaluated("turned"), "the flag is turned"),
+        (evaluated("padding"), "padding is fitted"),
+        (evaluated("added"), "added to itself"),
+    ],
+    "10.7": [
+        (weighted_ahead("own"), "the residual at t itself is missing"),
+        (weighted_ahead("alone"), "the residual at t alone"),
+        (weighted_ahead("next"), "only the next step"),
+        (weighted_ahead("still"), "does not move on"),
+        (weighted_ahead("late"), "one place off"),
+        (weighted_ahead("uniform"), "a plain one"),
+        (weighted_ahead("sum"), "summed over actions without pi"),
+        (weighted_ahead("greedy"), "the most likely action alone"),
+        (weighted_ahead("forgotten"), "the first action is forgotten"),
+        (weighted_ahead("no factors"), "the factors are not used"),
+    ],
+    "10.8": [
+        (cut("end"), "the values of terminal states count"),
+        (cut("all"), "every step has `horizon` residuals"),
+        (cut("one"), "one residual at every step"),
+        (cut("grows"), "the number of residuals grows"),
+        (cut("more"), "one residual too many"),
+        (cut("discount"), "gamma^t is missing"),
+        (cut("factors"), "the factors are 1"),
+        (cut("centre"), "not subtracted"),
+        (cut("pi"), "pi(a|s) is missing"),
+        (cut("still"), "the agent never moves"),
+        (cut("first"), "the first step alone"),
+    ],
+    "10.9": [
+        (learned("early"), "fitted before it judges"),
+        (learned("unfitted"), "the critic never learns"),
+        (learned("values"), "the critic never learns"),
+        (learned("weights"), "fitted to the advantages"),
+        (learned("rewards"), "fitted to the rewards"),
+        (learned("moving"), "the labels move"),
+        (learned("leak"), "the labels carry a gradient"),
+        (learned("no baseline"), "the actor's weights are the critic's labels"),
+        (learned("own rewards"), "the actor's weights are the rewards"),
+        (learned("through"), "bootstraps through the end"),
+        (learned("all over"), "cut off are treated as over"),
+        (learned("lam 1"), "lam is not used, or 1"),
+        (learned("lam 0"), "lam is not used, or 0"),
+        (learned("no gamma"), "gamma is not used"),
+        (learned("stale"), "sampled once"),
+        (learned("adding"), "gradients add up"),
+        (learned("renewed"), "forgets its moments"),
+        (learned("sgd"), "plain gradient descent"),
+        (learned("sign"), "sign of its loss"),
+        (learned("per step"), "divided by the number of steps"),
+        (learned("critic padding"), "fitted on padding"),
+        (learned("one rate"), "critic_lr"),
+        (learned("one fit"), "`fits` steps of the critic"),
+        (learned("unwatched"), "never called"),
+        (learned("on"), "training goes on"),
+        (learned("nothing"), "nothing is returned"),
+        (learned("from 0"), "one update too few is counted"),
+        (everything_attached, "a second time"),
+    ],
+    "10.10": [
+        (played("on"), "goes on after its end"),
+        (played("lost"), "the step that ends an episode is lost"),
+        (played("one more"), "one step too many is noted"),
+        (played("after"), "the observation after the step"),
+        (played("limit"), "a time limit ended"),
+        (played("turned"), "the flags are turned"),
+        (played("flags kept"), "the flags of the last step"),
+        (played("final at the end"), "at the very end"),
+        (played("final before"), "the last observation that was acted on"),
+        (played("final at the start"), "where the episodes began"),
+        (played("to the horizon"), "go on although all episodes have ended"),
+        (played("unseeded"), "with a seed drawn"),
+        (played("greedy"), "not drawn from the policy"),
+    ],
+    "10.11": [
+        (lambda run: True, "let the critic say something in the goal"),
+        (critic_moves, "let the critic say something in the goal"),
+        (lambda run: False, "refuses the right run"),
+        (asks_too_much, "refuses the right run"),
+        (breaks, "missing 5 required"),
+        ("padding", "not callable"),
     ],
 }  # fmt: skip
 RIGHT = {
     "10.1": [with_einsum, mean_of_residuals],
-    "10.2": [step_by_step, residuals_backwards, as_one_step],
-    "10.3": [with_one_hot, right_by_a_loop, by_least_squares],
+    "10.2": [restarted(), restart_among_the_acting],
+    "10.3": [step_by_step, residuals_backwards, as_one_step],
     "10.4": [by_recursion, with_a_matrix, right_recursion],
-    "10.5": [from_residuals, learning()],
-    "10.6": [{run: f" {bug.upper()}" for run, bug in BUGS.items()}],
+    "10.5": [with_one_hot, right_by_a_loop, by_least_squares],
+    "10.6": [evaluated(), evaluated_step_by_step],
+    "10.7": [weighted_ahead(), by_matrix_powers],
+    "10.8": [cut(), cut_by_autograd],
+    "10.9": [learned(), with_the_package],
+    "10.10": [played(), played_and_cut],
+    "10.11": [row_by_row, fact_by_fact],
 }
