@@ -9,8 +9,7 @@ from ptlearn.course.lesson import cells_of, keys, lesson_files, solution_lines, 
 LEAST = 0.25  # of the lines of code without imports and plots
 WIDEST = 95  # characters of a line of code, so that it needs no scrolling in a notebook
 DRAWING = {"pyplot", "figures", "axes", "axis", "figure", "show", "film"}
-WRITTEN = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11")  # the lessons whose students write so much
-NARROW = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11")  # those that need no scrolling
+HELD = tuple(f"{number:02}" for number in range(12))  # the lessons that hold to it
 
 
 def lessons(numbers):
@@ -43,19 +42,19 @@ def shares(path):
     return written, total
 
 
-@lessons(WRITTEN)
+@lessons(HELD)
 def test_the_student_writes_a_quarter_of_the_code(path):
     written, total = shares(path)
     assert written >= LEAST * total, f"{written} of {total} lines"
 
 
-@lessons(NARROW)
+@lessons(HELD)
 def test_code_needs_no_scrolling(path):
     code = [line for cell in cells_of(path) if cell.cell_type == "code" for line in solved(cell.source).split("\n")]
     assert [line for line in code if len(line) > WIDEST] == []
 
 
-@lessons(WRITTEN)
+@lessons(HELD)
 def test_every_exercise_has_a_title(path):
     answers = [keys(cell) for cell in cells_of(path) if keys(cell).get("role") == "answer"]
     assert [answer["ex"] for answer in answers if "title" not in answer] == []
