@@ -48,7 +48,7 @@ def page() -> str:
         wrong = wrong_answers(path)
         known = exercises(int(path.stem[:2])) if wrong else {}
         parts += [f"## {path.stem[:2]} {summary(path)['title']}"] if wrong else []
-        parts += [section(number, known[number], answers) for number, answers in wrong.items()]
+        parts += [section(number, exercise, wrong[number]) for number, exercise in known.items() if number in wrong]
     return "\n\n".join(parts) + "\n"
 
 
