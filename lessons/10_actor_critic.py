@@ -782,7 +782,7 @@ for N in (1, 4, 16, 64):
 def actor_critic(policy, critic, sample, updates, lr, critic_lr, gamma, lam, watch, fits=1):
     """Train both in place, each with an Adam of its own; returns the number of updates made.
 
-    Each update: batch, final = sample(policy); evaluate all of it with the critic; one step of
+    Each update: sample(policy) -> (batch, final); evaluate it all with the critic; one step of
     the actor, on the mean over episodes of the sums of -log pi times `gae`; then `fits` steps
     of the critic, on half the mean squared error over the steps acted, its labels held still;
     and watch(policy, critic) says by True that training is over. policy(observations) ->

@@ -298,6 +298,12 @@ def forms_cases(rng):
     return cases
 
 
+def drive_forms(answer, case):
+    names = ("step", "prefix", "rho", "total", "to_go", "A_pi", "A_mu")
+    found = answer(*tensors(case, *names), torch.tensor(case["mask"]))
+    return {key: weights.detach() for key, weights in found.items()} if isinstance(found, dict) else found
+
+
 def expect_forms(case):
     lengths, width = [sum(row) for row in case["mask"]], len(case["mask"][0])
 
@@ -1020,7 +1026,7 @@ EXERCISES = {
         "{bias: number, cosine: number, length: number, noise: number}"),
     "11.3": Exercise(decision_cases, None, expect_decision, points=2, reference=per_decision,
         signature="per_decision(rewards: float[B T], step_ratios: float[B T], mask: bool[B T]) -> float[B T]"),
-    "11.4": Exercise(forms_cases, None, expect_forms, points=2, reference=forms,
+    "11.4": Exercise(forms_cases, drive_forms, expect_forms, points=2, reference=forms,
         signature="forms(step: float[B T], prefix: float[B T], rho: float[B T], total: float[B T], to_go: float[B T],"
         " A_pi: float[B T], A_mu: float[B T], mask: bool[B T]) -> dict"),
     "11.5": Exercise(distance_cases, drive_distance, expect_distance, points=2, reference=distance,
