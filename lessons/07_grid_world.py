@@ -85,7 +85,7 @@ def seeded(number=0):
 # reward. `S` is where it starts, `#` a wall, `G` the lecture's star: entering it pays 1 and ends the episode. Two
 # things are added to the lecture's picture: a pit `X`, which costs 1 and ends the episode too, and a slippery floor.
 #
-# Below the map, one of its cells. The agent's rules come in two parts, and you write both.
+# Below is the map. The world's rules come in two parts, and you write both.
 
 # %%
 world = GridWorld("default", slip=args.slip)
@@ -195,9 +195,9 @@ show(figure, alt="A map of five by five cells with walls and a pit at row 3, col
      f"wander from the upper left corner; after {len(visited) - 1} steps they end in {cell}.")
 
 # %% [markdown]
-# **What you saw.** [C23] States, actions, transitions and rewards are all there is. The arrows do not always go where
-# the agent wanted: look for a line above in which the action and the move disagree, or the agent stands still although
-# the way is free. The package's `GridWorld` is the same world as a Gymnasium environment (`gymnasium.make(
+# **What you saw.** [C23] States, actions, transitions and rewards are all there is. A move does not always go where the
+# agent wanted. In the seven lines above it does, or the border is in the way; of all moves one in five slips. The
+# package's `GridWorld` is the same world as a Gymnasium environment (`gymnasium.make(
 # "ptlearn/GridWorld-v0", map="default")`), with cells numbered row by row, walls left out.
 #
 # ## The same world as numbers
@@ -682,7 +682,8 @@ print(f"J(uniform): {start @ values:+.6f} on this floor, {dry:+.6f} on a dry one
 guesses.reveal("slippery_minus_dry", round(exact - dry, 9))
 
 # %% [markdown]
-# **What you saw.** All cells are estimated right at once, up to the one in twenty that 95 % allow. And for the
+# **What you saw.** All cells are right at once: $V$ lies in all twenty intervals, where 95 % would allow one miss. And
+# for the
 # *uniform* policy the floor makes no difference at all: a random move that slips to a random side is a random move.
 # Being slippery harms only an agent that knows what it wants.
 #
@@ -864,8 +865,10 @@ show(figure, alt="Four maps of V* with greedy arrows. With small γ only the cel
 # no risk at all.
 #
 # But with $\gamma = 1$ and no cost per step, $V^*$ is 1 in *every* cell: whatever happens, there is always time to
-# reach the star and always a way around the pit. So the values give no direction, every safe action looks best, and the
-# greedy policy pushes against the border for ever. $V^*$ is right, and being greedy about it is not optimal.
+# reach the star and always a way around the pit. So the values give no direction. In exact numbers every safe action
+# looks best, and the first of them, up, would push against the border for ever: $V^*$ is right, and being greedy about
+# it is not optimal. That the last line above still reaches the star is owed to the hair by which values swept from 0
+# stay below 1.
 # Discounting (or a cost per step, `step_reward=-0.01`) makes the agent hurry. It is a decision about what you *want*,
 # not a detail of the algorithm.
 
@@ -982,8 +985,9 @@ print(f"largest map: {LIMIT * per_success:,.0f} steps for one success; "
       f"100 episodes see none with probability {(1 - 1 / per_success) ** 100:.0%}")
 
 # %% [markdown]
-# **What you saw.** [C25] Without a limit, doubling the side costs about five times the steps: the area, and a little
-# more. With a limit the episodes grow far faster, for most are cut off before they could have arrived. Remember the
+# **What you saw.** [C25] Without a limit, doubling the side costs five to seven times the steps, the larger the map the
+# nearer to the area's four. With a limit the episodes grow far faster, for most are cut off before they could have
+# arrived. Remember the
 # intervals that were too narrow? Here is the extreme: a hundred episodes usually see nothing, the estimate is 0, and so
 # is its standard error. A robot that needs a minute for a hundred steps would need ten hours for its first success by
 # chance.
@@ -1095,8 +1099,8 @@ guesses.reveal("best_policy_when_close_is_paid", "walks up to the star and never
 # - Estimates from episodes have an error that falls with $1/\sqrt N$, and one that misleads when rewards are rare.
 # - Values satisfy one linear equation per state. With a maximum in place of the average they lead to the best policy,
 #   if something makes the agent hurry.
-# - The first reward by chance may be hundreds of episodes away. Denser rewards help to learn, and change what is learned
-#   unless they are differences of a potential.
+# - The first reward by chance may be hundreds of episodes away. Denser rewards tell two policies apart sooner, and may
+#   change which is best unless they are differences of a potential.
 #
 # What is missing: $P$ is not known outside of toy worlds, and tables do not fit. The next lesson improves a policy from
 # sampled trajectories alone.

@@ -638,7 +638,7 @@ show(figure, alt=f"Left: exact J over best of {len(curves)} agents: {curves[0][0
 # **What you saw.** [C27] From the uniform policy to nearly the best one, in every run, from nothing but the outcome of
 # each episode. Nobody said which of the steps was good. Look at the map: on its path the policy is nearly certain,
 # except where two ways are equally short. Off the path it may lead back to where the path begins although the star is
-# near: it once worked, and now the agent comes there too rarely to learn better. $J$ is an average over what is
+# near: the agent comes there too rarely to learn better. $J$ is an average over what is
 # visited, and asks for no more.
 #
 # ## The value of the loss means nothing
@@ -812,8 +812,8 @@ show(figure, alt=f"Episodes until solved against distance, {RUNS} seeds. Paid at
      f"{first[0]:,.0f} to {last[0]:,.0f}. Along the way: {first[1]:,.0f} to {last[1]:,.0f}.")
 
 # %% [markdown]
-# At 8 cells paying along the way *costs* episodes. Now nearly every return is positive: all that was done is made more
-# likely, the bad only a little less than the good. If that is the reason, it must help to subtract from each return
+# At 8 cells paying along the way *costs* episodes. Now no return is negative and most are positive: what was done is
+# made more likely, the bad only less so than the good. If that is the reason, it must help to subtract from each return
 # what the others of the batch got (lesson 09 proves that this is allowed, and measures what it saves):
 
 # %%
@@ -827,11 +827,11 @@ compared = episodes_to_solve(*reversed(corridor(8)), against_the_others)
 print("8 cells, paid along the way, minus the others' mean:", compared, "episodes")
 
 # %% [markdown]
-# **What you saw.** [C25] As long as luck brings some successes into every batch, the cost grows about in proportion to
-# the distance. Then the wait for the first success takes over, and each further cell multiplies it: at 13 cells nearly
-# all of the time is waiting. Paying along the way ends the wait, and there it saves most of the episodes; where
-# successes are frequent anyway it costs some, and that cost is gone as soon as the common part of the returns is
-# subtracted.
+# **What you saw.** [C25] As long as luck brings a first success within a batch or two, the cost grows about in
+# proportion to the distance. Then the wait for the first success takes over, and each further cell multiplies it: at 13
+# cells the wait by chance is as long as all of it. Paying along the way ends the wait, and there it saves most of the
+# episodes; at 5 and at 8
+# cells it costs some, and at 8 that cost is gone as soon as the common part of the returns is subtracted.
 #
 # ## Silent bug lab
 # Code for reinforcement learning rarely crashes; it learns a little, and the world gets the blame. Here are seven runs
@@ -914,13 +914,14 @@ is_reinforce = check("8.10", is_reinforce)
 # - The loop: sample from the current policy, weigh by the outcome, step; never reuse a batch.
 # - The estimate is unbiased, and its error falls with $1/\sqrt N$ from a bad start. Test it against an exact gradient
 #   with standard errors, at more than one policy.
-# - REINFORCE learns from outcomes alone up to the best policy, if outcomes differ. Where success is rare it waits.
+# - REINFORCE learns from outcomes alone nearly up to the best policy, if outcomes differ. Where success is rare it
+#   waits.
 # - One step of it is supervised learning on own samples weighted by return. The value of that loss means nothing.
 #
 # ## Try next
 # - Step size `lr` 1.0, or 8 `episodes`: which seeds still learn? What do those that do not have in common?
 # - Let the floor depend on θ: make the slip a parameter. Which line of the proof breaks?
-# - Add 10 to every reward. The best policy stays; does REINFORCE still find it?
+# - Add 10 to every return. The best policy stays; does REINFORCE still find it?
 # - A seventh bug for the lab: sample at temperature 2 and score at 1. Does your test see it? Does `check_behavior`?
 #
 # ## References

@@ -20,7 +20,8 @@
 # breaks nothing.
 #
 # 1. REINFORCE multiplies all steps of an episode by the same return. You give every step only the rewards that come
-#    *after* it. **How much of the variance is left** in a world where every step costs a little? And in the lecture's,
+#    *after* it. For an untrained policy, **how much of the variance is left** in a world where every step costs a
+#    little? And in the lecture's,
 #    where only the end of the episode pays?
 # 2. From every return of a batch of 2 episodes you subtract the batch's average. **How much of the gradient does the
 #    mean estimate still have?** 1 would be unbiased.
@@ -143,7 +144,7 @@ print(f"the best policy's expected return is {best:.2f}")
 for name, now in studies.items():
     ends = now.rollout.terminated.double().mean()
     print(f"{name:10s} expected return {world.start @ now.values[0]:+.2f}; {ends:.0%} of "
-          f"{len(now.rollout.mask):,} episodes reach star or pit, in "
+          f"{len(now.rollout.mask):,} episodes reach star or pit; an episode has "
           f"{now.rollout.mask.sum(1).double().mean():.1f} steps on average")  # fmt: skip
 
 # %% [markdown]
@@ -458,7 +459,8 @@ exact = expected_gradient(reward_to_go(every.rewards, every.mask))
 print(f"six cells, all trajectories: mean − ∇J {(exact - truth).norm() / truth.norm():.0e}")
 
 # %% [markdown]
-# **What you saw.** [C30] The mean stays, and where each step costs the variance falls by more than half. In the lecture's
+# **What you saw.** [C30] The mean stays, and where each step costs the untrained policy's variance falls by more than
+# half. In the lecture's
 # own world only the end pays; reward-to-go *is* the total return there, and nothing changes. The same holds for a
 # language model that is judged once, at the end of its answer (lesson 12).
 #
@@ -538,7 +540,7 @@ for name, policy in policies.items():
 # the rest of this lesson $\gamma = 1$, and the question does not arise.
 #
 # ## Subtract a baseline
-# A return of −1.6 pushes every action of its episode down, though −1.6 may be the best that could be had. The lecture
+# A return of −1.6 pushes every action of its episode down, though −1.6 is what this policy gets on average. The lecture
 # subtracts a **baseline** $b(s_t)$, what is typical, so that the weight says *how much better than that*:
 #
 # $$\hat g = \frac1N \sum_{i=1}^N \sum_{t=1}^T \nabla_\theta \log \pi_\theta(a_t^i \mid s_t^i)
@@ -732,7 +734,7 @@ show(figure, alt=f"The variance is a parabola in the constant. {seen}.")
 # %% [markdown]
 # **What you saw.** For the untrained policy a constant takes away more than nine tenths of the variance; the mean return
 # and the best constant can hardly be told apart. For the policy on its way they differ: episodes with long scores weigh
-# more, and these are the long, poor ones, so the best constant lies below the mean return. Still the mean is a good
+# more, and these are the poorer ones, so the best constant lies below the mean return. Still the mean is a good
 # choice, as the lecture says: near the bottom of a parabola it hardly matters where one stands.
 #
 # That constant was fitted on 80,000 episodes. Fitted on the batch that it is used in, it knows the episode it is
@@ -754,7 +756,8 @@ for name, now in studies.items():
 # %% [markdown]
 # **What you saw.** Fitted on its own batch the best constant is biased: an episode with a long score pulls the constant
 # towards its own return, just where the score counts. For the policy on its way it loses more than the plain average (whose
-# shares are 0.50, 0.88 and 0.97 at these $N$), for the untrained one less; no factor known beforehand repairs it. Fitted on
+# shares are 0.50, 0.88 and 0.97 at these $N$), for the untrained one less at 2 and 8; no factor known beforehand repairs
+# it. Fitted on
 # the others it loses nothing and pays with noise: with $N = 2$ the constant comes from a single episode. So "the optimal
 # baseline" may be three different estimators: fitted on the batch, on its other episodes, or beforehand on many.
 #
@@ -931,7 +934,7 @@ show(figure, alt="Variances, log axis, from the total return to TD with exact V.
 # %% [markdown]
 # **What you saw.** [C30, C31] Only the plain average shows a bias, the one with a name; that it looks quieter than
 # leave-one-out is the same shrinking, $(1 - 1/8)^2$. At the untrained policy every rung of the ladder has less noise than
-# the one above, with intervals far from 1. Two things are not on the lecture's slides:
+# the one above, with intervals far from 1. Three things are not on the lecture's slides:
 #
 # - **Reward-to-go alone can make it worse**, for the reason that you measured. With a baseline it is lower again.
 # - **The exact $V$ is not the quietest baseline**, only the natural one: for the policy on its way a single constant, the
@@ -1004,19 +1007,20 @@ show(figure, alt="What is missing from the best return against episodes. Half-wa
      f"means are {seen}.")
 
 # %% [markdown]
-# **What you saw.** Less noise is faster learning: half-way the curves lie in the order of the variances, the two baselines
-# alike. With any baseline all six seeds end above 95 % of the best return; with the total return none does, and
+# **What you saw.** Less noise is faster learning: half-way the curves lie in the order of the untrained policy's
+# variances, the two baselines alike. With any baseline all six seeds end above 95 % of the best return; with the total
+# return none does, and
 # reward-to-go alone leaves one behind. Three details:
 #
 # - *Average* and *leave-one-out* give the same numbers: Adam divides every gradient by its size, and a factor of
 #   $1 - 1/32$ goes with it.
-# - Among the baselines the learner hardly tells the difference. The least variance at one policy is not the fastest way
-#   through all of them.
+# - Among the baselines the learner hardly tells the difference. The best constant of the others is quieter than
+#   leave-one-out at the untrained policy, and no faster.
 # - TD with the exact $V$ has a twentieth of the noise at the start, under a third of it later on, and needs about half
-#   of the episodes: when the noise is gone, the step size limits the pace.
+#   of the episodes: these fall by less than the noise.
 #
-# And the lecture's own rewards, 1 at the star, −1 in the pit and nothing on the way? The same learner, a leave-one-out
-# baseline:
+# And without a cost of the steps, 1 at the star, −1 in the pit and nothing on the way? The same learner with a step size
+# of 0.1, a leave-one-out baseline:
 
 # %% tags=["again"]
 lecture = GridWorld("default").to_mdp()
@@ -1031,10 +1035,12 @@ print(f"{sum(end >= 0.95 for end in ends)} of {args.runs} seeds end above 0.95 o
 # the batch is drawn. Write the quietest weight you can that keeps the mean. You get
 #
 # - `e.observations`, the states, `e.actions`, `e.rewards`, `e.mask`, each (B, T): the episodes to weigh;
-# - `e.earlier`, 500 other episodes of the same policy, with the same four, each (500, T);
+# - `e.earlier`, 500 other episodes of the same policy, with the same four, each (500, T′); T and T′ may differ, and are
+#   at most `e.horizon`;
 # - `e.pi` (S, A), the policy, and `e.horizon`, the time limit, which is part of the task; $\gamma = 1$.
 #
-# The maps are small and hidden, some of them slippery, so all trajectories can be listed: bias and variance are *exact*,
+# The three maps are small and hidden, one of them slippery, so all trajectories can be listed: bias and variance are
+# *exact*,
 # for the earlier episodes you were given. The weights of an episode may depend on that episode and on the earlier ones,
 # and on no other row. **A biased weight earns nothing.** Otherwise the score is the variance of the best weight of this
 # lesson, TD with the exact $V$, divided by yours (the geometric mean over the maps): 1 is as quiet. A point each at
@@ -1107,12 +1113,14 @@ for name, now in studies.items():
 # ## Recap
 # - $\hat g$ is unbiased and noisy: its variance falls as $1/N$ from a high start, thousands of times the signal here.
 # - Whatever is fixed before $a_t$ is drawn can be taken from the weight at $t$ without moving the mean, prefix by prefix:
-#   past rewards, a constant, other episodes, $V(s_t)$. What depends on $a_t$ moves it.
+#   past rewards, a constant, other episodes, $V(s_t)$. What has a mean that depends on $a_t$ moves it.
 # - Of a discounted objective the gradient has $\gamma^t$ in front of $G_t$. Nearly everybody drops it.
 # - The average over the batch contains the sample itself: the factor $1 - 1/N$. A best constant fitted on its own batch
 #   loses a share that nobody knows beforehand. Leave the sample out, or know what it costs.
-# - Reward-to-go helps where rewards come along the way, together with a baseline; it does nothing where only the end pays.
-# - The mean return is close to the best constant. $V(s_t)$ knows where the episode stands; $r + V(s_{t+1}) - V(s_t)$
+# - Reward-to-go can save half of the variance where rewards come along the way, or cost a third; with a baseline it
+#   changes little; it does nothing where only the end pays.
+# - The mean return is nearly as quiet as the best constant. $V(s_t)$ knows where the episode stands; $r + V(s_{t+1}) -
+#   V(s_t)$
 #   also knows where it is going, and is the quietest by far.
 # - $\mathbb E_{s_1}[V(s_1)]$ is the objective.
 #

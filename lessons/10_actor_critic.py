@@ -24,8 +24,8 @@
 #    **Which λ gives the best estimate of the gradient from 64 episodes?**
 # 3. Every episode is cut off after ten steps, and the exact $V$ stands for the rest. **How much of the gradient
 #    is left, measured along it: a share?**
-# 4. Actor–critic and REINFORCE with a baseline, each with the better of two step sizes. **What is the ratio of the episodes they
-#    need, with 4 episodes per update? And with 32?**
+# 4. Actor–critic and REINFORCE with a baseline, each with the better of two step sizes. **Actor–critic's episodes to 95
+#    % of the best $J$ over REINFORCE's: what is the ratio with 4 episodes per update? And with 32?**
 # 5. CartPole: balance a pole for 500 steps. **How many episodes does your loop need, from nothing?**
 
 # %%
@@ -251,7 +251,7 @@ show(figure, alt=f"The error falls along the line 1/√K, from {errors[0]:.2f} a
 
 # %% [markdown]
 # **What you saw.** [C33] More rollouts per state and action do improve the estimate, and at the price of all averages:
-# one more digit costs a hundred times the rollouts. A single rollout, which is what REINFORCE has, is off by more
+# one more digit costs a hundred times the rollouts. One rollout of each action, more than REINFORCE has, is off by more
 # than three times the size of what it should measure.
 #
 # Is it worth it? Estimate the gradient with weights from $K$ fresh rollouts at every step that was visited, minus the
@@ -295,7 +295,7 @@ for name, noise, made in rows:
 # %% [markdown]
 # **What you saw.** More rollouts per step cut the variance towards that of the exact advantage, but the steps grow
 # faster than the variance falls (last column: what a given precision costs): whoever can pay for rollouts should rather
-# collect more episodes. And it needs a world that can be put back into any state, which neither a robot nor a chat is.
+# collect more episodes. And it needs a world that can be put back into any state, which a robot is not.
 # The last row is the prize: the exact advantage, *without* a rollout. "Can we fit a function to predict $A^\pi$?"
 #
 # ### The factor $\gamma^t$
@@ -596,7 +596,8 @@ for name, fitted in {"exact V": values, "a random critic": guess}.items():
         print(f"{name:16s} λ = {lam:.1f}: bias over |∇J| {off(mean):.0e}")
 
 # %% [markdown]
-# The corners: with the exact $V$ no λ is biased. With λ = 1 no critic biases (but for rounding), *as
+# The corners: with the exact $V$ no λ is biased. With λ = 1 no critic biases (but for rounding and the end of the sum
+# after 200 steps), *as
 # long as no episode is cut off*: then $V_w$ is a baseline and nothing else. Between the corners lies practice. Fit
 # critics by regression on returns, and hold the estimator with each of them against the exact gradient: bias exactly,
 # variance over 1,000 episodes, both in units of $|\nabla J|^2$. An update from a batch of $N$ episodes has the mean
@@ -658,13 +659,14 @@ for n in (1, 2, 4, 8, 16, 200):
 
 # %% [markdown]
 # **What you saw.** [C34] Trusting the critic at once, instead of never, cuts the variance more than sixfold ($n = 1$
-# against $n = 200$) and pays with bias. Neither end is best: the error is U-shaped in $\lambda$, and in $n$. Where the bottom
+# against $n = 200$) and pays with bias. With the critic of 20 episodes neither end is best: the error is U-shaped in
+# $\lambda$, and in $n$. With the best critic and the smallest batch λ = 0 is. Where the bottom
 # lies depends on what you have: a better critic moves it to the left, a larger batch, which averages variance away and
 # leaves the bias, to the right. That is why $\lambda$ and $n$ are knobs. Published code often has λ = 0.95, with batches
 # of thousands of steps and critics that are networks; at our sizes it was never the best.
 
 # %% [markdown]
-# ### Cuts repair the critic, not the actor
+# ### V after a cut repairs the critic, not the actor
 # Cut every episode off after ten steps. First the critic: fit it by TD with the rule above, once treating every cut as
 # an end, and on the returns of what was seen.
 
@@ -734,7 +736,7 @@ for horizon in (10, 20, 40):
 guesses.reveal("gradient_left_by_cuts", along(cut_gradient(world, pi, values, 10)))
 
 # %% [markdown]
-# **What you saw.** With bootstrapping, ten steps at a time are enough to learn *values* whose rewards lie far beyond the
+# **What you saw.** With bootstrapping, ten steps at a time are enough to learn *values* whose rewards lie beyond the
 # tenth step; without it the critic learns another problem, the one that ends after ten steps. The *actor* is not
 # repaired: even with the exact $V$ more than a third of $\nabla J$ is missing, for the agent is never seen where it would
 # be later. And with cuts λ = 1 is no protection from a wrong critic: $V_w$ after the cut stays in every sum. Both fade as
@@ -769,8 +771,8 @@ for N in (1, 4, 16, 64):
         print(f"N = {N:2d}, fitted to {name:16s}: ĝ along ∇J {over_seeds(means)}")
 
 # %% [markdown]
-# **What you saw.** Taken literally, with one trajectory and a critic that is fitted until it fits, the sketch learns
-# from a third of the signal: where a state was visited once, $V_w(s_t)$ *is* the return and the advantage is zero.
+# **What you saw.** With one trajectory, a critic that is fitted until it fits, and return minus $V_w$ as the weight, a
+# third of the signal is left: where a state was visited once, $V_w(s_t)$ *is* the return and the advantage is zero.
 # Fitted to other data, the same critic is only a baseline, and the mean is right. So evaluate first, then improve: it
 # costs nothing.
 #
@@ -916,8 +918,9 @@ show(figure, alt="Exact J against episodes, one line per seed, until 95 % of the
 
 # %% [markdown]
 # **What you saw.** [C35] Same world, same seeds, same step sizes to choose from: with four episodes per update
-# actor–critic needs about a fifth of REINFORCE's episodes, for the critic remembers across batches what REINFORCE forgets
-# after each. With 32 per update there is less noise to remove, and less to gain: about 0.6. Neither is safe from a step
+# actor–critic needs about a fifth of REINFORCE's episodes, with a critic that is kept from batch to batch, one baseline
+# per state and λ = 0.5, of which REINFORCE has none. With 32 per update there is less noise to remove, and less to gain:
+# about 0.6. Neither is safe from a step
 # that is too large: with 0.4 and four episodes three of REINFORCE's runs and one of actor–critic's were given up.
 
 # %% [markdown]
@@ -992,7 +995,8 @@ show(figure, alt=f"Exact J against episodes, 5 seeds each. After {16 * UPDATES} 
 
 # %% [markdown]
 # ### What breaks
-# Two things that no table does, and one that tables do as well. *The neighbours move*: a step that raises $V_w$ in one
+# Three things: a table does not do the first, survives the second, and does the third as well. *The neighbours move*: a
+# step that raises $V_w$ in one
 # state raises it in others, also in the goal, in which nobody ever acts. *The target moves*: the label
 # $r + \gamma V_w(s')$ is made of the very weights that the step changes. And *the gradient leaks*: whoever forgets that
 # labels are numbers also pulls $V_w(s')$ towards $V_w(s)$. First the leak and the neighbours: critics fitted to 60 episodes of the half-trained policy by
@@ -1036,11 +1040,13 @@ for name, both in {"A and B, as they are met": True, "A alone": False}.items():
     print(f"fitted on {name}: V(A) = {w:.3g}")
 
 # %% [markdown]
-# **What you saw.** [C35] What networks share pays: after 192 episodes they are far ahead of the tables, and all end near
-# the best. With one trunk the critic's steps also move the actor's features: on average a little behind the separate
+# **What you saw.** [C35] At these settings the separate networks are far ahead of the tables after 192 episodes (tables
+# with smaller batches and λ = 0.5 were faster, above), and all end near the best. With one trunk the critic's steps also
+# move the actor's features: on average a little behind the separate
 # networks, with a wider spread.
 #
-# Labels that leak settle elsewhere, in tables as in networks: with a gradient through $V_w(s')$ the squared residual can
+# Labels that leak are elsewhere after the same 150 steps, in tables as in networks: with a gradient through $V_w(s')$
+# the squared residual can
 # also be made small by drawing neighbours together, and where the floor is slippery that is not the value (Baird, 1995).
 # The networks say about 0.7 in the goal, in which nobody acts and which no label names: whoever uses that number after
 # the end adds $\gamma$ times it to a reward of 1. And A and B: the label of A, $\gamma \cdot 2w$, runs ahead of $V_w(A) = w$ at every
@@ -1106,7 +1112,8 @@ play = check("10.10", play)
 # %% [markdown]
 # Eight carts per update, $\gamma = 0.98$, $\lambda = 0.95$; ten steps of the critic for each of the actor. Both networks
 # see the observation divided by its usual size, and the critic's outputs count $1/(1 - \gamma) = 50$, the most that a
-# discounted return can be. (A guess; nothing was tuned.) Training stops when three batches in a row have balanced for 475 steps on
+# discounted return can be. (That the scale is right is a guess.) Training stops when three batches in a row have
+# balanced for 475 steps on
 # average, which is where Gymnasium calls the task solved; then the policy, still sampling, is tested on 50 new episodes.
 
 # %%
@@ -1243,7 +1250,8 @@ for name, run in progress(lab.items(), "runs"):
 # G's critic is fitted to what it says already, and never learns.
 #
 # ## Recap
-# - The advantage is what a weight should be. Averaging $K$ rollouts estimates it with an error of $1/\sqrt K$, and is
+# - The advantage is what a weight should be. Averaging $K$ rollouts estimates it with an error that falls as $1/\sqrt
+#   K$, and is
 #   the expensive way.
 # - A critic turns the rest of the episode into a prediction: the TD residual is an unbiased estimate of $A$ when $V$ is
 #   exact, and biased when it is not.

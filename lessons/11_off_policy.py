@@ -415,8 +415,8 @@ for name, found in rows.items():
 # with its prefix, and the prefix with the TD residual or the advantage of the exact $V^\pi$. The lecture's per-step form
 # is biased. So is the prefix with reward-to-go, which looks so reasonable: the states and the action are repaired, but
 # the rewards that follow were earned by μ. And so are GSPO's ratio of a whole response, the geometric mean of its steps'
-# ratios (lesson 13), and PPO's clip, most of all: this far from μ most steps are clipped, and a bias of 1 means that next
-# to nothing of the gradient is left. That is no accident; see below.
+# ratios (lesson 13), and PPO's clip, most of all that have a ratio: this far from μ a bias of 1 and a cosine of 0.09 say
+# that next to nothing of the gradient is left. That is no accident; see below.
 #
 # Three rows agree in their bias to every digit: `step`, `step_to_go`, `step_A_mu`. Why?
 #
@@ -515,7 +515,7 @@ show(figure, alt=f"Bias and noise of six forms against KL. At the largest {'; '.
 
 # %% [markdown]
 # **What you saw.** Close to μ everything is nearly right, weighted or not; there a per-step ratio hardly improves on no
-# ratio at all. Further away the unweighted gradient becomes many times too long, per-step stays within bounds, and
+# ratio at all. Further away the unweighted gradient becomes several times too long, per-step stays within bounds, and
 # cutting the ratio trades some noise for bias. The unbiased forms pay with noise: against fresh episodes of π, the
 # trajectory ratio does so ever more. The prefix with an exact critic pays too, and stays below them all the same; with
 # a critic that is only fitted (lesson 10) it would have a bias of its own.
@@ -591,8 +591,9 @@ alive = (chance * rho[:, 0]) @ acting / (chance @ acting)
 print("still acting at each step, π against μ:", *(f"{share:.2f}" for share in alive.tolist()))
 
 # %% [markdown]
-# **What you saw.** Divided by the mean over all, the error falls with $1/\sqrt N$ as the plain one does, and for few
-# episodes it is the smaller. Over those still acting it stops at about a third: π ends its episodes sooner than μ, so
+# **What you saw.** Divided by the mean over all, the error falls with $1/\sqrt N$ as the plain one does, and with 400
+# episodes, in this one sample, it is the smaller. Over those still acting it stops at about a third: π ends its episodes
+# sooner than μ, so
 # later steps were divided by about a half. Lengths differ in every batch of responses; watch for this mean.
 #
 # What is left is the $O(1/N)$. $N$ episodes at a time, many times: measure how much of the true
@@ -730,7 +731,7 @@ show(figure, alt="Left: the standard deviation of the log-ratio grows with the s
 # %% [markdown]
 # **What you saw.** [C38] The logarithm of the ratio is a sum of small terms, a random walk: its spread grows with
 # $\sqrt T$ and with $\varepsilon$ (after one step only the start's four logits count, small ones here). The *weights*
-# are its exponential, and soon one episode outweighs all others.
+# are its exponential, and soon a few episodes outweigh all others.
 #
 # Look where the dots leave the lines. When the blow-up is bad, the sampled ESS is **too optimistic**: the trajectories
 # that would carry almost all the weight are so rare under μ that none of the 1,000 is one. A small ESS is a reliable
@@ -852,8 +853,8 @@ for epochs in (4, 16):
 #
 # - *No ratio*: the gradient goes on pushing what it has pushed already, as the first table said it would.
 # - *Step ratio*: worse still, for where $A > 0$ every push makes the ratio larger, and so the next push.
-# - *Trajectory ratio*: it does discount what is out of date, and with four epochs it loses no run; with sixteen a few of
-#   the episodes have all the weight.
+# - *Trajectory ratio*: it does discount what is out of date, and with four epochs it loses no run; with sixteen the
+#   longest move is 15 nats, at which by the bound above not one of 64 episodes counts.
 #
 # Look at the last column. A single rollout carried these policies many nats away. By the bound above next to nothing of
 # its 64 episodes still counted, and every further step was taken on their word.
@@ -897,7 +898,7 @@ clipped_weights = check("11.9", clipped_weights)
 #
 # $$\widehat{\mathrm{KL}} = \text{mean over acted steps of } \; (\rho_t - 1) - \log \rho_t \;\ge\; 0,$$
 #
-# each term of which is positive (Schulman's "k3"; lesson 13 compares it with its rivals).
+# no term of which is negative (Schulman's "k3"; lesson 13 compares it with its rivals).
 
 # %% ex="11.10" title="The distance that stops" points=1 minutes=7 difficulty="easy"
 def kl_from_rollout(logprobs, behavior_logprobs, mask):
@@ -971,7 +972,7 @@ for step in (1, 2, 3, 4, 8, 16):
 # %% [markdown]
 # One rollout, sixteen steps, from the uniform policy. Before the first step every ratio is 1, the distance 0, and
 # nothing can be clipped. Two steps later more than a third of the rollout is used up, and the distance is 0.045 nats per
-# step; then it goes no further, though thirteen more steps are taken.
+# step; then it hardly goes further, though thirteen more steps are taken.
 #
 # And now learning: the clip alone, the stop alone (ε = 10⁹ clips nothing), and both.
 
@@ -1043,9 +1044,10 @@ guesses.reveal("times_fewer_rollouts", slow / fast if slow and fast else "not re
 # (the dots beside the curves are where the single runs end). And reuse pays: a fraction of the rollouts that one epoch
 # takes. Not 16 times fewer, though: most of what a rollout has to say is said after a few steps.
 #
-# The clip did the work. Here the stop adds nothing to it that six runs could show, and learning is slower: a few of
-# Adam's steps already pass 0.05 nats. Alone it cannot take back a step that went too far, and its worst run ends near
-# 0.1; under the clip the steps that follow pull such an action back. What a stop saves for certain is the epochs that are
+# The clip did the work. Here the stop adds nothing to it that six runs could show, and learning is slower. Alone it
+# cannot take back a step that went too far, and its worst run ends near
+# 0.1; under the clip the distance went back as well, from 0.047 to 0.033 nats in the rollout above. What a stop saves
+# for certain is the epochs that are
 # not taken.
 #
 # But is it PPO, or would a smaller learning rate do? Ask; and let one epoch have a larger one.
@@ -1146,7 +1148,7 @@ is_ppo = check("11.12", is_ppo)
 # ## Try next
 # - `rollouts` 60: do the runs that ended near 0 recover? Does one epoch catch up?
 # - A stop at 0.005 or at 0.1 nats per step, without any clip: where does it begin to fail?
-# - In `forms`, replace the exact V of the TD residual by one that is off by 10 %: which forms stay unbiased?
+# - In `weights_of`, replace the exact V of the TD residual by one that is off by 10 %: does that form stay unbiased?
 # - A seventh bug for the lab: advantages that are normalised anew in every epoch. Does your test see it?
 #
 # ## References

@@ -132,7 +132,8 @@ show(figure, alt="Share of capitals named: " + "; ".join(
 # %% [markdown]
 # ## Demonstrations: a slope instead of a step
 # Three relations in the form of lesson 02, each query with eight demonstrations of its own, of which the first $k$ are
-# shown. The pocket model's corpus has lists of all three, with these very items: it knows the *form* by heart. Nobody
+# shown. The pocket model's corpus has lists of all three, with nine in ten of these items: it knows the *form* by heart.
+# Nobody
 # knows what lists the real one has read.
 
 # %%
@@ -176,9 +177,10 @@ show(figure, alt="Exact match against demonstrations, 0 to 8, for three relation
     for name, of in curves.items() for relation, row in of.items()))  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** [C05, C06] In the pocket world one demonstration settles everything; a step. The real model climbs a
-# slope: nothing without demonstrations, next to nothing with one, and it still gains from the fourth to the eighth. Both
-# know the answers, or many of them (compare the cloze above). What differs is how much of its training had this form. A
+# **What you saw.** [C05, C06] In the pocket world the first demonstration brings what demonstrations bring; a step. The
+# real model climbs a
+# slope: nothing without demonstrations, next to nothing with one, and all three are highest with eight. Both
+# know the capitals, or many of them (compare the cloze above). What differs is how much of its training had this form. A
 # pocket corpus is four tenths such lists, so the first line says which list it is; on the web `hot = cold` is rare, and
 # each further line is evidence that this is what the text is about. Larger models climb faster (Brown et al., 2020).
 
@@ -268,7 +270,8 @@ show(figure, alt="Share of reviews called as the demonstrations would. " + "; ".
 # %% [markdown]
 # **What you saw.** [C06 has a limit] Under their right names the labels need no demonstration. Swapped, they are never
 # followed above chance: with two demonstrations the real model calls nine reviews in ten by their *usual* name, with
-# eight it wavers, and wavering is not following. The pocket model does not even waver. **The prior wins.** And
+# eight it wavers, and wavering is not following. The pocket model does not even waver. **The prior is never beaten.**
+# And
 # meaningless labels, which the pocket model learns from two examples because its corpus is full of such lists, stay at
 # a guess in the real one. Learning arbitrary or turned labels in context is a matter of scale: Wei et al. (2023) find it
 # in models a thousand times as large, and not in small ones. So what demonstrations do depends on the model: here they
@@ -449,7 +452,8 @@ for name, of in rouge.items():
     print(f"    TL;DR:{summaries[name]['TL;DR'][0]}")
 
 # %% [markdown]
-# **What you saw.** [C03, C04] The cue does something: without it the real model ends the document at once, with it comes a
+# **What you saw.** [C03, C04] The cue does something: without it the real model writes nothing before the line ends,
+# with it comes a
 # text about the story. But no better than the first sentence, by this measure, and often false: read the summaries
 # (`summaries`). The pocket model tells of stories from its own world, whatever it was given, and shared little words pay
 # it nearly as much, which says more about ROUGE than about the model. And six stories are six: an effect
@@ -561,7 +565,7 @@ show(figure, alt=f"{newest}: share of answers in the form " + ", ".join(f"{score
 # %% [markdown]
 # **What you saw.** [C08, C14] A dozen steps at the middle rate teach the **form**, for countries too, of which there was
 # none in training. **Facts** are not learned, and at that rate not lost either: after the cloze they come as before, and
-# the interval of what was lost holds zero. Yet the chat answers got *worse*, `{"answer": "Mauritania"}`: in the new form the
+# the interval of what was lost holds zero. Yet the chat answers got *worse*, 0.52 to 0.15: in the new form the
 # model does not reach what it knows. So look twice before you say "forgotten": ask in the old form. At the high rate it
 # *is* forgotten: the cloze itself loses capitals and nats. At the low one there is no form yet, nothing is forgotten, and
 # the chat answers suffer all the same. The pocket model does not learn the form at any of these rates in twelve steps,
@@ -572,7 +576,7 @@ show(figure, alt=f"{newest}: share of answers in the form " + ", ".join(f"{score
 #
 # | rate | form | capital in chat | after the cloze | lost by the cloze, share | lost by the cloze, nats |
 # |---|---|---|---|---|---|
-# | before | 0.00 | 0.53 | 0.55 | | |
+# | before | 0.00 | 0.52 | 0.55 | | |
 # | 2e-4 | 0.00 | 0.28 | 0.52 | +0.03 [−0.02, 0.07] | −0.01 [−0.05, 0.03] |
 # | 1e-3 | 0.96 | 0.12 | 0.54 | +0.01 [−0.08, 0.09] | −0.02 [−0.18, 0.14] |
 # | 8e-3 | 0.98 | 0.03 | 0.20 | +0.35 [0.21, 0.49] | +3.99 [2.87, 5.11] |
@@ -657,7 +661,7 @@ show(figure, alt="Reward and entropy of each batch. " + "; ".join(
 # ### Sharper, or wiser?
 # Three readings of four answers per problem. **pass@1**: the share that is right. **pass@4**: is any of them right? And
 # **maj@4**, self-consistency (Wang et al., 2023): is the most frequent one right? If learning only sharpens what the
-# model believed already, then pass@1 moves towards the maj@4 that it had *before*, and pass@4 does not move.
+# model believed already, then pass@1 rises towards the maj@4 that it had *before*, and pass@4 falls towards it.
 
 # %% ex="14.5" points=2 minutes=10 difficulty="medium"
 def majority_right(answers, gold):
@@ -705,15 +709,16 @@ for name, both in ways.items():
 # **What you saw.** [C40, C41] Eight updates, 288 answers, and on capitals that it was not trained on the reward more than
 # doubles, while the policy loses half of its nats per token: the price that the prediction asked for. Batches of six
 # problems are too small to show the reward rise (left); the forty held-out ones, paired, leave no doubt. Much of the gain
-# is sharpening: the answers are shorter, and pass@1 arrives about where pass@4 was. Some may be more: pass@4 did
-# not fall, and whether it rose is not settled by forty problems. For large k it usually falls below that of the model
+# is sharpening: right answers are shorter, and pass@1 rises towards the maj@4 of before, 0.31. Some may be more: it went
+# on to 0.40, and pass@4 did not fall; forty problems settle neither. For large k it usually falls below that of the
+# model
 # before (Yue et al., 2025), for an answer that is never drawn again cannot be right. The pocket model, sure of its
 # answers from the start, has nothing to sharpen: its learning was lesson 12's.
 
 # %% [markdown]
 # ## Everything in one table
-# An effect *holds* where the interval of what should be larger lies wholly above the other's; where they overlap, nothing
-# is settled at this n.
+# An effect *holds* where the interval of what should be larger lies wholly above the other's. Else it is *not settled*
+# at this n where the mean is larger, and *does not hold here* where not even that is.
 
 # %%
 def verdict(larger, smaller):
@@ -775,7 +780,7 @@ for name, (spread, q) in ((name, effect.values()) for name, effect in effects.it
 # ## Recap
 # * Of the lecture's prompting effects most carry over: the question that is not answered, the cloze, demonstrations,
 #   the bias of a prompt and its repair, the order of examples. Some are *stronger* here than in the pocket world.
-# * Some are not there at this size: arbitrary labels are not learned from context, turned ones do not beat the prior,
+# * Some are not there at this size: arbitrary labels stay at a guess, turned ones do not beat the prior,
 #   and a summary after `TL;DR:` does not beat the first sentence. A claim about "language models" is one about sizes.
 # * Finetuning on a form teaches the form. What it costs in facts depends on the rate, and is measured by asking in the
 #   *old* form, paired over the same items.

@@ -73,7 +73,8 @@ torch.set_num_threads(1)  # the products of a pocket model are small: a second t
 # Write down your guesses; you will measure each of them below.
 #
 # 1. A GPU multiplies matrices at 750 TFLOP/s. **How many tokens per second can it finetune a 1.5B model on, at most?**
-# 2. Full finetuning of that model with AdamW, float32 weights and bfloat16 arithmetic, 4 rows of 2,048 tokens. **How many
+# 2. Full finetuning of a 0.5B model with AdamW, float32 weights and bfloat16 arithmetic, 4 rows of 2,048 tokens. **How
+#    many
 #    GB? And with LoRA?**
 # 3. You store the weights in bfloat16 to save memory, and take steps of 1e-5. **How much of the learning is left?**
 # 4. A batch is split into four micro-batches, and you average their four mean losses. **Is that the mean loss?**
@@ -130,7 +131,8 @@ for name, config in SHAPES.items():
         print(f"{name:13} {method:5} {trained:13,} {work / 1e9:12.1f} {1 / utilization(1, work / 6, 0, 0, 0, 0, 750e12):17,.0f}")
 
 # %% [markdown]
-# LoRA trains 1 % of the numbers and saves a third of the work, not 99 %: the gradient still has to pass through every
+# LoRA trains 1 to 2 % of the numbers and saves three tenths of the work, not 98 %: the gradient still has to pass
+# through every
 # frozen matrix on its way to the factors below.
 #
 # ## Does it fit?
@@ -159,8 +161,8 @@ words = 4 * 2048 * SHAPES["Qwen2.5-0.5B"].vocab_size
 print(f"of which logits and their gradients, about 10 bytes for each of {words / 1e9:.1f} billion: {10 * words / 1e9:.0f} GB")
 
 # %% [markdown]
-# With a vocabulary of 152k the largest thing in memory is no weight but the logits: `micro_batch` times `packed` tokens
-# at a time have them. Lower `micro_batch` first; switch checkpointing on next (a third more work); then LoRA.
+# With a vocabulary of 152k the logits outweigh the weights: up to `micro_batch` times `packed` tokens at a time, those
+# of the responses, have them. Lower `micro_batch` first; switch checkpointing on next (a third more work); then LoRA.
 #
 # Several GPUs can share what a step holds: FSDP (fully sharded data parallel, ZeRO-3) leaves each of $n$ processes one
 # $n$-th of the weights, gradients and optimizer states, and gathers the weights of one layer at a time when it computes.
@@ -329,8 +331,8 @@ for name, found in {"4 pieces": gradient(piece_losses, 4), "8 pieces": gradient(
 # %% [markdown]
 # ## Stop and go on
 # Runs of hours are killed. With `checkpoint=`, weights, optimizer and the plan's position are written under another name
-# and renamed, so that a whole file is there at any moment, and a run that goes on gets the very same numbers. Here a run is
-# stopped in its seventh step; the tests do it with `kill -9`, and resume what two processes wrote on one.
+# and renamed, so that a whole file is there at any moment, and a run that goes on gets the very same numbers. Here a run
+# is stopped before its seventh step; the tests do it with `kill -9`, and resume what two processes wrote on one.
 
 # %%
 few, orders = examples[:120], {"batch": 12, "lr": 1e-3, "seed": args.seed, "checkpoint_every": 2}
@@ -482,15 +484,17 @@ if not runs:
 
 # %% [markdown]
 # ## Recap
-# A step of finetuning is 6 operations per parameter and token, 4 where frozen; MFU says how much of the device became
-# learning. Weights, gradients, moments and logits fill the memory, and each has its switch. Arithmetic may be in bfloat16,
+# A step of finetuning is 6 operations per parameter and token, 4 where frozen, and attention; MFU says how much of the
+# device became
+# learning. Weights, gradients, moments, activations and logits fill the memory, and each has its switch. Arithmetic may
+# be in bfloat16,
 # the weights that are added to may not. A loss knows the tokens of the whole batch, so the gradient does not depend on
 # pieces or processes. A checkpoint is a whole file at any moment.
 #
 # ## Try next
 # - `--micro-batch 1` and `16`: which one has the higher MFU on your machine, and why is neither free?
 # - `--method lora --lr 1e-2`: what does it save here, in bytes and in seconds?
-# - Predict the memory of `--model pocket-l --packed 512` first.
+# - Predict the memory of `--model pocket-l --micro-batch 16` first.
 #
 # ## References
 # - Kaplan et al. 2020, *Scaling laws for neural language models*, section 2.1: 6 operations per parameter and token.

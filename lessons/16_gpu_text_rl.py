@@ -12,7 +12,7 @@
 #
 # **You will need** RLOO and GRPO from lessons 12 and 13, the ratio and the clip of lesson 11, lesson 15's run.
 # **You will be able to** say how fast a device can sample at most, correct a sampler that is off, write DAPO's weights,
-# and read the curves of a run: reward, entropy, clip fraction, length, KL, gap.
+# and read the curves of a run: pass@1, entropy, length; with `--log` also reward, clip fraction, KL, gap.
 
 # %%
 from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
@@ -91,7 +91,8 @@ torch.set_num_threads(1)  # the products of a pocket model are small: a second t
 #
 # ## What a token costs
 # To write one token a model reads all its weights, and the keys and values of everything before it. A GPU multiplies
-# hundreds of numbers in the time in which it reads one, so reading is what counts, and a large batch reads the weights once
+# hundreds of numbers in the time in which it reads one, so up to hundreds of rows reading is what counts, and a large
+# batch reads the weights once
 # for all its rows. That is the whole secret of fast samplers: large batches, nothing read twice, and no waiting between
 # two steps.
 
@@ -122,13 +123,15 @@ for rows in (1, 16, 256, 1024):
     print(f"{rows:5} rows: at most {limit:9,.0f} tokens/s")
 
 # %% [markdown]
-# `FastSampler` is such a program, and small: its own copy of the weights in bfloat16, LoRA merged in; keys and values in
+# `FastSampler` is such a program, and small: its own copy of the weights (on a GPU in bfloat16), LoRA merged in; keys
+# and values in
 # tensors of fixed size; on a GPU, one step recorded as a CUDA graph and replayed without asking the host. It is called as
 # `sample_text` is, and takes the learner's weights over at each call. `VLLMSampler` is the same call to another program.
 #
 # ## A sampler that is not the learner
-# Rounding makes the two slightly different policies. Weighing each token by $\pi(a_t \mid s_t)/\mu(a_t \mid s_t)$ repairs
-# the expected gradient; cutting the ratio at a cap keeps its variance in bounds. (Lesson 11, where $\mu$ was another
+# Rounding makes the two slightly different policies. Weighing each text by $\pi(\tau)/\mu(\tau)$ would repair the
+# expected gradient; the ratio of each token, $\pi(a_t \mid s_t)/\mu(a_t \mid s_t)$, does so up to what the prefixes
+# before it differ by, with far less variance, and a cap keeps that in bounds. (Lesson 11, where $\mu$ was another
 # policy on purpose.)
 
 # %% ex="16.2" points=2 difficulty="easy" minutes=8
@@ -185,8 +188,10 @@ for temperature in (1.0, 0.7):
               f"{float(angle):4.1f} degrees off")
 
 # %% [markdown]
-# **What you saw.** Sampled colder than it learns, the gradient is wrong in length *and* in direction: three quarters of its
-# length off, and turned by 25 degrees. The ratio repairs it to the last digit. A cap of 1.2 keeps some of the bias, and
+# **What you saw.** Sampled colder than it learns, the gradient is wrong in length *and* in direction: the difference is
+# three quarters as long as the gradient itself, and the angle 25 degrees. For texts of one token the ratio repairs it to
+# the last digit. A cap of 1.2 keeps
+# some of the bias, and
 # bounds how much a single token can weigh; at equal temperatures neither has anything to do.
 #
 # Now the gap that nobody wants, on a real answer: weights rounded to bfloat16 in the sampler, float32 in the learner.
@@ -205,13 +210,13 @@ for name, sampler in {"float32": FastSampler(dtype=torch.float32), "bfloat16": F
           f"at most; ratio of a whole answer {float((gap.sum() / len(rollout.mask)).exp()):.3f}")
 
 # %% [markdown]
-# Five thousandths of a nat on average, and fifty times as much for single tokens. Larger models have larger logits, and
-# rounding errs in proportion. So the gap is logged in every run (`sampler_gap`), and
+# Five thousandths of a nat on average, and fifty times as much for single tokens. In another model it may be more. So
+# the gap is logged in every run (`sampler_gap`), and
 # every weight below carries the ratio.
 #
 # ## Which prompts teach?
 # In a group of equal rewards every advantage is 0. DAPO samples on until all its groups have different ones (dynamic
-# sampling) and divides by what is left.
+# sampling); here those of equal rewards are dropped, and the sum is divided by the tokens of the others.
 
 # %% ex="16.3" points=2 difficulty="easy" minutes=8
 def teaches(rewards, groups):
@@ -311,7 +316,8 @@ ESTIMATORS = {
 }
 
 # %% [markdown]
-# The same start, the same budget of answers, three seeds each. What is reported is pass@1 on sums that nobody trained on,
+# The same start, the same budget of answers, three seeds each; `dapo` and `ppo` make two updates of each batch. What is
+# reported is pass@1 on sums that nobody trained on,
 # over their items and over the learners.
 
 # %%
@@ -334,7 +340,8 @@ for name, (weigh, options) in progress(ESTIMATORS.items(), "estimators"):
           f"clipped {sum(clipped) / len(clipped):.1%} of the tokens")  # fmt: skip
 
 # %% [markdown]
-# Four updates tell no estimators apart unless the intervals do; they show that all four are one loop. What a clip and a
+# With two epochs of each batch (`dapo`, `ppo`) every seed ends above every seed with one (`rloo`, `grpo`); within the
+# pairs four updates tell nothing apart. What a clip and a
 # dropped group are worth shows where several updates are made of each batch, and where most prompts are solved or hopeless.
 #
 # ## The run
@@ -495,8 +502,9 @@ if len(runs) == 1:
 # model learned or only made up its mind.
 #
 # ## Try next
-# - `--weights ppo --updates 40 --lr 3e-4`: at which clip fraction does the entropy collapse?
-# - Sample at a temperature of 0.5 (`text_collector(..., temperature=0.5)`) with and without the truncated ratio.
+# - `--weights ppo --updates 40 --lr 3e-4 --log runs/ppo`: at which clip fraction does the entropy collapse?
+# - Sample at a temperature of 0.5 (`text_collector(..., temperature=0.5)`, and `atol=float("inf")` for `train_policy`,
+#   which would refuse such a sampler) with and without the truncated ratio.
 # - A verifier of your own: a `Task` is problems, each with a function from text to reward.
 #
 # ## References
