@@ -506,10 +506,10 @@ show(figure, alt="Sampled against exact probability of each trajectory, on log a
 # ## The objective
 # The agent's objective is to find parameters $\theta$ that maximise the expected return,
 #
-# $$J(\theta) = \mathbb E_{\tau \sim p_\theta(\tau)} \Big[ \sum_{t=1}^{T} r(s_t, a_t) \Big]
-#   = \sum_\tau p_\theta(\tau)\, r(\tau).$$
+# $$J(\theta) = \mathbb E_{\tau \sim p_\theta(\tau)} \Big[ \sum_{t=1}^{T} \gamma^{t-1} r(s_t, a_t) \Big]
+#   = \sum_\tau p_\theta(\tau)\, r(\tau),$$
 #
-# An expectation over 1,000 trajectories is a sum you can do. Usually it has to be estimated: run $N$ episodes and take
+# with $\gamma = 1$ the lecture's; here `gamma`, 0.9. An expectation over 1,000 trajectories is a sum you can do. Usually it has to be estimated: run $N$ episodes and take
 # the mean return. The mean of $N$ independent returns has variance $\sigma^2 / N$, so its **standard error** is
 # $s / \sqrt N$, with $s$ the standard deviation of the sample. An estimate without it says nothing.
 
