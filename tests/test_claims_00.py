@@ -56,7 +56,7 @@ def test_the_tables_tell_the_loss_of_the_weights_beside_them(losses):
         assert low - 0.1 < TABLES[name][-1]["heldout_loss"] < high + 0.15, name
 
 
-def test_the_middle_model_beats_the_small_one_on_the_same_documents(losses):
+def test_c01_the_middle_model_beats_the_small_one_on_the_same_documents(losses):
     nats, lengths = losses
     low, high = interval(nats["pocket-s"] - nats["pocket-m"], lengths)
     assert 0.02 < low < high < 0.6
@@ -64,7 +64,7 @@ def test_the_middle_model_beats_the_small_one_on_the_same_documents(losses):
     assert 0.02 < low < high < 0.8
 
 
-def test_compute_lowers_the_loss_of_every_run():
+def test_c01_compute_lowers_the_loss_of_every_run():
     for name, rows in TABLES.items():
         peak = max(row["learning_rate"] for row in rows)
         at_peak = [row["heldout_loss"] for row in rows if row["tokens"] > 1e6 and row["learning_rate"] == peak]
@@ -119,7 +119,7 @@ def test_a_law_of_the_small_budgets_predicts_the_largest(runs):
     assert loss[~top].min() > 1.05 * loss[top].min()
 
 
-def test_a_law_of_all_smaller_runs_predicts_the_largest_model(models, runs):
+def test_c01_a_law_of_all_smaller_runs_predicts_the_largest_model(models, runs):
     N, D, _, loss = runs
     sizes = {name: models[name].model.num_parameters() / 1e6 for name in NAMES}
     ends = {name: TABLES[name][-1] for name in NAMES}

@@ -59,7 +59,7 @@ def weighed():
     return found
 
 
-def test_counts_foretell_a_real_step(weighed):
+def test_c16_counts_foretell_a_real_step(weighed):
     for foretold, found in weighed.values():
         assert found[:3] == pytest.approx(foretold, rel=0.01)
 
@@ -118,7 +118,7 @@ def scores():
     return found
 
 
-def test_a_hundredth_of_the_parameters_comes_close_to_full_finetuning(scores):
+def test_c17_a_hundredth_of_the_parameters_comes_close_to_full_finetuning(scores):
     assert scores["base"] <= 0.05 and scores["full"] >= 0.9
     trained, total = count_parameters(changed("adapters"))
     assert trained < total / 75 and scores["adapters"] >= scores["full"] - 0.1

@@ -8,6 +8,7 @@
     lesson     the file that everything else is made from
     build      its two notebooks; outputs says what they may show
     lab        runs to be told apart by what they do; predictions holds what a student expects of a run
+    claims     what the lessons measured of the lecture's claims, on one page
     work       a student's own copies, and how an update is merged into them
     tour       the course on one page
     recorded   runs on larger machines, shown beside a student's own

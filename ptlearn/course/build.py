@@ -12,6 +12,7 @@ import re
 import tempfile
 from pathlib import Path
 
+from ptlearn.course.claims import linked
 from ptlearn.course.lesson import (
     PREFIXES,
     ROOT,
@@ -121,11 +122,13 @@ def notebooks_of(path: Path) -> tuple:
 
 
 def cells_with_ids(path: Path) -> list:
-    """The cells of a lesson's notebooks in order, answers still with their solution regions."""
+    """The cells of a lesson's notebooks in order, claims linked, answers still with their solution regions."""
     import nbformat
 
     cells = []
     for cell in cells_of(path):
+        if cell.cell_type == "markdown":
+            cell.source = linked(cell.source)
         if keys(cell).get("role") == "answer":
             cells.append(header(cell))
         cells.append(cell)

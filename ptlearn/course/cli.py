@@ -72,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--force", action="store_true", help="overwrite blank notebooks that hold answers")
     command.add_argument("--flavor", choices=("nbgrader",), help="write source notebooks for nbgrader instead")
     command.add_argument("-o", "--out", metavar="DIR", help="with --flavor: its folder of sources")
+    command = commands.add_parser("claims", help="write what the lessons measured of the lecture's claims")
+    command.add_argument("--check", action="store_true", help="write nothing; say whether the page is up to date")
     command = commands.add_parser("gradescope", help="make the autograder of a lesson, a zip for Gradescope")
     command.add_argument("lesson", help="its number or name")
     command.add_argument("-o", "--out", metavar="FILE", help="autograder-NN.zip by default")
@@ -167,6 +169,20 @@ def build(options: argparse.Namespace) -> int:
     return 1 if options.check and lines else 0
 
 
+def claims(options: argparse.Namespace) -> int:
+    """Write the page of claims, or say whether it is what the solutions give."""
+    from ptlearn.course.claims import PAGE, ROOT, report
+
+    page, text = ROOT / PAGE, report()
+    if options.check:
+        fits = page.exists() and page.read_text(encoding="utf-8") == text
+        print(f"{PAGE} is {'' if fits else 'not '}what the solutions give")
+        return 0 if fits else 1
+    page.write_text(text, encoding="utf-8", newline="\n")
+    print(f"{PAGE} written")
+    return 0
+
+
 def grade(options: argparse.Namespace) -> int:
     """Grade submissions, and write marks and reports."""
     from ptlearn.course.grading.session import grade_class
@@ -204,6 +220,7 @@ COMMANDS = {
     "get": get,
     "copy": copy,
     "build": build,
+    "claims": claims,
     "grade": grade,
     "check": check,
     "progress": progress,
