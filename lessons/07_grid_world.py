@@ -22,8 +22,8 @@
 # 1. An agent that moves at random on a slippery floor: one move in five goes sideways. **Is its expected return lower
 #    than on a dry floor?**
 # 2. You estimate an expected return from 1,000 episodes. **How many do you need for an interval half as wide?**
-# 3. The reward is 1 at the star and 0 elsewhere, without discounting. **Does the value of the best policy tell the agent
-#    which way to go?**
+# 3. The reward is 1 at the star, −1 in the pit and 0 elsewhere, without discounting. **Does the value of the best policy
+#    tell the agent which way to go?**
 # 4. A random agent on an empty square map, the star in the far corner. The side of the map doubles from 8 to 16 cells.
 #    **How many times as many steps until it first finds the star? And if episodes are cut off after 100 steps, how many
 #    times as many episodes?**
@@ -198,7 +198,7 @@ show(figure, alt="A map of five by five cells with walls and a pit at row 3, col
 # **What you saw.** [C23] States, actions, transitions and rewards are all there is. A move does not always go where the
 # agent wanted. In the seven lines above it does, or the border is in the way; of all moves one in five slips. The
 # package's `GridWorld` is the same world as a Gymnasium environment (`gymnasium.make(
-# "ptlearn/GridWorld-v0", map="default")`), with cells numbered row by row, walls left out.
+# "ptlearn/GridWorld-v0", map="default", slip=0.2)`), with cells numbered row by row, walls left out.
 #
 # ## The same world as numbers
 # A Markov decision process is $p(s' \mid s, a)$, the rewards, and a distribution $p(s_1)$ of the first state. *Markov*:
@@ -246,8 +246,8 @@ print(f"{len(P)} states, 4 actions; P has {P.numel():,} entries, {(P > 0).sum()}
 
 # %% [markdown]
 # The lecture writes the reward as $r(s_t, a_t)$ and defines it as "1 if $s_{t+1}$ is the star". On a slippery floor
-# $s_{t+1}$ is random, so `R` holds $r(s, a, s')$, and the lecture's is its mean,
-# $r(s, a) = \sum_{s'} p(s' \mid s, a)\, r(s, a, s')$.
+# $s_{t+1}$ is random, so `R` holds $r(s, a, s')$, and the lecture's is its mean, $r(s, a) = \sum_{s'} p(s' \mid s, a)\,
+# r(s, a, s')$.
 #
 # Arrays are a claim about the world. Test it: take every action 1,000 times in every state, count where it led, and ask
 # how often chance alone would put the counts this far from what `P` says (Pearson's χ² test). A test that nothing fails
@@ -643,9 +643,9 @@ show(figure, alt="Left: the spread of the estimates falls along sigma / sqrt(N),
 #   = \sum_a \pi_\theta(a \mid s) \sum_{s'} p(s' \mid s, a)\, \big[\, r(s, a, s') + \gamma V^\pi(s') \,\big],$$
 #
 # where the rest of the sum, seen from $s'$, is $V^\pi(s')$ again. This **Bellman equation** has one line per state and
-# is linear in $V$: with $r_\pi(s) = \sum_a \pi_\theta(a \mid s)\, r(s, a)$ and
-# $P_\pi(s, s') = \sum_a \pi_\theta(a \mid s)\, p(s' \mid s, a)$ it reads $V = r_\pi + \gamma P_\pi V$. And
-# $J(\theta) = \mathbb E_{s_1 \sim p(s_1)} [V^\pi(s_1)]$. Exponentially many trajectories, 22 unknowns.
+# is linear in $V$: with $r_\pi(s) = \sum_a \pi_\theta(a \mid s)\, r(s, a)$ and $P_\pi(s, s') = \sum_a \pi_\theta(a \mid
+# s)\, p(s' \mid s, a)$ it reads $V = r_\pi + \gamma P_\pi V$. And $J(\theta) = \mathbb E_{s_1 \sim p(s_1)}
+# [V^\pi(s_1)]$. Exponentially many trajectories, 22 unknowns.
 
 # %% ex="7.10" title="Policy evaluation" points=2 minutes=12 difficulty="medium"
 def policy_values(P, R, pi, gamma):
@@ -683,9 +683,8 @@ guesses.reveal("slippery_minus_dry", round(exact - dry, 9))
 
 # %% [markdown]
 # **What you saw.** All cells are right at once: $V$ lies in all twenty intervals, where 95 % would allow one miss. And
-# for the
-# *uniform* policy the floor makes no difference at all: a random move that slips to a random side is a random move.
-# Being slippery harms only an agent that knows what it wants.
+# for the *uniform* policy the floor makes no difference at all: a random move that slips to a random side is a random
+# move. Being slippery harms only an agent that knows what it wants.
 #
 # One more definition, for later. $Q^\pi(s, a)$ is the same expectation when the first action is $a$, whatever the
 # policy would have done: the bracket, averaged over $s'$ and not yet over actions,
@@ -864,13 +863,12 @@ show(figure, alt="Four maps of V* with greedy arrows. With small γ only the cel
 # With $\gamma = 0.99$ it pushes *away* from the pit, against the border if need be, waits for a lucky slip, and takes
 # no risk at all.
 #
-# But with $\gamma = 1$ and no cost per step, $V^*$ is 1 in *every* cell: whatever happens, there is always time to
-# reach the star and always a way around the pit. So the values give no direction. In exact numbers every safe action
-# looks best, and the first of them, up, would push against the border for ever: $V^*$ is right, and being greedy about
-# it is not optimal. That the last line above still reaches the star is owed to the hair by which values swept from 0
-# stay below 1.
-# Discounting (or a cost per step, `step_reward=-0.01`) makes the agent hurry. It is a decision about what you *want*,
-# not a detail of the algorithm.
+# But with $\gamma = 1$ and no cost per step, $V^*$ is 1 in *every* cell: whatever happens, there is always time to reach
+# the star and always a way around the pit. So the values give no direction. In exact numbers every safe action looks
+# best, and the first of them, up, would push against the border for ever: $V^*$ is right, and being greedy about it is
+# not optimal. That the last line above still reaches the star is owed to the hair by which values swept from 0 stay
+# below 1. Discounting (or a cost per step, `step_reward=-0.01`) makes the agent hurry. It is a decision about what you
+# *want*, not a detail of the algorithm.
 
 # %% [markdown]
 # ## Why it is hard
@@ -908,9 +906,8 @@ expected_steps = check("7.14", expected_steps)
 # that are not terminal, <code>P_pi[going][:, going]</code>.</details>
 
 # %% [markdown]
-# With a limit of $H$ steps, an episode finds
-# the star with probability $\rho = J$ (reward 1, $\gamma = 1$, horizon $H$), so the first success comes after $1/\rho$
-# episodes on average.
+# With a limit of $H$ steps, an episode finds the star with probability $\rho = J$ (reward 1, $\gamma = 1$, horizon $H$),
+# so the first success comes after $1/\rho$ episodes on average.
 
 # %% tags=["again"]
 def random_walk(rows):
@@ -987,10 +984,9 @@ print(f"largest map: {LIMIT * per_success:,.0f} steps for one success; "
 # %% [markdown]
 # **What you saw.** [C25] Without a limit, doubling the side costs five to seven times the steps, the larger the map the
 # nearer to the area's four. With a limit the episodes grow far faster, for most are cut off before they could have
-# arrived. Remember the
-# intervals that were too narrow? Here is the extreme: a hundred episodes usually see nothing, the estimate is 0, and so
-# is its standard error. A robot that needs a minute for a hundred steps would need ten hours for its first success by
-# chance.
+# arrived. Remember the intervals that were too narrow? Here is the extreme: a hundred episodes usually see nothing, the
+# estimate is 0, and so is its standard error. A robot that needs a minute for a hundred steps would need ten hours for
+# its first success by chance.
 #
 # ## Does a denser reward help?
 # Learning means telling a better policy from a worse one. So take two: the uniform one, and one that prefers right and
@@ -1084,12 +1080,11 @@ assert torch.allclose(shaped["star + progress"][0], shaped["star alone"][0] + aw
 guesses.reveal("best_policy_when_close_is_paid", "walks up to the star and never enters")
 
 # %% [markdown]
-# **What you saw.** Paid for being close, the best policy walks up to the star and *never enters*: entering would end
-# its income. It does what was paid for, not what was meant. You will meet this as reward hacking, with language models,
-# in lesson 13. Progress is safe, and there is a theorem: with rewards $\gamma\Phi(s') - \Phi(s)$ added, all returns
-# from $s$ change by the same constant $-\Phi(s)$ (the sum telescopes; the star must have $\Phi = 0$), so the best
-# policies stay the best (Ng et al., 1999). The cell asserts exactly that,
-# $V^*_\text{new} = V^* - \Phi$.
+# **What you saw.** Paid for being close, the best policy walks up to the star and *never enters*: entering would end its
+# income. It does what was paid for, not what was meant. You will meet this as reward hacking, with language models, in
+# lesson 13. Progress is safe, and there is a theorem: with rewards $\gamma\Phi(s') - \Phi(s)$ added, all returns from
+# $s$ change by the same constant $-\Phi(s)$ (the sum telescopes; the star must have $\Phi = 0$), so the best policies
+# stay the best (Ng et al., 1999). The cell asserts exactly that, $V^*_\text{new} = V^* - \Phi$.
 #
 # ## Recap
 # - A world is $p(s' \mid s, a)$, rewards and a start; a policy makes it a distribution over trajectories,

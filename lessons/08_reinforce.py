@@ -7,7 +7,7 @@
 # the expected return line by line, each line checked by listing every trajectory; you turn it into an estimate from
 # sampled episodes, hold that against the exact gradient, and write the loop that learns with it. *(Lecture: "Policy
 # gradient algorithms", from the log-derivative trick to "REINFORCE algorithm on text"; claims C25–C28.)*
-# About 150 minutes, of which 120 for the exercises; runs in 70 s on two CPU cores.
+# About 150 minutes, of which 119 for the exercises; runs in 70 s on two CPU cores.
 #
 # **You will need** lesson 07: trajectories, returns and the exact objective. **You will be able to** prove REINFORCE's
 # gradient, write sampler, loss and loop yourself, show that an implementation estimates the right gradient, say what

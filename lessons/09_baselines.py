@@ -28,7 +28,7 @@
 # 3. Of all the constants that can be subtracted from the return, **has the mean return the least variance: "yes" or
 #    "no"?**
 # 4. Less noise, fewer episodes. Of eight weights, from plain REINFORCE to the quietest: **how many times fewer episodes
-#    does the quietest need** than REINFORCE with a batch-average baseline?
+#    does the quietest need to 95 % of the best return** than REINFORCE with a batch-average baseline?
 
 # %%
 from ptlearn.course.session import arguments, progress, show  # first: then Ctrl-C is one line
@@ -205,7 +205,7 @@ def distances(found):
 
 
 def threshold(exact, tests):
-    """What |z| exceeds for none of the parameters, in 95 of 100 such families of tests."""
+    """What |z| exceeds for none of the parameters, in at least 95 of 100 such families of tests."""
     return statistics.NormalDist().inv_cdf(1 - 0.025 / (tests * int((exact != 0).sum())))
 
 
@@ -460,9 +460,8 @@ print(f"six cells, all trajectories: mean − ∇J {(exact - truth).norm() / tru
 
 # %% [markdown]
 # **What you saw.** [C30] The mean stays, and where each step costs the untrained policy's variance falls by more than
-# half. In the lecture's
-# own world only the end pays; reward-to-go *is* the total return there, and nothing changes. The same holds for a
-# language model that is judged once, at the end of its answer (lesson 12).
+# half. In the lecture's own world only the end pays; reward-to-go *is* the total return there, and nothing changes. The
+# same holds for a language model that is judged once, at the end of its answer (lesson 12).
 #
 # Does it always help where rewards come along the way? A total return is a sum, $\text{past} + \text{to go}$, and so is
 # its estimate. The variances of the parts add up to that of the whole only together with twice their covariance:
@@ -755,11 +754,11 @@ for name, now in studies.items():
 
 # %% [markdown]
 # **What you saw.** Fitted on its own batch the best constant is biased: an episode with a long score pulls the constant
-# towards its own return, just where the score counts. For the policy on its way it loses more than the plain average (whose
-# shares are 0.50, 0.88 and 0.97 at these $N$), for the untrained one less at 2 and 8; no factor known beforehand repairs
-# it. Fitted on
-# the others it loses nothing and pays with noise: with $N = 2$ the constant comes from a single episode. So "the optimal
-# baseline" may be three different estimators: fitted on the batch, on its other episodes, or beforehand on many.
+# towards its own return, just where the score counts. For the policy on its way it loses more than the plain average
+# (whose shares are 0.50, 0.88 and 0.97 at these $N$), for the untrained one less at 2 and 8; no factor known beforehand
+# repairs it. Fitted on the others it loses nothing and pays with noise: with $N = 2$ the constant comes from a single
+# episode. So "the optimal baseline" may be three different estimators: fitted on the batch, on its other episodes, or
+# beforehand on many.
 #
 # ## What V has to do with the objective
 # The lecture's concept check: **what is $\mathbb E_{s_1}[V^\pi(s_1)]$?** By definition $V^\pi(s)$ is the expected return
@@ -899,7 +898,8 @@ for kind in KINDS:
 
 # %% [markdown]
 # Now the steps from one weight to the next. All of them see the same batches, so a ratio of two variances is resampled
-# (bootstrapped) with both on the same batches: its interval is much narrower than those of the variances themselves.
+# (bootstrapped) with both on the same batches: its interval is much narrower than those of the variances themselves
+# where the two weights are alike.
 
 # %% tags=["again"]
 def part_left(policy_name, before, after):
@@ -1009,8 +1009,7 @@ show(figure, alt="What is missing from the best return against episodes. Half-wa
 # %% [markdown]
 # **What you saw.** Less noise is faster learning: half-way the curves lie in the order of the untrained policy's
 # variances, the two baselines alike. With any baseline all six seeds end above 95 % of the best return; with the total
-# return none does, and
-# reward-to-go alone leaves one behind. Three details:
+# return none does, and reward-to-go alone leaves one behind. Three details:
 #
 # - *Average* and *leave-one-out* give the same numbers: Adam divides every gradient by its size, and a factor of
 #   $1 - 1/32$ goes with it.
@@ -1040,11 +1039,11 @@ print(f"{sum(end >= 0.95 for end in ends)} of {args.runs} seeds end above 0.95 o
 # - `e.pi` (S, A), the policy, and `e.horizon`, the time limit, which is part of the task; $\gamma = 1$.
 #
 # The three maps are small and hidden, one of them slippery, so all trajectories can be listed: bias and variance are
-# *exact*,
-# for the earlier episodes you were given. The weights of an episode may depend on that episode and on the earlier ones,
-# and on no other row. **A biased weight earns nothing.** Otherwise the score is the variance of the best weight of this
-# lesson, TD with the exact $V$, divided by yours (the geometric mean over the maps): 1 is as quiet. A point each at
-# 0.2, 0.42, 0.65 and 0.85. To try yours on the six cells: `expected_gradient(own_weights(trial))` has to be `truth`.
+# *exact*, for the earlier episodes you were given. The weights of an episode may depend on that episode and on the
+# earlier ones, and on no other row. **A biased weight earns nothing.** Otherwise the score is the variance of the best
+# weight of this lesson, TD with the exact $V$, divided by yours (the geometric mean over the maps): 1 is as quiet. A
+# point each at 0.2, 0.42, 0.65 and 0.85. To try yours on the six cells: `expected_gradient(own_weights(trial))` has to
+# be `truth`.
 
 # %%
 def evidence(record, world, policy, horizon):

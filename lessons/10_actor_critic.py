@@ -254,9 +254,10 @@ show(figure, alt=f"The error falls along the line 1/√K, from {errors[0]:.2f} a
 # one more digit costs a hundred times the rollouts. One rollout of each action, more than REINFORCE has, is off by more
 # than three times the size of what it should measure.
 #
-# Is it worth it? Estimate the gradient with weights from $K$ fresh rollouts at every step that was visited, minus the
-# exact $V$. The variance of the estimate from one episode is given in units of $|\nabla J|^2$, and beside it stand the
-# steps that the world made for it, counted: those of the episode, and those of all rollouts from its steps.
+# Is it worth it? Estimate the gradient with weights from $K$ rollouts at every step that was visited, drawn from the 256
+# above, minus the exact $V$. The variance of the estimate from one episode is given in units of $|\nabla J|^2$, and
+# beside it stand the steps that the world made for it, counted: those of the episode, and those of all rollouts from its
+# steps.
 
 # %%
 def episode_gradients(pi, states, actions, weights):
@@ -454,10 +455,10 @@ fitted_values = check("10.5", fitted_values)
 # targets[mask])</code> sums per state, <code>torch.bincount(seen, minlength=states)</code> counts.</details>
 
 # %% [markdown]
-# The label need not be the whole return. An advantage says how much better it went than $V_w$ expected, so
-# $V_w(s_t) + \hat A_t$ is a label, too, for every λ. With λ = 1 it is the return. With λ = 0 it is
-# $r_t + \gamma V_w(s_{t+1})$: one step of the world, and the model's own prediction of the rest. Then the labels move
-# with the model, so fit, make new labels with the new $V_w$, and so on: **TD**, temporal differences.
+# The label need not be the whole return. An advantage says how much better it went than $V_w$ expected, so $V_w(s_t) +
+# \hat A_t$ is a label, too, for every λ. With λ = 1 it is the return (after a cut, with $V_w$ for the rest). With λ = 0
+# it is $r_t + \gamma V_w(s_{t+1})$: one step of the world, and the model's own prediction of the rest. Then the labels
+# move with the model, so fit, make new labels with the new $V_w$, and so on: **TD**, temporal differences.
 
 # %% ex="10.6" title="The critic" points=3 minutes=12 difficulty="medium"
 def evaluate(batch, final, states, gamma, lam, sweeps):
@@ -597,11 +598,10 @@ for name, fitted in {"exact V": values, "a random critic": guess}.items():
 
 # %% [markdown]
 # The corners: with the exact $V$ no λ is biased. With λ = 1 no critic biases (but for rounding and the end of the sum
-# after 200 steps), *as
-# long as no episode is cut off*: then $V_w$ is a baseline and nothing else. Between the corners lies practice. Fit
-# critics by regression on returns, and hold the estimator with each of them against the exact gradient: bias exactly,
-# variance over 1,000 episodes, both in units of $|\nabla J|^2$. An update from a batch of $N$ episodes has the mean
-# squared error $\text{bias}^2 + \text{variance}/N$.
+# after 200 steps), *as long as no episode is cut off*: then $V_w$ is a baseline and nothing else. Between the corners
+# lies practice. Fit critics by regression on returns, and hold the estimator with each of them against the exact
+# gradient: bias exactly, variance over 1,000 episodes, both in units of $|\nabla J|^2$. An update from a batch of $N$
+# episodes has the mean squared error $\text{bias}^2 + \text{variance}/N$.
 
 # %%
 def judged(fitted, factors, estimator, **options):
@@ -920,8 +920,8 @@ show(figure, alt="Exact J against episodes, one line per seed, until 95 % of the
 # **What you saw.** [C35] Same world, same seeds, same step sizes to choose from: with four episodes per update
 # actor–critic needs about a fifth of REINFORCE's episodes, with a critic that is kept from batch to batch, one baseline
 # per state and λ = 0.5, of which REINFORCE has none. With 32 per update there is less noise to remove, and less to gain:
-# about 0.6. Neither is safe from a step
-# that is too large: with 0.4 and four episodes three of REINFORCE's runs and one of actor–critic's were given up.
+# about 0.6. Neither is safe from a step that is too large: with 0.4 and four episodes three of REINFORCE's runs and one
+# of actor–critic's were given up.
 
 # %% [markdown]
 # ## Networks in place of tables
@@ -996,12 +996,11 @@ show(figure, alt=f"Exact J against episodes, 5 seeds each. After {16 * UPDATES} 
 # %% [markdown]
 # ### What breaks
 # Three things: a table does not do the first, survives the second, and does the third as well. *The neighbours move*: a
-# step that raises $V_w$ in one
-# state raises it in others, also in the goal, in which nobody ever acts. *The target moves*: the label
-# $r + \gamma V_w(s')$ is made of the very weights that the step changes. And *the gradient leaks*: whoever forgets that
-# labels are numbers also pulls $V_w(s')$ towards $V_w(s)$. First the leak and the neighbours: critics fitted to 60 episodes of the half-trained policy by
-# one-step TD, 150 steps of Adam each. Then the smallest target that runs away (Tsitsiklis & Van Roy, 1996): two states
-# that share one weight.
+# step that raises $V_w$ in one state raises it in others, also in the goal, in which nobody ever acts. *The target
+# moves*: the label $r + \gamma V_w(s')$ is made of the very weights that the step changes. And *the gradient leaks*:
+# whoever forgets that labels are numbers also pulls $V_w(s')$ towards $V_w(s)$. First the leak and the neighbours:
+# critics fitted to 60 episodes of the half-trained policy by one-step TD, 150 steps of Adam each. Then the smallest
+# target that runs away (Tsitsiklis & Van Roy, 1996): two states that share one weight.
 
 # %%
 def regress(critic, batch, final, leaking, steps=150, lr=0.01):
@@ -1042,17 +1041,16 @@ for name, both in {"A and B, as they are met": True, "A alone": False}.items():
 # %% [markdown]
 # **What you saw.** [C35] At these settings the separate networks are far ahead of the tables after 192 episodes (tables
 # with smaller batches and λ = 0.5 were faster, above), and all end near the best. With one trunk the critic's steps also
-# move the actor's features: on average a little behind the separate
-# networks, with a wider spread.
+# move the actor's features: on average a little behind the separate networks, with a wider spread.
 #
 # Labels that leak are elsewhere after the same 150 steps, in tables as in networks: with a gradient through $V_w(s')$
-# the squared residual can
-# also be made small by drawing neighbours together, and where the floor is slippery that is not the value (Baird, 1995).
-# The networks say about 0.7 in the goal, in which nobody acts and which no label names: whoever uses that number after
-# the end adds $\gamma$ times it to a reward of 1. And A and B: the label of A, $\gamma \cdot 2w$, runs ahead of $V_w(A) = w$ at every
-# step. As long as B is fitted as often as it is met, it pulls $w$ back; fitted on A alone, as old data may have it,
-# nothing does. A table is safe (each state has its own number), and so is a linear critic fitted to what the *current*
-# policy meets. Hence the loop: fresh episodes, and labels held still during the critic's steps.
+# the squared residual can also be made small by drawing neighbours together, and where the floor is slippery that is not
+# the value (Baird, 1995). The networks say about 0.7 in the goal, in which nobody acts and which no label names: whoever
+# uses that number after the end adds $\gamma$ times it to a reward of 1. And A and B: the label of A, $\gamma \cdot 2w$,
+# runs ahead of $V_w(A) = w$ at every step. As long as B is fitted as often as it is met, it pulls $w$ back; fitted on A
+# alone, as old data may have it, nothing does. A table is safe (each state has its own number), and so is a linear
+# critic fitted to what the *current* policy meets. Hence the loop: fresh episodes, and labels held still during the
+# critic's steps.
 
 # %% [markdown]
 # ## A world that this course did not make
@@ -1113,8 +1111,8 @@ play = check("10.10", play)
 # Eight carts per update, $\gamma = 0.98$, $\lambda = 0.95$; ten steps of the critic for each of the actor. Both networks
 # see the observation divided by its usual size, and the critic's outputs count $1/(1 - \gamma) = 50$, the most that a
 # discounted return can be. (That the scale is right is a guess.) Training stops when three batches in a row have
-# balanced for 475 steps on
-# average, which is where Gymnasium calls the task solved; then the policy, still sampling, is tested on 50 new episodes.
+# balanced for 475 steps on average, which is where Gymnasium calls the task solved; then the policy, still sampling, is
+# tested on 50 new episodes.
 
 # %%
 SIZE = torch.tensor([2.4, 2.0, 0.2, 2.0])  # of position, velocity, angle, angular velocity

@@ -22,7 +22,8 @@
 #    today's policy π. **Is the result only "noisier", or "wrong" on average? If wrong, most in "direction" or "length"?**
 # 2. π and μ disagree a little everywhere: at each step the ratio π/μ is off from 1 by about a sixth. You have 1,000
 #    episodes of 64 steps from μ. **How many episodes of π are they worth?**
-# 3. You take 16 gradient steps on each rollout instead of one, with PPO. **How many times fewer rollouts do you need?**
+# 3. You take 16 gradient steps on each rollout instead of one, with PPO. **How many times fewer rollouts do you need to
+#    get half-way?**
 
 # %%
 from ptlearn.course.session import arguments, progress, show  # first: then Ctrl-C is one line
@@ -252,12 +253,11 @@ longer = abs(naive["length"] - 1) > 1 - naive["cosine"]
 guesses.reveal("what_is_wrong_most", "length" if longer else "direction")
 
 # %% [markdown]
-# **What you saw.** [C36] The lecture's
-# $\nabla_\theta J(\theta) \neq \mathbb{E}_{\tau \sim \mu}[\nabla_\theta \log \pi_\theta(\tau)\, r(\tau)]$ is not a
-# matter of noise: this is the mean over infinitely many episodes. Here the direction is roughly right and the **length**
-# is not. Bad moves that π hardly makes any more are still common in μ's data, and each of them pushes again. Remember
-# this when a rollout is used for the second, the third, the sixteenth time: the gradient does not learn that its work
-# is done. With $\rho(\tau)$ the mean is exact to rounding.
+# **What you saw.** [C36] The lecture's $\nabla_\theta J(\theta) \neq \mathbb{E}_{\tau \sim \mu}[\nabla_\theta \log
+# \pi_\theta(\tau)\, r(\tau)]$ is not a matter of noise: this is the mean over infinitely many episodes. Here the
+# direction is roughly right and the **length** is not. Bad moves that π hardly makes any more are still common in μ's
+# data, and each of them pushes again. Remember this when a rollout is used for the second, the third, the sixteenth
+# time: the gradient does not learn that its work is done. With $\rho(\tau)$ the mean is exact to rounding.
 #
 # ## What no weight can repair
 # The condition $q > 0$ is not a formality. Suppose μ never moves right in the start cell: a demonstrator who always
@@ -283,9 +283,8 @@ print(f"E_μ[ρ] = {share @ covering[:, 0]:.3f} instead of 1; bias {found['bias'
 #   \underbrace{\rho_t}_{\text{which action is taken}} \cdot
 #   \underbrace{\rho_{t+1:T}}_{\text{what happens afterwards}}.$$
 #
-# Ratios have mean 1 given what came before them,
-# $\mathbb{E}_{a \sim \mu(\cdot \mid s)}[\pi_\theta(a \mid s) / \mu(a \mid s)] = 1$. So whatever a term does not depend on
-# may drop its part:
+# Ratios have mean 1 given what came before them, $\mathbb{E}_{a \sim \mu(\cdot \mid s)}[\pi_\theta(a \mid s) / \mu(a
+# \mid s)] = 1$. So whatever a term does not depend on may drop its part:
 #
 # - The reward $r_{t'}$ does not know the actions after $t'$. It needs $\rho_{1:t'}$ and no more ("per decision", Precup
 #   et al., 2000).
@@ -439,11 +438,10 @@ print(f"T = 1: bias of the per-step form {found['bias']:.1e}")
 
 # %% [markdown]
 # ### How far is far?
-# The distance between two policies, as their trajectories see it, is
-# $\mathrm{KL}(\pi \| \mu) = \mathbb{E}_\pi[\log \rho(\tau)]$. The dynamics have dropped out of $\rho$, and the logarithm
-# makes a sum of the product: KL obeys a recursion like a value function, with $\log \rho_t$ for the reward. So does
-# $\mathbb{E}_\mu[\rho^2]$, which will tell how much the weights vary, as a product: a step multiplies by $\rho_t^2$.
-# With $h$ steps left,
+# The distance between two policies, as their trajectories see it, is $\mathrm{KL}(\pi \| \mu) = \mathbb{E}_\pi[\log
+# \rho(\tau)]$. The dynamics have dropped out of $\rho$, and the logarithm makes a sum of the product: KL obeys a
+# recursion like a value function, with $\log \rho_t$ for the reward. So does $\mathbb{E}_\mu[\rho^2]$, which will tell
+# how much the weights vary, as a product: a step multiplies by $\rho_t^2$. With $h$ steps left,
 #
 # $$\mathrm{KL}_h(s) = \sum_a \pi(a \mid s) \Big[\log \frac{\pi(a \mid s)}{\mu(a \mid s)}
 #   + \sum_{s'} p(s' \mid s, a)\, \mathrm{KL}_{h-1}(s')\Big], \qquad
@@ -528,9 +526,8 @@ show(figure, alt=f"Bias and noise of six forms against KL. At the largest {'; '.
 #
 # Which $j$, at a step that some episodes do not reach? **All $N$.** Ratios average to 1 over the episodes of μ, all of
 # them; one that has ended decides nothing more and keeps the ratio of its last action. Which ones are still acting at
-# step $t$ depends on the policy, and the ratios of these average to
-# $\Pr_\pi(\text{still acting at } t) \,/\, \Pr_\mu(\text{still acting at } t)$. To divide by that is to take back a part of
-# the correction, and no $N$ repairs it.
+# step $t$ depends on the policy, and the ratios of these average to $\Pr_\pi(\text{still acting at } t) \,/\,
+# \Pr_\mu(\text{still acting at } t)$. To divide by that is to take back a part of the correction, and no $N$ repairs it.
 #
 # There are two ways to count everybody: step by step, where ended episodes keep their ratio; or once, dividing
 # everything by the mean of the ratios with which the episodes end. For $\rho(\tau)$, the same at every step, they are one.
@@ -593,8 +590,8 @@ print("still acting at each step, π against μ:", *(f"{share:.2f}" for share in
 # %% [markdown]
 # **What you saw.** Divided by the mean over all, the error falls with $1/\sqrt N$ as the plain one does, and with 400
 # episodes, in this one sample, it is the smaller. Over those still acting it stops at about a third: π ends its episodes
-# sooner than μ, so
-# later steps were divided by about a half. Lengths differ in every batch of responses; watch for this mean.
+# sooner than μ, so later steps were divided by about a half. Lengths differ in every batch of responses; watch for this
+# mean.
 #
 # What is left is the $O(1/N)$. $N$ episodes at a time, many times: measure how much of the true
 # gradient's length arrives on average, $\mathbb{E}[\hat g] \cdot \nabla J / |\nabla J|^2$, and what is missing to 1. Take a
@@ -636,7 +633,7 @@ print(f"expected of N × bias for large N: {expected:+.2f}")
 # at least exponentially in KL, and KL grows with the length of an episode.**
 #
 # In practice there is no recursion, only a batch of μ's episodes. Write what can be computed from their log-ratios
-# $\ell_i = \log \rho_i$, so that it survives log-weights of ±1,000, which a language model's response does reach: the ESS;
+# $\ell_i = \log \rho_i$, so that it survives log-weights of ±1,000, whose exponential is infinite or 0: the ESS;
 # $\mathrm{KL}(\pi \| \mu) = \mathbb E_\mu[\rho \log \rho]$, self-normalised; and the KL the other way round,
 # $\mathrm{KL}(\mu \| \pi) = \mathbb E_\mu[-\log \rho]$, which needs no weights.
 
@@ -735,10 +732,10 @@ show(figure, alt="Left: the standard deviation of the log-ratio grows with the s
 #
 # Look where the dots leave the lines. When the blow-up is bad, the sampled ESS is **too optimistic**: the trajectories
 # that would carry almost all the weight are so rare under μ that none of the 1,000 is one. A small ESS is a reliable
-# alarm; a large one is no all-clear. The weighted estimate of KL(π‖μ) is blind in the same way: 2.3 nats
-# instead of 10 in the last row. The exact KL is not blind, nor is a mean over episodes of *π*. And KL(μ‖π), a plain mean
-# over the episodes at hand, is right in every row, up to the noise of 1,000 episodes. That is the distance to watch when
-# all you have is old data.
+# alarm, but does not say how bad it is: 6.6 where it is 0.0. The weighted estimate of KL(π‖μ) is blind in the same way:
+# 2.3 nats instead of 10 in the last row. The exact KL is not blind, nor is a mean over episodes of *π*. And KL(μ‖π), a
+# plain mean over the episodes at hand, is right in every row, up to the noise of 1,000 episodes. That is the distance to
+# watch when all you have is old data.
 #
 # For a language model a step is a token. Suppose that π is *at least* 0.01 nats per token away from μ, in KL(π‖μ):
 
@@ -847,16 +844,16 @@ for epochs in (4, 16):
 
 # %% [markdown]
 # **What you saw.** One epoch per rollout learns slowly; after twenty rollouts some runs have not got anywhere yet. With
-# more epochs part of the runs end at a return near 0: the policy became certain of a walk that meets neither star nor
-# pit, and a policy that is certain collects no more news. With sixteen epochs all three have a lower mean than with one,
-# and with the step's ratio every run is lost. Why?
+# more epochs part of the runs end at a return near 0: where neither star nor pit is met all returns are equal, and the
+# gradient is 0. With sixteen epochs all three have a lower mean than with one, and with the step's ratio every run is
+# lost. Why?
 #
 # - *No ratio*: the gradient goes on pushing what it has pushed already, as the first table said it would.
 # - *Step ratio*: worse still, for where $A > 0$ every push makes the ratio larger, and so the next push.
 # - *Trajectory ratio*: it does discount what is out of date, and with four epochs it loses no run; with sixteen the
 #   longest move is 15 nats, at which by the bound above not one of 64 episodes counts.
 #
-# Look at the last column. A single rollout carried these policies many nats away. By the bound above next to nothing of
+# Look at the last column, the longest move of a run (the median over runs). A single rollout carried these policies many nats away. By the bound above next to nothing of
 # its 64 episodes still counted, and every further step was taken on their word.
 #
 # ## PPO's clip
@@ -1045,10 +1042,8 @@ guesses.reveal("times_fewer_rollouts", slow / fast if slow and fast else "not re
 # takes. Not 16 times fewer, though: most of what a rollout has to say is said after a few steps.
 #
 # The clip did the work. Here the stop adds nothing to it that six runs could show, and learning is slower. Alone it
-# cannot take back a step that went too far, and its worst run ends near
-# 0.1; under the clip the distance went back as well, from 0.047 to 0.033 nats in the rollout above. What a stop saves
-# for certain is the epochs that are
-# not taken.
+# cannot take back a step that went too far, and its worst run ends near 0.1; under the clip the distance went back as
+# well, from 0.047 to 0.033 nats in the rollout above. What a stop saves for certain is the epochs that are not taken.
 #
 # But is it PPO, or would a smaller learning rate do? Ask; and let one epoch have a larger one.
 

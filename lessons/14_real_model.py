@@ -6,8 +6,8 @@
 # Everything so far happened in a pocket world, where the course wrote the corpus and could therefore explain every
 # result. Now take SmolLM2-135M-Instruct, trained by strangers on two trillion tokens of the web, and measure the
 # lecture's effects again, each beside the pocket model's and by the same function. *(Lecture: from "How do we tell the
-# LM what we want to do?" to reinforcement learning on text; claims C02–C07, C14.)* About 75 minutes; runs in about
-# five minutes on two CPU cores, without a GPU.
+# LM what we want to do?" to reinforcement learning on text; claims C02–C08, C14, C40, C41.)* About 75 minutes; runs in
+# about five minutes on two CPU cores, without a GPU.
 #
 # **You will need** lessons 01 to 03, 06 and 12. **You will be able to** say which effects carry over to a real model and
 # which do not, put an interval to each, calibrate a biased prompt, measure what finetuning forgets, and see
@@ -124,17 +124,17 @@ show(figure, alt="Share of capitals named: " + "; ".join(
 
 # %% [markdown]
 # **What you saw.** [C02, C03] The plain question is hardly ever answered, by either model: an instruct model, too, goes
-# on with a *document* when it is handed one, and a lone question looks like the head of a quiz (look at what it writes).
-# The cloze brings the fact out of both, in chat form only the one that was finetuned on chats. The real model knows about
-# half of these capitals, and cloze and chat agree about that: finetuning changed *how* you may ask. Its wrong answers are
-# as fluent as its right ones. The pocket model knows all, because its corpus says each of them again and again.
+# on with a *document* when it is handed one, the pocket model with the next question of a quiz, the real one, for Gabon,
+# with an empty `A:`. The cloze brings the fact out of both, in chat form only the one that was finetuned on chats. The
+# real model knows about half of these capitals, and cloze and chat agree about that: what finetuning changed, only its
+# base model could tell. Its wrong answers look like right ones (*Koula*, *Kouilou*). The pocket model knows all, because
+# its corpus says each of them again and again.
 
 # %% [markdown]
 # ## Demonstrations: a slope instead of a step
 # Three relations in the form of lesson 02, each query with eight demonstrations of its own, of which the first $k$ are
 # shown. The pocket model's corpus has lists of all three, with nine in ten of these items: it knows the *form* by heart.
-# Nobody
-# knows what lists the real one has read.
+# Nobody knows what lists the real one has read.
 
 # %%
 SHOTS = (0, 1, 2, 4, 8)
@@ -178,11 +178,11 @@ show(figure, alt="Exact match against demonstrations, 0 to 8, for three relation
 
 # %% [markdown]
 # **What you saw.** [C05, C06] In the pocket world the first demonstration brings what demonstrations bring; a step. The
-# real model climbs a
-# slope: nothing without demonstrations, next to nothing with one, and all three are highest with eight. Both
-# know the capitals, or many of them (compare the cloze above). What differs is how much of its training had this form. A
-# pocket corpus is four tenths such lists, so the first line says which list it is; on the web `hot = cold` is rare, and
-# each further line is evidence that this is what the text is about. Larger models climb faster (Brown et al., 2020).
+# real model climbs a slope: nothing without demonstrations, next to nothing with one, and all three are highest with
+# eight. Both know the capitals, or many of them (compare the cloze above). What differs is how much of its training had
+# this form. A pocket corpus is four tenths such lists, so the first line says which list it is; on the web `hot = cold`
+# is rare, and each further line is evidence that this is what the text is about. Larger models climb faster (Brown et
+# al., 2020).
 
 # %% [markdown]
 # ## Labels: right, arbitrary, swapped
@@ -195,9 +195,10 @@ show(figure, alt="Exact match against demonstrations, 0 to 8, for three relation
 # | arbitrary | X | Y |
 # | swapped | negative | positive |
 #
-# *Right* is what the demonstrations say. A reader without opinions would score the same under all three. Scoring takes
-# the next-token probabilities of the two words. Reading is what costs time on a CPU, and all queries share their
-# demonstrations: so read those once, keep their keys and values, and continue from there with every query.
+# An answer counts where it is the one that the naming asks for. A reader without opinions would score the same under all
+# three. Scoring takes the next-token probabilities of the two words. Reading is what costs time on a CPU, and all
+# queries share their demonstrations: so read those once, keep their keys and values, and continue from there with every
+# query.
 
 # %%
 @torch.no_grad()
@@ -271,11 +272,10 @@ show(figure, alt="Share of reviews called as the demonstrations would. " + "; ".
 # **What you saw.** [C06 has a limit] Under their right names the labels need no demonstration. Swapped, they are never
 # followed above chance: with two demonstrations the real model calls nine reviews in ten by their *usual* name, with
 # eight it wavers, and wavering is not following. The pocket model does not even waver. **The prior is never beaten.**
-# And
-# meaningless labels, which the pocket model learns from two examples because its corpus is full of such lists, stay at
-# a guess in the real one. Learning arbitrary or turned labels in context is a matter of scale: Wei et al. (2023) find it
-# in models a thousand times as large, and not in small ones. So what demonstrations do depends on the model: here they
-# recall a task and hardly teach one.
+# And meaningless labels, which the pocket model learns from two examples because its corpus is full of such lists, stay
+# at a guess in the real one. Learning arbitrary or turned labels in context is a matter of scale: Wei et al. (2023) find
+# it in models a thousand times as large, and not in small ones. So what demonstrations do depends on the model: the real
+# one here is reminded of a task and hardly taught one.
 
 # %% [markdown]
 # ## Calibration, where there is a bias to repair
@@ -333,8 +333,8 @@ for name, of in verdicts.items():
 # **What you saw.** [C07] *This movie is* and *Overall, it was* make the real model call nearly everything good: accuracy
 # at chance, from a model that reads sentiment nearly perfectly by the last form. Three content-free inputs, no label
 # among them, bring most of it back: the knowledge was there, under a bias. Where there was no bias, calibration changes
-# nothing, or costs a review. The pocket model shows the same in the form that is foreign to it. Zhao et al. (2021) report
-# it for GPT-3. Which of the four you would have tried first is luck; calibration makes that luck matter less.
+# nothing, or costs a review. The pocket model shows the same in two forms, but leans to the bad side. Zhao et al. (2021)
+# report it for GPT-3. Which of the four you would have tried first is luck; calibration makes that luck matter less.
 
 # %% [markdown]
 # ## Does order matter, or is it luck?
@@ -453,11 +453,10 @@ for name, of in rouge.items():
 
 # %% [markdown]
 # **What you saw.** [C03, C04] The cue does something: without it the real model writes nothing before the line ends,
-# with it comes a
-# text about the story. But no better than the first sentence, by this measure, and often false: read the summaries
-# (`summaries`). The pocket model tells of stories from its own world, whatever it was given, and shared little words pay
-# it nearly as much, which says more about ROUGE than about the model. And six stories are six: an effect
-# the size of that of lesson 01 would show, a small one could not. GPT-2, ten times this size, stayed far below the first
+# with it comes a text about the story. But no better than the first sentence, by this measure, and often false: read the
+# summaries (`summaries`). The pocket model tells of stories from its own world, whatever it was given, and shared little
+# words pay it nearly as much, which says more about ROUGE than about the model. And six stories are six: an effect the
+# size of that of lesson 01 would show, a small one could not. GPT-2, ten times this size, stayed far below the first
 # three sentences of news articles, and hardly above three random ones (Radford et al., 2019).
 
 # %% [markdown]
@@ -564,7 +563,7 @@ show(figure, alt=f"{newest}: share of answers in the form " + ", ".join(f"{score
 
 # %% [markdown]
 # **What you saw.** [C08, C14] A dozen steps at the middle rate teach the **form**, for countries too, of which there was
-# none in training. **Facts** are not learned, and at that rate not lost either: after the cloze they come as before, and
+# none in training. At that rate no loss of **facts** is seen: after the cloze they come as before, and
 # the interval of what was lost holds zero. Yet the chat answers got *worse*, 0.52 to 0.15: in the new form the
 # model does not reach what it knows. So look twice before you say "forgotten": ask in the old form. At the high rate it
 # *is* forgotten: the cloze itself loses capitals and nats. At the low one there is no form yet, nothing is forgotten, and
@@ -706,12 +705,11 @@ for name, both in ways.items():
         print(f"{name:13s} {when:6s}", "  ".join(f"{way} {e}" for way, e in zip(("pass@1", "maj@4", "pass@4"), row)))
 
 # %% [markdown]
-# **What you saw.** [C40, C41] Eight updates, 288 answers, and on capitals that it was not trained on the reward more than
-# doubles, while the policy loses half of its nats per token: the price that the prediction asked for. Batches of six
-# problems are too small to show the reward rise (left); the forty held-out ones, paired, leave no doubt. Much of the gain
-# is sharpening: right answers are shorter, and pass@1 rises towards the maj@4 of before, 0.31. Some may be more: it went
-# on to 0.40, and pass@4 did not fall; forty problems settle neither. For large k it usually falls below that of the
-# model
+# **What you saw.** [C40, C41] Eight updates, 288 answers, and on capitals that it was not trained on the reward more
+# than doubles, while the policy loses half of its nats per token: the price that the prediction asked for. Batches of
+# six problems are a noisy witness of that (left); the forty held-out ones, paired, leave no doubt. Much of the gain is
+# sharpening: right answers are shorter, and pass@1 rises towards the maj@4 of before, 0.31. Some may be more: it went on
+# to 0.40, and pass@4 did not fall; forty problems settle neither. For large k it usually falls below that of the model
 # before (Yue et al., 2025), for an answer that is never drawn again cannot be right. The pocket model, sure of its
 # answers from the start, has nothing to sharpen: its learning was lesson 12's.
 
@@ -785,7 +783,7 @@ for name, (spread, q) in ((name, effect.values()) for name, effect in effects.it
 # * Finetuning on a form teaches the form. What it costs in facts depends on the rate, and is measured by asking in the
 #   *old* form, paired over the same items.
 # * RL made right, short answers likelier and the policy narrower. Look at pass@k before you call it knowledge.
-# * Forty items give intervals of ±0.15. Most differences between two good prompts are smaller than that.
+# * Forty items give intervals of up to ±0.15. The four calibrated prompts differ by less than that.
 #
 # ## Try next
 # * `--count 60 --seed 1`: other items. Which verdicts in the table change? Which never do?

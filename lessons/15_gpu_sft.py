@@ -3,7 +3,7 @@
 # %% [markdown]
 # # 15 · Finetuning on a GPU: bytes, FLOPs, processes
 #
-# So far a step of finetuning took a tenth of a second on a laptop. The same line of code, `fit_sft`, trains a model of
+# So far a step of finetuning took a second or less on a laptop. The same line of code, `fit_sft`, trains a model of
 # a billion parameters on a GPU, if you can answer three questions first: does it fit, how much of the device does it
 # use, and does it compute the same on eight GPUs as on one? You answer them by hand, check the answers on this machine,
 # and start the real run with the same script. *(Beyond the lecture: its finetuning, lessons 03 to 06, at full size.)*
@@ -70,21 +70,21 @@ torch.set_num_threads(1)  # the products of a pocket model are small: a second t
 
 # %% [markdown]
 # ## Predict first
-# Write down your guesses; you will measure each of them below.
+# Write down your guesses; you will compute or measure each of them below.
 #
 # 1. A GPU multiplies matrices at 750 TFLOP/s. **How many tokens per second can it finetune a 1.5B model on, at most?**
 # 2. Full finetuning of a 0.5B model with AdamW, float32 weights and bfloat16 arithmetic, 4 rows of 2,048 tokens. **How
 #    many
 #    GB? And with LoRA?**
 # 3. You store the weights in bfloat16 to save memory, and take steps of 1e-5. **How much of the learning is left?**
-# 4. A batch is split into four micro-batches, and you average their four mean losses. **Is that the mean loss?**
+# 4. A batch is split into eight micro-batches, and you average their mean losses. **Is its gradient that of the mean
+#    loss?**
 #
 # ## How much work is a token?
 # A matrix of $m$ numbers costs each token $2m$ operations forwards, $2m$ for the gradient of its input, and $2m$ for its
 # own gradient, if it is trained: 6 per parameter, 4 where it is frozen. Attention multiplies queries with keys and
-# weights with values: over half of a row on average, with the backward pass
-# $6 \cdot \text{layers} \cdot \text{width} \cdot T$. **MFU**, model FLOPs utilization, is the share of the device's
-# matrix rate that these operations take up.
+# weights with values: over half of a row on average, with the backward pass $6 \cdot \text{layers} \cdot \text{width}
+# \cdot T$. **MFU**, model FLOPs utilization, is the share of the device's matrix rate that these operations take up.
 
 # %% ex="15.1" points=2 difficulty="easy" minutes=8
 def utilization(tokens_per_second, trained, frozen, layers, width, length, rate):
@@ -132,12 +132,11 @@ for name, config in SHAPES.items():
 
 # %% [markdown]
 # LoRA trains 1 to 2 % of the numbers and saves three tenths of the work, not 98 %: the gradient still has to pass
-# through every
-# frozen matrix on its way to the factors below.
+# through every frozen matrix on its way to the factors below.
 #
 # ## Does it fit?
 # `peak_bytes` runs a whole step on shapes, forward, backward and AdamW, and counts at every operation what lives. On a
-# GPU, `torch.cuda.max_memory_allocated` measures the same; the run below prints both.
+# GPU, `torch.cuda.max_memory_allocated` measures what is really held, and the run below prints it beside.
 
 # %%
 SWITCHES = {
@@ -256,7 +255,7 @@ for rate in progress(rates, "finetuning"):
 
 # %% [markdown]
 # Halving the memory of the weights costs nearly all of the learning where steps are small, and steps are small wherever
-# a large model is finetuned. At 1e-3, a step for toys, nothing is lost, and the mistake stays hidden.
+# a large model is finetuned in full. At 1e-3, a step for toys, nothing is lost, and the mistake stays hidden.
 #
 # ## One batch, many pieces
 # A batch that does not fit is computed in micro-batches whose gradients add up; several processes compute their own and
@@ -324,9 +323,9 @@ for name, found in {"4 pieces": gradient(piece_losses, 4), "8 pieces": gradient(
 
 # %% [markdown]
 # `fit_sft` does the same with `micro_batch=`, and with every process that `accelerate launch` starts: all of them know
-# the plan of the run, which is a function of the seed, so each takes its share of a step's rows and nobody has to ask how
-# many tokens the others have. The tests hold two processes to one: the same parameters after three steps, under DDP and
-# FSDP2.
+# the plan of the run, which is a function of the seed, so each takes its share of a step's rows and nobody has to ask
+# how many tokens the others have. The tests hold two processes to one: the same parameters up to 1e-5 after three steps,
+# under DDP (distributed data parallel: every process holds the whole model) and FSDP2.
 
 # %% [markdown]
 # ## Stop and go on
@@ -485,11 +484,9 @@ if not runs:
 # %% [markdown]
 # ## Recap
 # A step of finetuning is 6 operations per parameter and token, 4 where frozen, and attention; MFU says how much of the
-# device became
-# learning. Weights, gradients, moments, activations and logits fill the memory, and each has its switch. Arithmetic may
-# be in bfloat16,
-# the weights that are added to may not. A loss knows the tokens of the whole batch, so the gradient does not depend on
-# pieces or processes. A checkpoint is a whole file at any moment.
+# device became learning. Weights, gradients, moments, activations and logits fill the memory, and each has its switch.
+# Arithmetic may be in bfloat16, the weights that are added to may not. A loss knows the tokens of the whole batch, so
+# the gradient does not depend on pieces or processes. A checkpoint is a whole file at any moment.
 #
 # ## Try next
 # - `--micro-batch 1` and `16`: which one has the higher MFU on your machine, and why is neither free?

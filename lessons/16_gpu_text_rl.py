@@ -4,8 +4,8 @@
 # # 16 · RL with verifiable rewards, at speed
 #
 # Lesson 12 taught a pocket model sums from nothing but "right" and "wrong". The systems that do this with billions of
-# parameters run the same update, and differ in three places: most of the time goes into *sampling*, so the sampler is a
-# program of its own; that program is *not quite the policy* that learns, which has to be corrected; and prompts that
+# parameters run the same update, and differ in three places: *sampling* is the largest part of a step, so the sampler is
+# a program of its own; that program is *not quite the policy* that learns, which has to be corrected; and prompts that
 # teach nothing are *dropped*. You write the correction, the dropping and the weights, check each against an exact
 # answer, and start the real run with the same script. *(Beyond the lecture: its RL on text, lessons 12 and 13, at full
 # size.)* About 75 minutes; runs in 80 s on two CPU cores, and for as long as you like on GPUs.
@@ -80,9 +80,10 @@ torch.set_num_threads(1)  # the products of a pocket model are small: a second t
 
 # %% [markdown]
 # ## Predict first
-# Write down your guesses; you will measure each of them below.
+# Write down your guesses; you will compute or measure each of them below.
 #
-# 1. A model of 0.5B parameters in bfloat16 writes 256 answers at a time, on a GPU that reads 3.35 TB/s. **How many
+# 1. A model of 0.5B parameters in bfloat16 writes 256 answers of 256 tokens at a time, on a GPU that reads 3.35 TB/s.
+#    **How many
 #    tokens per second at most? And if it writes one answer at a time?**
 # 2. Sampler and learner have the same weights, one rounded to bfloat16. **By how many nats do they differ per token?**
 # 3. You sample at temperature 0.7 and learn as if it had been 1. **Is the gradient wrong in length, or in direction?**
@@ -92,9 +93,8 @@ torch.set_num_threads(1)  # the products of a pocket model are small: a second t
 # ## What a token costs
 # To write one token a model reads all its weights, and the keys and values of everything before it. A GPU multiplies
 # hundreds of numbers in the time in which it reads one, so up to hundreds of rows reading is what counts, and a large
-# batch reads the weights once
-# for all its rows. That is the whole secret of fast samplers: large batches, nothing read twice, and no waiting between
-# two steps.
+# batch reads the weights once for all its rows. That is the whole secret of fast samplers: large batches, nothing read
+# twice, and no waiting between two steps.
 
 # %% ex="16.1" points=2 difficulty="medium" minutes=10
 def sampling_limit(rows, prompt, new, weight_bytes, cache_bytes, bandwidth):
@@ -124,9 +124,9 @@ for rows in (1, 16, 256, 1024):
 
 # %% [markdown]
 # `FastSampler` is such a program, and small: its own copy of the weights (on a GPU in bfloat16), LoRA merged in; keys
-# and values in
-# tensors of fixed size; on a GPU, one step recorded as a CUDA graph and replayed without asking the host. It is called as
-# `sample_text` is, and takes the learner's weights over at each call. `VLLMSampler` is the same call to another program.
+# and values in tensors of fixed size; on a GPU, one step recorded as a CUDA graph and replayed without asking the host.
+# It is called as `sample_text` is, and takes the learner's weights over at each call. `VLLMSampler` is the same call to
+# another program.
 #
 # ## A sampler that is not the learner
 # Rounding makes the two slightly different policies. Weighing each text by $\pi(\tau)/\mu(\tau)$ would repair the
@@ -190,9 +190,8 @@ for temperature in (1.0, 0.7):
 # %% [markdown]
 # **What you saw.** Sampled colder than it learns, the gradient is wrong in length *and* in direction: the difference is
 # three quarters as long as the gradient itself, and the angle 25 degrees. For texts of one token the ratio repairs it to
-# the last digit. A cap of 1.2 keeps
-# some of the bias, and
-# bounds how much a single token can weigh; at equal temperatures neither has anything to do.
+# the last digit. A cap of 1.2 keeps some of the bias, and bounds how much a single token can weigh; at equal
+# temperatures neither has anything to do.
 #
 # Now the gap that nobody wants, on a real answer: weights rounded to bfloat16 in the sampler, float32 in the learner.
 
@@ -211,8 +210,7 @@ for name, sampler in {"float32": FastSampler(dtype=torch.float32), "bfloat16": F
 
 # %% [markdown]
 # Five thousandths of a nat on average, and fifty times as much for single tokens. In another model it may be more. So
-# the gap is logged in every run (`sampler_gap`), and
-# every weight below carries the ratio.
+# the gap is logged in every run (`sampler_gap`), and every weight below carries the ratio.
 #
 # ## Which prompts teach?
 # In a group of equal rewards every advantage is 0. DAPO samples on until all its groups have different ones (dynamic
@@ -277,7 +275,8 @@ dapo_weights = check("16.4", dapo_weights)
 # `advantages[:, None].expand_as(mask)`.</details>
 
 # %% [markdown]
-# Four estimators as four functions for one `update`; nothing else in the loop knows which of them it is.
+# Four estimators as four functions for one `update`; nothing else in the loop knows which of them it is. (`ppo` has the
+# advantages of `grpo` here.)
 
 # %%
 def grouped(rollout):
@@ -317,8 +316,7 @@ ESTIMATORS = {
 
 # %% [markdown]
 # The same start, the same budget of answers, three seeds each; `dapo` and `ppo` make two updates of each batch. What is
-# reported is pass@1 on sums that nobody trained on,
-# over their items and over the learners.
+# reported is pass@1 on sums that nobody trained on, over their items and over the learners.
 
 # %%
 def solved(lm, about, samples=2, sample=sample_text):
@@ -341,8 +339,8 @@ for name, (weigh, options) in progress(ESTIMATORS.items(), "estimators"):
 
 # %% [markdown]
 # With two epochs of each batch (`dapo`, `ppo`) every seed ends above every seed with one (`rloo`, `grpo`); within the
-# pairs four updates tell nothing apart. What a clip and a
-# dropped group are worth shows where several updates are made of each batch, and where most prompts are solved or hopeless.
+# pairs four updates tell nothing apart. What a clip and a dropped group are worth shows where several updates are made
+# of each batch, and where most prompts are solved or hopeless.
 #
 # ## The run
 # Where the time of a step goes decides what is worth making faster, so it is measured first.
