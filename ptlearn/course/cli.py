@@ -6,11 +6,13 @@ line and 130. Commands are imported when they are used, so that `ptlearn --help`
 
 import argparse
 import importlib
+import runpy
 import sys
 
 from ptlearn import __version__
 from ptlearn.course.session import print_anything, read_enough
 
+PASS_ON = ("tour", "lesson")  # commands that read further options themselves
 NOT_GRADED = 125  # the exit code of `grade` where it did not begin
 
 
@@ -26,11 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     print_anything()
     options, rest = parser().parse_known_args(arguments)
-    if rest and options.name != "tour":
+    if rest and options.name not in PASS_ON:
         print(f"ptlearn: error: unrecognized arguments: {' '.join(rest)}", file=sys.stderr)
         raise SystemExit(error_code(options.name))
     try:
-        code = COMMANDS[options.name or "help"](rest if options.name == "tour" else options)
+        options.rest = rest
+        code = COMMANDS[options.name or "help"](options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -40,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("ptlearn: interrupted", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        extra = "real" if options.name == "get" else "dev"
-        print(f"ptlearn: {error}; what this command needs comes with: pip install -e '.[{extra}]'", file=sys.stderr)
+        extra = "real" if options.name == "get" else "notebooks"
+        print(f"ptlearn: {error}; what this command needs comes with: pip install 'ptlearn[{extra}]'", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"ptlearn: {' '.join(str(error).split())}", file=sys.stderr)
     return error_code(options.name)
@@ -59,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(title="commands", dest="name", metavar="COMMAND")
     commands.add_parser("tour", help="a first look at what the course shows", add_help=False)  # it has its own help
     commands.add_parser("lessons", help="the table of lessons")
+    command = commands.add_parser("lesson", help="run a lesson as a script: lesson 08 --help", add_help=False)
+    command.add_argument("lesson", help="its number or name")
     commands.add_parser("doctor", help="what this machine has, which lessons run on it, and what to change")
     command = commands.add_parser("get", help="fetch a real model into the user's cache: smollm2-135m")
     command.add_argument("model", help="smollm2-135m: SmolLM2-135M-Instruct at 4 bits, a download of 93 MB")
@@ -115,9 +120,19 @@ def help_text(options: argparse.Namespace) -> int:
     return 0
 
 
-def tour(arguments: list[str]) -> int:
+def tour(options: argparse.Namespace) -> int:
     """Hand the arguments to the tour."""
-    return importlib.import_module("ptlearn.course.tour").main(arguments) or 0
+    return importlib.import_module("ptlearn.course.tour").main(options.rest) or 0
+
+
+def lesson(options: argparse.Namespace) -> int:
+    """Run a lesson where it lies, with the knobs that follow its number."""
+    from ptlearn.course.lesson import lesson_files
+
+    (path,) = lesson_files(chosen=[options.lesson])
+    sys.argv = [str(path), *options.rest]
+    runpy.run_path(str(path), run_name="__main__")
+    return 0
 
 
 def lessons(options: argparse.Namespace) -> int:
@@ -158,7 +173,9 @@ def build(options: argparse.Namespace) -> int:
     """Make the notebooks, or list what is not up to date."""
     from ptlearn.course.build import build as build_notebooks
     from ptlearn.course.grading.nbgrader import write_sources
+    from ptlearn.course.lesson import require_clone
 
+    require_clone("build")
     if bool(options.flavor) != bool(options.out) or options.flavor and options.check:
         raise ValueError("--flavor nbgrader and -o DIR go together, and without --check")
     if options.flavor:
@@ -172,7 +189,9 @@ def build(options: argparse.Namespace) -> int:
 def claims(options: argparse.Namespace) -> int:
     """Write the page of claims, or say whether it is what the solutions give."""
     from ptlearn.course.claims import PAGE, ROOT, report
+    from ptlearn.course.lesson import require_clone
 
+    require_clone("claims")
     page, text = ROOT / PAGE, report()
     if options.check:
         fits = page.exists() and page.read_text(encoding="utf-8") == text
@@ -207,7 +226,9 @@ def progress(options: argparse.Namespace) -> int:
 def gradescope(options: argparse.Namespace) -> int:
     """Make the zip and say where it is."""
     from ptlearn.course.grading.gradescope import autograder
+    from ptlearn.course.lesson import require_clone
 
+    require_clone("gradescope")
     print(autograder(options.lesson, options.out))
     return 0
 
@@ -215,6 +236,7 @@ def gradescope(options: argparse.Namespace) -> int:
 COMMANDS = {
     "help": help_text,
     "tour": tour,
+    "lesson": lesson,
     "lessons": lessons,
     "doctor": doctor,
     "get": get,

@@ -10,7 +10,10 @@ import hashlib
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[2]
+CLONED = (REPOSITORY / "lessons").is_dir()  # else installed from a wheel, which brings lessons and blank notebooks along
+ROOT = REPOSITORY if CLONED else Path(__file__).resolve().parents[1] / "material"
+PLACE = ROOT if CLONED else Path.cwd()  # where a student's own files lie
 KEYS = ("ex", "role", "title", "points", "minutes", "difficulty")
 DIFFICULTIES = ("easy", "medium", "hard")
 PREFIXES = {"answer": "ans", "check": "chk", "hints": "hint", "head": "head"}
@@ -34,6 +37,12 @@ def lesson_files(root: Path = ROOT, chosen: list[str] | None = None) -> list[Pat
         if name not in known:
             raise LessonError(f"no lesson {name!r}; there are {', '.join(path.stem for path in files) or 'none'}")
     return sorted({known[name] for name in names})
+
+
+def require_clone(command: str) -> None:
+    """Refuse what writes into the repository, or needs all of it, where the course is installed from a wheel."""
+    if not CLONED:
+        raise LessonError(f"{command}: works in a clone of the repository; this ptlearn was installed without it")
 
 
 def cells_of(path: Path) -> list:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from ptlearn.course.build import serialized, write
-from ptlearn.course.lesson import ROOT, digest, is_changed, lesson_files, remarks
+from ptlearn.course.lesson import PLACE, ROOT, digest, is_changed, lesson_files, remarks
 
 FIXED = ("check", "head", "hints")  # parts of an exercise that come from the release alone
 
@@ -18,15 +18,16 @@ FIXED = ("check", "head", "hints")  # parts of an exercise that come from the re
 def copy_notebooks(lessons: list[str] | None = None, *, root: Path = ROOT) -> list[str]:
     """Copy the blank notebooks of the lessons (all by default) into `work/`, or merge them into the copies there.
 
+    Args:    root: where the release is, and `work/` beside it; one that is installed makes it where you are.
     Returns: a line per notebook that was written or cannot be read, and per answer whose exercise has changed. A copy
              that cannot be read stays as it is.
     """
     import nbformat
 
-    lines = []
+    lines, place = [], PLACE if Path(root) == ROOT else Path(root)
     for lesson in lesson_files(Path(root), lessons):
         name = f"work/{lesson.stem}.ipynb"
-        released, path = nbformat.read(Path(root, "notebooks", f"{lesson.stem}.ipynb"), as_version=4), Path(root, name)
+        released, path = nbformat.read(Path(root, "notebooks", f"{lesson.stem}.ipynb"), as_version=4), Path(place, name)
         if not path.exists():
             write(path, serialized(released))
             lines.append(f"{name}: new")
