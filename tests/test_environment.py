@@ -18,10 +18,15 @@ from packaging.utils import canonicalize_name
 from ptlearn.course.lesson import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-RANGES = [Requirement(line) for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+EXTRAS = PROJECT["optional-dependencies"]
+RANGES = [Requirement(line) for line in PROJECT["dependencies"] + EXTRAS["notebooks"] + EXTRAS["dev"][1:]]
 LINES = (line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#"))
 PINS = {canonicalize_name(pin.name): pin for pin in map(Requirement, LINES)}
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
+
+
+def test_who_develops_has_what_the_notebooks_need():
+    assert EXTRAS["dev"][0] == "ptlearn[notebooks]"
 
 
 @pytest.mark.parametrize("wanted", RANGES, ids=str)

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CLONED = (REPOSITORY / "lessons").is_dir()  # else installed from a wheel, which brings lessons and blank notebooks along
+CLONED = (REPOSITORY / "lessons").is_dir()  # else installed from a wheel, which brings lessons and notebooks along
 ROOT = REPOSITORY if CLONED else Path(__file__).resolve().parents[1] / "material"
 PLACE = ROOT if CLONED else Path.cwd()  # where a student's own files lie
 KEYS = ("ex", "role", "title", "points", "minutes", "difficulty")

@@ -1,0 +1,60 @@
+"""A wheel brings the lessons and the blank notebooks along, and the command works from them, where no repository is."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from ptlearn.course.lesson import ROOT
+
+LIGHT = shutil.ignore_patterns("*.safetensors", "__pycache__", "*.egg-info", ".git", ".venv")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder that holds the package as a wheel would install it, without the weights of the pocket models."""
+    source, place = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    for name in ("ptlearn", "lessons", "notebooks"):
+        shutil.copytree(ROOT / name, source / name, ignore=LIGHT)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = "from setuptools.build_meta import build_wheel; print(build_wheel('.'))"
+    made = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=True)
+    with zipfile.ZipFile(source / made.stdout.split()[-1]) as wheel:
+        wheel.extractall(place)
+    return place
+
+
+def ptlearn(installed, folder, *arguments):
+    """What the command says and its exit code, run from a folder of somebody's own."""
+    environment = os.environ | {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1", "PTLEARN_QUIET": "1"}
+    command = [sys.executable, "-m", "ptlearn", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_lessons_are_listed_copied_and_run_without_a_repository(installed, tmp_path):
+    code, said = ptlearn(installed, tmp_path, "lessons")
+    assert code == 0 and len(said.splitlines()) == 1 + len(list(ROOT.glob("lessons/*.py")))
+    assert ptlearn(installed, tmp_path, "copy", "07") == (0, "work/07_grid_world.ipynb: new\n")
+    assert (tmp_path / "work" / "07_grid_world.ipynb").read_bytes() == (
+        ROOT / "notebooks/07_grid_world.ipynb"
+    ).read_bytes()
+    code, said = ptlearn(installed, tmp_path, "lesson", "07", "--help")
+    assert code == 0 and said.startswith("usage: 07_grid_world.py")
+
+
+def test_a_copy_is_graded_without_a_repository(installed, tmp_path):
+    ptlearn(installed, tmp_path, "copy", "08")
+    code, said = ptlearn(installed, tmp_path, "grade", "work/08_reinforce.ipynb", "--no-nbval")
+    assert code == 0 and "0 of" in said and "8.1 todo" in said
+
+
+@pytest.mark.parametrize("command", ["build", "claims", "gradescope 07"])
+def test_what_needs_the_repository_says_so_in_one_line(installed, tmp_path, command):
+    code, said = ptlearn(installed, tmp_path, *command.split())
+    assert code == 2 and "works in a clone of the repository" in said and len(said.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
