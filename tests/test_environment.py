@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+import ptlearn
 from ptlearn.course.lesson import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -106,3 +107,14 @@ def test_everything_imported_is_declared():
         tops -= {sibling.stem for folder in beside for sibling in folder.glob("*.py")}
         missing = {top for top in tops if not {canonicalize_name(name) for name in places.get(top, [top])} & declared}
         assert not missing, f"{path.relative_to(ROOT)} imports {missing}, which pyproject.toml does not name"
+
+
+def test_the_tested_pythons_are_those_that_the_package_names():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    named = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if ":: 3." in line]
+    assert workflow["jobs"]["systems"]["strategy"]["matrix"]["python"] == named
+
+
+def test_the_citation_and_the_package_are_of_one_version():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (ptlearn.__version__, PROJECT["license"])
