@@ -205,7 +205,7 @@ def distances(found):
 
 
 def threshold(exact, tests):
-    """What |z| exceeds for none of the parameters, in at least 95 of 100 such families of tests."""
+    """What |z| exceeds at no parameter, in at least 95 of 100 such families of tests."""
     return statistics.NormalDist().inv_cdf(1 - 0.025 / (tests * int((exact != 0).sum())))
 
 
