@@ -65,8 +65,9 @@ from ptlearn.pocket import tasks
 from ptlearn.rl import preferences
 from ptlearn.rl.enumeration import enumerate_texts
 from ptlearn.rl.policies import TextCritic, hidden_states, scalar_head
-from ptlearn.rl.text_collection import attempt, collect_text, pay
-from ptlearn.rl.training import fit_critic, train_policy
+from ptlearn.rl.tasks import Problem, Task
+from ptlearn.rl.text_collection import attempt, collect_text, pay, text_collector
+from ptlearn.rl.training import train_policy
 from ptlearn.rollout import action_logprobs, take_rows
 from ptlearn.statistics import over_seeds
 
@@ -238,12 +239,20 @@ ratio_weights = check("13.2", ratio_weights)
 # %% [markdown]
 # ## How far off is each?
 # In a toy world all texts can be listed, as in lesson 12, and then every expected gradient is a finite sum. Four words,
-# one of them the end, at most three tokens, two prompts: 80 texts. Every "c" pays a third.
+# one of them the end, at most three tokens, two prompts: 80 texts. A verifier pays 1 for every text with a "c" in it.
 
 # %%
+PROMPTS = ["a b", "c"]
+
+
+def says_c(text):
+    """The toy world's verifier."""
+    return float("c" in text.split())
+
+
 reference = toy_lm(["end", "a", "b", "c"])
-every, _ = enumerate_texts(reference, ["a b", "c"], max_new_tokens=3)
-every = pay(every, [text.split().count("c") / 3 for text in completions(reference, every)])
+every, _ = enumerate_texts(reference, PROMPTS, max_new_tokens=3)
+every = pay(every, [says_c(text) for text in completions(reference, every)])
 returns, two = won(every)
 total = pg.total_return(every.rewards, every.mask)
 
@@ -260,9 +269,10 @@ def slope(lm, value):
     return torch.cat([part.flatten() for part in parts])
 
 
-def ascend(weigh, steps=200, lr=1e-2, start=reference):
+# %%
+def ascend(weigh, steps=150, lr=1e-2, begin=reference):
     """A copy of a model that followed weigh(chance, logprobs): chance of a text times weight."""
-    lm = copy.deepcopy(start)
+    lm = copy.deepcopy(begin)
     adam = torch.optim.Adam(lm.parameters(), lr=lr)
     for _ in range(steps):
         chance, logprobs = chances(lm)
@@ -272,22 +282,21 @@ def ascend(weigh, steps=200, lr=1e-2, start=reference):
     return lm
 
 
-# %%
 def with_returns(chance, logprobs):
     """REINFORCE, in expectation."""
     return chance[:, None] * total
 
 
 def moments(chance):
-    """The mean and the standard deviation of the returns of each text's prompt, (80, 1)."""
-    drawn = (two[:, None] == two) * chance / chance[two == 0].sum()
-    mean = drawn @ returns
-    return mean[:, None], (drawn @ returns**2 - mean**2).sqrt()[:, None]
+    """Mean and standard deviation of the returns of each text's prompt, (80, 1) each."""
+    within = 2 * (two[:, None] == two) * chance  # of a prompt's texts, a row sums to 1
+    mean = within @ returns
+    return mean[:, None], (within @ returns**2 - mean**2).sqrt()[:, None]
 
 
-sampler = ascend(with_returns, steps=3)  # μ
-used = chances(sampler)[0].detach(), chances(sampler)[1].detach()
-mean, deviation = moments(used[0])
+sampler = ascend(with_returns, steps=2)  # μ
+mu, behavior = (each.detach() for each in chances(sampler))
+mean, deviation = moments(mu)
 A, length = (returns[:, None] - mean) * every.mask, every.mask.sum(1, keepdim=True)
 RECIPES = {  # name: (advantage, form, what each row is divided by)
     "trajectory ratio": (A, "trajectory", 1), "token ratio": (A, "token", 1),
@@ -296,10 +305,10 @@ RECIPES = {  # name: (advantage, form, what each row is divided by)
 }
 
 # %% [markdown]
-# The sampler μ is three steps of Adam up $\nabla J$. The policy π is one more step, short or long. The advantage is the
-# exact one of a large group: the return minus the mean of its prompt under μ, for GRPO, GSPO and CISPO divided by the
+# The sampler μ is two steps of Adam up $\nabla J$. The policy π is one more step, of three sizes. The advantage is the
+# exact one of a large group: the return minus the mean of its prompt under μ; for GRPO, GSPO and CISPO divided by the
 # standard deviation, as their papers have it. ε is 0.2 on both sides. Of each expected gradient: its cosine with
-# $\nabla J(\pi)$, and the length of its component along it, in units of the length of $\nabla J$ (1 would be all of it).
+# $\nabla J(\pi)$, and the length of its component along it in units of the length of $\nabla J$, where 1 is all of it.
 
 # %% tags=["again"]
 def expected(lm, weights, chance):
@@ -308,24 +317,792 @@ def expected(lm, weights, chance):
 
 
 def against(lm, true):
-    """Of each recipe cosine, component along the true gradient, and the share of zero weights."""
-    chance, behavior = used
-    logprobs, found = chances(lm)[1].detach(), {}
+    """Of each recipe: cosine, component along the true gradient, share of the weights at 0."""
+    logprobs, found, often = chances(lm)[1].detach(), {}, mu[:, None] * every.mask
     for name, (advantages, form, by) in RECIPES.items():
         weights = ratio_weights(logprobs, behavior, advantages, every.mask, form) / by
-        mean = expected(lm, weights, chance)
-        zero = (chance[:, None] * every.mask * (weights == 0)).sum() / (chance[:, None] * every.mask).sum()
-        found[name] = float(cosine_similarity(mean, true, 0)), float(mean @ true / true @ true), float(zero)
+        each = expected(lm, weights, mu)
+        along, zero = each @ true / (true @ true), (often * (weights == 0)).sum() / often.sum()
+        found[name] = float(cosine_similarity(each, true, 0)), float(along), float(zero)
     return found
 
 
 bias = {}
 for lr in (0.0, 0.002, 0.01):
-    lm = ascend(with_returns, steps=1, lr=lr, start=sampler)
+    lm = ascend(with_returns, steps=1, lr=lr, begin=sampler)
     chance, _ = chances(lm)
-    KL = float((used[0] * (used[0] / chance.detach()).log()).sum())
     bias[lr] = against(lm, slope(lm, chance @ returns))
-    print(f"\nKL(μ‖π) = {KL:.4f} nats   cosine   along   weights that are 0")
+    apart = float((mu * (mu / chance.detach()).log()).sum())
+    print(f"KL(μ‖π) = {apart:.4f} nats   cosine   along   weights at 0")
     for name, (cosine, along, zero) in bias[lr].items():
-        print(f"{name:22s} {cosine:9.3f} {along:7.3f} {zero:12.0%}")
+        print(f"    {name:20s} {cosine:9.3f} {along:7.3f} {zero:12.0%}")
 guesses.reveal("keeps_most", max(("GRPO", "GSPO", "CISPO"), key=lambda name: bias[0.01][name][0]))
+
+# %% [markdown]
+# **What you saw.** TEXT1
+#
+# ## The two ideas of DAPO
+# DAPO (Yu et al., 2025) adds to GRPO, besides a sum over all tokens and a word on overlong answers, two things that you
+# can weigh here. **Clip-higher**: $\varepsilon_h = 0.28 > \varepsilon_l = 0.2$. A token with probability 0.01 may grow to
+# 0.012 on one rollout and no further, one with 0.9 may grow as it likes; so the upper clip holds down what is *unlikely*,
+# and entropy is said to collapse. **Dynamic sampling**: groups in which all rewards are equal teach nothing, since all
+# their advantages are 0; they are dropped, and others are sampled until the batch is full.
+
+# %% ex="13.3" title="Drop and refill" points=2 difficulty="medium" minutes=10
+def kept(rewards, groups, wanted):
+    """Which rows stay: those of the first `wanted` groups whose rewards are not all equal.
+
+    rewards (B,) float; groups (B,) int, rows of a group anywhere; "first" by the group's first
+    row; if there are fewer such groups, all of them -> (B,) bool.
+    """
+    # BEGIN SOLUTION
+    keep, found = torch.zeros_like(rewards, dtype=torch.bool), 0
+    for group in dict.fromkeys(groups.tolist()):
+        rows = groups == group
+        if found < wanted and rewards[rows].max() > rewards[rows].min():
+            keep |= rows
+            found += 1
+    return keep
+    # END SOLUTION
+
+# %% ex="13.3" role="check"
+kept = check("13.3", kept)
+
+# %% [markdown] ex="13.3" role="hints"
+# <details><summary>Hint 1</summary>Go through the groups in the order in which they appear, count those that you keep, and
+# stop keeping when you have enough.</details>
+# <details><summary>Hint 2</summary><code>dict.fromkeys(groups.tolist())</code> has each number once, in order (sorted numbers
+# would be another order). Rewards are not all equal if their largest is above their smallest.</details>
+
+# %% [markdown]
+# What does that do to the gradient? Sample from the toy's policies at four places along the way up, 2,000 groups of four
+# (each of one prompt, drawn at random), with Dr. GRPO's advantages; and compute the share of equal groups exactly,
+# $\sum_r P(r \mid x)^4$.
+
+# %% tags=["again"]
+def drawn_groups(chance, count, n, seed):
+    """Texts of groups of one prompt each, (count n,), and the number of each one's group."""
+    generator = torch.Generator().manual_seed(seed)
+    prompts = torch.randint(2, (count,), generator=generator)
+    texts = [torch.multinomial(chance * (two == x), n, True, generator=generator) for x in prompts]
+    return torch.cat(texts), torch.arange(count).repeat_interleave(n)
+
+
+def mean_gradient(lm, texts, groups):
+    """The mean over completions of Dr. GRPO's gradient."""
+    weights = torch.zeros(len(returns)).double()
+    weights.index_add_(0, texts, group_advantages(returns[texts], groups)["Dr. GRPO"])
+    return slope(lm, ((weights / len(texts))[:, None] * chances(lm)[1]).sum())
+
+
+print("steps     J   equal groups   length of the mean gradient, refilled / all   cosine")
+for steps in (0, 2, 4, 8):
+    lm = ascend(with_returns, steps=steps)
+    chance, right = chances(lm)[0].detach(), moments(chances(lm)[0].detach())[0]
+    equal = float((right**4 + (1 - right) ** 4).mean())
+    texts, groups = drawn_groups(chance, 2000, 4, args.seed)
+    stay = kept(returns[texts], groups, 1000)
+    both = mean_gradient(lm, texts, groups), mean_gradient(lm, texts[stay], groups[stay])
+    print(f"{steps:5d} {chance @ returns:6.3f} {equal:12.0%} {both[1].norm() / both[0].norm():25.2f}"
+          f" (1 / share of unequal: {1 / (1 - equal):.2f}) {cosine_similarity(*both, 0):9.3f}")
+
+# %% [markdown]
+# **What you saw.** TEXT2
+#
+# ## All of them, learning
+# Now each name as a run, with what its paper says: advantages within groups, or from a **critic** as PPO has them (a value
+# head on the policy, lesson 10, with GAE); the clip; GRPO's division by the length; four epochs per rollout of two groups
+# of eight. The KL in GRPO's loss is left out; the next section is about it. Adam divides a common factor out, so Dr. GRPO
+# here is RLOO with PPO's clip. Every run keeps the same log.
+
+# %%
+def weigher(form, name="GRPO", high=0.2, by_length=False):
+    """Weights as `train_policy` takes them; name: of the advantages, "critic" for GAE."""
+
+    def weigh(rollout, values, bootstrap, logprobs):
+        if name == "critic":
+            found = pg.advantage(rollout.rewards, values, rollout.mask, bootstrap, lam=0.95)
+        else:
+            found = group_advantages(*won(rollout))[name][:, None] * rollout.mask
+        given = logprobs, rollout.logprobs, found, rollout.mask
+        weights = ratio_weights(*given, form, high=high)
+        return weights / rollout.mask.sum(1, keepdim=True) if by_length else weights
+
+    return weigh
+
+
+NAMES = {"Dr. GRPO": weigher("clip", "Dr. GRPO"), "  with clip-higher": weigher("clip", "Dr. GRPO", 0.28),
+         "GRPO": weigher("clip", by_length=True), "GSPO": weigher("sequence"),
+         "CISPO": weigher("stopped"), "PPO, critic": weigher("clip", "critic")}
+toy_problems = tuple(Problem(prompt, says_c) for prompt in PROMPTS)
+toy_task = Task("toy", toy_problems, (Problem("a", says_c),), max_new_tokens=3, stop=(), chat=False)
+
+
+def toy_run(weigh, seed, epochs=4, updates=10):
+    """The log of a run in the toy world, and the exact J at its end."""
+    lm = copy.deepcopy(reference)
+    history = train_policy(
+        lm, text_collector(toy_task, prompts=2, group=8), weigh, updates=updates, lr=1e-2,
+        epochs=epochs, critic=TextCritic(lm), lam=0.95, clip_norm=1.0, reference=reference, seed=seed)
+    return history, float(chances(lm)[0].detach() @ returns)
+
+# %% tags=["again"]
+print("after 10 rollouts    exact J, each seed    entropy of update 1, 4, 10   at 0   length    KL")
+for name, weigh in NAMES.items():
+    runs = [toy_run(weigh, seed) for seed in progress(SEEDS[:3], name)]
+    ends = " ".join(f"{J:.3f}" for _, J in runs)
+    logs = [h.entropy[i] for i in (0, 3, 9) for h, _ in runs]
+    entropy = " ".join(f"{sum(logs[i : i + 3]) / 3:8.2f}" for i in (0, 3, 6))
+    rest = [sum(sum(getattr(h, key)[-3:]) for h, _ in runs) / 9 for key in ("clip_fraction", "length", "kl")]
+    print(f"{name:20s} {ends} {entropy} {rest[0]:10.0%} {rest[1]:8.2f} {rest[2]:7.2f}")
+
+# %% [markdown]
+# **What you saw.** TEXT3
+#
+# ## How far from where it began?
+# The last column is the KL divergence of the policy from the model it started from, the *reference*,
+# $$\mathrm{KL}(\pi_\theta \,\|\, \pi_\mathrm{ref}) =
+# \mathbb{E}_{\tau \sim \pi_\theta}\Big[\log\frac{\pi_\theta(\tau)}{\pi_\mathrm{ref}(\tau)}\Big].$$
+# Where the reward was **learned**, recipes hold it down: they maximise $J(\theta) - \beta\,\mathrm{KL}$, and the second
+# half shows why. Where a **verifier** pays, many do without ($\beta = 0$ in DAPO and Dr. GRPO). From samples the KL is
+# estimated token by token, in three habits (Schulman, 2020). With $r = \pi_\mathrm{ref}(a_t \mid s_t) / \pi_\theta(a_t
+# \mid s_t)$:
+# $$k_1 = -\log r, \qquad k_2 = \tfrac12 (\log r)^2, \qquad k_3 = r - 1 - \log r.$$
+
+# %% ex="13.4" title="Three estimates" points=1 difficulty="easy" minutes=6
+def kl_estimates(logprobs, reference_logprobs, mask):
+    """Three estimates of KL(policy || reference), for each token that the policy sampled.
+
+    logprobs, reference_logprobs (B, T) nats, of the same tokens, anything where mask is
+    False; mask (B, T) bool -> a dict of three (B, T), "k1", "k2" and "k3", 0 where it is False.
+    """
+    # BEGIN SOLUTION
+    log_r = torch.where(mask, reference_logprobs - logprobs, 0)
+    return {"k1": -log_r, "k2": log_r**2 / 2, "k3": log_r.exp() - 1 - log_r}
+    # END SOLUTION
+
+# %% ex="13.4" role="check"
+kl_estimates = check("13.4", kl_estimates)
+
+# %% [markdown] ex="13.4" role="hints"
+# <details><summary>Hint 1</summary>log r is a difference of two log-probabilities: the reference's minus the
+# policy's. All three follow from it.</details>
+# <details><summary>Hint 2</summary>If log r is 0 where mask is False, so are all three: cut it off once, at the
+# beginning.</details>
+
+# %% tags=["again"]
+known = chances(reference)[1].detach()
+moved = ascend(with_returns, steps=6)
+chance, logprobs = chances(moved)
+KL = (chance * (logprobs - known).sum(1)).sum()
+each = kl_estimates(logprobs.detach(), known, every.mask)
+print(f"a policy six steps from the reference, KL {KL.detach():.4f} nats; means over all texts:")
+for name, values in each.items():
+    rows = values.sum(1)
+    spread = (chance.detach() @ (rows - chance.detach() @ rows) ** 2).sqrt()
+    print(f"{name}: {chance.detach() @ rows:.4f}, standard deviation {spread:.2f}, lowest {rows.min():.2f}")
+
+# %% [markdown]
+# **What you saw.** TEXT4
+#
+# ## Where does the penalty go?
+# Some subtract it from the rewards, others add it to the loss and differentiate it there. Either way it ends as a weight
+# on $\nabla \log \pi$, and these weights are yours to derive. Let $\ell_t = \log \pi(a_t \mid s_t) - \log
+# \pi_\mathrm{ref}(a_t \mid s_t)$; of it alone does $k$ depend.
+#
+# - **In the rewards**: a number like any reward. Each token's $\nabla \log \pi$ gets the sum of $k$ over the whole
+#   completion (as lesson 08's REINFORCE).
+# - **In the loss**: the mean of $\sum_t k(\ell_t)$ over samples that are kept as they are, differentiated. The chain rule
+#   gives $\nabla k(\ell_t) = k'(\ell_t)\, \nabla \log \pi(a_t \mid s_t)$.
+
+# %% ex="13.5" title="Places as weights" points=3 difficulty="medium" minutes=14
+def placements(log_ratios, mask):
+    """The weight that each place of a KL estimate puts on ∇ log π of each token.
+
+    log_ratios (B, T), log π − log π_ref, anything on padding; mask (B, T) bool -> a dict of
+    six (B, T), 0 on padding: "k1 in the rewards", …, "k3 in the rewards", "k1 in the loss", …,
+    "k3 in the loss", where k1 = ℓ, k2 = ℓ² / 2, k3 = exp(−ℓ) − 1 + ℓ.
+    """
+    # BEGIN SOLUTION
+    logs = torch.where(mask, log_ratios, 0)
+    values = {"k1": logs, "k2": logs**2 / 2, "k3": (-logs).exp() - 1 + logs}
+    slopes = {"k1": torch.ones_like(logs), "k2": logs, "k3": 1 - (-logs).exp()}
+    places = {}
+    for name in values:
+        places[f"{name} in the rewards"] = values[name].sum(1, keepdim=True) * mask
+        places[f"{name} in the loss"] = slopes[name] * mask
+    return places
+    # END SOLUTION
+
+# %% ex="13.5" role="check"
+placements = check("13.5", placements)
+
+# %% [markdown] ex="13.5" role="hints"
+# <details><summary>Hint 1</summary>In the rewards: the value of k at every token, 0 on padding, summed along the row, and
+# written at each token of the row.</details>
+# <details><summary>Hint 2</summary>In the loss: the derivative of k. That of ℓ is 1, that of ℓ²/2 is ℓ. Mask at the end once
+# more: the slope of k1 is 1 even where ℓ was set to 0.</details>
+
+# %% [markdown]
+# Autograd is the judge of derivations: on random numbers, differentiate each estimator as it stands in a loss.
+
+# %% tags=["again"]
+generator = torch.Generator().manual_seed(args.seed)
+random = torch.randn(3, 5, generator=generator).double().requires_grad_()  # log π
+other, acted = torch.randn(3, 5, generator=generator).double(), torch.arange(5) < torch.tensor([[2], [5], [3]])
+values = {"k1": random - other, "k2": (random - other) ** 2 / 2,
+          "k3": (other - random).exp() - 1 - (other - random)}
+for name, weights in placements((random - other).detach(), acted).items():
+    summed = torch.where(acted, values[name[:2]], 0).sum(1)
+    if "rewards" in name:  # a number times log π of the completion
+        summed = summed.detach() * torch.where(acted, random, 0).sum(1)
+    (by_autograd,) = grad(summed.sum(), random, retain_graph=True)
+    print(f"{name:18s} largest difference to autograd {(weights - by_autograd).abs().max():.0e}")
+
+# %% [markdown]
+# Derived rightly. But is it the gradient of the KL? The exact one is at hand.
+
+# %% tags=["again"]
+grad_KL, found = slope(moved, KL), {}
+print("expected gradient    cosine with ∇KL   length relative to it")
+for name, weights in placements((logprobs - known).detach(), every.mask).items():
+    mean = expected(moved, weights, chance.detach())
+    relative = float(mean.norm() / grad_KL.norm())
+    found[name] = float(cosine_similarity(mean, grad_KL, 0)) if relative > 1e-9 else 0.0
+    print(f"{name:18s} {found[name]:17.4f} {relative:23.4f}")
+right = [found[f"{name} in the rewards"] > 0.9999 for name in ("k1", "k3")]
+guesses.reveal("from_the_rewards", {(True, True): "both", (True, False): "the first",
+                                    (False, True): "the second"}[tuple(right)])
+
+# %% [markdown]
+# **What you saw.** TEXT5
+#
+# So this course subtracts $\beta k_1$ from the rewards, as Ouyang et al. (2022) did, and then it is any other reward:
+# groups, critics and clips apply. Tang and Munos (2025) go through the places as you did, and show which published
+# implementations have which.
+#
+# **A good place to stop.** The second half needs the loss of 13.2, the penalty of 13.5 and the toy world.
+#
+# # Second half: rewards from pairs
+# People find it hard to put a number on a text, but they can say which of two they like better. Bradley and Terry's
+# model makes numbers of it: $P(y \succ y') = \sigma(r(y) - r(y'))$. A **reward model** is a language model with one
+# number as output, fitted by the likelihood of the choices,
+# $$L = -\frac1P \sum_{(y, y')} \log \sigma\big(r(y) - r(y')\big), \quad y \text{ chosen}, \; y' \text{ rejected}.$$
+# The number is linear in what the model holds at the **last token** of the completion: there it has read all of it.
+
+# %% ex="13.6" title="A head on the last token" points=2 difficulty="medium" minutes=12
+def completion_rewards(trunk, head, rollout):
+    """The reward of each completion, (B,), with gradient.
+
+    trunk(tokens (B, T + 1)) -> what the model holds at each token, (B, T + 1, width); head, a
+    linear layer, (…, width) -> (…, 1); rollout: observations, actions (B, T), where an action
+    is the next token, so that its last one is in no observation; mask (B, T), True for the
+    completion, somewhere in the row, with a prompt before it and padding behind.
+    """
+    # BEGIN SOLUTION
+    tokens = torch.cat([rollout.observations[:, :1], rollout.actions], 1)
+    steps = torch.arange(1, tokens.shape[1])
+    last = torch.where(rollout.mask, steps, 0).max(1).values
+    states = trunk(tokens)
+    return head(states[torch.arange(len(last)), last]).squeeze(-1)
+    # END SOLUTION
+
+# %% ex="13.6" role="check"
+completion_rewards = check("13.6", completion_rewards)
+
+# %% [markdown] ex="13.6" role="hints"
+# <details><summary>Hint 1</summary>All tokens of a row are its first observation, then all actions. Action t is token t + 1
+# of them.</details>
+# <details><summary>Hint 2</summary>The last True of each row: <code>torch.where(mask, steps, 0).max(1).values</code>, with the
+# place of each action among the tokens as <code>steps</code>. Then <code>states[torch.arange(B), last]</code>.</details>
+
+# %% ex="13.7" title="Bradley and Terry's loss" points=1 difficulty="easy" minutes=6
+def preference_loss(rewards, chosen, rejected):
+    """How surprising the choices are, nats per pair: the loss of a reward model.
+
+    rewards (B,) float, one per completion, which may be thousands apart; chosen, rejected (P,)
+    int, the numbers of the two completions of each pair -> a scalar with gradient of rewards.
+    """
+    # BEGIN SOLUTION
+    return -logsigmoid(rewards[chosen] - rewards[rejected]).mean()
+    # END SOLUTION
+
+# %% ex="13.7" role="check"
+preference_loss = check("13.7", preference_loss)
+
+# %% [markdown] ex="13.7" role="hints"
+# <details><summary>Hint 1</summary><code>rewards[chosen]</code> has one reward for each pair. The sigma is taken of a
+# difference of two of them.</details>
+# <details><summary>Hint 2</summary>The sigmoid of −1000 is 0, and the logarithm of 0 is −∞. torch has both steps in
+# one function.</details>
+
+# %% ex="13.8" title="Train the reward model" points=3 difficulty="medium" minutes=14
+def fit_rewards(trunk, head, optimizer, rollout, chosen, rejected, batches):
+    """One step of the optimizer for each batch; returns the losses, each before its step.
+
+    trunk, head, rollout as in 13.6; chosen, rejected (P,) int, the rows of each pair; batches,
+    a list of (n,) int, numbers of pairs. A step is on the pairs of its batch alone. Reading the
+    rows that a batch needs is enough: take_rows(rollout, rows), a rollout of these rows.
+    """
+    # BEGIN SOLUTION
+    losses = []
+    for batch in batches:
+        rows = torch.cat([chosen[batch], rejected[batch]])
+        rewards = completion_rewards(trunk, head, take_rows(rollout, rows))
+        first = torch.arange(len(batch))
+        loss = preference_loss(rewards, first, first + len(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+    # END SOLUTION
+
+# %% ex="13.8" role="check"
+fit_rewards = check("13.8", fit_rewards)
+
+# %% [markdown] ex="13.8" role="hints"
+# <details><summary>Hint 1</summary>For each batch: rewards with 13.6, the loss with 13.7, then <code>zero_grad</code>,
+# <code>backward</code>, <code>step</code>; <code>loss.item()</code> is the number to note.</details>
+# <details><summary>Hint 2</summary>Simple and right: rewards of all rows, then <code>preference_loss(rewards, chosen[batch],
+# rejected[batch])</code>. Faster: the rows of the batch, chosen ones first; then pair i is rows i and i + n.</details>
+
+# %% [markdown]
+# Those who compare see **short** completions of the base model, ten tokens, a hundred and twenty-eight of them for each
+# reward model, and label all pairs of one opening; one label in ten is wrong. Four epochs over about 250 pairs.
+
+# %%
+def shuffled(count, epochs, seed, size=32):
+    """The batches of several epochs: each has every pair once, in an order of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(count, generator=generator) for _ in range(epochs)]
+    return [batch for order in orders for batch in order.split(size)]
+
+
+def reward_model(seed):
+    """A reward model from pairs of short completions, and its pairs."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    seen, _ = collect_text(short, base, prompts=16, group=8, generator=generator)
+    pairs = preferences.label_pairs(seen, error_rate=args.error_rate, seed=seed)
+    lm = copy.deepcopy(base)
+    head, batches = scalar_head(lm), shuffled(len(pairs.chosen), 4, seed)
+    adam = torch.optim.Adam([*lm.parameters(), *head.parameters()], lr=1e-3)
+    model = (lambda tokens: hidden_states(lm, tokens)), head
+    losses = fit_rewards(*model, adam, seen, pairs.chosen, pairs.rejected, batches)
+    return model, pairs, losses
+
+
+def believed(model, rollout):
+    """What a reward model thinks of completions, without gradient."""
+    with torch.no_grad():
+        return completion_rewards(*model, rollout)
+
+
+# %% tags=["again"]
+models = [reward_model(seed) for seed in progress(SEEDS, "reward models")]
+generator = torch.Generator().manual_seed(args.seed + 3)
+for words, about in (("short, as those it learned from", short), ("whole completions", task)):
+    seen, _ = collect_text(about, base, prompts=16, group=8, generator=generator)
+    new = preferences.label_pairs(seen)
+    ranked = [preferences.accuracy(believed(model, seen), new.chosen, new.rejected) for model, _, _ in models]
+    print(f"new pairs, {words}: ranked as the judge does", *(f"{x:.2f}" for x in ranked))
+print("loss of the first, nats per pair: first batch", f"{models[0][2][0]:.2f},",
+      f"last epoch {sum(models[0][2][-8:]) / 8:.2f}; pairs {len(models[0][1].chosen)}")
+
+# %% [markdown]
+# **What you saw.** TEXT6
+#
+# ## You get what you pay for
+# Now the reward model pays, and the judge only watches. Five seeds, each with its own pairs, reward model and learner;
+# first without a penalty, then with $\beta$ = 0.5 per nat, subtracted as $k_1$ from the rewards. Beside them three runs
+# that the judge itself pays, with two epochs and the clip.
+
+# %%
+def learner(seed, model=None, beta=0.0):
+    """A policy that learned, its log, and the true reward of each of its batches."""
+    lm, worth = copy.deepcopy(base), []
+
+    def collect(policy, generator):
+        rollout, last = collect_text(
+            task, policy, prompts=args.prompts, group=args.group, generator=generator)
+        worth.append(float(rollout.rewards.sum(1).mean()))
+        return (pay(rollout, believed(model, rollout)) if model else rollout), last
+
+    about = {"updates": args.model_updates, "lr": args.model_lr, "epochs": 1}
+    if model is None:
+        about = {"updates": args.updates, "lr": args.lr, "epochs": 2}
+    history = train_policy(lm, collect, weigher("clip", "Dr. GRPO"), clip_norm=1.0,
+                           reference=base, beta=beta, seed=seed, **about)
+    return lm, history, worth
+
+
+def report(name, runs):
+    """How runs ended: each seed's true reward and KL; the mean log of the last update."""
+    ends = [judged(lm) for lm, *_ in runs]
+    print(f"{name:20s} true reward", *(f"{truth:.2f}" for truth, _ in ends),
+          "  KL", *(f"{kl:5.1f}" for _, kl in ends))
+    if len(runs[0]) == 3:
+        keys = ("returns", "entropy", "length", "clip_fraction")
+        last = {key: sum(getattr(h, key)[-1] for _, h, _ in runs) / len(runs) for key in keys}
+        print(" " * 20, *(f"{key} {value:.2f}  " for key, value in last.items()))
+    return ends
+
+
+# %% tags=["again"]
+table = {"judge": report("paid by the judge", [learner(seed) for seed in progress(SEEDS[:3], "judge")])}
+chased = {}
+for beta in (0.0, args.beta):
+    pairs_of = zip(progress(SEEDS, f"β = {beta}"), models)
+    chased[beta] = [learner(seed, model, beta) for seed, (model, *_) in pairs_of]
+    table[beta] = report(f"by a model, β = {beta}", chased[beta])
+guesses.reveal("true_reward_in_the_end", over_seeds([truth for truth, _ in table[0.0]]).mean)
+
+# %%
+figure, panels = pyplot.subplots(1, 3, figsize=(10, 2.9), layout="constrained")
+for index, (beta, runs) in enumerate(chased.items()):
+    for axes, curves in zip(panels, ([h.returns for _, h, _ in runs], [worth for *_, worth in runs],
+                                     [h.kl for _, h, _ in runs])):
+        figures.learning_curves(axes, range(args.model_updates), curves, f"β = {beta}", index)
+panels[1].axhline(start, color="black", linestyle=":", label="before")
+for axes, title, label in zip(panels, ("What it is paid", "What it is worth", "How far it went"),
+                              ("the model's reward", "true reward", "KL to the base, nats")):
+    axes.set(title=title, xlabel="updates", ylabel=label)
+panels[1].set(ylim=(-0.05, 1.05)), panels[1].legend(fontsize=8), panels[0].legend(fontsize=8)
+ends = {beta: [sum(x) / len(x) for x in zip(*table[beta])] for beta in chased}
+outcome = "; ".join(f"with β = {beta} it ends at {truth:.2f}, {kl:.0f} nats away"
+                    for beta, (truth, kl) in ends.items())
+show(figure, alt="Three panels against updates, with and without KL penalty: the model's reward, the true "
+     f"reward, and the KL. The true reward begins near {start:.2f}; {outcome}.")
+
+# %% tags=["again"]
+for beta, runs in chased.items():
+    seen = attempt(task, runs[0][0], task.held_out[:3], seed=args.seed + 4)
+    print(f"β = {beta}")
+    rows = zip(seen.rewards.sum(1), believed(models[0][0], seen), completions(base, seen, task.stop))
+    for problem, (truth, belief, text) in zip(task.held_out, rows):
+        print(f"    judge {truth:.2f}, model {belief:+.1f}: {problem.prompt} -> {text}")
+
+# %% [markdown]
+# **What you saw.** TEXT7
+#
+# ## Choose instead of learn: best of n
+# The simplest use of a reward model trains nothing: sample $n$ completions and take the one it likes best. From $N$
+# samples with scores and truths the expected truth of the best of $n$ (drawn with putting back) can be computed
+# without drawing: the completion at rank $i$ of $N$ is the best of $n$ with probability $(i/N)^n - ((i-1)/N)^n$. And
+# whatever the scores, its KL to the base is at most $\log n - (n-1)/n$ nats (Beirami et al., 2024).
+
+# %% ex="13.9" title="Best of n without drawing" points=2 difficulty="medium" minutes=10
+def best_of(scores, truths, n):
+    """The mean truth of the completion with the highest score among n that are drawn from N.
+
+    Drawn with putting back. scores, truths (N,) float, no two scores equal; n, at least 1
+    -> a number.
+    """
+    # BEGIN SOLUTION
+    count = len(scores)
+    rank = torch.arange(1, count + 1, dtype=torch.float64)
+    chance = (rank / count) ** n - ((rank - 1) / count) ** n
+    return float(chance @ truths[scores.argsort()].double())
+    # END SOLUTION
+
+# %% ex="13.9" role="check"
+best_of = check("13.9", best_of)
+
+# %% [markdown] ex="13.9" role="hints"
+# <details><summary>Hint 1</summary>Sort the truths by their scores: <code>truths[scores.argsort()]</code>. Then the
+# entry at place i belongs to rank i + 1.</details>
+# <details><summary>Hint 2</summary>All n draws have rank i or lower with probability (i/N)<sup>n</sup>; the best has
+# rank i exactly if they have, and not all of them i − 1 or lower.</details>
+
+# %% tags=["again"]
+NS = (1, 2, 4, 8, 16)
+
+
+def best_curve(scores):
+    """The mean truth for each n, over the openings; scores as truths."""
+    return [sum(best_of(s, t, n) for s, t in zip(scores, truths)) / len(truths) for n in NS]
+
+
+judge_picks = best_curve(truths)
+model_picks = [best_curve(believed(model, pool).view_as(truths)) for model, *_ in models]
+steps = [preferences.best_of_n_kl(n) for n in NS]
+for n, kl, top, *picked in zip(NS, steps, judge_picks, *model_picks):
+    print(f"best of {n:2d}: KL at most {kl:.2f} nats; picked by the judge {top:.2f},",
+          "by a reward model", *(f"{x:.2f}" for x in picked))
+
+# %%
+figure, axes = pyplot.subplots(figsize=(5.6, 3.2))
+figures.curve_of_seeds(axes, steps, list(zip(*model_picks)), "best of n, by a reward model", 0)
+for index, (beta, runs) in enumerate(chased.items()):
+    far = [sum(x) / len(x) for x in zip(*(h.kl for _, h, _ in runs))]
+    value = [sum(x) / len(x) for x in zip(*(worth for *_, worth in runs))]
+    axes.plot(far, value, figures.MARKERS[index + 1], markersize=3.5,
+              color=figures.COLORS[index + 1], label=f"RL, β = {beta}: each update")
+axes.axhline(start, color="black", linestyle=":", label="base")
+axes.set(title="What a nat buys", xlabel="KL to the base, nats per completion", ylabel="true reward",
+         xscale="symlog", xlim=(-0.05, 200), ylim=(0, 1.02))
+axes.legend(fontsize=8, loc="lower left")
+last = sum(curve[-1] for curve in model_picks) / len(model_picks)
+show(figure, alt=f"True reward against KL: best of n ends at {last:.2f} and {steps[-1]:.1f} nats. RL, a "
+     f"point for each update: {outcome}.")
+
+# %% [markdown]
+# **What you saw.** TEXT8
+#
+# ## The best policy, and how to reach it without a reward model
+# What does $J - \beta\,\mathrm{KL}$ want? The answer has a closed form: of all distributions over texts the best is
+# $$\pi^*(y \mid x) \propto \pi_\mathrm{ref}(y \mid x)\, \exp\big(r(x, y) / \beta\big).$$
+# Turn it over: any policy is the best one for *some* reward, $r(x, y) = \beta \log \frac{\pi(y \mid
+# x)}{\pi_\mathrm{ref}(y \mid x)}$, up to a number for each prompt, which cancels in a pair. **DPO** (Rafailov et al.,
+# 2023) puts this *implicit reward* into the loss of a reward model and trains the policy directly:
+# $$L_\mathrm{DPO} = -\frac1P \sum_{(y, y')} \log \sigma(m), \qquad m = \beta \Big(\log
+# \frac{\pi(y)}{\pi_\mathrm{ref}(y)} - \log \frac{\pi(y')}{\pi_\mathrm{ref}(y')}\Big).$$
+# No completion is sampled, no reward model is needed.
+
+# %% ex="13.10" title="DPO, whole" points=4 difficulty="hard" minutes=18
+def fit_dpo(policy, optimizer, rollout, known, chosen, rejected, batches, beta):
+    """One step down DPO's loss for each batch; returns the losses, each before its step.
+
+    rollout (B rows), chosen, rejected, batches as in 13.8; known (B, T), log π_ref of each
+    action, anything on padding. action_logprobs(policy, rollout) is log π of each action of a
+    rollout (B, T), with gradient; take_rows(rollout, rows) may drop columns behind the longest.
+    """
+    # BEGIN SOLUTION
+    losses = []
+    for batch in batches:
+        log_ratios = []
+        for rows in (chosen[batch], rejected[batch]):
+            piece = take_rows(rollout, rows)
+            gaps = action_logprobs(policy, piece) - known[rows, : piece.mask.shape[1]]
+            log_ratios.append(torch.where(piece.mask, gaps, 0).sum(1))
+        loss = -logsigmoid(beta * (log_ratios[0] - log_ratios[1])).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+    # END SOLUTION
+
+# %% ex="13.10" role="check"
+fit_dpo = check("13.10", fit_dpo)
+
+# %% [markdown] ex="13.10" role="hints"
+# <details><summary>Hint 1</summary>The loop is that of 13.8. What is new is the reward of a row: the sum over its tokens of log π
+# minus log π_ref, times β; the loss is Bradley and Terry's of these.</details>
+# <details><summary>Hint 2</summary>For rows <code>rows</code>: <code>piece = take_rows(rollout, rows)</code>, and of the
+# reference <code>known[rows, : piece.mask.shape[1]]</code>. Cut padding off with <code>torch.where(piece.mask, …, 0)</code>
+# before you sum.</details>
+
+# %% [markdown]
+# Its gradient is, once more, the one loss of this course. Which weight does each pair put on its chosen completion, and
+# with a minus on its rejected one?
+
+# %% ex="13.11" title="DPO as a weight" points=2 difficulty="medium" minutes=8
+def dpo_push(chosen, rejected, beta):
+    """How hard each pair pushes its chosen completion up (and its rejected one down).
+
+    chosen, rejected (P,) float, log π − log π_ref of the two completions of each pair, with
+    gradient; beta, a number -> (P,) without gradient.
+    """
+    # BEGIN SOLUTION
+    margin = beta * (chosen - rejected).detach()
+    return beta * torch.sigmoid(-margin)
+    # END SOLUTION
+
+# %% ex="13.11" role="check"
+dpo_push = check("13.11", dpo_push)
+
+# %% [markdown] ex="13.11" role="hints"
+# <details><summary>Hint 1</summary>The slope of −log σ(m) is −σ(−m): a pair that is settled, with a large m, hardly
+# pushes any more.</details>
+# <details><summary>Hint 2</summary>m has a β in it, so the chain rule puts another one in front. Weights carry no
+# gradient: <code>detach()</code>.</details>
+
+# %% [markdown]
+# First in the toy world, where both roads can be walked to the end without noise: RL on $J - \beta\,\mathrm{KL}$,
+# with the penalty in the rewards, and DPO on all pairs of texts, labelled as Bradley and Terry say. Both start from
+# the reference.
+
+# %%
+TOY_BETA = 0.2
+drawn = known.sum(1).exp() / 2  # the reference's probability of each text
+best = (drawn.log() + returns / TOY_BETA).exp()
+best = best / (2 * (two[:, None] == two).double() @ best)  # each prompt's sums to a half
+together = (two[:, None] == two) * drawn[:, None] * drawn  # pairs of a prompt, as often as drawn
+together = together / together.sum() * torch.sigmoid(returns[:, None] - returns)  # first wins
+
+
+def penalized(chance, logprobs):
+    penalty = placements(logprobs - known, every.mask)["k1 in the rewards"]
+    return chance[:, None] * (total - TOY_BETA * penalty)
+
+
+def direct(_, logprobs):
+    ratios = (logprobs - known).sum(1)
+    chosen, rejected = torch.broadcast_tensors(ratios[:, None], ratios)
+    push = together * dpo_push(chosen.flatten(), rejected.flatten(), TOY_BETA).view_as(together)
+    return (push.sum(1) - push.sum(0))[:, None] * every.mask  # as the chosen one, as the rejected
+
+
+def account(chance):
+    """J, KL and J − β KL of a distribution over the 80 texts."""
+    J, KL = float(chance @ returns), float((chance * (chance.log() - drawn.log())).sum())
+    return f"J {J:.3f}   KL {KL:.3f}   J − β KL {J - TOY_BETA * KL:.4f}"
+
+
+# %% tags=["again"]
+print(f"{'the reference':20s} {account(drawn)}\n{'closed form':20s} {account(best)}")
+for name, weigh in (("RL with the penalty", penalized), ("DPO on pairs", direct)):
+    reached = chances(ascend(weigh, steps=300))[0].detach()
+    print(f"{name:20s} {account(reached)}   off by {(reached - best).abs().sum() / 2:.3f}")
+
+# %% [markdown]
+# **What you saw.** Two roads, one place: the closed form, which neither was told (the last column is half the sum of the
+# differences of probabilities). Now DPO on the reviews, from exactly the pairs that the reward models learned from, and
+# what it does to each side of its pairs.
+
+# %%
+def direct_learner(pairs, seed, epochs=args.dpo_epochs):
+    """A policy after DPO, and mean log π of chosen and of rejected completions, before and after."""
+    lm = copy.deepcopy(base)
+    known, _ = score_actions(base, pairs.rollout)
+    batches = shuffled(len(pairs.chosen), epochs, seed)
+    adam = torch.optim.Adam(lm.parameters(), lr=1e-4)
+    fit_dpo(lm, adam, pairs.rollout, known, pairs.chosen, pairs.rejected, batches, 0.1)
+    now, _ = score_actions(lm, pairs.rollout)
+    sides = [[float(each.sum(1)[rows].mean()) for rows in (pairs.chosen, pairs.rejected)]
+             for each in (known, now)]
+    return lm, sides
+
+
+# %% tags=["again"]
+direct_runs = [direct_learner(models[seed - args.seed][1], seed) for seed in progress(SEEDS[:3], "DPO")]
+table["DPO"] = report(f"DPO, {args.dpo_epochs} epochs", [(lm,) for lm, _ in direct_runs])
+long_run = direct_learner(models[0][1], SEEDS[0], epochs=5 * args.dpo_epochs)
+table["long DPO"] = report(f"DPO, {5 * args.dpo_epochs} epochs", [long_run[:1]])
+for name, runs in (("short", direct_runs), ("long", [long_run])):
+    for seed, (_, (before, after)) in enumerate(runs):
+        print(f"{name} run {seed}: log π of the chosen {before[0]:.1f} → {after[0]:.1f}, "
+              f"of the rejected {before[1]:.1f} → {after[1]:.1f}")
+fell = sum(after[0] < before[0] for _, (before, after) in direct_runs) > len(direct_runs) / 2
+guesses.reveal("chosen_by_DPO", "down" if fell else "up")
+
+# %% [markdown]
+# **What you saw.** TEXT9
+#
+# ## All of them in one table
+
+# %% tags=["again"]
+table["best of 16"] = [(curve[-1], steps[-1]) for curve in model_picks]
+ROWS = {"judge": "RL, paid by the judge", 0.0: "RL, reward model, β = 0",
+        args.beta: f"RL, reward model, β = {args.beta}", "best of 16": "best of 16, reward model",
+        "DPO": "DPO", "long DPO": "DPO, five times as long"}
+print(f"base model: true reward {start:.2f}")
+for key, name in ROWS.items():
+    truth, kl = zip(*table[key])
+    print(f"{name:26s} true reward", *(f"{x:.2f}" for x in sorted(truth)), f"  mean KL {sum(kl) / len(kl):.1f}")
+
+# %% [markdown]
+# **What you saw.** TEXT10
+#
+# ## Silent bug lab
+# Nine trainers maximise $J - \beta\,\mathrm{KL}$ with $\beta = 0.2$ and the penalty in the rewards; you can call them and
+# not read them. Eight have a bug that raises no error. Each is called as `run(logprobs, reference_logprobs, rewards,
+# mask)`, (B, T) each, `logprobs` with gradient, and returns the loss of the batch, a mean over its B completions. First the
+# symptoms: each one for 100 steps in the toy world, where the mean over all texts can be taken exactly.
+
+# %% tags=["again"]
+def with_run(run):
+    """Weights for `ascend` that make its step that of a run's loss, in expectation."""
+
+    def weigh(chance, logprobs):
+        leaf = logprobs.clone().requires_grad_()
+        (down,) = grad(run(leaf, known, every.rewards, every.mask), leaf)
+        return -chance[:, None] * len(chance) * down
+
+    return weigh
+
+
+print(f"{'the best there is':18s}{account(best)}")
+for name, run in progress(mystery_runs("13.12").items(), "lab"):
+    print(f"run {name:14s}{account(chances(ascend(with_run(run), steps=100))[0].detach())}")
+
+# %% [markdown]
+# Which one is right? A curve does not say what is wrong with the others; a **property test** does. The loss itself means
+# nothing, its gradient by `logprobs` does: by 13.5 you know what it must be, for numbers that you choose. Write one
+# function that passes the right run and refuses as many wrong ones as you can: a point each for two, four, six and all
+# eight. (A right run might subtract the same from all weights of a row that are asked for elsewhere; this one does not:
+# each token gets the whole completion's reward minus β times its whole log-ratio.)
+
+# %% ex="13.12" title="Test a penalty" points=4 difficulty="hard" minutes=18
+def is_penalized(run):
+    """Whether run(logprobs, reference_logprobs, rewards, mask) has the right gradient."""
+    # BEGIN SOLUTION
+    source = torch.Generator().manual_seed(1)
+    logprobs, known, rewards = (torch.randn(4, 5, generator=source).double() for _ in range(3))
+    mask = torch.arange(5) < torch.tensor([[5], [3], [2], [4]])
+    mask[0, 0] = False  # a prompt
+    logprobs.requires_grad_()
+    run(logprobs, known, rewards * mask, mask).backward()
+    log_ratios = (logprobs - known).detach()
+    penalty = placements(log_ratios, mask)["k1 in the rewards"]
+    total = (rewards * mask).sum(1, keepdim=True) * mask
+    return torch.allclose(logprobs.grad, -(total - 0.2 * penalty) / 4)
+    # END SOLUTION
+
+# %% ex="13.12" role="check"
+is_penalized = check("13.12", is_penalized)
+
+# %% [markdown] ex="13.12" role="hints"
+# <details><summary>Hint 1</summary>Choose log-probabilities of both models at random, rewards at more than one token, rows of
+# different lengths; call the run, <code>.backward()</code>, and look at <code>logprobs.grad</code>.</details>
+# <details><summary>Hint 2</summary>The loss is minus the mean over rows of Σ weight · log π, so the gradient must be −weight / B,
+# with weight = (sum of the row's rewards) − 0.2 · <code>placements(…)["k1 in the rewards"]</code>, and 0 on padding.</details>
+
+# %% [markdown]
+# **What you saw.** TEXT11
+#
+# ## Recap
+# - GRPO, Dr. GRPO, RLOO: rewards compared within the group of a prompt; GRPO divides by its spread, and by lengths.
+# - PPO and GRPO clip the ratio of a token, GSPO that of a sequence, CISPO clips the number and keeps the gradient. All of
+#   them are weights in the loss of lesson 08. None but the trajectory's ratio is unbiased; a clip is a brake.
+# - Groups of equal rewards have weight 0. To drop and refill them changes the length of the mean gradient, not where it
+#   points.
+# - A KL penalty belongs into the rewards as $k_1$. Other estimates of the same number, or another place, have another
+#   gradient, or none. Learned reward: hold the policy near. Verifier: often not needed.
+# - A reward model turns choices into rewards, and is right only near what it was trained on. Optimise against it, and
+#   the policy goes where it is wrong. A KL penalty, few steps, or best of $n$ keep it near; reading samples tells.
+# - The best policy under a KL penalty is the reference times $\exp(r / \beta)$. DPO uses that to learn from pairs
+#   directly; it is a weight in the same loss too, and what it raises is a difference.
+#
+# ## More names, a sentence each
+# **SimPO** (Meng et al., 2024) is DPO with log π per token and no reference. **KTO** (Ethayarajh et al., 2024) learns from
+# single completions marked good or bad instead of pairs. **ORPO** (Hong et al., 2024) adds a term on the odds of chosen
+# against rejected to supervised finetuning, again without a reference. **Process rewards** (Lightman et al., 2023) judge
+# each step of a solution instead of its end: in this course's terms, rewards at more than one token.
+#
+# ## Try next
+# - `beta` 0.1 and 2: which penalty is too small to hold it, and which too large to learn?
+# - Show those who compare whole completions (`short = task`): do the reward models get better? Are they hacked later?
+# - `error_rate` 0.4: which of the three roads from pairs suffers most?
+# - Train a second reward model on completions of a hacked policy, labelled by the judge, and go on. This is how it is
+#   done in practice: rounds.
+# - Add SimPO to the toy world: which distribution does it go to?
+#
+# ## References
+# - Bradley and Terry (1952), *Rank Analysis of Incomplete Block Designs: I. The Method of Paired Comparisons*.
+# - Schulman et al. (2017), *Proximal Policy Optimization Algorithms* (PPO).
+# - Schulman (2020), *Approximating KL Divergence* (the three estimates). Tang and Munos (2025), *On a Few Pitfalls in KL
+#   Divergence Gradient Estimation for RL*.
+# - Stiennon et al. (2020), *Learning to Summarize from Human Feedback*; Ouyang et al. (2022), *Training Language
+#   Models to Follow Instructions with Human Feedback*.
+# - Gao, Schulman and Hilton (2023), *Scaling Laws for Reward Model Overoptimization*.
+# - Rafailov et al. (2023), *Direct Preference Optimization* (DPO); Razin et al. (2024), *Unintentional Unalignment:
+#   Likelihood Displacement in Direct Preference Optimization*.
+# - Ahmadian et al. (2024), *Back to Basics* (RLOO); Shao et al. (2024), *DeepSeekMath* (GRPO); Liu et al. (2025),
+#   *Understanding R1-Zero-Like Training* (Dr. GRPO).
+# - Yu et al. (2025), *DAPO*; Zheng et al. (2025), *Group Sequence Policy Optimization* (GSPO); MiniMax (2025),
+#   *MiniMax-M1* (CISPO).
+# - Meng et al. (2024), *SimPO*; Ethayarajh et al. (2024), *KTO*; Hong et al. (2024), *ORPO*; Lightman et al. (2023),
+#   *Let's Verify Step by Step*.
+# - Beirami et al. (2024), *Theoretical Guarantees on the Best-of-n Alignment Policy*.
