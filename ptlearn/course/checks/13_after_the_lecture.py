@@ -15,7 +15,7 @@ from ptlearn.course.exercise import Exercise
 from ptlearn.course.lab import lab_of_runs
 from ptlearn.policy_gradient import clipped_weights, kl_estimates, step_ratio, total_return, trajectory_ratio
 from ptlearn.rl.policies import TabularPolicy
-from ptlearn.rollout import Rollout, action_logprobs, take_rows
+from ptlearn.rollout import Rollout, action_logprobs
 
 NAN = math.nan
 
@@ -308,7 +308,7 @@ def expect_kept(case):
     def rows_of(chosen):
         return [g in chosen for g in groups]
 
-    sums = [g for g in found if 0 < sum(of(g))]
+    sums = [g for g in found if sum(of(g)) > 0]
     mistakes = {
         "the equal groups stay and the others go: turned round": rows_of([g for g in found if g not in varied]),
         "all groups with differences: stop at `wanted`": rows_of(varied),
