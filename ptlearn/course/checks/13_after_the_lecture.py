@@ -284,7 +284,7 @@ def kept(rewards, groups, wanted):
 def kept_cases(rng):
     """Numbers of groups out of order and mixed; equal groups first, between and last; too few, and enough."""
     cases = []
-    for order, equal, wanted in (([3, 1, 3, 1, 0, 0], (1,), 2), ([5, 5, 2, 2, 4, 4, 2, 1, 1, 0, 0], (2, 0), 2),
+    for order, equal, wanted in (([3, 1, 3, 1, 0, 0], (1,), 2), ([5, 5, 2, 2, 4, 4, 2, 1, 1, 0, 0, 3, 3], (2, 0), 2),
                                  ([2, 0, 1, 2, 0, 1, 0], (0,), 1), ([4, 4, 0, 0, 3, 3], (0, 3), 3),
                                  ([6, 1, 6, 1, 2, 2, 7, 7], (6,), 2)):  # fmt: skip
         level = {g: rng.choice((0.0, 1.0, 0.5)) for g in order}
@@ -1084,7 +1084,6 @@ RUNS = {
     "own token": trainer(lambda rewards, logs, mask: along(rewards, mask) - BETA * logs.detach() * mask),
     "moving reference": trainer(lambda rewards, logs, mask: paid(rewards, 0 * logs, mask)),
     "k3": trainer(lambda rewards, logs, mask: paid(rewards, (-logs).exp() - 1 + logs, mask)),
-    "sign": trainer(lambda rewards, logs, mask: paid(rewards, -logs, mask)),
     "twice": trainer(lambda rewards, logs, mask: paid(rewards, 2 * logs, mask)),
     "last token": trainer(last_alone),
     "attached": trainer(lambda rewards, logs, mask: along(rewards - BETA * logs, mask)),
@@ -1094,7 +1093,6 @@ HINTS = {
     "own token": "let a row have several tokens with different log-ratios, and ask that each is charged for all",
     "moving reference": "let policy and reference differ, and ask whether that counts at all",
     "k3": "let log-ratios of both signs be far from 0, and ask that the penalty is the log-ratio itself",
-    "sign": "let a completion be likelier than under the reference, and ask that this lowers its weights",
     "twice": "ask for the size of the penalty, not for its sign alone",
     "last token": "let the log-ratios of a row differ, and ask that all of them are charged",
     "attached": "compare the whole gradient: a penalty that is not detached has a second part",
@@ -1138,5 +1136,5 @@ EXERCISES = {
     "13.11": Exercise(push_cases, None, expect_push, points=2, reference=dpo_push,
         signature="dpo_push(chosen: float[pairs], rejected: float[pairs], beta: number) -> float[pairs] without"
         " gradient of chosen, rejected"),
-    "13.12": lab_of_runs(RUNS, HINTS, refuses_the_wrong, levels=(2, 4, 6, 8)),
+    "13.12": lab_of_runs(RUNS, HINTS, refuses_the_wrong, levels=(2, 4, 6, 7)),
 }  # fmt: skip
