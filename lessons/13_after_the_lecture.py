@@ -339,7 +339,16 @@ for lr in (0.0, 0.002, 0.01):
 guesses.reveal("keeps_most", max(("GRPO", "GSPO", "CISPO"), key=lambda name: bias[0.01][name][0]))
 
 # %% [markdown]
-# **What you saw.** TEXT1
+# **What you saw.** At the first step, π = μ, every ratio is 1 and its place does not matter. What remains is what a recipe
+# divides by: the standard deviation alone (CISPO's row) makes the gradient twice as long here; the length also turns it,
+# since each token of a long text counts for less (GRPO and, through its geometric mean, GSPO). That is Dr. GRPO's case
+# against both divisions. At 0.005 nats nothing is clipped yet. At 0.1 nats the token's ratio is still off by little; the
+# three with a clip have a fifth of their weights at 0, and the cosine falls to about a half: what is clipped is what had
+# moved *with* the gradient, so what is left points elsewhere. CISPO lets it push on and keeps the direction. Only the
+# trajectory's ratio is exact everywhere, and lesson 11 showed its price. A clip is a brake, not an estimator.
+#
+# (Texts of three tokens are short. Over a thousand tokens a geometric mean hardly moves, and GSPO's paper clips it at a
+# few times 10⁻⁴.)
 #
 # ## The two ideas of DAPO
 # DAPO (Yu et al., 2025) adds to GRPO, besides a sum over all tokens and a word on overlong answers, two things that you
@@ -407,7 +416,11 @@ for steps in (0, 2, 4, 8):
           f" (1 / share of unequal: {1 / (1 - equal):.2f}) {cosine_similarity(*both, 0):9.3f}")
 
 # %% [markdown]
-# **What you saw.** TEXT2
+# **What you saw.** The direction stays (what is missing to 1 is noise of the sample), and the length grows by one over the
+# share of unequal groups. That is exact: equal groups add 0, and a prompt stays in the batch as often as its groups are
+# unequal, so to drop and refill only divides by fewer. Adam and a clipped norm take such a factor out again; what remains
+# is less noise per update, for that factor more samples. It is no small one: late in learning, with three groups in four
+# equal, nearly four completions are sampled for one that teaches.
 #
 # ## All of them, learning
 # Now each name as a run, with what its paper says: advantages within groups, or from a **critic** as PPO has them (a value
@@ -495,15 +508,15 @@ known = chances(reference)[1].detach()
 moved = ascend(with_returns, steps=6)
 chance, logprobs = chances(moved)
 KL = (chance * (logprobs - known).sum(1)).sum()
-each = kl_estimates(logprobs.detach(), known, every.mask)
 print(f"a policy six steps from the reference, KL {KL.detach():.4f} nats; means over all texts:")
-for name, values in each.items():
+for name, values in kl_estimates(logprobs.detach(), known, every.mask).items():
     rows = values.sum(1)
     spread = (chance.detach() @ (rows - chance.detach() @ rows) ** 2).sqrt()
     print(f"{name}: {chance.detach() @ rows:.4f}, standard deviation {spread:.2f}, lowest {rows.min():.2f}")
 
 # %% [markdown]
-# **What you saw.** TEXT4
+# **What you saw.** $k_1$ and $k_3$ have the KL as their mean to the last digit, $k_2$ has not. A single token's $k_3$ is never
+# negative, and near $r = 1$ it has little noise; this far away its spread over texts is nearly that of $k_1$.
 #
 # ## Where does the penalty go?
 # Some subtract it from the rewards, others add it to the loss and differentiate it there. Either way it ends as a weight
@@ -565,17 +578,25 @@ for name, weights in placements((random - other).detach(), acted).items():
 # %% tags=["again"]
 grad_KL, found = slope(moved, KL), {}
 print("expected gradient    cosine with ∇KL   length relative to it")
-for name, weights in placements((logprobs - known).detach(), every.mask).items():
-    mean = expected(moved, weights, chance.detach())
-    relative = float(mean.norm() / grad_KL.norm())
-    found[name] = float(cosine_similarity(mean, grad_KL, 0)) if relative > 1e-9 else 0.0
+places = placements((logprobs - known).detach(), every.mask)
+places["k3 in both"] = places["k3 in the rewards"] + places["k3 in the loss"]
+for name, weights in places.items():
+    each = expected(moved, weights, chance.detach())
+    relative = float(each.norm() / grad_KL.norm())
+    found[name] = float(cosine_similarity(each, grad_KL, 0)) if relative > 1e-9 else 0.0
     print(f"{name:18s} {found[name]:17.4f} {relative:23.4f}")
 right = [found[f"{name} in the rewards"] > 0.9999 for name in ("k1", "k3")]
 guesses.reveal("from_the_rewards", {(True, True): "both", (True, False): "the first",
                                     (False, True): "the second"}[tuple(right)])
 
 # %% [markdown]
-# **What you saw.** TEXT5
+# **What you saw.** The gradient of a mean over the policy's own samples has two parts: other samples come, which a penalty in
+# the rewards sees; and the same sample is charged otherwise, which a penalty in the loss sees. For $k_1$ the second part
+# is **nothing**, the mean of $\nabla \log \pi$ (lesson 08). So $k_1$ in the rewards has exactly the gradient of the KL, and
+# in the loss it does nothing. $k_3$, just as unbiased, needs both parts, as the last row shows. In the rewards alone it
+# points **away** from where it should; in the loss alone, GRPO's choice, its direction is roughly right and its length is
+# not. $k_2$ in the loss, each token charged with its own $\ell_t$ but not for where it leads, comes close here without
+# being right. An unbiased estimate of a value need not have an unbiased gradient.
 #
 # So this course subtracts $\beta k_1$ from the rewards, as Ouyang et al. (2022) did, and then it is any other reward:
 # groups, critics and clips apply. Tang and Munos (2025) go through the places as you did, and show which published
