@@ -448,7 +448,7 @@ def as_classification(rewards, chosen, rejected):
     return cross_entropy(torch.stack([rewards[chosen], rewards[rejected]], 1), torch.zeros_like(chosen))
 
 
-# 13.9 -----------------------------------------------------------------------------------------------------------------
+# 13.10 -----------------------------------------------------------------------------------------------------------------
 
 
 def chances(count, n, first=1):
@@ -581,7 +581,7 @@ def from_counts(scores, truths, n):
     return (((lower + 1) ** n - lower**n) * truths).sum() / len(scores) ** n
 
 
-# 13.11 ----------------------------------------------------------------------------------------------------------------
+# 13.13 ----------------------------------------------------------------------------------------------------------------
 
 
 def margin(chosen, rejected):
@@ -1036,7 +1036,7 @@ def fitting_by_rows(trunk, head, optimizer, rollout, chosen, rejected, batches):
     return losses
 
 
-# 13.10 ----------------------------------------------------------------------------------------------------------------
+# 13.12 ----------------------------------------------------------------------------------------------------------------
 
 
 def directing(change=""):
@@ -1087,7 +1087,7 @@ def directing_by_weights(policy, optimizer, rollout, known, chosen, rejected, ba
     return losses
 
 
-# 13.12 ----------------------------------------------------------------------------------------------------------------
+# 13.14 ----------------------------------------------------------------------------------------------------------------
 
 
 def gradient_of(run, logprobs, known, rewards, mask):
@@ -1330,7 +1330,7 @@ WRONG = {
         (fitting("last"), "the last loss alone"),
         (fitting("mean"), "their mean"),
     ],
-    "13.9": [
+    "13.10": [
         (by_truth, "the highest truth"),
         (score_of_the_best, "with scores in the place of truths"),
         (without_putting_back, "without putting back"),
@@ -1353,7 +1353,7 @@ WRONG = {
         (some_draws, "expected"),
         (one_too_many, "for n plus 1"),
     ],
-    "13.10": [
+    "13.12": [
         (directing("adding"), "gradients add up"),
         (directing("sign"), "sign of the loss"),
         (directing("swapped"), "exchanged"),
@@ -1374,7 +1374,7 @@ WRONG = {
         (directing("last"), "the last loss alone"),
         (directing("average"), "their mean"),
     ],
-    "13.11": [
+    "13.13": [
         (pushed_when_settled, "turned round"),
         (without_factor, "divided by beta"),
         (without_beta_inside, "beta is missing in the margin"),
@@ -1404,7 +1404,7 @@ WRONG = {
         (in_plain_numbers, "is a list, expected a tensor"),
         (up_and_down, "has shape (2, "),
     ],
-    "13.12": [
+    "13.14": [
         (lambda run: True, "a wrong run gets through"),
         (on_the_reference, "a wrong run gets through"),
         (asks_for_to_go, "refuses the right run"),
@@ -1421,8 +1421,8 @@ RIGHT = {
     "13.6": [read_at(places_of_last), row_by_row, by_gather],
     "13.7": [as_softplus, as_classification, with_logits, pair_after_pair, by_logsumexp],
     "13.8": [fitting(), fitting_by_rows],
-    "13.9": [all_draws, from_counts, ranks_put_back, plain_python, in_double, by_steps],
-    "13.10": [directing(), directing_by_weights],
-    "13.11": [by_autograd, by_exponential, from_the_other_side, by_tanh],
-    "13.12": [by_two_rows, by_expectation],
+    "13.10": [all_draws, from_counts, ranks_put_back, plain_python, in_double, by_steps],
+    "13.12": [directing(), directing_by_weights],
+    "13.13": [by_autograd, by_exponential, from_the_other_side, by_tanh],
+    "13.14": [by_two_rows, by_expectation],
 }

@@ -13,7 +13,15 @@ from ptlearn.course.cases import log_softmax, lost_on_padding, masks, rows, soft
 from ptlearn.course.diagnosis import Alternatives
 from ptlearn.course.exercise import Exercise
 from ptlearn.course.lab import lab_of_runs
-from ptlearn.policy_gradient import clipped_weights, kl_estimates, step_ratio, total_return, trajectory_ratio
+from ptlearn.policy_gradient import (
+    clipped_weights,
+    kl_estimates,
+    mean_baseline,
+    policy_gradient_loss,
+    step_ratio,
+    total_return,
+    trajectory_ratio,
+)
 from ptlearn.rl.policies import TabularPolicy
 from ptlearn.rollout import Rollout, action_logprobs
 
@@ -35,7 +43,7 @@ def sigma(x):
 
 def group_advantages(rewards, groups):
     """The package's two: deviations from the group's mean, and the same in standard deviations."""
-    from ptlearn.policy_gradient import mean_baseline, standardized
+    from ptlearn.policy_gradient import standardized
 
     return {"Dr. GRPO": rewards - mean_baseline(rewards, groups=groups), "GRPO": standardized(rewards, groups)}
 
@@ -786,7 +794,157 @@ def expect_fit(case):
     return expected, mistakes
 
 
-# 13.9 Best of n ------------------------------------------------------------------------------------------------------
+# 13.9 One update, whole -----------------------------------------------------------------------------------------------
+
+
+def improve(policy, optimizer, rollout, groups, known, beta, epochs):
+    """The package's pieces put together."""
+    mask, shares = rollout.mask, []
+    paid = rollout.rewards - beta * kl_estimates(rollout.logprobs, known, mask).k1
+    total = torch.where(mask, paid, 0).sum(1)
+    advantages = (total - mean_baseline(total, groups=groups))[:, None] * mask
+    for _ in range(epochs):
+        logprobs = action_logprobs(policy, rollout)
+        weights = clipped_weights(step_ratio(logprobs, rollout.logprobs, mask), advantages)
+        shares.append(float((weights == 0)[mask].double().mean()))
+        optimizer.zero_grad()
+        policy_gradient_loss(logprobs, weights, mask).backward()
+        optimizer.step()
+    return shares
+
+
+def update_cases(rng):
+    """Two groups, mixed, of a policy that moved since; both sides of the clip; the reference's padding holds anything."""
+    cases = []
+    for beta, epochs, junk in ((0.5, 3, None), (1.0, 2, None), (0.3, 2, NAN)):
+        lengths = rng.sample([3, 1, 2, 3, 2], 5)
+        logits = rows(rng, (3, 3), -1.2, 1.2)
+        states, actions = ([[rng.randrange(3) for _ in range(4)] for _ in lengths] for _ in range(2))
+        mask = masks(lengths, 4)
+        old, far = rows(rng, (5, 4), -0.4, 0.4), rows(rng, (5, 4), -0.9, 0.9)
+        sampled = [[log_softmax(logits[s])[a] - x for s, a, x in zip(*three)] for three in zip(states, actions, old)]
+        known = [[q - x for q, x in zip(*pair)] for pair in zip(sampled, far)]
+        if junk is not None:
+            known = [[x if m else junk for x, m in zip(*pair)] for pair in zip(known, mask)]
+        rewards = [[x if m else 0.0 for x, m in zip(*pair)] for pair in zip(rows(rng, (5, 4), -1.0, 2.0), mask)]
+        cases.append({"logits": logits, "observations": states, "actions": actions, "mask": mask, "known": known,
+                      "logprobs": sampled, "rewards": rewards, "groups": rng.sample([0, 0, 1, 1, 1], 5), "lr": 0.6,
+                      "beta": beta, "epochs": epochs, "junk": junk is not None})  # fmt: skip
+    return cases
+
+
+def drive_update(answer, case):
+    policy = TabularPolicy(3, 3).double()
+    with torch.no_grad():
+        policy.logits.copy_(torch.tensor(case["logits"]))
+    fields = {name: torch.tensor(case[name]) for name in ("observations", "actions", "mask")}
+    rewards, logprobs, known = (torch.tensor(case[x]).double() for x in ("rewards", "logprobs", "known"))
+    rollout = Rollout(**fields, rewards=rewards, logprobs=logprobs, terminated=fields["mask"].any(1))
+    sgd = torch.optim.SGD(policy.parameters(), lr=case["lr"])
+    noted = answer(policy, sgd, rollout, torch.tensor(case["groups"]), known, case["beta"], case["epochs"])
+    return {
+        "logits": policy.logits.detach(),
+        "shares": noted if noted is None or not isinstance(noted, list | tuple) else [float(x) for x in noted],
+    }
+
+
+def penalty_of(case, i, theta, change):
+    """What a completion is charged, before beta."""
+    found = []
+    for s, a, p, q, m in zip(*(case[x][i] for x in ("observations", "actions", "logprobs", "known", "mask"))):
+        if m or change.get("padded penalty"):
+            log_ratio = (log_softmax(theta[s])[a] if change.get("penalty of now") else p) - q
+            kinds = {"k3": math.exp(-log_ratio) - 1 + log_ratio, "k2": log_ratio**2 / 2}
+            found.append(kinds.get(change.get("k"), log_ratio))
+    return sum(found) / (len(found) if change.get("mean penalty") else 1)
+
+
+def improved(case, **change):
+    """Where plain gradient steps go and what is noted, in plain Python; `change` says what is done wrong."""
+    theta, shares, everyone = [list(row) for row in case["logits"]], [], range(len(case["mask"]))
+    charge = {"free": 0.0, "added": -1.0}.get(change.get("charge"), 1.0) * (
+        1.0 if change.get("no beta") else case["beta"]
+    )
+    won = [sum(case["rewards"][i]) - charge * penalty_of(case, i, theta, change) for i in everyone]
+    mates = [[won[j] for j in everyone if case["groups"][j] == case["groups"][i]] for i in everyone]
+    if change.get("batch"):
+        mates = [won] * len(won)
+    advantages = [x - sum(m) / len(m) for x, m in zip(won, mates)]
+    if change.get("plain"):
+        advantages = won
+    if change.get("others"):
+        advantages = [a * len(m) / (len(m) - 1) for a, m in zip(advantages, mates)]
+    if change.get("scaled"):
+        spreads = [math.sqrt(sum((x - sum(m) / len(m)) ** 2 for x in m) / (len(m) - 1)) for m in mates]
+        advantages = [a / (spread + 1e-6) for a, spread in zip(advantages, spreads)]
+    kept, added = None, [[0.0] * 3 for _ in range(3)]
+    for _ in range(1 if change.get("one") else case["epochs"]):
+        weights = {}
+        for i, A in enumerate(advantages):
+            for t, (s, a, p, m) in enumerate(
+                zip(*(case[x][i] for x in ("observations", "actions", "logprobs", "mask")))
+            ):
+                if m:
+                    rho = 1.0 if change.get("fresh") else math.exp(log_softmax(theta[s])[a] - p)
+                    gone = (rho > 1.2 if A > 0 else rho < 0.8) and not change.get("free ratio")
+                    weights[i, t] = 0.0 if gone else rho * A
+        kept = kept or weights
+        weights = kept if change.get("frozen") else weights
+        shares.append(sum(w == 0 for w in weights.values()) / len(weights))
+        slopes = added if change.get("adding") else [[0.0] * 3 for _ in range(3)]
+        divisor = len(weights) if change.get("per token") else 1 if change.get("summed") else len(won)
+        for (i, t), weight in weights.items():
+            s, a = case["observations"][i][t], case["actions"][i][t]
+            for b, p in enumerate(softmax(theta[s])):
+                slopes[s][b] -= (
+                    weight * ((a == b) - p) / divisor / (sum(case["mask"][i]) if change.get("length") else 1)
+                )
+        rate = 0.0 if change.get("no step") else -case["lr"] if change.get("sign") else case["lr"]
+        theta = [[x - rate * g for x, g in zip(*pair)] for pair in zip(theta, slopes)]
+    return {"logits": theta, "shares": shares}
+
+
+def expect_update(case):
+    expected = improved(case)
+    if case["junk"]:
+        return expected, {}
+    changes = {
+        "the penalty is missing": {"charge": "free"},
+        "the penalty is added: it lowers the rewards": {"charge": "added"},
+        "beta is missing": {"no beta": True},
+        "the penalty is k3: k1 belongs into the rewards": {"k": "k3"},
+        "the penalty is k2: k1 belongs into the rewards": {"k": "k2"},
+        "the penalty is a mean over tokens: their sum": {"mean penalty": True},
+        "the penalty counts padding: only where mask is True": {"padded penalty": True},
+        "the penalty is of the policy as it is: that of the sampler, rollout.logprobs": {"penalty of now": True},
+        "no mean is subtracted: advantages within the group": {"plain": True},
+        "the mean is that of the batch: of the group": {"batch": True},
+        "the mean of the others: Dr. GRPO has the row itself in it": {"others": True},
+        "divided by the standard deviation: Dr. GRPO leaves that out": {"scaled": True},
+        "divided by the length: Dr. GRPO leaves that out": {"length": True},
+        "the weights are computed once: ratio and clip change with every step": {"frozen": True},
+        "the ratio is always 1: the old log-probabilities are rollout.logprobs": {"fresh": True},
+        "nothing is clipped": {"free ratio": True},
+        "divided by the number of tokens: the loss is a mean over completions": {"per token": True},
+        "not divided by the number of completions": {"summed": True},
+        "gradients add up: set them to zero before each backward pass": {"adding": True},
+        "the policy gets worse: the sign of the loss is turned": {"sign": True},
+        "one step only: `epochs` of them": {"one": True},
+        "no step is made: optimizer.step()": {"no step": True},
+    }
+    mistakes = {words: improved(case, **change) for words, change in changes.items()}
+    shares, acted = expected["shares"], sum(map(sum, case["mask"]))
+    mistakes |= {
+        ("shares", "nothing is returned: the list of shares is asked for"): None,
+        ("shares", "the last share alone: one for each step"): shares[-1:],
+        ("shares", "the share of weights that are *not* 0"): [1 - share for share in shares],
+        ("shares", "padding is counted: of the acted tokens"):
+            [(share * acted + 4 * len(case["mask"]) - acted) / (4 * len(case["mask"])) for share in shares],
+    }  # fmt: skip
+    return expected, mistakes
+
+
+# 13.10 Best of n ------------------------------------------------------------------------------------------------------
 
 
 def best_of(scores, truths, n):
@@ -847,7 +1005,62 @@ def expect_best(case):
     return expected(best), mistakes
 
 
-# 13.10 DPO, whole -----------------------------------------------------------------------------------------------------
+# 13.11 The best policy ------------------------------------------------------------------------------------------------
+
+
+def best_policy(log_reference, returns, groups, beta):
+    """The package's closed form, prompt by prompt."""
+    from ptlearn.rl.preferences import best_policy
+
+    best = torch.zeros_like(log_reference)
+    for group in groups.unique():
+        rows = groups == group
+        best[rows] = best_policy(log_reference[rows].exp(), returns[rows], beta=beta)
+    return best
+
+
+def closed_cases(rng):
+    """Prompts with two and three texts, mixed; returns of both signs; beta on both sides of 1."""
+    cases = []
+    for groups, beta in (([0, 1, 0, 1, 1], 0.5), ([4, 2, 2, 4, 2], 2.0), ([1, 1, 0, 0], 0.3)):
+        weights = [rng.uniform(0.2, 1.0) for _ in groups]
+        sums = {g: sum(w for w, h in zip(weights, groups) if h == g) for g in groups}
+        cases.append({"log_reference": [math.log(w / sums[g]) for w, g in zip(weights, groups)],
+                      "returns": [round(rng.uniform(0.2, 1.2) * rng.choice((-1, 1)), 3) for _ in groups],
+                      "groups": groups, "beta": beta})  # fmt: skip
+    return cases
+
+
+def expect_closed(case):
+    logs, returns, groups, beta = (case[x] for x in ("log_reference", "returns", "groups", "beta"))
+
+    def normalised(scores, alike=lambda g, h: g == h):
+        parts = [math.exp(x) for x in scores]
+        return [x / sum(y for y, h in zip(parts, groups) if alike(g, h)) for x, g in zip(parts, groups)]
+
+    def tilted(rule):
+        return [rule(q, r) for q, r in zip(logs, returns)]
+
+    scores = tilted(lambda q, r: q + r / beta)
+    mistakes = {
+        "not normalised: each prompt's texts sum to 1": [math.exp(x) for x in scores],
+        "normalised over the texts of all prompts: each prompt's sum to 1": normalised(scores, lambda g, h: True),
+        "beta multiplies the return: it divides it": normalised(tilted(lambda q, r: q + r * beta)),
+        "beta is missing": normalised(tilted(lambda q, r: q + r)),
+        "the reference is missing: it is what is tilted": normalised(tilted(lambda q, r: r / beta)),
+        "the return is missing: this is the reference itself": normalised(logs),
+        "the sign of the return is turned": normalised(tilted(lambda q, r: q - r / beta)),
+        "the reference's probability in the exponent: its logarithm": normalised(
+            tilted(lambda q, r: math.exp(q) + r / beta)),
+        "the logarithm of the policy: its probabilities are asked for": [math.log(x) for x in normalised(scores)],
+        "divided by beta as a whole: the return alone is": normalised(tilted(lambda q, r: (q + r) / beta)),
+        "all on the best text: that is beta = 0": [
+            float(r == max(x for x, h in zip(returns, groups) if h == g)) for r, g in zip(returns, groups)],
+    }  # fmt: skip
+    return normalised(scores), mistakes
+
+
+# 13.12 DPO, whole -----------------------------------------------------------------------------------------------------
 
 
 def fit_dpo(policy, optimizer, rollout, known, chosen, rejected, batches, beta):
@@ -973,7 +1186,7 @@ def expect_dpo(case):
     return expected, mistakes
 
 
-# 13.11 DPO as a weight ------------------------------------------------------------------------------------------------
+# 13.13 DPO as a weight ------------------------------------------------------------------------------------------------
 
 
 def dpo_push(chosen, rejected, beta):
@@ -1038,7 +1251,7 @@ def expect_push(case):
     return right, mistakes
 
 
-# 13.12 The lab --------------------------------------------------------------------------------------------------------
+# 13.14 The lab --------------------------------------------------------------------------------------------------------
 
 BETA = 0.2
 
@@ -1130,11 +1343,14 @@ EXERCISES = {
         signature="preference_loss(rewards: float[B], chosen: int[pairs], rejected: int[pairs]) -> float[] with"
         " gradient of rewards"),
     "13.8": Exercise(fit_cases, drive_fit, expect_fit, points=3, reference=fit_rewards),
-    "13.9": Exercise(best_cases, None, expect_best, points=2, reference=best_of,
+    "13.9": Exercise(update_cases, drive_update, expect_update, points=4, reference=improve, remark=lost_on_padding),
+    "13.10": Exercise(best_cases, None, expect_best, points=2, reference=best_of,
         signature="best_of(scores: float32[N], truths: float32[N], n: int) -> number"),
-    "13.10": Exercise(dpo_cases, drive_dpo, expect_dpo, points=4, reference=fit_dpo, remark=lost_on_padding),
-    "13.11": Exercise(push_cases, None, expect_push, points=2, reference=dpo_push,
+    "13.11": Exercise(closed_cases, None, expect_closed, points=2, reference=best_policy,
+        signature="best_policy(log_reference: float[N], returns: float[N], groups: int[N], beta: number) -> float[N]"),
+    "13.12": Exercise(dpo_cases, drive_dpo, expect_dpo, points=4, reference=fit_dpo, remark=lost_on_padding),
+    "13.13": Exercise(push_cases, None, expect_push, points=2, reference=dpo_push,
         signature="dpo_push(chosen: float[pairs], rejected: float[pairs], beta: number) -> float[pairs] without"
         " gradient of chosen, rejected"),
-    "13.12": lab_of_runs(RUNS, HINTS, refuses_the_wrong, levels=(2, 4, 6, 7)),
+    "13.14": lab_of_runs(RUNS, HINTS, refuses_the_wrong, levels=(2, 4, 6, 7)),
 }  # fmt: skip
