@@ -47,7 +47,9 @@ guesses = predict(
 
 # %%
 import copy
+import math
 from dataclasses import replace
+from functools import partial
 
 import torch
 from matplotlib import pyplot
@@ -80,12 +82,17 @@ args = arguments(
     updates=(6, "where the judge pays", "at least 1"),
     model_updates=(16, "where a reward model pays", "at least 1"),
     beta=(0.5, "what a nat of KL costs, in rewards", "above 0"),
-    dpo_epochs=(2, "of DPO over its pairs", "at least 1"),
     seeds=(5, "reward models, and what learns from them; elsewhere three", "at least 2"),
     seed=(0, "of everything that is sampled", "at least 0"),
 )
 torch.set_num_threads(1)  # the tensors are small: a second thread would wait for the first
 SEEDS = range(args.seed, args.seed + args.seeds)
+
+
+def seeded(seed=0):
+    """A generator for one measurement: a cell that is run again gives the same again."""
+    return torch.Generator().manual_seed(args.seed + seed)
+
 
 # %% [markdown]
 # # First half: names of reinforcement learning on text
@@ -161,8 +168,7 @@ def won(rollout):
     return pg.episode_returns(rollout.rewards, rollout.mask), groups
 
 
-generator = torch.Generator().manual_seed(args.seed)
-batch, _ = collect_text(task, base, prompts=4, group=4, generator=generator)
+batch, _ = collect_text(task, base, prompts=4, group=4, generator=seeded())
 rewards, groups = won(batch)
 found = group_advantages(rewards, groups)
 rloo = rewards - pg.leave_one_out(rewards, groups=groups)  # lesson 12
@@ -240,16 +246,13 @@ ratio_weights = check("13.2", ratio_weights)
 # one of them the end, at most three tokens, two prompts: 80 texts. A verifier pays 1 for every text with a "c" in it.
 
 # %%
-PROMPTS = ["a b", "c"]
-
-
 def says_c(text):
     """The toy world's verifier."""
     return float("c" in text.split())
 
 
 reference = toy_lm(["end", "a", "b", "c"])
-every, _ = enumerate_texts(reference, PROMPTS, max_new_tokens=3)
+every, _ = enumerate_texts(reference, ["a b", "c"], max_new_tokens=3)
 every = pay(every, [says_c(text) for text in completions(reference, every)])
 returns, two = won(every)
 total = pg.total_return(every.rewards, every.mask)
@@ -387,12 +390,11 @@ kept = check("13.3", kept)
 # $\sum_r P(r \mid x)^4$.
 
 # %% tags=["again"]
-def drawn_groups(chance, count, n, seed):
+def drawn_groups(chance, count, n, source):
     """Texts of groups of one prompt each, (count n,), and the number of each one's group."""
-    generator = torch.Generator().manual_seed(seed)
-    prompts = torch.randint(2, (count,), generator=generator)
-    texts = [torch.multinomial(chance * (two == x), n, True, generator=generator) for x in prompts]
-    return torch.cat(texts), torch.arange(count).repeat_interleave(n)
+    prompts = torch.randint(2, (count, 1), generator=source)
+    texts = torch.multinomial(chance * (two == prompts), n, True, generator=source)
+    return texts.flatten(), torch.arange(count).repeat_interleave(n)
 
 
 def mean_gradient(lm, texts, groups):
@@ -407,7 +409,7 @@ for steps in (0, 2, 4, 8):
     lm = ascend(with_returns, steps=steps)
     chance, right = chances(lm)[0].detach(), moments(chances(lm)[0].detach())[0]
     equal = float((right**4 + (1 - right) ** 4).mean())
-    texts, groups = drawn_groups(chance, 1000, 4, args.seed)
+    texts, groups = drawn_groups(chance, 1000, 4, seeded())
     stay = kept(returns[texts], groups, 1000)
     both = mean_gradient(lm, texts, groups), mean_gradient(lm, texts[stay], groups[stay])
     print(f"{steps:5d} {chance @ returns:6.3f} {equal:12.0%} {both[1].norm() / both[0].norm():25.2f}"
@@ -427,40 +429,37 @@ for steps in (0, 2, 4, 8):
 # here is RLOO with PPO's clip. Every run keeps the same log.
 
 # %%
-def weigher(form, name="GRPO", high=0.2, by_length=False):
-    """Weights as `train_policy` takes them; name: of the advantages, "critic" for GAE."""
-
-    def weigh(rollout, values, bootstrap, logprobs):
-        if name == "critic":
-            found = pg.advantage(rollout.rewards, values, rollout.mask, bootstrap, lam=0.95)
-        else:
-            found = group_advantages(*won(rollout))[name][:, None] * rollout.mask
-        given = logprobs, rollout.logprobs, found, rollout.mask
-        weights = ratio_weights(*given, form, high=high)
-        return weights / rollout.mask.sum(1, keepdim=True) if by_length else weights
-
-    return weigh
+def recipe(rollout, values, bootstrap, logprobs, form, name="GRPO", high=0.2, by_length=False):
+    """Weights as `train_policy` asks for them; name: of the advantages, "critic" for GAE."""
+    if name == "critic":
+        found = pg.advantage(rollout.rewards, values, rollout.mask, bootstrap, lam=0.95)
+    else:
+        found = group_advantages(*won(rollout))[name][:, None] * rollout.mask
+    weights = ratio_weights(logprobs, rollout.logprobs, found, rollout.mask, form, high=high)
+    return weights / rollout.mask.sum(1, keepdim=True) if by_length else weights
 
 
-NAMES = {"Dr. GRPO": weigher("clip", "Dr. GRPO"), "  with clip-higher": weigher("clip", "Dr. GRPO", 0.28),
-         "GRPO": weigher("clip", by_length=True), "GSPO": weigher("sequence"),
-         "CISPO": weigher("stopped"), "PPO, critic": weigher("clip", "critic")}
-toy_problems = tuple(Problem(prompt, says_c) for prompt in PROMPTS)
-toy_task = Task("toy", toy_problems, (Problem("a", says_c),), max_new_tokens=3, stop=(), chat=False)
+NAMES = {"Dr. GRPO": {"form": "clip", "name": "Dr. GRPO"},
+         "  with clip-higher": {"form": "clip", "name": "Dr. GRPO", "high": 0.28},
+         "GRPO": {"form": "clip", "by_length": True}, "GSPO": {"form": "sequence"},
+         "CISPO": {"form": "stopped"}, "PPO, critic": {"form": "clip", "name": "critic"}}
+toy_problems = tuple(Problem(prompt, says_c) for prompt in ("a b", "c"))
+toy_task = Task("toy", toy_problems, (), max_new_tokens=3, stop=(), chat=False)
 
 
-def toy_run(weigh, seed, epochs=4, updates=8):
+def toy_run(settings, seed, epochs=4, updates=8):
     """The log of a run in the toy world, and the exact J at its end."""
     lm = copy.deepcopy(reference)
     history = train_policy(
-        lm, text_collector(toy_task, prompts=2, group=8), weigh, updates=updates, lr=1e-2,
+        lm, text_collector(toy_task, prompts=2, group=8), partial(recipe, **settings),
+        updates=updates, lr=1e-2,
         epochs=epochs, critic=TextCritic(lm), lam=0.95, clip_norm=1.0, reference=reference, seed=seed)
     return history, float(chances(lm)[0].detach() @ returns)
 
 # %% tags=["again"]
 print("after 8 rollouts     exact J, each seed    entropy of update 1, 4, 8   at 0   length    KL")
-for name, weigh in NAMES.items():
-    runs = [toy_run(weigh, seed) for seed in progress(SEEDS[:3], name)]
+for name, settings in NAMES.items():
+    runs = [toy_run(settings, seed) for seed in progress(SEEDS[:3], name)]
     ends = " ".join(f"{J:.3f}" for _, J in runs)
     logs = [h.entropy[i] for i in (0, 3, 7) for h, _ in runs]
     entropy = " ".join(f"{sum(logs[i : i + 3]) / 3:8.2f}" for i in (0, 3, 6))
@@ -506,7 +505,7 @@ known = chances(reference)[1].detach()
 moved = ascend(with_returns, steps=6)
 chance, logprobs = chances(moved)
 KL = (chance * (logprobs - known).sum(1)).sum()
-print(f"a policy six steps from the reference, KL {KL.detach():.4f} nats; means over all texts:")
+print(f"KL of a policy six steps from the reference: {KL.detach():.4f} nats; over all texts")
 for name, values in kl_estimates(logprobs.detach(), known, every.mask).items():
     rows = values.sum(1)
     spread = (chance.detach() @ (rows - chance.detach() @ rows) ** 2).sqrt()
@@ -558,15 +557,13 @@ placements = check("13.5", placements)
 # Autograd is the judge of derivations: on random numbers, differentiate each estimator as it stands in a loss.
 
 # %% tags=["again"]
-generator = torch.Generator().manual_seed(args.seed)
-random = torch.randn(3, 5, generator=generator).double().requires_grad_()  # log π
-other, acted = torch.randn(3, 5, generator=generator).double(), torch.arange(5) < torch.tensor([[2], [5], [3]])
-values = {"k1": random - other, "k2": (random - other) ** 2 / 2,
-          "k3": (other - random).exp() - 1 - (other - random)}
-for name, weights in placements((random - other).detach(), acted).items():
-    summed = torch.where(acted, values[name[:2]], 0).sum(1)
+random, other = torch.randn(2, 3, 5, generator=seeded()).double()  # log π, log π_ref
+gap = random.requires_grad_() - other
+values = {"k1": gap, "k2": gap**2 / 2, "k3": (-gap).exp() - 1 + gap}
+for name, weights in placements(gap.detach(), gap < math.inf).items():
+    summed = values[name[:2]].sum(1)
     if "rewards" in name:  # a number times log π of the completion
-        summed = summed.detach() * torch.where(acted, random, 0).sum(1)
+        summed = summed.detach() * random.sum(1)
     (by_autograd,) = grad(summed.sum(), random, retain_graph=True)
     print(f"{name:18s} largest difference to autograd {(weights - by_autograd).abs().max():.0e}")
 
@@ -583,9 +580,8 @@ for name, weights in places.items():
     relative = float(each.norm() / grad_KL.norm())
     found[name] = float(cosine_similarity(each, grad_KL, 0)) if relative > 1e-9 else 0.0
     print(f"{name:18s} {found[name]:17.4f} {relative:23.4f}")
-right = [found[f"{name} in the rewards"] > 0.9999 for name in ("k1", "k3")]
-guesses.reveal("from_the_rewards", {(True, True): "both", (True, False): "the first",
-                                    (False, True): "the second"}[tuple(right)])
+also_k3 = found["k3 in the rewards"] > 0.9999
+guesses.reveal("from_the_rewards", "both" if also_k3 else "the first")
 
 # %% [markdown]
 # **What you saw.** The gradient of a mean over the policy's own samples has two parts: other samples come, which a penalty in
@@ -700,33 +696,31 @@ def shuffled(count, epochs, seed, size=32):
 
 def reward_model(seed):
     """A reward model from pairs of short completions, and its pairs."""
-    generator = torch.Generator().manual_seed(1000 + seed)
-    seen, _ = collect_text(short, base, prompts=24, group=6, generator=generator)
+    source = torch.Generator().manual_seed(1000 + seed)
+    seen, _ = collect_text(short, base, prompts=24, group=6, generator=source)
     pairs = preferences.label_pairs(seen, error_rate=args.error_rate, seed=seed)
     lm = copy.deepcopy(base)
     head, batches = scalar_head(lm), shuffled(len(pairs.chosen), 3, seed)
     adam = torch.optim.Adam([*lm.parameters(), *head.parameters()], lr=2e-3)
     model = (lambda tokens: hidden_states(lm, tokens)), head
-    losses = fit_rewards(*model, adam, seen, pairs.chosen, pairs.rejected, batches)
-    return model, pairs, losses
+    fit_rewards(*model, adam, seen, pairs.chosen, pairs.rejected, batches)
+    return model, pairs
 
 
+@torch.no_grad()
 def believed(model, rollout):
-    """What a reward model thinks of completions, without gradient."""
-    with torch.no_grad():
-        return completion_rewards(*model, rollout)
+    """What a reward model thinks of completions."""
+    return completion_rewards(*model, rollout)
 
 
 # %% tags=["again"]
 models = [reward_model(seed) for seed in progress(SEEDS, "reward models")]
-generator = torch.Generator().manual_seed(args.seed + 3)
 for words, about in (("short, as those it learned from", short), ("whole completions", task)):
-    seen, _ = collect_text(about, base, prompts=16, group=8, generator=generator)
+    seen, _ = collect_text(about, base, prompts=16, group=8, generator=seeded(3))
     new = preferences.label_pairs(seen)
-    ranked = [preferences.accuracy(believed(model, seen), new.chosen, new.rejected) for model, _, _ in models]
+    ranked = [preferences.accuracy(believed(model, seen), new.chosen, new.rejected) for model, _ in models]
     print(f"new pairs, {words}: ranked as the judge does", *(f"{x:.2f}" for x in ranked))
-print("loss of the first, nats per pair: first batch", f"{models[0][2][0]:.2f},",
-      f"last epoch {sum(models[0][2][-6:]) / 6:.2f}; pairs {len(models[0][1].chosen)}")
+print("pairs of each model:", *(len(pairs.chosen) for _, pairs in models))
 
 # %% [markdown]
 # **What you saw.** TEXT6
@@ -810,17 +804,11 @@ def report(name, runs):
     return ends
 
 
-def over_updates(runs, key):
-    """A number of the logs, (runs, updates)."""
-    return [[noted[key] for noted in log] for _, log in runs]
-
-
 # %% tags=["again"]
-table = {"judge": report("paid by the judge", [learner(seed) for seed in progress(SEEDS[:3], "judge")])}
-chased = {}
+chased, table = {}, {}
+report("paid by the judge", [learner(seed) for seed in progress(SEEDS[:3], "judge")])
 for beta in (0.0, args.beta):
-    pairs_of = zip(progress(SEEDS, f"β = {beta}"), models)
-    chased[beta] = [learner(seed, model, beta) for seed, (model, *_) in pairs_of]
+    chased[beta] = [learner(seed, model, beta) for seed, (model, _) in zip(SEEDS, models)]
     table[beta] = report(f"by a model, β = {beta}", chased[beta])
 guesses.reveal("true_reward_in_the_end", over_seeds([truth for truth, _ in table[0.0]]).mean)
 
@@ -828,7 +816,7 @@ guesses.reveal("true_reward_in_the_end", over_seeds([truth for truth, _ in table
 figure, panels = pyplot.subplots(1, 3, figsize=(10, 2.9), layout="constrained")
 for index, (beta, runs) in enumerate(chased.items()):
     for axes, key in zip(panels, ("paid", "worth", "KL")):
-        curves = over_updates(runs, key)
+        curves = [[noted[key] for noted in log] for _, log in runs]
         figures.learning_curves(axes, range(args.model_updates), curves, f"β = {beta}", index)
 panels[1].axhline(start, color="black", linestyle=":", label="before")
 for axes, title, label in zip(panels, ("What it is paid", "What it is worth", "How far it went"),
@@ -891,7 +879,7 @@ def best_curve(scores):
 
 
 judge_picks = best_curve(truths)
-model_picks = [best_curve(believed(model, pool).view_as(truths)) for model, *_ in models]
+model_picks = [best_curve(believed(model, pool).view_as(truths)) for model, _ in models]
 steps = [preferences.best_of_n_kl(n) for n in NS]
 for n, kl, top, *picked in zip(NS, steps, judge_picks, *model_picks):
     print(f"best of {n:2d}: KL at most {kl:.2f} nats; picked by the judge {top:.2f},",
@@ -901,7 +889,8 @@ for n, kl, top, *picked in zip(NS, steps, judge_picks, *model_picks):
 figure, axes = pyplot.subplots(figsize=(5.6, 3.2))
 figures.curve_of_seeds(axes, steps, list(zip(*model_picks)), "best of n, by a reward model", 0)
 for index, (beta, runs) in enumerate(chased.items()):
-    far, value = (torch.tensor(over_updates(runs, key)).mean(0) for key in ("KL", "worth"))
+    far, value = (torch.tensor([[noted[key] for noted in log] for _, log in runs]).mean(0)
+                  for key in ("KL", "worth"))
     axes.plot(far, value, figures.MARKERS[index + 1], markersize=3.5,
               color=figures.COLORS[index + 1], label=f"RL, β = {beta}: each update")
 axes.axhline(start, color="black", linestyle=":", label="base")
@@ -1053,7 +1042,7 @@ for name, weigh in (("RL with the penalty", penalized), ("DPO on pairs", direct)
 # what it does to each side of its pairs.
 
 # %%
-def direct_learner(pairs, seed, epochs=args.dpo_epochs):
+def direct_learner(pairs, seed, epochs=2):
     """A policy after DPO, and mean log π of chosen and of rejected completions, before and after."""
     lm = copy.deepcopy(base)
     known, _ = score_actions(base, pairs.rollout)
@@ -1067,10 +1056,10 @@ def direct_learner(pairs, seed, epochs=args.dpo_epochs):
 
 
 # %% tags=["again"]
-direct_runs = [direct_learner(models[seed - args.seed][1], seed) for seed in progress(SEEDS[:3], "DPO")]
-table["DPO"] = report(f"DPO, {args.dpo_epochs} epochs", [(lm, []) for lm, _ in direct_runs])
-long_run = direct_learner(models[0][1], SEEDS[0], epochs=4 * args.dpo_epochs)
-table["long DPO"] = report(f"DPO, {4 * args.dpo_epochs} epochs", [(long_run[0], [])])
+direct_runs = [direct_learner(pairs, seed) for seed, (_, pairs) in zip(SEEDS[:3], models)]
+report("DPO, 2 epochs", [(lm, []) for lm, _ in direct_runs])
+long_run = direct_learner(models[0][1], SEEDS[0], epochs=8)
+report("DPO, 8 epochs", [(long_run[0], [])])
 for name, runs in (("short", direct_runs), ("long", [long_run])):
     for seed, (_, (before, after)) in enumerate(runs):
         print(f"{name} run {seed}: log π of the chosen {before[0]:.1f} → {after[0]:.1f}, "
@@ -1088,20 +1077,16 @@ guesses.reveal("chosen_after_long_DPO", "lower" if after[0] < before[0] else "hi
 # symptoms: each one for 60 steps in the toy world, where the mean over all texts can be taken exactly.
 
 # %% tags=["again"]
-def with_run(run):
+def with_run(run, chance, logprobs):
     """Weights for `ascend` that make its step that of a run's loss, in expectation."""
-
-    def weigh(chance, logprobs):
-        leaf = logprobs.clone().requires_grad_()
-        (down,) = grad(run(leaf, known, every.rewards, every.mask), leaf)
-        return -chance[:, None] * len(chance) * down
-
-    return weigh
+    leaf = logprobs.clone().requires_grad_()
+    (down,) = grad(run(leaf, known, every.rewards, every.mask), leaf)
+    return -chance[:, None] * len(chance) * down
 
 
 print(f"{'the best there is':18s}{account(best)}")
 for name, run in progress(mystery_runs("13.14").items(), "lab"):
-    print(f"run {name:14s}{account(chances(ascend(with_run(run), steps=60))[0].detach())}")
+    print(f"run {name:14s}{account(chances(ascend(partial(with_run, run), steps=60))[0].detach())}")
 
 # %% [markdown]
 # Which one is right? A curve does not say what is wrong with the others; a **property test** does. The loss itself means

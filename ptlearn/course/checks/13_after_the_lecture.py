@@ -814,7 +814,7 @@ def improve(policy, optimizer, rollout, groups, known, beta, epochs):
 
 
 def update_cases(rng):
-    """Two groups, mixed, of a policy that moved since; both sides of the clip; the reference's padding holds anything."""
+    """Two groups, mixed, of a policy that moved since, both sides of the clip; padding that holds anything."""
     cases = []
     for beta, epochs, junk in ((0.5, 3, None), (1.0, 2, None), (0.3, 2, NAN)):
         lengths = rng.sample([3, 1, 2, 3, 2], 5)
