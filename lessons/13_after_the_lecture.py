@@ -113,14 +113,14 @@ DRAWS = 16  # completions of each held-out opening: what the base model can do
 pool = attempt(task, base, [x for x in task.held_out for _ in range(DRAWS)], seed=args.seed)
 truths = pool.rewards.sum(1).view(len(task.held_out), DRAWS)
 start, said = float(truths.mean()), completions(base, pool, task.stop)
-print(f"the base model's true reward on {len(truths)} openings: {start:.2f}. Some of its words:")
+print(f"the base model's true reward on {len(truths)} openings: {start:.2f}. It writes:")
 for opening, (problem, paid) in enumerate(zip(task.held_out[:4], truths)):
     print(f"{paid[0]:.2f}  {problem.prompt} -> {said[opening * DRAWS]}")
 
 
 # %%
 def judged(lm, samples=6):
-    """A policy's true reward on the held-out openings, and its KL to the base per completion."""
+    """A policy's true reward on held-out openings, and its KL to the base per completion."""
     problems = [problem for problem in task.held_out for _ in range(samples)]
     rollout = attempt(task, lm, problems, seed=args.seed + 1)
     before, _ = score_actions(base, rollout, None)
@@ -174,7 +174,7 @@ found = group_advantages(rewards, groups)
 rloo = rewards - pg.leave_one_out(rewards, groups=groups)  # lesson 12
 assert torch.allclose(found["Dr. GRPO"], rloo * (1 - 1 / 4), atol=1e-5)
 for name, each in {"rewards": rewards, "RLOO": rloo, **found}.items():
-    print(f"{name:9s}", "   ".join(" ".join(f"{x:5.2f}" for x in row) for row in each.view(4, 4)))
+    print(f"{name:9s}", *(f"{x:5.2f}" + "  " * (i % 4 == 3) for i, x in enumerate(each)))
 
 # %% [markdown]
 # **What you saw.** Four groups side by side. Signs and order within a group are the same in all three. Dr. GRPO's
@@ -272,7 +272,7 @@ def slope(lm, value):
 
 # %%
 def ascend(weigh, steps=150, lr=1e-2, begin=reference):
-    """A copy of a model that followed weigh(chance, logprobs): chance of a text times weight."""
+    """A copy of a model that followed weigh(chance, logprobs): a text's chance times weight."""
     lm = copy.deepcopy(begin)
     adam = torch.optim.Adam(lm.parameters(), lr=lr)
     for _ in range(steps):
@@ -337,7 +337,7 @@ for lr in (0.0, 0.002, 0.01):
     print(f"KL(μ‖π) = {apart:.4f} nats   cosine   along   weights at 0")
     for name, (cosine, along, zero) in bias[lr].items():
         print(f"    {name:20s} {cosine:9.3f} {along:7.3f} {zero:12.0%}")
-guesses.reveal("keeps_most", max(("GRPO", "GSPO", "CISPO"), key=lambda name: bias[0.01][name][0]))
+guesses.reveal("keeps_most", max(list(RECIPES)[3:], key=lambda name: bias[0.01][name][0]))
 
 # %% [markdown]
 # **What you saw.** At the first step, π = μ, every ratio is 1 and its place does not matter. What remains is what a recipe
@@ -411,9 +411,9 @@ for steps in (0, 2, 4, 8):
     equal = float((right**4 + (1 - right) ** 4).mean())
     texts, groups = drawn_groups(chance, 1000, 4, seeded())
     stay = kept(returns[texts], groups, 1000)
-    both = mean_gradient(lm, texts, groups), mean_gradient(lm, texts[stay], groups[stay])
-    print(f"{steps:5d} {chance @ returns:6.3f} {equal:12.0%} {both[1].norm() / both[0].norm():25.2f}"
-          f" (1 / share of unequal: {1 / (1 - equal):.2f}) {cosine_similarity(*both, 0):9.3f}")
+    all_of, rest = mean_gradient(lm, texts, groups), mean_gradient(lm, texts[stay], groups[stay])
+    print(f"{steps:5d} {chance @ returns:6.3f} {equal:12.0%} {rest.norm() / all_of.norm():25.2f}"
+          f" (1 / share of unequal: {1 / (1 - equal):.2f}) {cosine_similarity(all_of, rest, 0):9.3f}")
 
 # %% [markdown]
 # **What you saw.** The direction stays (what is missing to 1 is noise of the sample), and the length grows by one over the
@@ -452,19 +452,20 @@ def toy_run(settings, seed, epochs=4, updates=8):
     lm = copy.deepcopy(reference)
     history = train_policy(
         lm, text_collector(toy_task, prompts=2, group=8), partial(recipe, **settings),
-        updates=updates, lr=1e-2,
-        epochs=epochs, critic=TextCritic(lm), lam=0.95, clip_norm=1.0, reference=reference, seed=seed)
+        updates=updates, lr=1e-2, epochs=epochs, critic=TextCritic(lm), lam=0.95, clip_norm=1.0,
+        reference=reference, seed=seed)
     return history, float(chances(lm)[0].detach() @ returns)
 
 # %% tags=["again"]
-print("after 8 rollouts     exact J, each seed    entropy of update 1, 4, 8   at 0   length    KL")
+print("after 8 rollouts     exact J, each seed  entropy at update 1, 4, 8   at 0  length    KL")
 for name, settings in NAMES.items():
     runs = [toy_run(settings, seed) for seed in progress(SEEDS[:3], name)]
     ends = " ".join(f"{J:.3f}" for _, J in runs)
     logs = [h.entropy[i] for i in (0, 3, 7) for h, _ in runs]
     entropy = " ".join(f"{sum(logs[i : i + 3]) / 3:8.2f}" for i in (0, 3, 6))
-    rest = [sum(sum(getattr(h, key)[-3:]) for h, _ in runs) / 9 for key in ("clip_fraction", "length", "kl")]
-    print(f"{name:20s} {ends} {entropy} {rest[0]:10.0%} {rest[1]:8.2f} {rest[2]:7.2f}")
+    zero, long, kl = (sum(getattr(h, key)[-1] for h, _ in runs) / len(runs)
+                         for key in ("clip_fraction", "length", "kl"))
+    print(f"{name:20s} {ends} {entropy} {zero:10.0%} {long:8.2f} {kl:7.2f}")
 
 # %% [markdown]
 # **What you saw.** TEXT3
@@ -484,7 +485,7 @@ def kl_estimates(logprobs, reference_logprobs, mask):
     """Three estimates of KL(policy || reference), for each token that the policy sampled.
 
     logprobs, reference_logprobs (B, T) nats, of the same tokens, anything where mask is
-    False; mask (B, T) bool -> a dict of three (B, T), "k1", "k2" and "k3", 0 where it is False.
+    False; mask (B, T) bool -> a dict of three (B, T), "k1", "k2" and "k3", 0 there.
     """
     # BEGIN SOLUTION
     log_r = torch.where(mask, reference_logprobs - logprobs, 0)
@@ -509,7 +510,7 @@ print(f"KL of a policy six steps from the reference: {KL.detach():.4f} nats; ove
 for name, values in kl_estimates(logprobs.detach(), known, every.mask).items():
     rows = values.sum(1)
     spread = (chance.detach() @ (rows - chance.detach() @ rows) ** 2).sqrt()
-    print(f"{name}: {chance.detach() @ rows:.4f}, standard deviation {spread:.2f}, lowest {rows.min():.2f}")
+    print(f"{name}: mean {chance.detach() @ rows:.4f}, spread {spread:.2f}, lowest {rows.min():.2f}")
 
 # %% [markdown]
 # **What you saw.** $k_1$ and $k_3$ have the KL as their mean to the last digit, $k_2$ has not. A single token's $k_3$ is never
@@ -565,7 +566,7 @@ for name, weights in placements(gap.detach(), gap < math.inf).items():
     if "rewards" in name:  # a number times log π of the completion
         summed = summed.detach() * random.sum(1)
     (by_autograd,) = grad(summed.sum(), random, retain_graph=True)
-    print(f"{name:18s} largest difference to autograd {(weights - by_autograd).abs().max():.0e}")
+    print(f"{name:18s} off by at most {(weights - by_autograd).abs().max():.0e}")
 
 # %% [markdown]
 # Derived rightly. But is it the gradient of the KL? The exact one is at hand.
@@ -656,8 +657,8 @@ def fit_rewards(trunk, head, optimizer, rollout, chosen, rejected, batches):
     """One step of the optimizer for each batch; returns the losses, each before its step.
 
     trunk, head, rollout as in 13.6; chosen, rejected (P,) int, the rows of each pair; batches,
-    a list of (n,) int, numbers of pairs. A step is on the pairs of its batch alone. Reading the
-    rows that a batch needs is enough: take_rows(rollout, rows), a rollout of these rows.
+    a list of (n,) int, numbers of pairs. A step is on the pairs of its batch alone. To read
+    the rows that a batch needs is enough: take_rows(rollout, rows), a rollout of these rows.
     """
     # BEGIN SOLUTION
     losses = []
@@ -718,9 +719,9 @@ models = [reward_model(seed) for seed in progress(SEEDS, "reward models")]
 for words, about in (("short, as those it learned from", short), ("whole completions", task)):
     seen, _ = collect_text(about, base, prompts=16, group=8, generator=seeded(3))
     new = preferences.label_pairs(seen)
-    ranked = [preferences.accuracy(believed(model, seen), new.chosen, new.rejected) for model, _ in models]
+    beliefs = [believed(model, seen) for model, _ in models]
+    ranked = [preferences.accuracy(belief, new.chosen, new.rejected) for belief in beliefs]
     print(f"new pairs, {words}: ranked as the judge does", *(f"{x:.2f}" for x in ranked))
-print("pairs of each model:", *(len(pairs.chosen) for _, pairs in models))
 
 # %% [markdown]
 # **What you saw.** TEXT6
@@ -735,8 +736,8 @@ def improve(policy, optimizer, rollout, groups, known, beta, epochs):
 
     rollout: rewards, logprobs (of the sampler μ), mask, each (B, T); groups (B,) int; known
     (B, T), log π_ref, anything on padding. The penalty is that of μ, so it and the advantages
-    are computed once; ratio, weights ("clip", ε = 0.2) and loss anew for each step; the loss is
-    a mean over completions. action_logprobs(policy, rollout) is log π, with gradient.
+    are computed once; ratio, weights ("clip", ε = 0.2) and loss anew for each step; the loss
+    is a mean over completions. action_logprobs(policy, rollout) is log π, with gradient.
     Returns a list: before each step, the share of the acted tokens whose weight is 0.
     """
     # BEGIN SOLUTION
@@ -787,7 +788,7 @@ def learner(seed, model=None, beta=0.0):
         known, mask = score_actions(base, rollout)[0], rollout.mask
         kl = kl_estimates(rollout.logprobs, known, mask)["k1"].sum(1)
         zero = improve(lm, adam, rollout, groups, known, beta, epochs)[-1]
-        noted = {"paid": rollout.rewards.sum(1), "worth": worth, "KL": kl, "length": mask.sum(1) * 1.0,
+        noted = {"paid": won(rollout)[0], "worth": worth, "KL": kl, "length": mask.sum(1) * 1.0,
                  "at 0": torch.tensor(zero), "entropy": -rollout.logprobs[mask]}
         log.append({key: float(values.mean()) for key, values in noted.items()})
     return lm, log
@@ -819,22 +820,22 @@ for index, (beta, runs) in enumerate(chased.items()):
         curves = [[noted[key] for noted in log] for _, log in runs]
         figures.learning_curves(axes, range(args.model_updates), curves, f"β = {beta}", index)
 panels[1].axhline(start, color="black", linestyle=":", label="before")
-for axes, title, label in zip(panels, ("What it is paid", "What it is worth", "How far it went"),
-                              ("the model's reward", "true reward", "KL to the base, nats")):
+for axes, title, label in zip(panels, ("What it is paid", "What it is worth", "How far it went"), (
+        "the model's reward", "true reward", "KL to the base, nats")):
     axes.set(title=title, xlabel="updates", ylabel=label)
 panels[1].set(ylim=(-0.05, 1.05)), panels[1].legend(fontsize=8), panels[0].legend(fontsize=8)
 ends = {beta: [sum(x) / len(x) for x in zip(*table[beta])] for beta in chased}
 outcome = "; ".join(f"with β = {beta} it ends at {truth:.2f}, {kl:.0f} nats away"
                     for beta, (truth, kl) in ends.items())
-show(figure, alt="Three panels against updates, with and without KL penalty: the model's reward, the true "
-     f"reward, and the KL. The true reward begins near {start:.2f}; {outcome}.")
+show(figure, alt="Three panels against updates, with and without KL penalty: the model's reward, "
+     f"the true reward, and the KL. The true reward begins near {start:.2f}; {outcome}.")
 
 # %% tags=["again"]
 for beta, runs in chased.items():
     seen = attempt(task, runs[0][0], task.held_out[:3], seed=args.seed + 4)
     print(f"β = {beta}")
-    rows = zip(seen.rewards.sum(1), believed(models[0][0], seen), completions(base, seen, task.stop))
-    for problem, (truth, belief, text) in zip(task.held_out, rows):
+    rows = task.held_out, won(seen)[0], believed(models[0][0], seen), completions(base, seen)
+    for problem, truth, belief, text in zip(*rows):
         print(f"    judge {truth:.2f}, model {belief:+.1f}: {problem.prompt} -> {text}")
 
 # %% [markdown]
@@ -894,12 +895,12 @@ for index, (beta, runs) in enumerate(chased.items()):
     axes.plot(far, value, figures.MARKERS[index + 1], markersize=3.5,
               color=figures.COLORS[index + 1], label=f"RL, β = {beta}: each update")
 axes.axhline(start, color="black", linestyle=":", label="base")
-axes.set(title="What a nat buys", xlabel="KL to the base, nats per completion", ylabel="true reward",
-         xscale="symlog", xlim=(-0.05, 200), ylim=(0, 1.02))
+axes.set(title="What a nat buys", xlabel="KL to the base, nats per completion",
+         ylabel="true reward", xscale="symlog", xlim=(-0.05, 200), ylim=(0, 1.02))
 axes.legend(fontsize=8, loc="lower left")
 last = sum(curve[-1] for curve in model_picks) / len(model_picks)
-show(figure, alt=f"True reward against KL: best of n ends at {last:.2f} and {steps[-1]:.1f} nats. RL, a "
-     f"point for each update: {outcome}.")
+show(figure, alt=f"True reward against KL: best of n ends at {last:.2f} and {steps[-1]:.1f} nats. RL, "
+     f"a point for each update: {outcome}.")
 
 # %% [markdown]
 # **What you saw.** TEXT8
@@ -913,8 +914,8 @@ show(figure, alt=f"True reward against KL: best of n ends at {last:.2f} and {ste
 def best_policy(log_reference, returns, groups, beta):
     """The distribution over each prompt's texts with the highest E[r] − β KL to the reference.
 
-    log_reference (N,), log π_ref of all texts of all prompts; returns (N,), their r; groups (N,)
-    int, the number of each text's prompt; beta > 0 -> (N,), sums to 1 for each prompt.
+    log_reference (N,), log π_ref of all texts of all prompts; returns (N,), their r; groups
+    (N,) int, the number of each text's prompt; beta > 0 -> (N,), sums to 1 for each prompt.
     """
     # BEGIN SOLUTION
     best = torch.zeros_like(log_reference)
@@ -946,7 +947,7 @@ def fit_dpo(policy, optimizer, rollout, known, chosen, rejected, batches, beta):
 
     rollout (B rows), chosen, rejected, batches as in 13.8; known (B, T), log π_ref of each
     action, anything on padding. action_logprobs(policy, rollout) is log π of each action of a
-    rollout (B, T), with gradient; take_rows(rollout, rows) may drop columns behind the longest.
+    rollout (B, T), with gradient; take_rows(rollout, rows) drops columns behind the longest.
     """
     # BEGIN SOLUTION
     losses = []
@@ -1008,7 +1009,7 @@ dpo_push = check("13.13", dpo_push)
 TOY_BETA = 0.2
 drawn = known.sum(1).exp() / 2  # the reference's probability of each text
 best = best_policy(known.sum(1), returns, two, TOY_BETA) / 2  # two prompts, equally likely
-together = (two[:, None] == two) * drawn[:, None] * drawn  # pairs of a prompt, as often as drawn
+together = (two[:, None] == two) * drawn[:, None] * drawn  # pairs of a prompt
 together = together / together.sum() * torch.sigmoid(returns[:, None] - returns)  # first wins
 
 
@@ -1019,9 +1020,9 @@ def penalized(chance, logprobs):
 
 def direct(_, logprobs):
     ratios = (logprobs - known).sum(1)
-    chosen, rejected = torch.broadcast_tensors(ratios[:, None], ratios)
-    push = together * dpo_push(chosen.flatten(), rejected.flatten(), TOY_BETA).view_as(together)
-    return (push.sum(1) - push.sum(0))[:, None] * every.mask  # as the chosen one, as the rejected
+    sides = (side.flatten() for side in torch.broadcast_tensors(ratios[:, None], ratios))
+    push = together * dpo_push(*sides, TOY_BETA).view_as(together)
+    return (push.sum(1) - push.sum(0))[:, None] * every.mask  # as chosen one, as rejected one
 
 
 def account(chance):
@@ -1043,7 +1044,7 @@ for name, weigh in (("RL with the penalty", penalized), ("DPO on pairs", direct)
 
 # %%
 def direct_learner(pairs, seed, epochs=2):
-    """A policy after DPO, and mean log π of chosen and of rejected completions, before and after."""
+    """A policy after DPO, and mean log π of chosen and rejected completions, before and after."""
     lm = copy.deepcopy(base)
     known, _ = score_actions(base, pairs.rollout)
     batches = shuffled(len(pairs.chosen), epochs, seed)
@@ -1086,7 +1087,8 @@ def with_run(run, chance, logprobs):
 
 print(f"{'the best there is':18s}{account(best)}")
 for name, run in progress(mystery_runs("13.14").items(), "lab"):
-    print(f"run {name:14s}{account(chances(ascend(partial(with_run, run), steps=60))[0].detach())}")
+    lm = ascend(partial(with_run, run), steps=60)
+    print(f"run {name:14s}{account(chances(lm)[0].detach())}")
 
 # %% [markdown]
 # Which one is right? A curve does not say what is wrong with the others; a **property test** does. The loss itself means
