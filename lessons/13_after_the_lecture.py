@@ -272,7 +272,7 @@ def slope(lm, value):
 
 # %%
 def ascend(weigh, steps=150, lr=1e-2, begin=reference):
-    """A copy of a model that followed weigh(chance, logprobs): a text's chance times weight."""
+    """A copy of a model that followed weigh(chance, logprobs): a text's chance by weight."""
     lm = copy.deepcopy(begin)
     adam = torch.optim.Adam(lm.parameters(), lr=lr)
     for _ in range(steps):
@@ -404,16 +404,16 @@ def mean_gradient(lm, texts, groups):
     return slope(lm, ((weights / len(texts))[:, None] * chances(lm)[1]).sum())
 
 
-print("steps     J   equal groups   length of the mean gradient, refilled / all   cosine")
+print("steps     J    equal   length, refilled/all   1 / share of unequal    cosine")
 for steps in (0, 2, 4, 8):
     lm = ascend(with_returns, steps=steps)
     chance, right = chances(lm)[0].detach(), moments(chances(lm)[0].detach())[0]
     equal = float((right**4 + (1 - right) ** 4).mean())
     texts, groups = drawn_groups(chance, 1000, 4, seeded())
     stay = kept(returns[texts], groups, 1000)
-    all_of, rest = mean_gradient(lm, texts, groups), mean_gradient(lm, texts[stay], groups[stay])
-    print(f"{steps:5d} {chance @ returns:6.3f} {equal:12.0%} {rest.norm() / all_of.norm():25.2f}"
-          f" (1 / share of unequal: {1 / (1 - equal):.2f}) {cosine_similarity(all_of, rest, 0):9.3f}")
+    full, rest = mean_gradient(lm, texts, groups), mean_gradient(lm, texts[stay], groups[stay])
+    print(f"{steps:5d} {chance @ returns:6.3f} {equal:9.0%} {rest.norm() / full.norm():18.2f}"
+          f"{1 / (1 - equal):24.2f} {cosine_similarity(full, rest, 0):12.3f}")
 
 # %% [markdown]
 # **What you saw.** The direction stays (what is missing to 1 is noise of the sample), and the length grows by one over the
@@ -452,12 +452,12 @@ def toy_run(settings, seed, epochs=4, updates=8):
     lm = copy.deepcopy(reference)
     history = train_policy(
         lm, text_collector(toy_task, prompts=2, group=8), partial(recipe, **settings),
-        updates=updates, lr=1e-2, epochs=epochs, critic=TextCritic(lm), lam=0.95, clip_norm=1.0,
-        reference=reference, seed=seed)
+        updates=updates, lr=1e-2, epochs=epochs, critic=TextCritic(lm), lam=0.95, seed=seed,
+        clip_norm=1.0, reference=reference)
     return history, float(chances(lm)[0].detach() @ returns)
 
 # %% tags=["again"]
-print("after 8 rollouts     exact J, each seed  entropy at update 1, 4, 8   at 0  length    KL")
+print("after 8 rollouts     exact J, each seed  entropy at update 1, 4, 8  at 0  length    KL")
 for name, settings in NAMES.items():
     runs = [toy_run(settings, seed) for seed in progress(SEEDS[:3], name)]
     ends = " ".join(f"{J:.3f}" for _, J in runs)
@@ -508,13 +508,11 @@ chance, logprobs = chances(moved)
 KL = (chance * (logprobs - known).sum(1)).sum()
 print(f"KL of a policy six steps from the reference: {KL.detach():.4f} nats; over all texts")
 for name, values in kl_estimates(logprobs.detach(), known, every.mask).items():
-    rows = values.sum(1)
-    spread = (chance.detach() @ (rows - chance.detach() @ rows) ** 2).sqrt()
-    print(f"{name}: mean {chance.detach() @ rows:.4f}, spread {spread:.2f}, lowest {rows.min():.2f}")
+    print(f"{name}: mean {chance.detach() @ values.sum(1):.4f}, lowest token {values.min():.2f}")
 
 # %% [markdown]
-# **What you saw.** $k_1$ and $k_3$ have the KL as their mean to the last digit, $k_2$ has not. A single token's $k_3$ is never
-# negative, and near $r = 1$ it has little noise; this far away its spread over texts is nearly that of $k_1$.
+# **What you saw.** $k_1$ and $k_3$ have the KL as their mean to the last digit, $k_2$ has not. And $k_3$ is never negative, not
+# for a single token.
 #
 # ## Where does the penalty go?
 # Some subtract it from the rewards, others add it to the loss and differentiate it there. Either way it ends as a weight
@@ -788,9 +786,9 @@ def learner(seed, model=None, beta=0.0):
         known, mask = score_actions(base, rollout)[0], rollout.mask
         kl = kl_estimates(rollout.logprobs, known, mask)["k1"].sum(1)
         zero = improve(lm, adam, rollout, groups, known, beta, epochs)[-1]
-        noted = {"paid": won(rollout)[0], "worth": worth, "KL": kl, "length": mask.sum(1) * 1.0,
+        noted = {"paid": won(rollout)[0], "worth": worth, "KL": kl, "length": mask.sum(1),
                  "at 0": torch.tensor(zero), "entropy": -rollout.logprobs[mask]}
-        log.append({key: float(values.mean()) for key, values in noted.items()})
+        log.append({key: float(values.double().mean()) for key, values in noted.items()})
     return lm, log
 
 
@@ -820,14 +818,15 @@ for index, (beta, runs) in enumerate(chased.items()):
         curves = [[noted[key] for noted in log] for _, log in runs]
         figures.learning_curves(axes, range(args.model_updates), curves, f"β = {beta}", index)
 panels[1].axhline(start, color="black", linestyle=":", label="before")
-for axes, title, label in zip(panels, ("What it is paid", "What it is worth", "How far it went"), (
-        "the model's reward", "true reward", "KL to the base, nats")):
+for axes, (title, label) in zip(panels, (
+        ("What it is paid", "the model's reward"), ("What it is worth", "true reward"),
+        ("How far it went", "KL to the base, nats"))):
     axes.set(title=title, xlabel="updates", ylabel=label)
 panels[1].set(ylim=(-0.05, 1.05)), panels[1].legend(fontsize=8), panels[0].legend(fontsize=8)
 ends = {beta: [sum(x) / len(x) for x in zip(*table[beta])] for beta in chased}
 outcome = "; ".join(f"with β = {beta} it ends at {truth:.2f}, {kl:.0f} nats away"
                     for beta, (truth, kl) in ends.items())
-show(figure, alt="Three panels against updates, with and without KL penalty: the model's reward, "
+show(figure, alt="Three panels against updates, with and without penalty: the model's reward, "
      f"the true reward, and the KL. The true reward begins near {start:.2f}; {outcome}.")
 
 # %% tags=["again"]
@@ -899,8 +898,8 @@ axes.set(title="What a nat buys", xlabel="KL to the base, nats per completion",
          ylabel="true reward", xscale="symlog", xlim=(-0.05, 200), ylim=(0, 1.02))
 axes.legend(fontsize=8, loc="lower left")
 last = sum(curve[-1] for curve in model_picks) / len(model_picks)
-show(figure, alt=f"True reward against KL: best of n ends at {last:.2f} and {steps[-1]:.1f} nats. RL, "
-     f"a point for each update: {outcome}.")
+show(figure, alt=f"True reward against KL: best of n ends at {last:.2f}, {steps[-1]:.1f} nats. "
+     f"RL, a point for each update: {outcome}.")
 
 # %% [markdown]
 # **What you saw.** TEXT8
@@ -1044,7 +1043,7 @@ for name, weigh in (("RL with the penalty", penalized), ("DPO on pairs", direct)
 
 # %%
 def direct_learner(pairs, seed, epochs=2):
-    """A policy after DPO, and mean log π of chosen and rejected completions, before and after."""
+    """A policy after DPO; mean log π of chosen and rejected completions, before and after."""
     lm = copy.deepcopy(base)
     known, _ = score_actions(base, pairs.rollout)
     batches = shuffled(len(pairs.chosen), epochs, seed)
