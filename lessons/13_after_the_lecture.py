@@ -508,7 +508,7 @@ chance, logprobs = chances(moved)
 KL = (chance * (logprobs - known).sum(1)).sum()
 print(f"KL of a policy six steps from the reference: {KL.detach():.4f} nats; over all texts")
 for name, values in kl_estimates(logprobs.detach(), known, every.mask).items():
-    print(f"{name}: mean {chance.detach() @ values.sum(1):.4f}, lowest token {values.min():.2f}")
+    print(f"{name}: mean {chance.detach() @ values.sum(1):.4f}, lowest {values.min():.2f}")
 
 # %% [markdown]
 # **What you saw.** $k_1$ and $k_3$ have the KL as their mean to the last digit, $k_2$ has not. And $k_3$ is never negative, not
@@ -898,7 +898,7 @@ axes.set(title="What a nat buys", xlabel="KL to the base, nats per completion",
          ylabel="true reward", xscale="symlog", xlim=(-0.05, 200), ylim=(0, 1.02))
 axes.legend(fontsize=8, loc="lower left")
 last = sum(curve[-1] for curve in model_picks) / len(model_picks)
-show(figure, alt=f"True reward against KL: best of n ends at {last:.2f}, {steps[-1]:.1f} nats. "
+show(figure, alt=f"True reward by KL: best of n ends at {last:.2f}, {steps[-1]:.1f} nats. "
      f"RL, a point for each update: {outcome}.")
 
 # %% [markdown]

@@ -448,6 +448,101 @@ def as_classification(rewards, chosen, rejected):
     return cross_entropy(torch.stack([rewards[chosen], rewards[rejected]], 1), torch.zeros_like(chosen))
 
 
+# 13.9 -----------------------------------------------------------------------------------------------------------------
+
+
+def updating(change=""):
+    """One update, with one thing done wrong."""
+
+    def answer(policy, optimizer, rollout, groups, known, beta, epochs):
+        mask, shares, fixed = rollout.mask, [], None
+        count = mask.sum(1, keepdim=True)
+        source = action_logprobs_of(policy, rollout).detach() if change == "penalty of now" else rollout.logprobs
+        gap = source - known
+        gap = gap * mask if change == "multiplied" else gap if change == "padded" else torch.where(mask, gap, 0)
+        gap = {"k2": gap**2 / 2, "k3": torch.expm1(-gap) + gap}.get(change, gap)
+        gap = gap / count if change == "mean" else gap
+        charge = {"no penalty": 0.0, "added": -beta, "no beta": 1.0}.get(change, beta)
+        paid = rollout.rewards.sum(1) - charge * gap.sum(1)
+        same = torch.ones_like(groups[:, None] == groups) if change == "batch" else groups[:, None] == groups
+        same = same.to(paid)
+        size = same.sum(1)
+        advantages = paid if change == "plain" else paid - same @ paid / size
+        advantages = advantages * size / (size - 1) if change == "others" else advantages
+        if change == "scaled":
+            spread = ((same * (paid - (same @ paid / size)[:, None]) ** 2).sum(1) / (size - 1)).sqrt()
+            advantages = advantages / (spread + 1e-6)
+        for _ in range(1 if change == "one" else epochs):
+            logprobs = action_logprobs_of(policy, rollout)
+            ratios = torch.where(mask, logprobs.detach() - rollout.logprobs, 0).exp()
+            ratios = torch.ones_like(ratios) if change == "fresh" else ratios
+            A = advantages[:, None].expand(mask.shape)
+            gone = used_up(ratios, A, 0.2, 0.2) & (change != "free")
+            weights = torch.where(gone | ~mask, 0, ratios * A)
+            fixed = weights if fixed is None else fixed
+            weights = fixed if change == "frozen" else weights
+            zero = (weights == 0) if change == "padded share" else (weights == 0)[mask]
+            shares.append(float(zero.double().mean()))
+            by = {"per token": mask.sum(), "summed": 1, "length": len(mask) * count}.get(change, len(mask))
+            loss = -(weights * logprobs / by).sum()
+            if change != "adding":
+                optimizer.zero_grad()
+            (-loss if change == "sign" else loss).backward()
+            if change != "no step":
+                optimizer.step()
+        kept = [1 - share for share in shares]
+        return {"nothing": None, "last": shares[-1:], "kept": kept}.get(change, shares)
+
+    return answer
+
+
+def updating_by_the_objective(policy, optimizer, rollout, groups, known, beta, epochs):
+    """The published form: autograd through min and clip."""
+    paid = torch.where(rollout.mask, rollout.rewards - beta * (rollout.logprobs - known), 0).sum(1)
+    mean = torch.stack([paid[groups == g].mean() for g in groups])
+    A, shares = (paid - mean)[:, None], []
+    for _ in range(epochs):
+        ratios = torch.where(rollout.mask, action_logprobs_of(policy, rollout) - rollout.logprobs, 0).exp()
+        gains = torch.minimum(ratios * A, ratios.clamp(0.8, 1.2) * A)
+        dead = torch.where(A > 0, ratios > 1.2, ratios < 0.8)
+        shares.append(dead[rollout.mask].sum().item() / int(rollout.mask.sum()))
+        optimizer.zero_grad()
+        (-torch.where(rollout.mask, gains, 0).sum(1).mean()).backward()
+        optimizer.step()
+    return shares
+
+
+# 13.11 ----------------------------------------------------------------------------------------------------------------
+
+
+def tilted(score=lambda q, r, beta: q + r / beta, normalise=True):
+    """exp of a score, each prompt's texts normalised."""
+
+    def answer(log_reference, returns, groups, beta):
+        parts = score(log_reference, returns, beta).exp()
+        same = (groups[:, None] == groups).to(parts)
+        same = torch.ones_like(same) if normalise == "all" else same
+        return parts / (same @ parts) if normalise else parts
+
+    return answer
+
+
+def best_text(log_reference, returns, groups, beta):
+    return torch.stack([(r == returns[groups == g].max()).double() for r, g in zip(returns, groups)])
+
+
+def by_numbers(log_reference, returns, groups, beta):
+    parts = [math.exp(q + r / beta) for q, r in zip(log_reference.tolist(), returns.tolist())]
+    ids = groups.tolist()
+    return torch.tensor([p / sum(x for x, h in zip(parts, ids) if h == g) for p, g in zip(parts, ids)])
+
+
+def by_logsumexp_of_prompts(log_reference, returns, groups, beta):
+    score = log_reference + returns / beta
+    out = torch.where(groups[:, None] == groups, score, -torch.inf).logsumexp(1)
+    return (score - out).exp()
+
+
 # 13.10 -----------------------------------------------------------------------------------------------------------------
 
 
@@ -1330,6 +1425,35 @@ WRONG = {
         (fitting("last"), "the last loss alone"),
         (fitting("mean"), "their mean"),
     ],
+    "13.9": [
+        (updating("no penalty"), "the penalty is missing"),
+        (updating("added"), "the penalty is added"),
+        (updating("no beta"), "beta is missing"),
+        (updating("k3"), "the penalty is k3"),
+        (updating("k2"), "the penalty is k2"),
+        (updating("mean"), "a mean over tokens"),
+        (updating("padded"), "counts padding"),
+        (updating("penalty of now"), "of the policy as it is"),
+        (updating("plain"), "no mean is subtracted"),
+        (updating("batch"), "that of the batch"),
+        (updating("others"), "mean of the others"),
+        (updating("scaled"), "the standard deviation"),
+        (updating("length"), "divided by the length"),
+        (updating("frozen"), "the weights are computed once"),
+        (updating("fresh"), "the ratio is always 1"),
+        (updating("free"), "nothing is clipped"),
+        (updating("per token"), "number of tokens"),
+        (updating("summed"), "not divided"),
+        (updating("adding"), "gradients add up"),
+        (updating("sign"), "sign of the loss"),
+        (updating("one"), "one step only"),
+        (updating("no step"), "no step is made"),
+        (updating("nothing"), "nothing is returned"),
+        (updating("last"), "the last share alone"),
+        (updating("kept"), "*not* 0"),
+        (updating("padded share"), "padding is counted"),
+        (updating("multiplied"), "0 times infinity"),
+    ],
     "13.10": [
         (by_truth, "the highest truth"),
         (score_of_the_best, "with scores in the place of truths"),
@@ -1352,6 +1476,18 @@ WRONG = {
         (scaled_in_place, "scores was changed in place"),
         (some_draws, "expected"),
         (one_too_many, "for n plus 1"),
+    ],
+    "13.11": [
+        (tilted(normalise=False), "not normalised"),
+        (tilted(normalise="all"), "the texts of all prompts"),
+        (tilted(lambda q, r, beta: q + r * beta), "beta multiplies"),
+        (tilted(lambda q, r, beta: q + r), "as if beta were 1"),
+        (tilted(lambda q, r, beta: r / beta), "the reference is missing"),
+        (tilted(lambda q, r, beta: q), "the return is missing"),
+        (tilted(lambda q, r, beta: q - r / beta), "the sign of the return"),
+        (tilted(lambda q, r, beta: q.exp() + r / beta), "in the exponent"),
+        (tilted(lambda q, r, beta: (q + r) / beta), "as a whole"),
+        (best_text, "beta = 0"),
     ],
     "13.12": [
         (directing("adding"), "gradients add up"),
@@ -1421,7 +1557,9 @@ RIGHT = {
     "13.6": [read_at(places_of_last), row_by_row, by_gather],
     "13.7": [as_softplus, as_classification, with_logits, pair_after_pair, by_logsumexp],
     "13.8": [fitting(), fitting_by_rows],
+    "13.9": [updating(), updating_by_the_objective],
     "13.10": [all_draws, from_counts, ranks_put_back, plain_python, in_double, by_steps],
+    "13.11": [tilted(), by_numbers, by_logsumexp_of_prompts],
     "13.12": [directing(), directing_by_weights],
     "13.13": [by_autograd, by_exponential, from_the_other_side, by_tanh],
     "13.14": [by_two_rows, by_expectation],
