@@ -543,7 +543,7 @@ def by_logsumexp_of_prompts(log_reference, returns, groups, beta):
     return (score - out).exp()
 
 
-# 13.10 -----------------------------------------------------------------------------------------------------------------
+# 13.10 ----------------------------------------------------------------------------------------------------------------
 
 
 def chances(count, n, first=1):
@@ -1481,7 +1481,7 @@ WRONG = {
         (tilted(normalise=False), "not normalised"),
         (tilted(normalise="all"), "the texts of all prompts"),
         (tilted(lambda q, r, beta: q + r * beta), "beta multiplies"),
-        (tilted(lambda q, r, beta: q + r), "as if beta were 1"),
+        (tilted(lambda q, r, beta: q + r), "beta is missing"),
         (tilted(lambda q, r, beta: r / beta), "the reference is missing"),
         (tilted(lambda q, r, beta: q), "the return is missing"),
         (tilted(lambda q, r, beta: q - r / beta), "the sign of the return"),
