@@ -7,7 +7,7 @@
 # built: another weight in the same loss, or another source of rewards. In this lesson you write what is new in each,
 # hold it against an exact gradient, and see the trap of every reward that was *learned*: it can be fooled, and a policy
 # that is trained against it finds out how. *(The lecture stops before all of this; its "Summary" of reinforcement
-# learning is what you need of it.)* About 190 minutes in two halves, of which 144 for the exercises; runs in 100 s on two
+# learning is what you need of it.)* About 223 minutes in two halves, of which 168 for the exercises; runs in 95 s on two
 # CPU cores.
 #
 # **You will need** lesson 12; ratio and clip of lesson 11, the critic of lesson 10. **You will be able to** say in one
@@ -468,7 +468,14 @@ for name, settings in NAMES.items():
     print(f"{name:20s} {ends} {entropy} {zero:10.0%} {long:8.2f} {kl:7.2f}")
 
 # %% [markdown]
-# **What you saw.** TEXT3
+# **What you saw.** All of them go from 0.26 to above 0.95 within eight rollouts, and in $J$ no two differ by more than their
+# seeds do. They differ in the way there. CISPO, which lets every token push, goes furthest from the reference and has the
+# least entropy left. Dr. GRPO with the upper clip at 0.28 ends with an entropy of 0.71 instead of 0.68: a difference that
+# three seeds cannot show. Entropy falls under both, since the policy gets certain of texts with a "c". DAPO saw the collapse, and
+# the remedy, over thousands of updates on long answers; eight rollouts of three tokens neither confirm nor refute it.
+#
+# So what is in a name? Near μ, all are the same step but for the divisors; further away each brakes in its own way, as the
+# table of biases shows; and where few epochs keep π near μ, as here, all of them learn the same.
 #
 # ## How far from where it began?
 # The last column is the KL divergence of the policy from the model it started from, the *reference*,
@@ -722,7 +729,8 @@ for words, about in (("short, as those it learned from", short), ("whole complet
     print(f"new pairs, {words}: ranked as the judge does", *(f"{x:.2f}" for x in ranked))
 
 # %% [markdown]
-# **What you saw.** TEXT6
+# **What you saw.** They rank about three new pairs in four as the judge does, and on whole completions, twice as long as what
+# they have seen, somewhat fewer: labels are few, and one in ten was wrong. Would you let one of them teach?
 #
 # ## One update, whole
 # Now the reward model shall pay a policy, and you write what happens with a rollout: the penalty of the first half, the
@@ -838,7 +846,21 @@ for beta, runs in chased.items():
         print(f"    judge {truth:.2f}, model {belief:+.1f}: {problem.prompt} -> {text}")
 
 # %% [markdown]
-# **What you saw.** TEXT7
+# **What you saw.** Without the penalty what the policy is paid rises, what it is worth rises for a few updates, turns, and ends
+# below its start in all five runs, in three of them at next to nothing. Read the samples: the reward model has learned that "worth every
+# penny" is a good sign, and it was, in completions of the base model. That nobody says "penny" ten times it never had to learn,
+# for the base model does not write so. The policy has left the region that its reward model knows. This is **reward
+# hacking**, or overoptimisation (Gao et al., 2023), and an instance of Goodhart's law: a measure that becomes the target
+# stops being a good measure.
+#
+# With the penalty the policy stays within eight nats of the base, where the reward model can be trusted somewhat, and
+# all five end above the start. It is no wall: a penny too many turns up there as well. The first panel shows the trap: both are paid
+# alike. In life there is no middle panel, and the reward cannot tell you which of the two you have. The right one you
+# do have: watch the KL, and read what your policy writes.
+#
+# And the judge's own runs? No penalty, a few updates, and nothing is hacked: there is nothing to be fooled. Hence
+# the rule of thumb: **learned reward, hold the policy near; verifier, often not needed** (as far as it checks what you
+# want).
 #
 # ## Choose instead of learn: best of n
 # The simplest use of a reward model trains nothing: sample $n$ completions and take the one it likes best. From $N$
@@ -902,7 +924,10 @@ show(figure, alt=f"True reward by KL: best of n ends at {last:.2f}, {steps[-1]:.
      f"RL, a point for each update: {outcome}.")
 
 # %% [markdown]
-# **What you saw.** TEXT8
+# **What you saw.** Picked by the judge, one of 16 is nearly always fine. Picked by the reward models, the mean curve rises and
+# flattens: the best of 16 is still something that the base model writes, and there a reward model knows its way, mostly.
+# One of the five turns at $n = 4$: with enough to choose from it can be fooled in this way too (Gao et al., 2023). In nats it
+# is the cheapest road. It costs $n$ samples for every answer, for ever, while learning pays once.
 #
 # ## The best policy, and how to reach it without a reward model
 # What does $J - \beta\,\mathrm{KL}$ want? The answer has a closed form: of all distributions over texts the best is
@@ -1037,8 +1062,8 @@ for name, weigh in (("RL with the penalty", penalized), ("DPO on pairs", direct)
     print(f"{name:20s} {account(reached)}   off by {(reached - best).abs().sum() / 2:.3f}")
 
 # %% [markdown]
-# **What you saw.** Two roads, one place: the closed form, which neither was told (the last column is half the sum of the
-# differences of probabilities). Now DPO on the reviews, from exactly the pairs that the reward models learned from, and
+# **What you saw.** Two roads, nearly one place: the closed form, which neither was told (the last column is half the sum of
+# the differences of probabilities; with more steps DPO comes to 0.01). Now DPO on the reviews, from exactly the pairs that the reward models learned from, and
 # what it does to each side of its pairs.
 
 # %%
@@ -1068,7 +1093,14 @@ before, after = long_run[1]
 guesses.reveal("chosen_after_long_DPO", "lower" if after[0] < before[0] else "higher")
 
 # %% [markdown]
-# **What you saw.** TEXT9
+# **What you saw.** Two epochs on the pairs take the true reward from about 0.4 to 0.6 or 0.7, less than a nat from the base;
+# RL against a reward model with a penalty, best of 16 and DPO end alike, as far as so few seeds can tell. And what did the loss raise? The
+# chosen completions have gained half a nat or less, and the rejected ones have lost two or more: the difference grows
+# mostly from below. Eight epochs later the chosen ones are *less* likely than before all training, and the rejected ones far less.
+# The loss knows the difference alone, and is content. This is **likelihood displacement** (Razin et al., 2024): the
+# probability went to texts that stand in no pair, which nobody has judged. In this run they are still praise, for the
+# true reward is no lower; but the KL has grown tenfold, and nothing in the loss would say so. Log both
+# likelihoods, not the margin alone.
 #
 # ## Silent bug lab
 # Eight trainers maximise $J - \beta\,\mathrm{KL}$ with $\beta = 0.2$ and the penalty in the rewards; you can call them and
@@ -1093,8 +1125,7 @@ for name, run in progress(mystery_runs("13.14").items(), "lab"):
 # Which one is right? A curve does not say what is wrong with the others; a **property test** does. The loss itself means
 # nothing, its gradient by `logprobs` does: by 13.5 you know what it must be, for numbers that you choose. Write one
 # function that passes the right run and refuses as many wrong ones as you can: a point each for two, four, six and all
-# seven. (A right run might subtract the same from all weights of a row that are asked for elsewhere; this one does not:
-# each token gets the whole completion's reward minus β times its whole log-ratio.)
+# seven. (The right one has no baseline: each token gets the whole completion's reward minus β times its whole log-ratio.)
 
 # %% ex="13.14" title="Test a penalty" points=4 difficulty="hard" minutes=18
 def is_penalized(run):
@@ -1122,7 +1153,14 @@ is_penalized = check("13.14", is_penalized)
 # with weight = (sum of the row's rewards) − 0.2 · <code>placements(…)["k1 in the rewards"]</code>, and 0 on padding.</details>
 
 # %% [markdown]
-# **What you saw.** TEXT11
+# **What you saw.** Run A is right. In B the reference is the policy itself, so that the penalty is 0 whatever happens; in F the
+# mean log-ratio is added to the loss, whose gradient is 0 on average, and both end alike, with no penalty at all. C charges
+# each token with its own log-ratio alone, the gradient of "k2 in the loss". D subtracts twice, and its $J - \beta\,
+# \mathrm{KL}$ is so near to the right one's that no curve would give it away. E has $k_3$ in the rewards, which drives it away
+# from the reference. G forgot to detach, so that the gradient has a second part. H charges the last token's log-ratio alone.
+# All of them could report the same, correctly estimated KL: a *number* may be right while its gradient is another. Test
+# the gradient, on numbers of your own, with several tokens to a row.
+
 #
 # ## Recap
 # - GRPO, Dr. GRPO, RLOO: rewards compared within the group of a prompt; GRPO divides by its spread, and by lengths.
@@ -1145,10 +1183,11 @@ is_penalized = check("13.14", is_penalized)
 #
 # ## Try next
 # - `beta` 0.1 and 2: which penalty is too small to hold it, and which too large to learn?
-# - Show those who compare whole completions (`short = task`): do the reward models get better? Are they hacked later?
-# - `error_rate` 0.4: which of the three roads from pairs suffers most?
+# - Show whole completions to those who compare (`short = task`): do the reward models get better? Are they hacked later?
+# - `error_rate` 0.4: which of the three roads from pairs suffers most: RL, best of $n$, or DPO?
 # - Train a second reward model on completions of a hacked policy, labelled by the judge, and go on. This is how it is
 #   done in practice: rounds.
+# - Another toy world, `toy_lm(…, seed=1)`: there the three with a clip even point backwards at the longest step.
 # - Add SimPO to the toy world: which distribution does it go to?
 #
 # ## References
