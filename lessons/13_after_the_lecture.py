@@ -5,10 +5,10 @@
 #
 # The lecture ends where today's recipes begin. Their names fill papers, and each is a small change of what you have
 # built: another weight in the same loss, or another source of rewards. In this lesson you write what is new in each,
-# hold it against an exact gradient, and see the trap of every reward that was *learned*: it can be fooled, and a policy
-# that is trained against it finds out how. *(The lecture stops before all of this; its "Summary" of reinforcement
-# learning is what you need of it.)* About 223 minutes in two halves, of which 168 for the exercises; runs in 95 s on two
-# CPU cores.
+# hold it against an exact gradient, and see the trap of every reward that was *learned*: it can be fooled, and a
+# policy that is trained against it finds out how. *(The lecture stops before all of this; its "Summary" of
+# reinforcement learning is what you need of it.)* About 223 minutes in two halves, of which 168 for the exercises;
+# runs in 95 s on two CPU cores.
 #
 # **You will need** lesson 12; ratio and clip of lesson 11, the critic of lesson 10. **You will be able to** say in one
 # line what GRPO, Dr. GRPO, PPO, GSPO, CISPO, DAPO and DPO change; put a KL penalty where its gradient is right; train a
@@ -20,15 +20,15 @@
 # breaks nothing.
 #
 # 1. A rollout is used a second time, the policy has moved a little. GRPO, GSPO and CISPO weigh it by ratios, each in its
-#    own way. **Which of the three keeps most of the true gradient?**
+#    own way. **Which of the three keeps the direction of the true gradient best?**
 # 2. To estimate KL(policy ‖ reference) from the policy's samples one may average $-\log r$ or $r - 1 - \log r$, with
-#    $r$ = reference / policy: both are unbiased. **Can you subtract either one from the rewards: "both", "the first" or
-#    "the second" alone?**
-# 3. A reward model has learned from 190 pairs, a tenth of them labelled wrongly, and ranks two new pairs out of three as
-#    the judge does. **You train a policy against it: what true reward does it end with?** (It begins at about 0.4; 1 is
-#    the best.)
-# 4. DPO raises the *difference* of log π between chosen and rejected completions. **After eight epochs over the same pairs,
-#    is log π of the chosen ones "higher" or "lower" than before?**
+#    $r$ = reference / policy: both are unbiased. **Can you subtract either one from the rewards: "both", or only "the
+#    first" or "the second"?**
+# 3. A reward model has learned from 190 pairs, a tenth of them labelled wrongly, and ranks three new pairs out of four
+#    as the judge does. **You train a policy against it: what true reward does it end with?** (It begins at about 0.4; 1
+#    is the best.)
+# 4. DPO raises the *difference* of log π between chosen and rejected completions. **After eight epochs over the same
+#    pairs, is log π of the chosen ones "higher" or "lower" than before?**
 
 # %%
 from ptlearn.course.session import arguments, progress, show  # first: then Ctrl-C is one line
@@ -131,8 +131,8 @@ def judged(lm, samples=6):
 # %% [markdown]
 # ## Compared within a group
 # GRPO (Shao et al., 2024) samples a group of $n$ completions for each prompt and compares them with each other: the
-# advantage of a completion is its reward minus the mean of its group, **divided by the group's standard deviation**. Dr.
-# GRPO (Liu et al., 2025) leaves the division out.
+# advantage of a completion is its reward minus the mean of its group, **divided by the group's standard deviation**.
+# Dr. GRPO (Liu et al., 2025) leaves the division out.
 
 # %% ex="13.1" title="Advantages within a group" points=2 difficulty="easy" minutes=8
 def group_advantages(rewards, groups):
@@ -178,15 +178,15 @@ for name, each in {"rewards": rewards, "RLOO": rloo, **found}.items():
 
 # %% [markdown]
 # **What you saw.** Four groups side by side. Signs and order within a group are the same in all three. Dr. GRPO's
-# advantage *is* RLOO's times $1 - 1/n$ (the row itself in the mean costs that factor, lesson 09; the cell asserts it), so
-# it needs no run of its own. GRPO makes groups alike: those whose completions hardly differ are blown up to the size of
-# the others.
+# advantage *is* RLOO's times $1 - 1/n$ (the row itself in the mean costs that factor, lesson 09; the cell asserts it),
+# so it needs no run of its own. GRPO makes groups alike: those whose completions hardly differ are blown up to the
+# size of the others.
 #
 # ## Where the ratio lives
-# Sampling is dear, so a rollout is used for several steps, and from the second one on the policy π is no longer the μ that
-# sampled it. Lesson 11 had the ratio of a token, $\rho_t = \pi(a_t \mid s_t) / \mu(a_t \mid s_t)$, and of a whole
-# trajectory. The recipes differ in where they put it, and the names below are these objectives for one completion $y$ of
-# $|y|$ tokens with advantage $A$:
+# Sampling is dear, so a rollout is used for several steps, and from the second one on the policy π is no longer the μ
+# that sampled it. Lesson 11 had the ratio of a token, $\rho_t = \pi(a_t \mid s_t) / \mu(a_t \mid s_t)$, and of a whole
+# trajectory. The recipes differ in where they put it, and the names below are these objectives for one completion $y$
+# of $|y|$ tokens with advantage $A$:
 #
 # $$\begin{aligned}
 # \text{PPO, Dr. GRPO} \quad & \textstyle\sum_t \min\big(\rho_t A,\ \mathrm{clip}(\rho_t, 1 - \varepsilon_l, 1 + \varepsilon_h)\, A\big) \\
@@ -196,10 +196,10 @@ for name, each in {"rewards": rewards, "RLOO": rloo, **found}.items():
 # \text{CISPO} \quad & \textstyle\sum_t \mathrm{sg}\big[\mathrm{clip}(\rho_t, 1 - \varepsilon_l, 1 + \varepsilon_h)\big]\, A\, \log \pi(a_t \mid s_t)
 # \end{aligned}$$
 #
-# sg stops the gradient. GSPO (Zheng et al., 2025) has one ratio per sequence, the geometric mean of its tokens' ratios,
-# and clips whole sequences. CISPO (MiniMax, 2025) clips the *number* and keeps the gradient of every token. Differentiate
-# each of them: what stands before $\nabla \log \pi(a_t \mid s_t)$? Remember $\nabla \rho = \rho\, \nabla \log \rho$, and that
-# the slope of $\log s$ by the log-probability of one token is $1/|y|$.
+# sg stops the gradient. GSPO (Zheng et al., 2025) has one ratio per sequence, the geometric mean of its tokens'
+# ratios, and clips whole sequences. CISPO (MiniMax, 2025) clips the *number* and keeps the gradient of every token.
+# Differentiate each of them: what stands before $\nabla \log \pi(a_t \mid s_t)$? Remember $\nabla \rho = \rho\, \nabla
+# \log \rho$, and that the slope of $\log s$ by the log-probability of one token is $1/|y|$.
 
 # %% ex="13.2" title="Where the ratio lives" points=4 difficulty="hard" minutes=20
 def ratio_weights(logprobs, behavior_logprobs, advantages, mask, form, low=0.2, high=0.2):
@@ -235,10 +235,10 @@ def ratio_weights(logprobs, behavior_logprobs, advantages, mask, form, low=0.2, 
 ratio_weights = check("13.2", ratio_weights)
 
 # %% [markdown] ex="13.2" role="hints"
-# <details><summary>Hint 1</summary>First the log-ratios of the tokens, 0 on padding; then one ratio per token, or one per row
-# with <code>keepdim=True</code> (a sum of logarithms; divided by the length for the geometric mean).</details>
-# <details><summary>Hint 2</summary>Where the clipped side of a min is taken it is constant: weight 0. GSPO's s depends on
-# each token's log-probability with 1/|y|, so that factor stays. CISPO's clamp sets no weight to 0.</details>
+# <details><summary>Hint 1</summary>First the log-ratios of the tokens, 0 on padding; then one ratio per token, or one
+# per row with <code>keepdim=True</code> (a sum of logarithms; divided by the length for the geometric mean).</details>
+# <details><summary>Hint 2</summary>Where the clipped side of a min is taken it is constant: weight 0. GSPO's s depends
+# on each token's log-probability with 1/|y|, so that factor stays. CISPO's clamp sets no weight to 0.</details>
 
 # %% [markdown]
 # ## How far off is each?
@@ -340,23 +340,24 @@ for lr in (0.0, 0.002, 0.01):
 guesses.reveal("keeps_most", max(list(RECIPES)[3:], key=lambda name: bias[0.01][name][0]))
 
 # %% [markdown]
-# **What you saw.** At the first step, π = μ, every ratio is 1 and its place does not matter. What remains is what a recipe
-# divides by: the standard deviation alone (CISPO's row) makes the gradient twice as long here; the length also turns it,
-# since each token of a long text counts for less (GRPO and, through its geometric mean, GSPO). That is Dr. GRPO's case
-# against both divisions. At 0.005 nats nothing is clipped yet. At 0.1 nats the token's ratio is still off by little; the
-# three with a clip have a fifth of their weights at 0, and the cosine falls to about a half: what is clipped is what had
-# moved *with* the gradient, so what is left points elsewhere. CISPO lets it push on and keeps the direction. Only the
-# trajectory's ratio is exact everywhere, and lesson 11 showed its price. A clip is a brake, not an estimator.
+# **What you saw.** At the first step, π = μ, every ratio is 1 and its place does not matter. What remains is what a
+# recipe divides by: the standard deviation alone (CISPO's row) makes the gradient twice as long here; the length also
+# turns it, since each token of a long text counts for less (GRPO and, through its geometric mean, GSPO). That is Dr.
+# GRPO's case against both divisions. At 0.005 nats nothing is clipped yet. At 0.1 nats the token's ratio is still off
+# by little; the three with a clip have a fifth of their weights at 0, and the cosine falls to about a half: what is
+# clipped is what had moved *with* the gradient, so what is left points elsewhere. CISPO lets it push on and keeps the
+# direction. Only the trajectory's ratio is exact everywhere, and lesson 11 showed its price. A clip is a brake, not an
+# estimator.
 #
 # (Texts of three tokens are short. Over a thousand tokens a geometric mean hardly moves, and GSPO's paper clips it at a
 # few times 10⁻⁴.)
 #
 # ## The two ideas of DAPO
-# DAPO (Yu et al., 2025) adds to GRPO, besides a sum over all tokens and a word on overlong answers, two things that you
-# can weigh here. **Clip-higher**: $\varepsilon_h = 0.28 > \varepsilon_l = 0.2$. A token with probability 0.01 may grow to
-# 0.012 on one rollout and no further, one with 0.9 may grow as it likes; so the upper clip holds down what is *unlikely*,
-# and entropy is said to collapse. **Dynamic sampling**: groups in which all rewards are equal teach nothing, since all
-# their advantages are 0; they are dropped, and others are sampled until the batch is full.
+# DAPO (Yu et al., 2025) adds to GRPO, besides a sum over all tokens and a word on overlong answers, two things that
+# you can weigh here. **Clip-higher**: $\varepsilon_h = 0.28 > \varepsilon_l = 0.2$. A token with probability 0.01 may
+# grow to 0.012 on one rollout and no further, one with 0.9 may grow as it likes; so the upper clip holds down what is
+# *unlikely*, and entropy is said to collapse. **Dynamic sampling**: groups in which all rewards are equal teach
+# nothing, since all their advantages are 0; they are dropped, and others are sampled until the batch is full.
 
 # %% ex="13.3" title="Drop and refill" points=2 difficulty="medium" minutes=10
 def kept(rewards, groups, wanted):
@@ -379,15 +380,15 @@ def kept(rewards, groups, wanted):
 kept = check("13.3", kept)
 
 # %% [markdown] ex="13.3" role="hints"
-# <details><summary>Hint 1</summary>Go through the groups in the order in which they appear, count those that you keep, and
-# stop keeping when you have enough.</details>
-# <details><summary>Hint 2</summary><code>dict.fromkeys(groups.tolist())</code> has each number once, in order (sorted numbers
-# would be another order). Rewards are not all equal if their largest is above their smallest.</details>
+# <details><summary>Hint 1</summary>Go through the groups in the order in which they appear, count those that you keep,
+# and stop keeping when you have enough.</details>
+# <details><summary>Hint 2</summary><code>dict.fromkeys(groups.tolist())</code> has each number once, in order (sorted
+# numbers would be another order). Rewards are not all equal if their largest is above their smallest.</details>
 
 # %% [markdown]
-# What does that do to the gradient? Sample from the toy's policies at four places along the way up, 1,000 groups of four
-# (each of one prompt, drawn at random), with Dr. GRPO's advantages; and compute the share of equal groups exactly,
-# $\sum_r P(r \mid x)^4$.
+# What does that do to the gradient? Sample from the toy's policies at four places along the way up, 1,000 groups of
+# four (each of one prompt, drawn at random), with Dr. GRPO's advantages; and compute the share of equal groups
+# exactly, $\sum_r P(r \mid x)^4$.
 
 # %% tags=["again"]
 def drawn_groups(chance, count, n, source):
@@ -416,17 +417,17 @@ for steps in (0, 2, 4, 8):
           f"{1 / (1 - equal):24.2f} {cosine_similarity(full, rest, 0):12.3f}")
 
 # %% [markdown]
-# **What you saw.** The direction stays (what is missing to 1 is noise of the sample), and the length grows by one over the
-# share of unequal groups. That is exact: equal groups add 0, and a prompt stays in the batch as often as its groups are
-# unequal, so to drop and refill only divides by fewer. Adam and a clipped norm take such a factor out again; what remains
-# is less noise per update, for that factor more samples. It is no small one: late in learning, with three groups in four
-# equal, nearly four completions are sampled for one that teaches.
+# **What you saw.** The direction stays (what is missing to 1 is noise of the sample), and the length grows by one over
+# the share of unequal groups. That is exact: equal groups add 0, and a prompt stays in the batch as often as its
+# groups are unequal, so to drop and refill only divides by fewer. Adam and a clipped norm take such a factor out
+# again; what remains is less noise per update, for that factor more samples. It is no small one: late in learning,
+# with three groups in four equal, nearly four completions are sampled for one that teaches.
 #
 # ## All of them, learning
-# Now each name as a run, with what its paper says: advantages within groups, or from a **critic** as PPO has them (a value
-# head on the policy, lesson 10, with GAE); the clip; GRPO's division by the length; four epochs per rollout of two groups
-# of eight. The KL in GRPO's loss is left out; the next section is about it. Adam divides a common factor out, so Dr. GRPO
-# here is RLOO with PPO's clip. Every run keeps the same log.
+# Now each name as a run, with what its paper says: advantages within groups, or from a **critic** as PPO has them (a
+# value head on the policy, lesson 10, with GAE); the clip; GRPO's division by the length; four epochs per rollout of
+# two groups of eight. The KL in GRPO's loss is left out; the next section is about it. Adam divides a common factor
+# out, so Dr. GRPO here is RLOO with PPO's clip. Every run keeps the same log.
 
 # %%
 def recipe(rollout, values, bootstrap, logprobs, form, name="GRPO", high=0.2, by_length=False):
@@ -461,21 +462,22 @@ print("after 8 rollouts     exact J, each seed  entropy at update 1, 4, 8  at 0 
 for name, settings in NAMES.items():
     runs = [toy_run(settings, seed) for seed in progress(SEEDS[:3], name)]
     ends = " ".join(f"{J:.3f}" for _, J in runs)
-    logs = [h.entropy[i] for i in (0, 3, 7) for h, _ in runs]
+    logs = [h.entropy[i] for i in (0, 3, -1) for h, _ in runs]
     entropy = " ".join(f"{sum(logs[i : i + 3]) / 3:8.2f}" for i in (0, 3, 6))
     zero, long, kl = (sum(getattr(h, key)[-1] for h, _ in runs) / len(runs)
                          for key in ("clip_fraction", "length", "kl"))
     print(f"{name:20s} {ends} {entropy} {zero:10.0%} {long:8.2f} {kl:7.2f}")
 
 # %% [markdown]
-# **What you saw.** All of them go from 0.26 to above 0.95 within eight rollouts, and in $J$ no two differ by more than their
-# seeds do. They differ in the way there. CISPO, which lets every token push, goes furthest from the reference and has the
-# least entropy left. Dr. GRPO with the upper clip at 0.28 ends with an entropy of 0.71 instead of 0.68: a difference that
-# three seeds cannot show. Entropy falls under both, since the policy gets certain of texts with a "c". DAPO saw the collapse, and
-# the remedy, over thousands of updates on long answers; eight rollouts of three tokens neither confirm nor refute it.
+# **What you saw.** All of them go from 0.26 to above 0.95 within eight rollouts, and in $J$ no two differ by more than
+# their seeds do. They differ in the way there. CISPO, which lets every token push, goes furthest from the reference
+# and has the least entropy left. Dr. GRPO with the upper clip at 0.28 ends with an entropy of 0.71 instead of 0.68: a
+# difference that three seeds cannot show. Entropy falls under both, since the policy gets certain of texts with a "c".
+# DAPO saw the collapse, and the remedy, over thousands of updates on long answers; eight rollouts of three tokens
+# neither confirm nor refute it.
 #
-# So what is in a name? Near μ, all are the same step but for the divisors; further away each brakes in its own way, as the
-# table of biases shows; and where few epochs keep π near μ, as here, all of them learn the same.
+# So what is in a name? Near μ, all are the same step but for the divisors; further away each brakes in its own way, as
+# the table of biases shows; and in a task as easy as this one all of them learn about the same.
 #
 # ## How far from where it began?
 # The last column is the KL divergence of the policy from the model it started from, the *reference*,
@@ -518,12 +520,12 @@ for name, values in kl_estimates(logprobs.detach(), known, every.mask).items():
     print(f"{name}: mean {chance.detach() @ values.sum(1):.4f}, lowest {values.min():.2f}")
 
 # %% [markdown]
-# **What you saw.** $k_1$ and $k_3$ have the KL as their mean to the last digit, $k_2$ has not. And $k_3$ is never negative, not
-# for a single token.
+# **What you saw.** $k_1$ and $k_3$ have the KL as their mean to the last digit, $k_2$ has not. And $k_3$ is never
+# negative, not for a single token.
 #
 # ## Where does the penalty go?
-# Some subtract it from the rewards, others add it to the loss and differentiate it there. Either way it ends as a weight
-# on $\nabla \log \pi$, and these weights are yours to derive. Let $\ell_t = \log \pi(a_t \mid s_t) - \log
+# Some subtract it from the rewards, others add it to the loss and differentiate it there. Either way it ends as a
+# weight on $\nabla \log \pi$, and these weights are yours to derive. Let $\ell_t = \log \pi(a_t \mid s_t) - \log
 # \pi_\mathrm{ref}(a_t \mid s_t)$; of it alone does $k$ depend.
 #
 # - **In the rewards**: a number like any reward. Each token's $\nabla \log \pi$ gets the sum of $k$ over the whole
@@ -554,10 +556,10 @@ def placements(log_ratios, mask):
 placements = check("13.5", placements)
 
 # %% [markdown] ex="13.5" role="hints"
-# <details><summary>Hint 1</summary>In the rewards: the value of k at every token, 0 on padding, summed along the row, and
-# written at each token of the row.</details>
-# <details><summary>Hint 2</summary>In the loss: the derivative of k. That of ℓ is 1, that of ℓ²/2 is ℓ. Mask at the end once
-# more: the slope of k1 is 1 even where ℓ was set to 0.</details>
+# <details><summary>Hint 1</summary>In the rewards: the value of k at every token, 0 on padding, summed along the row,
+# and written at each token of the row.</details>
+# <details><summary>Hint 2</summary>In the loss: the derivative of k. That of ℓ is 1, that of ℓ²/2 is ℓ. Mask at the
+# end once more: the slope of k1 is 1 even where ℓ was set to 0.</details>
 
 # %% [markdown]
 # Autograd is the judge of derivations: on random numbers, differentiate each estimator as it stands in a loss.
@@ -590,13 +592,13 @@ also_k3 = found["k3 in the rewards"] > 0.9999
 guesses.reveal("from_the_rewards", "both" if also_k3 else "the first")
 
 # %% [markdown]
-# **What you saw.** The gradient of a mean over the policy's own samples has two parts: other samples come, which a penalty in
-# the rewards sees; and the same sample is charged otherwise, which a penalty in the loss sees. For $k_1$ the second part
-# is **nothing**, the mean of $\nabla \log \pi$ (lesson 08). So $k_1$ in the rewards has exactly the gradient of the KL, and
-# in the loss it does nothing. $k_3$, just as unbiased, needs both parts, as the last row shows. In the rewards alone it
-# points **away** from where it should; in the loss alone, GRPO's choice, its direction is roughly right and its length is
-# not. $k_2$ in the loss, each token charged with its own $\ell_t$ but not for where it leads, comes close here without
-# being right. An unbiased estimate of a value need not have an unbiased gradient.
+# **What you saw.** The gradient of a mean over the policy's own samples has two parts: other samples come, which a
+# penalty in the rewards sees; and the same sample is charged otherwise, which a penalty in the loss sees. For $k_1$
+# the second part is **nothing**, the mean of $\nabla \log \pi$ (lesson 08). So $k_1$ in the rewards has exactly the
+# gradient of the KL, and in the loss it does nothing. $k_3$, just as unbiased, needs both parts, as the last row
+# shows. In the rewards alone it points **away** from where it should; in the loss alone, GRPO's choice, its direction
+# is roughly right and its length is not. $k_2$ in the loss, each token charged with its own $\ell_t$ but not for where
+# it leads, comes close here without being right. An unbiased estimate of a value need not have an unbiased gradient.
 #
 # So this course subtracts $\beta k_1$ from the rewards, as Ouyang et al. (2022) did, and then it is any other reward:
 # groups, critics and clips apply. Tang and Munos (2025) go through the places as you did, and show which published
@@ -632,10 +634,11 @@ def completion_rewards(trunk, head, rollout):
 completion_rewards = check("13.6", completion_rewards)
 
 # %% [markdown] ex="13.6" role="hints"
-# <details><summary>Hint 1</summary>All tokens of a row are its first observation, then all actions. Action t is token t + 1
-# of them.</details>
-# <details><summary>Hint 2</summary>The last True of each row: <code>torch.where(mask, steps, 0).max(1).values</code>, with the
-# place of each action among the tokens as <code>steps</code>. Then <code>states[torch.arange(B), last]</code>.</details>
+# <details><summary>Hint 1</summary>All tokens of a row are its first observation, then all actions. Action t is token
+# t + 1 of them.</details>
+# <details><summary>Hint 2</summary>The last True of each row: <code>torch.where(mask, steps, 0).max(1).values</code>,
+# with the place of each action among the tokens as <code>steps</code>. Then <code>states[torch.arange(B),
+# last]</code>.</details>
 
 # %% ex="13.7" title="Bradley and Terry's loss" points=1 difficulty="easy" minutes=6
 def preference_loss(rewards, chosen, rejected):
@@ -685,8 +688,9 @@ fit_rewards = check("13.8", fit_rewards)
 # %% [markdown] ex="13.8" role="hints"
 # <details><summary>Hint 1</summary>For each batch: rewards with 13.6, the loss with 13.7, then <code>zero_grad</code>,
 # <code>backward</code>, <code>step</code>; <code>loss.item()</code> is the number to note.</details>
-# <details><summary>Hint 2</summary>Simple and right: rewards of all rows, then <code>preference_loss(rewards, chosen[batch],
-# rejected[batch])</code>. Faster: the rows of the batch, chosen ones first; then pair i is rows i and i + n.</details>
+# <details><summary>Hint 2</summary>Simple and right: rewards of all rows, then <code>preference_loss(rewards,
+# chosen[batch], rejected[batch])</code>. Faster: the rows of the batch, chosen ones first; then pair i is rows i and i
+# + n.</details>
 
 # %% [markdown]
 # Those who compare see **short** completions of the base model, ten tokens, six for each of 24 openings, and
@@ -729,8 +733,8 @@ for words, about in (("short, as those it learned from", short), ("whole complet
     print(f"new pairs, {words}: ranked as the judge does", *(f"{x:.2f}" for x in ranked))
 
 # %% [markdown]
-# **What you saw.** They rank about three new pairs in four as the judge does, and on whole completions, twice as long as what
-# they have seen, somewhat fewer: labels are few, and one in ten was wrong. Would you let one of them teach?
+# **What you saw.** They rank about three new pairs in four as the judge does, and on whole completions, twice as long
+# as what they have seen, somewhat fewer: labels are few, and one in ten was wrong. Would you let one of them teach?
 #
 # ## One update, whole
 # Now the reward model shall pay a policy, and you write what happens with a rollout: the penalty of the first half, the
@@ -767,18 +771,19 @@ def improve(policy, optimizer, rollout, groups, known, beta, epochs):
 improve = check("13.9", improve)
 
 # %% [markdown] ex="13.9" role="hints"
-# <details><summary>Hint 1</summary>Before the loop: each completion's reward, minus β times the sum of its k1 (13.4, of
-# <code>rollout.logprobs</code> and <code>known</code>); then 13.1 on these numbers, written at each acted token.</details>
+# <details><summary>Hint 1</summary>Before the loop: each completion's reward, minus β times the sum of its k1 (13.4,
+# of <code>rollout.logprobs</code> and <code>known</code>); then 13.1 on these numbers, written at each acted
+# token.</details>
 # <details><summary>Hint 2</summary>In the loop: <code>logprobs</code>, then <code>ratio_weights(logprobs.detach(),
 # rollout.logprobs, advantages, mask, "clip")</code>, then minus the sum of weights times logprobs over the number of
 # completions, and the three calls of every step.</details>
 
 # %% [markdown]
 # ## You get what you pay for
-# The reward model pays, and the judge only watches. Five seeds, each with its own pairs, reward model and learner; first
-# without a penalty, then with $\beta$ = 0.5 per nat. Beside them three runs that the judge itself pays, with two epochs per
-# rollout. Each update's log: what was paid, what it was worth, KL, length, share of weights at 0, and the entropy of a
-# choice, estimated by the mean of −log π over what was sampled.
+# The reward model pays, and the judge only watches. Five seeds, each with its own pairs, reward model and learner;
+# first without a penalty, then with $\beta$ = 0.5 per nat. Beside them three runs that the judge itself pays, with two
+# epochs per rollout. Each update's log: what was paid, what it was worth, KL, length, share of weights at 0, and the
+# entropy of a choice, estimated by the mean of −log π over what was sampled.
 
 # %%
 def learner(seed, model=None, beta=0.0):
@@ -846,17 +851,17 @@ for beta, runs in chased.items():
         print(f"    judge {truth:.2f}, model {belief:+.1f}: {problem.prompt} -> {text}")
 
 # %% [markdown]
-# **What you saw.** Without the penalty what the policy is paid rises, what it is worth rises for a few updates, turns, and ends
-# below its start in all five runs, in three of them at next to nothing. Read the samples: the reward model has learned that "worth every
-# penny" is a good sign, and it was, in completions of the base model. That nobody says "penny" ten times it never had to learn,
-# for the base model does not write so. The policy has left the region that its reward model knows. This is **reward
-# hacking**, or overoptimisation (Gao et al., 2023), and an instance of Goodhart's law: a measure that becomes the target
-# stops being a good measure.
+# **What you saw.** Without the penalty what the policy is paid rises, what it is worth rises for a few updates, turns,
+# and ends below its start in all five runs, in three of them at next to nothing. Read the samples: the reward model
+# has learned that "worth every penny" is a good sign, and it was, in completions of the base model. That nobody says
+# "penny" ten times it never had to learn, for the base model does not write so. The policy has left the region that
+# its reward model knows. This is **reward hacking**, or overoptimisation (Gao et al., 2023), and an instance of
+# Goodhart's law: a measure that becomes the target stops being a good measure.
 #
 # With the penalty the policy stays within eight nats of the base, where the reward model can be trusted somewhat, and
-# all five end above the start. It is no wall: a penny too many turns up there as well. The first panel shows the trap: both are paid
-# alike. In life there is no middle panel, and the reward cannot tell you which of the two you have. The right one you
-# do have: watch the KL, and read what your policy writes.
+# all five end above the start. It is no wall: a penny too many turns up there as well. The first panel shows the trap:
+# both are paid alike. In life there is no middle panel, and the reward cannot tell you which of the two you have. The
+# right one you do have: watch the KL, and read what your policy writes.
 #
 # And the judge's own runs? No penalty, a few updates, and nothing is hacked: there is nothing to be fooled. Hence
 # the rule of thumb: **learned reward, hold the policy near; verifier, often not needed** (as far as it checks what you
@@ -924,10 +929,11 @@ show(figure, alt=f"True reward by KL: best of n ends at {last:.2f}, {steps[-1]:.
      f"RL, a point for each update: {outcome}.")
 
 # %% [markdown]
-# **What you saw.** Picked by the judge, one of 16 is nearly always fine. Picked by the reward models, the mean curve rises and
-# flattens: the best of 16 is still something that the base model writes, and there a reward model knows its way, mostly.
-# One of the five turns at $n = 4$: with enough to choose from it can be fooled in this way too (Gao et al., 2023). In nats it
-# is the cheapest road. It costs $n$ samples for every answer, for ever, while learning pays once.
+# **What you saw.** Picked by the judge, one of 16 is nearly always fine. Picked by the reward models, the mean curve
+# rises and flattens: the best of 16 is still something that the base model writes, and there a reward model knows its
+# way, mostly. One of the five turns at $n = 4$: with enough to choose from it can be fooled in this way too (Gao et
+# al., 2023). In nats it is the cheapest road. It costs $n$ samples for every answer, for ever, while learning pays
+# once.
 #
 # ## The best policy, and how to reach it without a reward model
 # What does $J - \beta\,\mathrm{KL}$ want? The answer has a closed form: of all distributions over texts the best is
@@ -953,7 +959,8 @@ def best_policy(log_reference, returns, groups, beta):
 best_policy = check("13.11", best_policy)
 
 # %% [markdown] ex="13.11" role="hints"
-# <details><summary>Hint 1</summary>π* is proportional to exp(log π_ref + r / β): what does <code>softmax</code> do?</details>
+# <details><summary>Hint 1</summary>π* is proportional to exp(log π_ref + r / β): what does <code>softmax</code>
+# do?</details>
 # <details><summary>Hint 2</summary>Each prompt is normalised on its own: a loop over <code>groups.unique()</code>, and
 # <code>.softmax(0)</code> of its rows.</details>
 
@@ -993,11 +1000,11 @@ def fit_dpo(policy, optimizer, rollout, known, chosen, rejected, batches, beta):
 fit_dpo = check("13.12", fit_dpo)
 
 # %% [markdown] ex="13.12" role="hints"
-# <details><summary>Hint 1</summary>The loop is that of 13.8. What is new is the reward of a row: the sum over its tokens of log π
-# minus log π_ref, times β; the loss is Bradley and Terry's of these.</details>
-# <details><summary>Hint 2</summary>For rows <code>rows</code>: <code>piece = take_rows(rollout, rows)</code>, and of the
-# reference <code>known[rows, : piece.mask.shape[1]]</code>. Cut padding off with <code>torch.where(piece.mask, …, 0)</code>
-# before you sum.</details>
+# <details><summary>Hint 1</summary>The loop is that of 13.8. What is new is the reward of a row: the sum over its
+# tokens of log π minus log π_ref, times β; the loss is Bradley and Terry's of these.</details>
+# <details><summary>Hint 2</summary>For rows <code>rows</code>: <code>piece = take_rows(rollout, rows)</code>, and of
+# the reference <code>known[rows, : piece.mask.shape[1]]</code>. Cut padding off with <code>torch.where(piece.mask, …,
+# 0)</code> before you sum.</details>
 
 # %% [markdown]
 # Its gradient is, once more, the one loss of this course. Which weight does each pair put on its chosen completion, and
@@ -1058,13 +1065,13 @@ def account(chance):
 # %% tags=["again"]
 print(f"{'the reference':20s} {account(drawn)}\n{'closed form':20s} {account(best)}")
 for name, weigh in (("RL with the penalty", penalized), ("DPO on pairs", direct)):
-    reached = chances(ascend(weigh, steps=200))[0].detach()
+    reached = chances(ascend(weigh, steps=400))[0].detach()
     print(f"{name:20s} {account(reached)}   off by {(reached - best).abs().sum() / 2:.3f}")
 
 # %% [markdown]
-# **What you saw.** Two roads, nearly one place: the closed form, which neither was told (the last column is half the sum of
-# the differences of probabilities; with more steps DPO comes to 0.01). Now DPO on the reviews, from exactly the pairs that the reward models learned from, and
-# what it does to each side of its pairs.
+# **What you saw.** Two roads, nearly one place: the closed form, which neither was told (the last column is half the
+# sum of the differences of probabilities). Now DPO on the reviews, from exactly the pairs that the reward models
+# learned from, and what it does to each side of its pairs.
 
 # %%
 def direct_learner(pairs, seed, epochs=2):
@@ -1093,20 +1100,21 @@ before, after = long_run[1]
 guesses.reveal("chosen_after_long_DPO", "lower" if after[0] < before[0] else "higher")
 
 # %% [markdown]
-# **What you saw.** Two epochs on the pairs take the true reward from about 0.4 to 0.6 or 0.7, less than a nat from the base;
-# RL against a reward model with a penalty, best of 16 and DPO end alike, as far as so few seeds can tell. And what did the loss raise? The
-# chosen completions have gained half a nat or less, and the rejected ones have lost two or more: the difference grows
-# mostly from below. Eight epochs later the chosen ones are *less* likely than before all training, and the rejected ones far less.
-# The loss knows the difference alone, and is content. This is **likelihood displacement** (Razin et al., 2024): the
-# probability went to texts that stand in no pair, which nobody has judged. In this run they are still praise, for the
-# true reward is no lower; but the KL has grown tenfold, and nothing in the loss would say so. Log both
-# likelihoods, not the margin alone.
+# **What you saw.** Two epochs on the pairs take the true reward from about 0.4 to 0.6 or 0.7, less than a nat from the
+# base; RL against a reward model with a penalty, best of 16 and DPO end alike, as far as so few seeds can tell. And
+# what did the loss raise? The chosen completions have gained half a nat or less, and the rejected ones have lost two
+# or more: the difference grows mostly from below. Eight epochs later the chosen ones are *less* likely than before all
+# training, and the rejected ones far less. The loss knows the difference alone, and is content. This is **likelihood
+# displacement** (Razin et al., 2024): the probability went to texts that stand in no pair, which nobody has judged. In
+# this run they are still praise, for the true reward is no lower; but the KL has grown from 0.4 to 9 nats, and nothing
+# in the loss would say so. Log both likelihoods, not the margin alone.
 #
 # ## Silent bug lab
-# Eight trainers maximise $J - \beta\,\mathrm{KL}$ with $\beta = 0.2$ and the penalty in the rewards; you can call them and
-# not read them. Seven have a bug that raises no error. Each is called as `run(logprobs, reference_logprobs, rewards,
-# mask)`, (B, T) each, `logprobs` with gradient, and returns the loss of the batch, a mean over its B completions. First the
-# symptoms: each one for 60 steps in the toy world, where the mean over all texts can be taken exactly.
+# Eight trainers maximise $J - \beta\,\mathrm{KL}$ with $\beta = 0.2$ and the penalty in the rewards; you can call them
+# and not read them. Seven have a bug that raises no error. Each is called as `run(logprobs, reference_logprobs,
+# rewards, mask)`, (B, T) each, `logprobs` with gradient, and returns the loss of the batch, a mean over its B
+# completions. First the symptoms: each one for 60 steps in the toy world, where the mean over all texts can be taken
+# exactly.
 
 # %% tags=["again"]
 def with_run(run, chance, logprobs):
@@ -1122,10 +1130,11 @@ for name, run in progress(mystery_runs("13.14").items(), "lab"):
     print(f"run {name:14s}{account(chances(lm)[0].detach())}")
 
 # %% [markdown]
-# Which one is right? A curve does not say what is wrong with the others; a **property test** does. The loss itself means
-# nothing, its gradient by `logprobs` does: by 13.5 you know what it must be, for numbers that you choose. Write one
-# function that passes the right run and refuses as many wrong ones as you can: a point each for two, four, six and all
-# seven. (The right one has no baseline: each token gets the whole completion's reward minus β times its whole log-ratio.)
+# Which one is right? A curve does not say what is wrong with the others; a **property test** does. The loss itself
+# means nothing, its gradient by `logprobs` does: by 13.5 you know what it must be, for numbers that you choose. Write
+# one function that passes the right run and refuses as many wrong ones as you can: a point each for two, four, six and
+# all seven. (The right one has no baseline: each token gets the whole completion's reward minus β times its whole
+# log-ratio.)
 
 # %% ex="13.14" title="Test a penalty" points=4 difficulty="hard" minutes=18
 def is_penalized(run):
@@ -1147,19 +1156,20 @@ def is_penalized(run):
 is_penalized = check("13.14", is_penalized)
 
 # %% [markdown] ex="13.14" role="hints"
-# <details><summary>Hint 1</summary>Choose log-probabilities of both models at random, rewards at more than one token, rows of
-# different lengths; call the run, <code>.backward()</code>, and look at <code>logprobs.grad</code>.</details>
-# <details><summary>Hint 2</summary>The loss is minus the mean over rows of Σ weight · log π, so the gradient must be −weight / B,
-# with weight = (sum of the row's rewards) − 0.2 · <code>placements(…)["k1 in the rewards"]</code>, and 0 on padding.</details>
+# <details><summary>Hint 1</summary>Choose log-probabilities of both models at random, rewards at more than one token,
+# rows of different lengths; call the run, <code>.backward()</code>, and look at <code>logprobs.grad</code>.</details>
+# <details><summary>Hint 2</summary>The loss is minus the mean over rows of Σ weight · log π, so the gradient must be
+# −weight / B, with weight = (sum of the row's rewards) − 0.2 · <code>placements(…)["k1 in the rewards"]</code>, and 0
+# on padding.</details>
 
 # %% [markdown]
-# **What you saw.** Run A is right. In B the reference is the policy itself, so that the penalty is 0 whatever happens; in F the
-# mean log-ratio is added to the loss, whose gradient is 0 on average, and both end alike, with no penalty at all. C charges
-# each token with its own log-ratio alone, the gradient of "k2 in the loss". D subtracts twice, and its $J - \beta\,
-# \mathrm{KL}$ is so near to the right one's that no curve would give it away. E has $k_3$ in the rewards, which drives it away
-# from the reference. G forgot to detach, so that the gradient has a second part. H charges the last token's log-ratio alone.
-# All of them could report the same, correctly estimated KL: a *number* may be right while its gradient is another. Test
-# the gradient, on numbers of your own, with several tokens to a row.
+# **What you saw.** Run A is right. In B the reference is the policy itself, so that the penalty is 0 whatever happens;
+# in F the mean log-ratio is added to the loss, whose gradient is 0 on average, and both end alike, with no penalty at
+# all. C charges each token with its own log-ratio alone, the gradient of "k2 in the loss". D subtracts twice, and its
+# $J - \beta\, \mathrm{KL}$ is so near to the right one's that no curve would give it away. E has $k_3$ in the rewards,
+# which drives it away from the reference. G forgot to detach, so that the gradient has a second part. H charges the
+# last token's log-ratio alone. All of them could report the same, correctly estimated KL: a *number* may be right
+# while its gradient is another. Test the gradient, on numbers of your own, with several tokens to a row.
 
 #
 # ## Recap
@@ -1176,10 +1186,10 @@ is_penalized = check("13.14", is_penalized)
 #   directly; it is a weight in the same loss too, and what it raises is a difference.
 #
 # ## More names, a sentence each
-# **SimPO** (Meng et al., 2024) is DPO with log π per token and no reference. **KTO** (Ethayarajh et al., 2024) learns from
-# single completions marked good or bad instead of pairs. **ORPO** (Hong et al., 2024) adds a term on the odds of chosen
-# against rejected to supervised finetuning, again without a reference. **Process rewards** (Lightman et al., 2023) judge
-# each step of a solution instead of its end: in this course's terms, rewards at more than one token.
+# **SimPO** (Meng et al., 2024) is DPO with log π per token and no reference. **KTO** (Ethayarajh et al., 2024) learns
+# from single completions marked good or bad instead of pairs. **ORPO** (Hong et al., 2024) adds a term on the odds of
+# chosen against rejected to supervised finetuning, again without a reference. **Process rewards** (Lightman et al.,
+# 2023) judge each step of a solution instead of its end: in this course's terms, rewards at more than one token.
 #
 # ## Try next
 # - `beta` 0.1 and 2: which penalty is too small to hold it, and which too large to learn?
