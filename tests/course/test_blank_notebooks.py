@@ -46,7 +46,7 @@ SMALL = {
         ("chance, 1000, 4", "chance, 20, 4"),
         ("epochs=4, updates=8)", "epochs=1, updates=4)"),
         ("steps=150", "steps=3"),
-        ("steps=400", "steps=3"),
+        ("steps=300", "steps=3"),
         ("steps=60", "steps=3"),
         ("(len(pairs.chosen), 3, seed)", "(len(pairs.chosen), 1, seed)"),
         ("epochs=2):", "epochs=1):"),
