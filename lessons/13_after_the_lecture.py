@@ -8,7 +8,7 @@
 # hold it against an exact gradient, and see the trap of every reward that was *learned*: it can be fooled, and a
 # policy that is trained against it finds out how. *(The lecture stops before all of this; its "Summary" of
 # reinforcement learning is what you need of it.)* About 223 minutes in two halves, of which 168 for the exercises;
-# runs in 95 s on two CPU cores.
+# runs in 100 s on two CPU cores.
 #
 # **You will need** lesson 12; ratio and clip of lesson 11, the critic of lesson 10. **You will be able to** say in one
 # line what GRPO, Dr. GRPO, PPO, GSPO, CISPO, DAPO and DPO change; put a KL penalty where its gradient is right; train a
@@ -733,8 +733,8 @@ for words, about in (("short, as those it learned from", short), ("whole complet
     print(f"new pairs, {words}: ranked as the judge does", *(f"{x:.2f}" for x in ranked))
 
 # %% [markdown]
-# **What you saw.** They rank about three new pairs in four as the judge does, and on whole completions, twice as long
-# as what they have seen, somewhat fewer: labels are few, and one in ten was wrong. Would you let one of them teach?
+# **What you saw.** They rank about three new pairs in four as the judge does, and whole completions, twice as long as what
+# they have seen, worse, each of the five: labels are few, and one in ten was wrong. Would you let one of them teach?
 #
 # ## One update, whole
 # Now the reward model shall pay a policy, and you write what happens with a rollout: the penalty of the first half, the
@@ -782,8 +782,8 @@ improve = check("13.9", improve)
 # ## You get what you pay for
 # The reward model pays, and the judge only watches. Five seeds, each with its own pairs, reward model and learner;
 # first without a penalty, then with $\beta$ = 0.5 per nat. Beside them three runs that the judge itself pays, with two
-# epochs per rollout. Each update's log: what was paid, what it was worth, KL, length, share of weights at 0, and the
-# entropy of a choice, estimated by the mean of −log π over what was sampled.
+# epochs per rollout. Each update's log: what was paid, what it was worth, KL, length, the share of weights at 0 (clipped,
+# or in a group of equals), and the entropy of a choice, estimated by the mean of −log π over what was sampled.
 
 # %%
 def learner(seed, model=None, beta=0.0):
@@ -811,8 +811,8 @@ def report(name, runs):
     print(f"{name:20s} true reward", *(f"{truth:.2f}" for truth, _ in ends),
           "  KL", *(f"{kl:5.1f}" for _, kl in ends))
     for key in runs[0][1][-1] if runs[0][1] else ():
-        print(f"{key:>24s} {sum(log[-1][key] for _, log in runs) / len(runs):.2f}", end="")
-    print()
+        print(f"    {key} {sum(log[-1][key] for _, log in runs) / len(runs):.2f}",
+              end="" if key != "entropy" else "\n")
     return ends
 
 
@@ -851,12 +851,12 @@ for beta, runs in chased.items():
         print(f"    judge {truth:.2f}, model {belief:+.1f}: {problem.prompt} -> {text}")
 
 # %% [markdown]
-# **What you saw.** Without the penalty what the policy is paid rises, what it is worth rises for a few updates, turns,
-# and ends below its start in all five runs, in three of them at next to nothing. Read the samples: the reward model
-# has learned that "worth every penny" is a good sign, and it was, in completions of the base model. That nobody says
-# "penny" ten times it never had to learn, for the base model does not write so. The policy has left the region that
-# its reward model knows. This is **reward hacking**, or overoptimisation (Gao et al., 2023), and an instance of
-# Goodhart's law: a measure that becomes the target stops being a good measure.
+# **What you saw.** Without the penalty what the policy is paid rises, what it is worth rises for a few updates, turns, and
+# ends below its start in all five runs, in three of them at next to nothing. Read the samples: the reward model has
+# learned that "deserves every penny" and its like are good signs, and they were, in completions of the base model. That
+# no review ends in "to to to" it never had to learn, for the base model does not write so. The policy has left the
+# region that its reward model knows. This is **reward hacking**, or overoptimisation (Gao et al., 2023), and an
+# instance of Goodhart's law: a measure that becomes the target stops being a good measure.
 #
 # With the penalty the policy stays within eight nats of the base, where the reward model can be trusted somewhat, and
 # all five end above the start. It is no wall: a penny too many turns up there as well. The first panel shows the trap:
@@ -1065,7 +1065,7 @@ def account(chance):
 # %% tags=["again"]
 print(f"{'the reference':20s} {account(drawn)}\n{'closed form':20s} {account(best)}")
 for name, weigh in (("RL with the penalty", penalized), ("DPO on pairs", direct)):
-    reached = chances(ascend(weigh, steps=400))[0].detach()
+    reached = chances(ascend(weigh, steps=300))[0].detach()
     print(f"{name:20s} {account(reached)}   off by {(reached - best).abs().sum() / 2:.3f}")
 
 # %% [markdown]
