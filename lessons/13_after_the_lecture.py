@@ -601,10 +601,10 @@ guesses.reveal("from_the_rewards", "both" if also_k3 else "the first")
 # it leads, comes close here without being right. An unbiased estimate of a value need not have an unbiased gradient.
 #
 # So this course subtracts $\beta k_1$ from the rewards, as Ouyang et al. (2022) did, and then it is any other reward:
-# groups, critics and clips apply. Tang and Munos (2025) go through the places as you did, and show which published
-# implementations have which.
+# groups, critics and clips apply. Tang and Munos (2025) go through the places as you did, and found
+# wrong ones in published code.
 #
-# **A good place to stop.** The second half needs the loss of 13.2, the penalty of 13.5 and the toy world.
+# **A good place to stop.** The second half needs the weights of 13.2, the penalty of 13.4 and the toy world.
 #
 # # Second half: rewards from pairs
 # People find it hard to put a number on a text, but they can say which of two they like better. Bradley and Terry's
@@ -931,7 +931,7 @@ show(figure, alt=f"True reward by KL: best of n ends at {last:.2f}, {steps[-1]:.
 # %% [markdown]
 # **What you saw.** Picked by the judge, one of 16 is nearly always fine. Picked by the reward models, the mean curve
 # rises and flattens: the best of 16 is still something that the base model writes, and there a reward model knows its
-# way, mostly. One of the five turns at $n = 4$: with enough to choose from it can be fooled in this way too (Gao et
+# way, mostly. One of the five turns after $n = 4$: with enough to choose from it can be fooled in this way too (Gao et
 # al., 2023). In nats it is the cheapest road. It costs $n$ samples for every answer, for ever, while learning pays
 # once.
 #
@@ -1103,7 +1103,7 @@ guesses.reveal("chosen_after_long_DPO", "lower" if after[0] < before[0] else "hi
 # **What you saw.** Two epochs on the pairs take the true reward from about 0.4 to 0.6 or 0.7, less than a nat from the
 # base; RL against a reward model with a penalty, best of 16 and DPO end alike, as far as so few seeds can tell. And
 # what did the loss raise? The chosen completions have gained half a nat or less, and the rejected ones have lost two
-# or more: the difference grows mostly from below. Eight epochs later the chosen ones are *less* likely than before all
+# or more: the difference grows mostly from below. After eight epochs the chosen ones are *less* likely than before all
 # training, and the rejected ones far less. The loss knows the difference alone, and is content. This is **likelihood
 # displacement** (Razin et al., 2024): the probability went to texts that stand in no pair, which nobody has judged. In
 # this run they are still praise, for the true reward is no lower; but the KL has grown from 0.4 to 9 nats, and nothing
@@ -1168,9 +1168,9 @@ is_penalized = check("13.14", is_penalized)
 # all. C charges each token with its own log-ratio alone, the gradient of "k2 in the loss". D subtracts twice, and its
 # $J - \beta\, \mathrm{KL}$ is so near to the right one's that no curve would give it away. E has $k_3$ in the rewards,
 # which drives it away from the reference. G forgot to detach, so that the gradient has a second part. H charges the
-# last token's log-ratio alone. All of them could report the same, correctly estimated KL: a *number* may be right
-# while its gradient is another. Test the gradient, on numbers of your own, with several tokens to a row.
-
+# last token's log-ratio alone. All but B, which would say 0, could report a KL that is estimated
+# rightly: a *number* may be right while its gradient is another. Test the gradient, on numbers of your own, with
+# several tokens to a row.
 #
 # ## Recap
 # - GRPO, Dr. GRPO, RLOO: rewards compared within the group of a prompt; GRPO divides by its spread, and by lengths.
