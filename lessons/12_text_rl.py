@@ -199,14 +199,11 @@ def text_of(rollout):
     return torch.cat([rollout.observations[:, :1], rollout.actions], 1)
 
 
-asked, answered = [], []
-for text, acted in zip(text_of(tried).tolist(), tried.mask.tolist()):
-    first = acted.index(True) + 1
-    asked.append(text[:first])
-    answered.append(text[first : first + sum(acted)])
-own_record = as_record(asked, answered)
-assert (own_record["mask"] == tried.mask).all()
-assert ((own_record["actions"] == tried.actions) | ~tried.mask).all()
+first = tried.mask.to(torch.uint8).argmax(1) + 1
+bounds = zip(text_of(tried).tolist(), first.tolist(), (first + tried.mask.sum(1)).tolist())
+asked, answered = zip(*((text[:begin], text[begin:end]) for text, begin, end in bounds))
+own_record = as_record(list(asked), list(answered))
+assert torch.equal(own_record["mask"], tried.mask)  # what the sampler has noted
 
 # %% ex="12.2" title="Log-probability of what was written" points=1 difficulty="easy" minutes=6
 def written_logprobs(logits, tokens, mask):
@@ -241,10 +238,9 @@ def log_pi(policy, rollout):
     return action_logprobs(policy, take_rows(rollout, first))[which]
 
 
-with torch.no_grad():
-    mine = written_logprobs(sft(tried.observations), text_of(tried), tried.mask)
-    assert torch.allclose(mine, log_pi(sft, tried), atol=1e-4)
-    assert torch.allclose(mine, tried.logprobs, atol=1e-3)  # what the sampler has noted
+mine = written_logprobs(sft(tried.observations), text_of(tried), tried.mask)
+assert torch.allclose(mine, log_pi(sft, tried), atol=1e-4)
+assert torch.allclose(mine, tried.logprobs, atol=1e-3)  # and the sampler's own
 
 # %% [markdown]
 # ## One loop, two worlds
@@ -324,19 +320,13 @@ def learner(weigh, seed, start=sft, updates=args.updates, lr=args.lr, **sampling
 # %%
 world = GridWorld("default", pit_reward=0.0).to_mdp()
 robot, source = TabularPolicy(world.states, world.actions), seeded()
-
-
-def episodes(policy):
-    return collect(world, policy, 64, horizon=50, generator=source)[0]
-
-
-on_the_grid = reinforce(robot, episodes, reward, updates=40, lr=0.1)
+on_the_grid = reinforce(
+    robot, lambda policy: collect(world, policy, 64, horizon=50, generator=source)[0], reward, 40, lr=0.1
+)
 runs = {"reward": [learner(reward, seed) for seed in progress(THREE, "reward")]}
 on_text = runs["reward"][0][1]
-for name, found in (("robot, star reached", on_the_grid), ("language model, right", on_text)):
-    part = max(1, len(found["reward"]) // 8)
-    means = [sum(found["reward"][k : k + part]) / part for k in range(0, 8 * part, part)]
-    print(f"{name:22s}", *(f"{value:.2f}" for value in means))
+print("robot, star reached   ", *(f"{value:.2f}" for value in on_the_grid["reward"][::5]))
+print("language model, right ", *(f"{value:.2f}" for value in on_text["reward"]))
 guesses.reveal("lines_that_change", 0)
 
 # %% [markdown]
@@ -344,12 +334,11 @@ guesses.reveal("lines_that_change", 0)
 # `train_policy` is this loop with checks, checkpoints and micro-batches around it. Run for run it is yours:
 
 # %%
-packaged = copy.deepcopy(sft)
 collector = text_collector(task, prompts=args.prompts, group=args.group)
-log = train_policy(packaged, collector, lambda rollout, *_: reward(rollout), updates=2, lr=args.lr,
-                   clip_norm=1.0, seed=args.seed)  # fmt: skip
-for mine, theirs in ((on_text["reward"], log.returns), (on_text["norm"], log.gradient_norm)):
-    print("yours", *(f"{x:.5f}" for x in mine[:2]), "  train_policy", *(f"{x:.5f}" for x in theirs))
+log = train_policy(copy.deepcopy(sft), collector, reward, updates=2, lr=args.lr, clip_norm=1.0,
+                   seed=args.seed)  # fmt: skip
+print("gradient norm, yours", *(f"{x:.4f}" for x in on_text["norm"][:2]),
+      "  train_policy", *(f"{x:.4f}" for x in log.gradient_norm))  # fmt: skip
 
 # %% [markdown]
 # ## Is it the right gradient?
@@ -540,44 +529,65 @@ show(figure, alt=f"Share of right answers against updates, {args.seeds} seeds: t
 
 # %%
 def batch_mean(rollout, *_):
-    won = pg.episode_returns(rollout.rewards, rollout.mask)
+    won = rollout.rewards.sum(1)
     return (won - pg.leave_one_out(won))[:, None] * rollout.mask
 
 
 def standardized(rollout, *_):
-    won = pg.episode_returns(rollout.rewards, rollout.mask)
     groups = pg.prompt_groups(rollout.observations, rollout.mask)
-    return pg.standardized(won, groups)[:, None] * rollout.mask
+    return pg.standardized(rollout.rewards.sum(1), groups)[:, None] * rollout.mask
 
 
 METHODS = {"reward": reward, "mean of the batch": batch_mean, "RLOO": rloo, "standardized": standardized}
-ends = {"RLOO": after[: len(THREE)], "reward": [held_out(lm) for lm, _ in runs["reward"]]}
-for name in ("mean of the batch", "standardized"):
-    runs[name] = [learner(METHODS[name], seed) for seed in progress(THREE, name)]
-    ends[name] = [held_out(lm) for lm, _ in runs[name]]
-for name in METHODS:
-    print(f"{name:18s} held-out pass@1, {len(THREE)} seeds:", *(f"{x:.2f}" for x in ends[name]))
+ends = {}
+for name, weigh in METHODS.items():
+    if name not in runs:
+        runs[name] = [learner(weigh, seed) for seed in progress(THREE, name)]
+    ends[name] = after[:3] if name == "RLOO" else [held_out(lm) for lm, _ in runs[name]]
+    print(f"{name:18s} held-out pass@1, seed by seed:", *(f"{x:.2f}" for x in ends[name]))
 
 # %% [markdown]
 # The baselines do not help. Before you blame chance, measure the noise itself: the gradient of many batches, and how
-# far it scatters about its mean (the trace of the covariance). One answer's gradient is its weight times its score
-# $\nabla_\theta \log \pi_\theta(y \mid x)$, so take the scores once and try every weight. The model's biases, a small
-# part of its parameters, stand for all of them.
+# far it scatters about its mean. One answer's gradient is its weight times its score
+# $\nabla_\theta \log \pi_\theta(y \mid x)$, so take the scores once and try every weight. A prompt's answers depend on
+# each other through the baseline; prompts do not. So the unit is the prompt: $K$ gradients $g_k$, one for each, which
+# are independent. A batch averages $P$ of them. Its **noise** is the trace of the covariance of that average; its
+# **signal** is $|\mathbb E[g]|^2$, and the length of the *sample* mean is too large for it, by the noise of an average
+# of $K$.
+
+# %% ex="12.6" title="Noise and signal" points=2 difficulty="medium" minutes=8
+def noise_and_signal(gradients, prompts):
+    """Of the mean gradient of so many prompts: the trace of its covariance, and the squared
+    length of its expectation, both estimated without bias: a dict of two numbers, "noise"
+    and "signal".
+
+    gradients (K, P): of K independent prompts one each, K at least 2; prompts, a number.
+    """
+    # BEGIN SOLUTION
+    spread = gradients.var(0).sum()  # with K - 1
+    mean = gradients.mean(0)
+    return {
+        "noise": spread / prompts,
+        "signal": (mean**2).sum() - spread / len(gradients),
+    }
+    # END SOLUTION
+
+# %% ex="12.6" role="check"
+noise_and_signal = check("12.6", noise_and_signal)
+
+# %% [markdown] ex="12.6" role="hints"
+# <details><summary>Hint 1</summary>The trace of a covariance is the sum of the parameters' variances (with K − 1). The
+# mean of P independent gradients has a P-th of it.</details>
+# <details><summary>Hint 2</summary>The squared length of the mean of K noisy gradients is the signal plus a K-th of the
+# spread, on average: subtract it.</details>
+
+# %% [markdown]
+# The model's biases, a small part of its parameters, stand for all of them.
 
 # %%
 many = text_sampler(args.seed, prompts=48)(sft)
 biases = [parameter for name, parameter in sft.named_parameters() if name.endswith("bias")]
 S, many_won = answer_scores(sft, many, biases), many.rewards.sum(1)
-
-
-def scatter(weights):
-    """Of a batch's gradient the trace of the covariance, and the squared length of its mean."""
-    each = (weights[:, None] * S).view(-1, args.group, S.shape[1]).mean(1)  # one per prompt
-    mean, spread = each.mean(0), each.var(0).sum()
-    return float(spread / args.prompts), float(mean @ mean - spread / len(each))
-
-
-# %% tags=["again"]
 long = (S**2).sum(1)
 print(f"{S.shape[1]:,} biases of {sum(p.numel() for p in sft.parameters()):,} parameters")
 for name, which in (("right", many_won == 1), ("wrong", many_won == 0)):
@@ -587,16 +597,16 @@ print(f"mean reward {many_won.mean():.2f}; the constant baseline with the least 
       f"E|s|²r / E|s|² = {float(pg.optimal_baseline(long, many_won)):.2f}")  # fmt: skip
 
 # %% tags=["again"]
-noise = {}
+SHIFTS, noise = (0, -1, 3), {}
 print("noise / signal of one batch      right 1, wrong 0   right 0, wrong −1   right 4, wrong 3")
 for name, weigh in METHODS.items():
-    for shift in (0, -1, 3):
-        weights = weigh(pay(many, (many_won + shift).tolist()))
-        spread, signal = scatter(weights.sum(1) / many.mask.sum(1))  # one number per answer
-        if shift == 0:
-            own_signal = signal or float("nan")  # a shift of rewards does not change the mean
-        noise[name, shift] = spread / own_signal
-    print(f"{name:30s}", *(f"{noise[name, shift]:17.1f}" for shift in (0, -1, 3)))
+    for shift in SHIFTS:
+        weights = weigh(pay(many, (many_won + shift).tolist())).sum(1) / many.mask.sum(1)
+        each = (weights[:, None] * S).view(-1, args.group, S.shape[1]).mean(1)  # one per prompt
+        seen = noise_and_signal(each, args.prompts)
+        signal = signal if shift else float(seen["signal"])  # no shift of rewards changes it
+        noise[name, shift] = float(seen["noise"]) / (signal or math.nan)
+    print(f"{name:30s}", *(f"{noise[name, shift]:17.1f}" for shift in SHIFTS))
 guesses.reveal("factor_of_the_baseline", noise["reward", 0] / noise["RLOO", 0])
 
 # %% [markdown]
@@ -611,29 +621,22 @@ guesses.reveal("factor_of_the_baseline", noise["reward", 0] / noise["RLOO", 0])
 # Does learning agree?
 
 # %%
-def paid(shift):
-    """The same task with a constant added to every reward."""
-    def moved(problem):
-        return replace(problem, score=lambda text: problem.score(text) + shift)
-
-    low, high = task.low + shift, task.high + shift
-    return replace(task, train=tuple(map(moved, task.train)), low=low, high=high)
+def reward_and_3(rollout, *_):
+    return reward(pay(rollout, (rollout.rewards.sum(1) + 3).tolist()))
 
 
 def updates_to(level, means, window=4):
-    """Updates until so many batches in a row are at the level on average; None if never."""
-    reached = (n for n in range(window, len(means) + 1) if sum(means[n - window : n]) >= window * level)
-    return next(reached, f"over {len(means)}")
+    """Updates until so many batches in a row are at the level on average."""
+    late = (n for n in range(window, len(means) + 1) if sum(means[n - window : n]) >= window * level)
+    return next(late, f"over {len(means)}")
 
 
-runs["shifted"] = [learner(reward, seed, about=paid(3)) for seed in progress(THREE, "shifted")]
-
-# %% tags=["again"]
+runs["reward + 3"] = [learner(reward_and_3, seed) for seed in progress(THREE, "reward + 3")]
 off = (rloo(pay(own, (won + 3).tolist())) - rloo(own)).abs().max()
 print(f"right 4, wrong 3. RLOO: its weights change by at most {off:.0e}, so its runs are those above")
 print("updates until four batches in a row are 70 % right on average, seed by seed:")
-for name, found, shift in (("RLOO", runs["RLOO"][:3], 0), ("reward", runs["shifted"], 3)):
-    print(f"  {name:6s}", *(updates_to(0.7 + shift, history["reward"]) for _, history in found))
+for name in ("RLOO", "reward + 3"):
+    print(f"  {name:10s}", *(updates_to(0.7, history["reward"]) for _, history in runs[name][:3]))
 
 # %% [markdown]
 # **What you saw.** [C40] With rewards of 3 and 4 the bare reward needs more updates in each of the three seeds. RLOO is
@@ -652,7 +655,7 @@ for name, found, shift in (("RLOO", runs["RLOO"][:3], 0), ("reward", runs["shift
 # many of the $B$ answers are left: the effective sample size $(\sum_i \rho_i)^2 / \sum_i \rho_i^2$, here as a share of
 # $B$.
 
-# %% ex="12.6" title="The learner against its sampler" points=3 difficulty="medium" minutes=12
+# %% ex="12.7" title="The learner against its sampler" points=3 difficulty="medium" minutes=12
 def against_the_sampler(logprobs, recorded, mask, cap):
     """How far the learner is from its sampler, and what repairs it: a dict of
 
@@ -673,10 +676,10 @@ def against_the_sampler(logprobs, recorded, mask, cap):
     }
     # END SOLUTION
 
-# %% ex="12.6" role="check"
-against_the_sampler = check("12.6", against_the_sampler)
+# %% ex="12.7" role="check"
+against_the_sampler = check("12.7", against_the_sampler)
 
-# %% [markdown] ex="12.6" role="hints"
+# %% [markdown] ex="12.7" role="hints"
 # <details><summary>Hint 1</summary>All three are made of one table, log π − log μ with 0 where mask is False. A ratio is
 # the exponential of a difference; the ratio of a whole answer that of a sum.</details>
 # <details><summary>Hint 2</summary>Cut off with <code>torch.where</code> before you sum. The cap belongs to the tokens'
@@ -688,20 +691,19 @@ half = copy.deepcopy(sft).to(torch.bfloat16)  # as one samples on a GPU
 fresh = attempt(task, sft, problems)
 sampled = {
     "as it should be": fresh,
+    "shifted by one": replace(fresh, logprobs=fresh.logprobs.roll(-1, 1)),
     "in bfloat16": attempt(task, half, problems),
     "temperature 0.5": attempt(task, sft, problems, temperature=0.5),
     "the 2 likeliest tokens": attempt(task, sft, problems, top_k=2),
     "other weights": attempt(task, runs["RLOO"][0][0], problems),
-    "shifted by one": replace(fresh, logprobs=fresh.logprobs.roll(-1, 1)),
 }
 
 # %% tags=["again"]
 for name, rollout in sampled.items():
     with torch.no_grad():
         seen = against_the_sampler(log_pi(sft, rollout), rollout.logprobs, rollout.mask, 2.0)
-    paid_on_average = rollout.rewards.sum(1).mean()
     print(f"{name:23s} off by up to {float(seen['largest']):7.1e} nats; effective answers "
-          f"{float(seen['ess']):4.0%}; mean reward {paid_on_average:.2f}")  # fmt: skip
+          f"{float(seen['ess']):4.0%}; mean reward {rollout.rewards.sum(1).mean():.2f}")  # fmt: skip
 try:
     check_behavior(sft, sampled["temperature 0.5"])  # what train_policy calls after every collection
 except ValueError as refusal:
@@ -718,20 +720,18 @@ except ValueError as refusal:
 # %% tags=["again"]
 with torch.no_grad():
     log_mu = torch.where(every.mask, action_logprobs(toy, every, temperature=0.5), 0)
-colder = log_mu.sum(1).exp()
-log_now = every.logprobs
-each_token = against_the_sampler(log_now, log_mu, every.mask, 1e9)["weights"]
+colder, now = log_mu.sum(1).exp(), every.logprobs
 corrections = {
-    "none": torch.ones(every.mask.shape),
-    "each token's ratio, at most 2": against_the_sampler(log_now, log_mu, every.mask, 2.0)["weights"],
-    "each token's ratio": each_token,
-    "the whole answer's ratio": pg.trajectory_ratio(log_now, log_mu, every.mask),
+    "none": every.mask,
+    "each token's ratio, at most 2": against_the_sampler(now, log_mu, every.mask, 2.0)["weights"],
+    "each token's ratio": against_the_sampler(now, log_mu, every.mask, math.inf)["weights"],
+    "the whole answer's ratio": pg.trajectory_ratio(now, log_mu, every.mask),
 }
 for name, correction in corrections.items():
-    weights = (returns - J)[:, None] * correction * every.mask
-    mean = slope((colder[:, None] * weights * action_logprobs(toy, every)).sum(), toy)
-    error, turned = (mean - exact).norm() / exact.norm(), cosine_similarity(mean, exact, 0)
-    print(f"{name:30s} error of the mean {error:7.1e}, cosine with ∇J {turned:.3f}")
+    each = (colder * (returns - J))[:, None] * correction * action_logprobs(toy, every)
+    mean = slope(each.sum(), toy)
+    print(f"{name:30s} error of the mean {(mean - exact).norm() / exact.norm():7.1e}, "
+          f"cosine with ∇J {cosine_similarity(mean, exact, 0):.3f}")  # fmt: skip
 
 # %% [markdown]
 # Only the whole ratio is unbiased, to rounding; a token's own ratio repairs a part, and its cap leaves a bias between
@@ -750,15 +750,15 @@ for name, weigh in (("T 0.5, none", rloo), ("T 0.5, truncated", truncated)):
     ends[name] = [held_out(lm) for lm, _ in runs[name]]
 
 # %% tags=["again"]
-last = {}
+last, end = {}, {name: sum(ends[name]) / len(THREE) for name in ends}
 for name in ("RLOO", "T 0.5, none", "T 0.5, truncated"):
-    final = [sum(history["reward"][-4:]) / 4 for _, history in runs[name][: len(THREE)]]
+    final = [sum(history["reward"][-4:]) / 4 for _, history in runs[name][:3]]
     last[name] = sum(final) / len(final)
-    print(f"{name:17s} reward of the last four batches {last[name]:.2f}; held-out pass@1 at temperature 1",
-          *(f"{x:.2f}" for x in ends[name]), f"mean {sum(ends[name]) / len(THREE):.2f}")  # fmt: skip
-colder_end, right_end = sum(ends["T 0.5, none"]), sum(ends["RLOO"])
-guesses.reveal("batches_at_half_temperature", "better" if last["T 0.5, none"] > last["RLOO"] else "worse")
-guesses.reveal("model_at_half_temperature", "better" if colder_end > right_end else "worse")
+    print(f"{name:17s} reward of the last four batches {last[name]:.2f}; held-out pass@1 at "
+          f"temperature 1 {' '.join(f'{x:.2f}' for x in ends[name])}, mean {end[name]:.2f}")  # fmt: skip
+for what, seen in (("batches", last), ("model", end)):
+    better = seen["T 0.5, none"] > seen["RLOO"]
+    guesses.reveal(f"{what}_at_half_temperature", "better" if better else "worse")
 
 # %% [markdown]
 # **What you saw.** The wrong run has the *better* training curve: its batches come from a sharper policy than the one
@@ -774,7 +774,7 @@ guesses.reveal("model_at_half_temperature", "better" if colder_end > right_end e
 # - **per token**: the sum over all tokens of the batch by their number. DAPO's choice (Yu et al., 2025), and that of
 #   many trainers since.
 
-# %% ex="12.7" title="Three normalizers" points=2 difficulty="medium" minutes=8
+# %% ex="12.8" title="Three normalizers" points=2 difficulty="medium" minutes=8
 def normalized(values, mask, room):
     """One batch's sum over tokens, divided in three ways: a dict of three scalars,
 
@@ -794,10 +794,10 @@ def normalized(values, mask, room):
     }
     # END SOLUTION
 
-# %% ex="12.7" role="check"
-normalized = check("12.7", normalized)
+# %% ex="12.8" role="check"
+normalized = check("12.8", normalized)
 
-# %% [markdown] ex="12.7" role="hints"
+# %% [markdown] ex="12.8" role="hints"
 # <details><summary>Hint 1</summary>Cut padding off once, at the beginning: <code>torch.where(mask, values, 0)</code>.
 # Then all three share the sum of each row.</details>
 # <details><summary>Hint 2</summary>Lengths are <code>mask.sum(1)</code>. The mean of means and the mean of everything
@@ -809,36 +809,27 @@ normalized = check("12.7", normalized)
 # answers that are **wrong altogether**, with a reward of 0: by how much a step of length 1 changes their log π.
 
 # %% tags=["again"]
-centered = returns - J
-per_length = {
-    "constant": centered,
-    "sequence": centered / lengths,
-    "token, large batch": centered / (chance @ lengths.double()),
-}
+divisors = {"constant": 1, "sequence": lengths, "token, large batch": chance @ lengths.double()}
 print("                                       log π of answers with reward 0, of")
 print("expected gradient     cosine with ∇J   1 token    2 tokens   3 tokens   4 tokens")
-for name, weights in per_length.items():
-    mean = chance @ (weights[:, None] * scores)
-    push, wrong = scores @ mean / mean.norm(), returns == 0
-    by_length = []
+for name, divisor in divisors.items():
+    mean = chance @ (((returns - J) / divisor)[:, None] * scores)
+    push, found = chance * (scores @ mean) / mean.norm(), []
     for n in (1, 2, 3, 4):
-        those = wrong & (lengths == n)
-        by_length.append(float(chance[those] @ push[those] / chance[those].sum()))
-    turned = cosine_similarity(mean, exact, 0)
-    print(f"{name:20s} {turned:15.4f}  ", "   ".join(f"{x:+8.2f}" for x in by_length))
+        those = (returns == 0) & (lengths == n)
+        found.append(float(push[those].sum() / chance[those].sum()))
+    print(f"{name:20s} {cosine_similarity(mean, exact, 0):15.4f}  ",
+          "   ".join(f"{x:+8.2f}" for x in found))  # fmt: skip
 
 # %% tags=["again"]
-values, found = rloo(own) * log_pi(sft, own), {}
-for name, value in normalized(values, own.mask, task.max_new_tokens).items():
-    parts = grad(value, list(sft.parameters()), retain_graph=True)
-    found[name] = torch.cat([part.flatten() for part in parts]).double()
-counts = own.mask.sum(1)
-print(f"sums: answers of {int(counts.min())} to {int(counts.max())} tokens, "
-      f"{counts.double().mean():.1f} on average")  # fmt: skip
-for name, direction in found.items():
-    cosine = cosine_similarity(direction, found["constant"], 0)
-    print(f"{name:9s} cosine with constant {cosine:.4f}, "
-          f"length relative to it {direction.norm() / found['constant'].norm():.2f}")  # fmt: skip
+counts = own.mask.sum(1).double()
+print(f"sums: answers of {counts.min():.0f} to {counts.max():.0f} tokens, {counts.mean():.1f} on average")
+contributions = rloo(own) * log_pi(sft, own)
+ways = normalized(contributions, own.mask, task.max_new_tokens)
+pieces = {name: grad(value, biases, retain_graph=True) for name, value in ways.items()}
+flat = {name: torch.cat([x.flatten() for x in parts]).double() for name, parts in pieces.items()}
+for name, direction in flat.items():
+    print(f"{name:9s} cosine with constant {cosine_similarity(direction, flat['constant'], 0):.4f}")
 
 # %% [markdown]
 # **What you saw.** Dividing each answer by its own length changes the *direction*: it is the gradient of something
@@ -849,17 +840,11 @@ for name, direction in found.items():
 # Every setting so far was chosen, by trying. What happens beside it?
 
 # %%
-fast = {args.lr: runs["RLOO"][0]}
-for lr in progress((1e-3, 3e-3), "rates"):
-    fast[lr] = learner(rloo, args.seed, lr=lr)
-
-# %% tags=["again"]
 print("learning rate   held-out pass@1   last batch   nats per token at the last update")
-for lr, (lm, history) in fast.items():
+for lr in progress((args.lr, 1e-3, 3e-3), "rates"):
+    lm, history = runs["RLOO"][0] if lr == args.lr else learner(rloo, args.seed, lr=lr)
     print(f"{lr:13.0e} {held_out(lm):17.2f} {history['reward'][-1]:12.2f} {history['nats'][-1]:14.2f}")
-wrecked = fast[3e-3][0]
-print("\nafter the largest rate:",
-      completions(wrecked, attempt(task, wrecked, task.held_out[:3]), task.stop))  # fmt: skip
+print("\nafter the largest rate:", completions(lm, attempt(task, lm, task.held_out[:3]), task.stop))
 
 # %% [markdown]
 # **What you saw.** RATE-TEXT A supervised run keeps its data whatever the model does; here the policy makes its own.
@@ -872,7 +857,7 @@ print("\nafter the largest rate:",
 #
 # $$\text{pass@}k = 1 - \binom{n-c}{k} \Big/ \binom{n}{k}, \qquad\text{averaged over problems.}$$
 
-# %% ex="12.8" title="The evaluation: pass@k" points=2 difficulty="medium" minutes=10
+# %% ex="12.9" title="The evaluation: pass@k" points=2 difficulty="medium" minutes=10
 def pass_curve(right, ks):
     """Unbiased pass@k of a quiz for each k of ks: a list of numbers.
 
@@ -890,10 +875,10 @@ def pass_curve(right, ks):
     return curve
     # END SOLUTION
 
-# %% ex="12.8" role="check"
-pass_curve = check("12.8", pass_curve)
+# %% ex="12.9" role="check"
+pass_curve = check("12.9", pass_curve)
 
-# %% [markdown] ex="12.8" role="hints"
+# %% [markdown] ex="12.9" role="hints"
 # <details><summary>Hint 1</summary>The complement is easier: all k drawn answers are wrong. Each problem has a pass@k of
 # its own; the mean over problems comes last.</details>
 # <details><summary>Hint 2</summary><code>math.comb(n - c, k) / math.comb(n, k)</code>; comb is 0 if there are fewer
@@ -909,39 +894,33 @@ def going_on(problem):
     return replace(problem, prompt=problem.prompt.removeprefix("What is ").rstrip("?") + " is")
 
 
-def as_text(task):
-    """The same sums as texts to be gone on with."""
-    sides = {side: tuple(map(going_on, getattr(task, side))) for side in ("train", "held_out")}
-    return replace(task, **sides, chat=False)
-
-
-bare = as_text(task)
+sides = {side: tuple(map(going_on, getattr(task, side))) for side in ("train", "held_out")}
+bare = replace(task, **sides, chat=False)  # the same sums as texts to be gone on with
 starts = {
-    "base": (base, task),
-    "base, going on": (base, bare),
-    "60 conversations": (finetuned(60), task),
-    f"{args.examples} conversations": (sft, task),
+    "base": (base, task, 1),
+    "base, going on": (base, bare, 2),
+    "60 conversations": (finetuned(60), task, 1),
+    f"{args.examples} conversations": (sft, task, 1),
 }
 KS, FEW = [1, 2, 4, 8], 40
 
 
 def quiz(lm, about):
     """pass@k on held-out sums, from 8 answers each."""
-    some = about.held_out[:FEW]
-    return pass_curve(sampled_scores(about, lm, some, samples=8, seed=args.seed + 3) == 1, KS)
+    scores = sampled_scores(about, lm, about.held_out[:FEW], samples=8, seed=args.seed + 3)
+    return pass_curve(scores == 1, KS)
 
 
 # %%
-trained, results = {f"{args.examples} conversations": runs["RLOO"][:1]}, {}
-for name, (start, about) in starts.items():
-    if name not in trained:
-        chosen = THREE[:2] if about is bare else THREE[:1]
-        trained[name] = [learner(rloo, seed, start=start, about=about) for seed in progress(chosen, name)]
-    results[name] = [quiz(start, about), *(quiz(lm, about) for lm, _ in trained[name])]
+results, norms = {}, {}
+for name, (start, about, count) in starts.items():
+    trained = [learner(rloo, seed, start=start, about=about) for seed in progress(THREE[:count], name)]
+    norms[name] = trained[0][1]["norm"][0]
+    results[name] = [quiz(start, about), *(quiz(lm, about) for lm, _ in trained)]
 
 # %% tags=["again"]
 for name, (start, *later) in results.items():
-    print(f"{name:18s} gradient norm of the first update {trained[name][0][1]['norm'][0]:.2f}")
+    print(f"{name:18s} gradient norm of the first update {norms[name]:.2f}")
     for when, curve in (("before RL", start), *(("after RL", curve) for curve in later)):
         print(f"    {when:10s}", *(f"pass@{k} {value:.2f}  " for k, value in zip(KS, curve)))
 guesses.reveal("from_base_in_chat", results["base"][1][0])
@@ -972,58 +951,82 @@ show(figure, alt=f"pass@k against k, before (dotted) and after RL, for four star
 # the mean reward is $\hat V(s_t)$. A token's advantage is how much it changed it, $\hat A_t = \hat V(s_{t+1}) -
 # \hat V(s_t)$.
 
-# %%
-def token_credit(lm, problem, prompt, tokens, paid, samples=48):
-    """The answer's tokens, and how much each changed the expected reward."""
-    decode, values = lm.tokenizer.decode, []
+# %% ex="12.10" title="Credit by sampling on" points=2 difficulty="medium" minutes=10
+def token_credit(tokens, paid, go_on, samples):
+    """For each token of an answer how much it changed the expected reward: a list of numbers.
+
+    tokens, the answer's, a list; paid, its reward; go_on(begun, samples) continues the list of
+    tokens `begun` so many times and returns a list with the rewards of whole answers. After
+    its last token an answer is worth what it was paid.
+    """
+    # BEGIN SOLUTION
+    values = []
     for n in range(len(tokens)):
-        begun = decode(tokens[:n])
-        rest = sample_text(lm, [prompt + begun] * samples, max_new_tokens=task.max_new_tokens,
-                           stop=task.stop, seed=n)  # fmt: skip
-        values.append(sum(problem.score(begun + text) for text in completions(lm, rest, task.stop)) / samples)
+        rewards = go_on(tokens[:n], samples)
+        values.append(sum(rewards) / samples)
     values.append(paid)
-    ended = "end" if tokens[-1] in lm.end_tokens else decode(tokens[-1:]).strip() or "end"
-    written = [decode([token]).strip() for token in tokens[:-1]] + [ended]
-    return written, [later - now for now, later in zip(values, values[1:])], values[0]
+    changes = []
+    for earlier, later in zip(values, values[1:]):
+        changes.append(later - earlier)
+    return changes
+    # END SOLUTION
+
+# %% ex="12.10" role="check"
+token_credit = check("12.10", token_credit)
+
+# %% [markdown] ex="12.10" role="hints"
+# <details><summary>Hint 1</summary>An answer of n tokens has n + 1 prefixes: none of its tokens, the first, … all. The
+# value of all but the last is a mean of samples; that of the last is known.</details>
+# <details><summary>Hint 2</summary>Token t, counted from 0, stands between the prefixes <code>tokens[:t]</code> and
+# <code>tokens[: t + 1]</code>.</details>
+
+# %%
+def credit_of(row, rollout):
+    """The problem of a row, the tokens of its answer, and the credit of each."""
+    text, acted, decode = text_of(rollout)[row].tolist(), rollout.mask[row], sft.tokenizer.decode
+    prompt = decode(text[1 : acted.tolist().index(True) + 1])
+    problem = next(problem for problem in task.train if problem.prompt in prompt)
+
+    def go_on(begun, samples):
+        said = decode(begun)
+        rest = sample_text(sft, [prompt + said] * samples, max_new_tokens=task.max_new_tokens,
+                           stop=task.stop, seed=len(begun))  # fmt: skip
+        return [problem.score(said + text) for text in completions(sft, rest, task.stop)]
+
+    tokens = rollout.actions[row][acted].tolist()
+    changes = token_credit(tokens, float(rollout.rewards[row].sum()), go_on, 48)
+    return problem.prompt, [decode([token]).strip() or "end" for token in tokens], changes
 
 
-shown = text_sampler(args.seed + 3, prompts=12 if args.prompts > 2 else 2, group=1)(sft)
+shown = text_sampler(args.seed + 3, group=2)(sft)
 right = shown.rewards.sum(1) == 1
 rows = right.nonzero()[:2, 0].tolist() + (~right).nonzero()[:2, 0].tolist()
-
-# %%
-credits = []
-for row in progress(rows, "credit"):
-    acted, text = shown.mask[row], text_of(shown)[row].tolist()
-    prompt = sft.tokenizer.decode(text[1 : acted.tolist().index(True) + 1])
-    problem = next(problem for problem in task.train if problem.prompt in prompt)
-    tokens = shown.actions[row][acted].tolist()
-    credits.append((problem, *token_credit(sft, problem, prompt, tokens, float(shown.rewards[row].sum()))))
+credits = [credit_of(row, shown) for row in progress(rows, "credit")]
 
 # %% tags=["again"]
-for problem, tokens, changes, start in credits:
-    moved = [t for t, change in enumerate(changes) if abs(change) > 0.2]
-    named = ", ".join(f"{tokens[t]!r} {changes[t]:+.2f}" for t in moved)
-    print(f"{problem.prompt:20s} V(prompt) {start:.2f}, reward {start + sum(changes):.0f}; "
-          f"beyond ±0.2: {len(moved)} of {len(tokens)} tokens: {named}")  # fmt: skip
+for (asked, tokens, changes), row in zip(credits, rows):
+    moved = [f"{token} {change:+.2f}" for token, change in zip(tokens, changes) if abs(change) > 0.2]
+    reached = float(shown.rewards[row].sum())
+    print(f"{asked} V(prompt) {reached - sum(changes):.2f}, reward {reached:.0f}; beyond ±0.2: "
+          f"{len(moved)} of {len(tokens)} tokens: {', '.join(moved)}")  # fmt: skip
 
 # %%
 figure, panels = pyplot.subplots(1, 2, figsize=(8.6, 2.2), layout="constrained")
 for axes, name in zip(panels, ("one credit for all: r − V(prompt)", "each token: V after it − V before it")):
-    for place, (_, tokens, changes, _) in enumerate(credits):
+    for place, (_, tokens, changes) in enumerate(credits):
         for t, (token, change) in enumerate(zip(tokens, changes)):
             value = sum(changes) if axes is panels[0] else change
             axes.text(t, -place, token, ha="center", va="center", fontsize=8, fontfamily="monospace",
                       color="white" if abs(value) > 0.6 else "black",
                       bbox={"facecolor": pyplot.cm.PuOr(0.5 + value / 2), "edgecolor": "none", "pad": 3})  # fmt: skip
-    widest = max((len(tokens) for _, tokens, _, _ in credits), default=1)
+    widest = max(len(tokens) for _, tokens, _ in credits)
     axes.set(title=name, xlim=(-0.7, widest - 0.3), ylim=(0.6 - len(credits), 0.6))
     axes.axis("off")
 scale = pyplot.cm.ScalarMappable(pyplot.Normalize(-1, 1), "PuOr")
 figure.colorbar(scale, ax=panels, label="credit", shrink=0.9)
-moved = ", ".join(f"{sum(abs(c) > 0.2 for c in changes)} of {len(changes)}" for _, _, changes, _ in credits)
+moved = [f"{sum(abs(x) > 0.2 for x in changes)} of {len(changes)}" for *_, changes in credits]
 show(figure, alt="Four answers as coloured tokens. Left: all tokens of an answer have one colour. Right: tokens "
-     f"whose credit is beyond ±0.2 in each answer: {moved}.")  # fmt: skip
+     f"whose credit is beyond ±0.2 in each answer: {', '.join(moved)}.")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** CREDIT-TEXT (48 samples know a probability of one half to ± 0.07, one standard error: pale colours may
@@ -1037,7 +1040,7 @@ show(figure, alt="Four answers as coloured tokens. Left: all tokens of an answer
 # many answers to each, which rate? How often may an answer be used, and with which ratio? To try a function of your own
 # without the check, ask `held_out(with_600_answers(rl_contest.start(), rl_contest.asker(seed=1)))`.
 
-# %% ex="12.9" title="Contest: 600 answers" points=4 difficulty="hard" minutes=25
+# %% ex="12.11" title="Contest: 600 answers" points=4 difficulty="hard" minutes=25
 def with_600_answers(lm, ask):
     """A better model, from at most 600 answers; `lm` itself may be changed.
 
@@ -1052,10 +1055,10 @@ def with_600_answers(lm, ask):
     return lm
     # END SOLUTION
 
-# %% ex="12.9" role="check"
-with_600_answers = check("12.9", with_600_answers)
+# %% ex="12.11" role="check"
+with_600_answers = check("12.11", with_600_answers)
 
-# %% [markdown] ex="12.9" role="hints"
+# %% [markdown] ex="12.11" role="hints"
 # <details><summary>Hint 1</summary>You have the loop; all it needs is a <code>sample</code> that asks. 18 updates of 8
 # sums with 4 answers each are 576 answers.</details>
 # <details><summary>Hint 2</summary>Look at the table of noise: which weights had the least, with rewards of 0 and
@@ -1071,21 +1074,20 @@ with_600_answers = check("12.9", with_600_answers)
 # First the symptoms: the toy transformer learns to write "c", 60 updates of 32 answers, 3 seeds.
 
 # %%
-def toy_learns(run, seed, updates=60):
+def toy_learns(run, seed):
     """The exact J of a toy model that has learned with a loss of the lab."""
     lm, source = copy.deepcopy(toy), seeded(seed)
     adam = torch.optim.Adam(lm.parameters(), lr=0.03)
-    for _ in range(updates):
-        with torch.no_grad():
-            chances = action_logprobs(lm, every).sum(1).exp()
+    for _ in range(60):
+        chances = action_logprobs(lm, every).detach().sum(1).exp()
         chosen = torch.multinomial(chances, 32, replacement=True, generator=source)
-        batch, won = take_rows(every, chosen), returns[chosen]
-        loss = run(lm(batch.observations), text_of(batch), batch.mask, won - pg.leave_one_out(won))
+        batch, gained = take_rows(every, chosen), returns[chosen] - pg.leave_one_out(returns[chosen])
+        loss = run(lm(batch.observations), text_of(batch), batch.mask, gained)
         adam.zero_grad(), loss.backward(), adam.step()
     return float(text_objective(lm, every).detach())
 
 
-for name, run in progress(mystery_runs("12.10").items(), "runs"):
+for name, run in progress(mystery_runs("12.12").items(), "runs"):
     print(f"run {name}: exact J", *(f"{toy_learns(run, seed):.2f}" for seed in range(3)))
 
 # %% [markdown]
@@ -1095,7 +1097,7 @@ for name, run in progress(mystery_runs("12.10").items(), "runs"):
 # by hand or at random, with prompts, padding and answers of different lengths; write one function that passes the right
 # loss and refuses as many wrong ones as you can: a point each for two, five and all seven.
 
-# %% ex="12.10" title="Tests for silent bugs" points=3 difficulty="hard" minutes=20
+# %% ex="12.12" title="Tests for silent bugs" points=3 difficulty="hard" minutes=20
 def is_rloo_loss(run):
     """Whether run(logits, tokens, mask, advantages) is RLOO's loss: a bool."""
     # BEGIN SOLUTION
@@ -1114,10 +1116,10 @@ def is_rloo_loss(run):
     return torch.allclose(found, expected)
     # END SOLUTION
 
-# %% ex="12.10" role="check"
-is_rloo_loss = check("12.10", is_rloo_loss)
+# %% ex="12.12" role="check"
+is_rloo_loss = check("12.12", is_rloo_loss)
 
-# %% [markdown] ex="12.10" role="hints"
+# %% [markdown] ex="12.12" role="hints"
 # <details><summary>Hint 1</summary><code>torch.autograd.grad(loss, logits)</code> gives the gradient of what a run
 # returns; the logits need <code>requires_grad_()</code>. Which entries must be 0?</details>
 # <details><summary>Hint 2</summary>The expected gradient is <code>-(advantages[:, None] * mask)[..., None] * (one_hot -
