@@ -15,7 +15,7 @@ from ptlearn.course.lab import lab_of_runs
 # 12.1 An answer as a record ------------------------------------------------------------------------------------------
 
 
-def as_record(prompts, answers):
+def as_record(prompts, answers, logits):
     """The package's layout: one table of tokens, read without its last column and written without its first."""
     import torch
 
@@ -24,7 +24,8 @@ def as_record(prompts, answers):
     tokens, _ = pad_and_stack([prompt + answer for prompt, answer in zip(prompts, answers)])
     past = torch.arange(tokens.shape[1] - 1) - torch.tensor([[len(prompt) - 1] for prompt in prompts])
     mask = (past >= 0) & (past < torch.tensor([[len(answer)] for answer in answers]))
-    return {"observations": tokens[:, :-1], "actions": tokens[:, 1:], "mask": mask}
+    return {"observations": tokens[:, :-1], "actions": tokens[:, 1:], "mask": mask,
+            "logprobs": written_logprobs(logits, tokens, mask)}  # fmt: skip
 
 
 def record_cases(rng):
@@ -542,7 +543,7 @@ def sampler_cases(rng):
         logprobs = [[a + b for a, b in zip(*pair)] for pair in zip(recorded, gaps)]
         if junk is not None:
             logprobs = [[x if m else junk for x, m in zip(*pair)] for pair in zip(logprobs, mask)]
-        cases.append({"logprobs": logprobs, "recorded": recorded, "mask": mask, "cap": 1.5, "junk": junk is not None})
+        cases.append({"logprobs": logprobs, "recorded": recorded, "mask": mask, "cap": 1.15, "junk": junk is not None})
     return cases
 
 
