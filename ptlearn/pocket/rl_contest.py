@@ -26,13 +26,18 @@ SAMPLES, SEED = 4, 1206
 
 def start():
     """The model to begin with, a copy of its own at each call: pocket-m after 300 conversations."""
-    return copy.deepcopy(_start())
+    return finetuned(MODEL, EXAMPLES)
+
+
+def finetuned(model: str, examples: int):
+    """A model after one epoch on so many conversations about sums and differences, a copy of its own at each call."""
+    return copy.deepcopy(_finetuned(model, examples))
 
 
 @functools.cache
-def _start():
-    lm = load_lm(MODEL)
-    requests = assistant.requests(EXAMPLES, use_cases=["other"])
+def _finetuned(model: str, examples: int):
+    lm = load_lm(model)
+    requests = assistant.requests(examples, use_cases=["other"])
     fit_sft(lm, render_all(lm, assistant.conversations(requests))[0], lr=LR)
     return lm
 
@@ -65,7 +70,7 @@ def asker(seed: int = 0, budget: int = BUDGET):
 
 def changed(lm) -> bool:
     """Whether a model differs from the start."""
-    return any(not torch.equal(a, b) for a, b in zip(lm.parameters(), _start().parameters(), strict=True))
+    return any(not torch.equal(a, b) for a, b in zip(lm.parameters(), _finetuned(MODEL, EXAMPLES).parameters(), strict=True))
 
 
 def pass_at_1(lm) -> float:

@@ -1,5 +1,5 @@
-"""Lesson 12: a record of text, its log-probabilities, the loop; weighted finetuning, RLOO, noise; samplers, normalizers,
-pass@k, credit by sampling on; the contest of 600 answers; a lab of losses.
+"""Lesson 12: a record of text, the loop, scores; weighted finetuning, RLOO, noise; samplers, normalizers, pass@k,
+credit by sampling on; the contest of 600 answers; a lab of losses.
 
 The expectations are plain Python on lists, from the definitions; tensors are made in `drive` and in the lab alone.
 """
@@ -12,78 +12,7 @@ from ptlearn.course.diagnosis import Alternatives
 from ptlearn.course.exercise import Exercise
 from ptlearn.course.lab import lab_of_runs
 
-# 12.1 An answer as a record ------------------------------------------------------------------------------------------
-
-
-def as_record(prompts, answers, logits):
-    """The package's layout: one table of tokens, read without its last column and written without its first."""
-    import torch
-
-    from ptlearn.rollout import pad_and_stack
-
-    tokens, _ = pad_and_stack([prompt + answer for prompt, answer in zip(prompts, answers)])
-    past = torch.arange(tokens.shape[1] - 1) - torch.tensor([[len(prompt) - 1] for prompt in prompts])
-    mask = (past >= 0) & (past < torch.tensor([[len(answer)] for answer in answers]))
-    return {"observations": tokens[:, :-1], "actions": tokens[:, 1:], "mask": mask,
-            "logprobs": written_logprobs(logits, tokens, mask)}  # fmt: skip
-
-
-def record_cases(rng):
-    """Texts of different lengths, a prompt of one token, an answer of one; tokens from 1 on, so that padding shows."""
-    cases = []
-    for lengths in ([(1, 3), (4, 2)], [(rng.randint(2, 3), rng.randint(4, 5)), (3, 1), (2, rng.randint(2, 3))]):
-        texts = [[[rng.randint(1, 9) for _ in range(count)] for count in pair] for pair in lengths]
-        cases.append({"prompts": [text[0] for text in texts], "answers": [text[1] for text in texts]})
-    return cases
-
-
-def expect_record(case):
-    pairs = [(len(prompt), len(answer)) for prompt, answer in zip(case["prompts"], case["answers"])]
-    texts = [prompt + answer for prompt, answer in zip(case["prompts"], case["answers"])]
-    longest = max(map(len, texts))
-
-    def laid(texts, value=0, left=False):
-        rest = [[value] * (longest - len(text)) for text in texts]
-        return [more + text if left else text + more for text, more in zip(texts, rest)]
-
-    def by(rule):
-        return [[bool(rule(t, p, c)) for t in range(longest - 1)] for p, c in pairs]
-
-    whole = laid(texts)
-    expected = {
-        "observations": [row[:-1] for row in whole],
-        "actions": [row[1:] for row in whole],
-        "mask": by(lambda t, p, c: p - 1 <= t < p - 1 + c),
-    }
-    long = {"observations": whole, "actions": [[*row[1:], 0] for row in whole]}
-    mistakes = {
-        ("observations", "the last token is read too: nothing is written after it"): long["observations"],
-        ("observations", "observations and actions are exchanged: actions are one token later"): expected["actions"],
-        ("observations", "padding stands on the left: it stands on the right, where nothing looks back at it"):
-            [row[:-1] for row in laid(texts, left=True)],
-        ("observations", "the last token of each text is cut off: of the padded table the last column"):
-            [row[:-1] for row in laid([text[:-1] for text in texts])],
-        ("actions", "the action is the token that was read: at step t it is the one that is written, token t + 1"):
-            expected["observations"],
-        ("actions", "the last column is there still: at step t token t + 1 is written, and there are T steps"):
-            long["actions"],
-        ("mask", "one step late: the step that reads the last prompt token, number p - 1, writes the first of the "
-         "answer"): by(lambda t, p, c: p <= t < p + c),
-        ("mask", "starts one step late: the first token of the answer is missing"):
-            by(lambda t, p, c: p <= t < p - 1 + c),
-        ("mask", "one step too many at the beginning: step p - 2 writes the last token of the prompt"):
-            by(lambda t, p, c: p - 2 <= t < p - 1 + c),
-        ("mask", "the end token is missing: the model chose it too"): by(lambda t, p, c: p - 1 <= t < p - 2 + c),
-        ("mask", "the prompt is included: the model did not choose it"): by(lambda t, p, c: t < p - 1 + c),
-        ("mask", "padding is included: the answer ends after its own length"): by(lambda t, p, c: t >= p - 1),
-        ("mask", "True at the prompt: it should be True at the answer"): by(lambda t, p, c: t < p - 1),
-        ("mask", "the prompt's length is ignored: the answer begins behind the prompt"): by(lambda t, p, c: t < c),
-        ("mask", "everything is True: only what the model chose counts"): by(lambda t, p, c: True),
-    }  # fmt: skip
-    return expected, mistakes
-
-
-# 12.2 Log-probability of what was written -----------------------------------------------------------------------------
+# Texts with logits ---------------------------------------------------------------------------------------------------
 
 
 def written_logprobs(logits, tokens, mask):
@@ -118,11 +47,12 @@ def scored(case, shift=1, score=log_softmax, everywhere=False):
             for b, row in enumerate(mask)]  # fmt: skip
 
 
-def expect_written(case):
+def misread(case):
+    """{diagnosis: the log-probabilities that this mistake gives}; none where junk stands beside the mask."""
     logits, tokens, mask = case["logits"], case["tokens"], case["mask"]
     expected = scored(case)
     if case["junk"]:
-        return expected, {}
+        return {}
 
     def across(normalizers):
         return [[logits[b][t][tokens[b][t + 1]] - math.log(sum(map(math.exp, normalizers(b, t)))) if m else 0.0
@@ -134,7 +64,7 @@ def expect_written(case):
 
     lost = scored(case, score=safe(lambda x: x if math.exp(x) else -math.inf))
     likeliest = scored(case, score=lambda row: [max(log_softmax(row))] * len(row))
-    mistakes = {
+    wrong = {
         "shifted: logits at step t say what is written, token t + 1, and not what was read": scored(case, shift=0),
         "these are logits: log_softmax is missing": scored(case, score=list),
         "these are probabilities: take the logarithm": scored(case, score=safe(math.exp)),
@@ -147,16 +77,97 @@ def expect_written(case):
         "infinite: a probability that softmax rounds to 0 has no logarithm; log_softmax takes both at once": lost,
     }  # fmt: skip
     if max(max(max(row) for row in text) for text in logits) < 100:
-        mistakes |= {
+        wrong |= {
             "softmax goes over the steps: over the vocabulary, the last axis":
                 across(lambda b, t: [logits[b][other][tokens[b][t + 1]] for other in range(len(mask[0]))]),
             "softmax goes over the texts: over the vocabulary, the last axis":
                 across(lambda b, t: [logits[other][t][tokens[b][t + 1]] for other in range(len(mask))]),
         }  # fmt: skip
-    return expected, mistakes
+    return wrong
 
 
-# 12.3 REINFORCE, for both worlds --------------------------------------------------------------------------------------
+# 12.1 An answer as a record ------------------------------------------------------------------------------------------
+
+
+def as_record(prompts, answers, logits):
+    """The package's layout: one table of tokens, read without its last column and written without its first."""
+    import torch
+
+    from ptlearn.rollout import pad_and_stack
+
+    tokens, _ = pad_and_stack([prompt + answer for prompt, answer in zip(prompts, answers)])
+    past = torch.arange(tokens.shape[1] - 1) - torch.tensor([[len(prompt) - 1] for prompt in prompts])
+    mask = (past >= 0) & (past < torch.tensor([[len(answer)] for answer in answers]))
+    return {"observations": tokens[:, :-1], "actions": tokens[:, 1:], "mask": mask,
+            "logprobs": written_logprobs(logits, tokens, mask)}  # fmt: skip
+
+
+def record_cases(rng):
+    """Texts of different lengths, a prompt of one token, an answer of one; the last case has junk where mask is False."""
+    cases = []
+    for junk in (None, None, -math.inf):
+        some = [(3, rng.randint(3, 4)), (rng.randint(2, 3), 1), (1, rng.randint(2, 3))]
+        lengths = [(1, 3), (4, 2)] if not cases else some
+        texts = [[[rng.randint(1, 6) for _ in range(count)] for count in pair] for pair in lengths]
+        steps = max(map(sum, lengths)) - 1
+        logits = [[[round(rng.uniform(-2, 2), 3) if junk is None or p - 1 <= t < p - 1 + c else junk for _ in range(7)]
+                   for t in range(steps)] for p, c in lengths]  # fmt: skip
+        cases.append({"prompts": [text[0] for text in texts], "answers": [text[1] for text in texts],
+                      "logits": logits, "junk": junk is not None})  # fmt: skip
+    first, written = len(cases[1]["prompts"][0]) - 1, cases[1]["answers"][0][0]
+    cases[1]["logits"][0][first][written], cases[1]["logits"][0][first][0] = -500.0, 500.0  # rounded to 0
+    return cases
+
+
+def expect_record(case):
+    pairs = [(len(prompt), len(answer)) for prompt, answer in zip(case["prompts"], case["answers"])]
+    texts = [prompt + answer for prompt, answer in zip(case["prompts"], case["answers"])]
+    longest = max(map(len, texts))
+
+    def laid(texts, value=0, left=False):
+        rest = [[value] * (longest - len(text)) for text in texts]
+        return [more + text if left else text + more for text, more in zip(texts, rest)]
+
+    def by(rule):
+        return [[bool(rule(t, p, c)) for t in range(longest - 1)] for p, c in pairs]
+
+    whole = laid(texts)
+    expected = {
+        "observations": [row[:-1] for row in whole],
+        "actions": [row[1:] for row in whole],
+        "mask": by(lambda t, p, c: p - 1 <= t < p - 1 + c),
+    }
+    laid_out = {"logits": case["logits"], "tokens": whole, "mask": expected["mask"], "junk": case["junk"]}
+    expected["logprobs"] = scored(laid_out)
+    long = {"observations": whole, "actions": [[*row[1:], 0] for row in whole]}
+    mistakes = {
+        ("observations", "the last token is read too: nothing is written after it"): long["observations"],
+        ("observations", "observations and actions are exchanged: actions are one token later"): expected["actions"],
+        ("observations", "padding stands on the left: it stands on the right, where nothing looks back at it"):
+            [row[:-1] for row in laid(texts, left=True)],
+        ("observations", "the last token of each text is cut off: of the padded table the last column"):
+            [row[:-1] for row in laid([text[:-1] for text in texts])],
+        ("actions", "the action is the token that was read: at step t it is the one that is written, token t + 1"):
+            expected["observations"],
+        ("actions", "the last column is there still: at step t token t + 1 is written, and there are T steps"):
+            long["actions"],
+        ("mask", "one step late: the step that reads the last prompt token, number p - 1, writes the first of the "
+         "answer"): by(lambda t, p, c: p <= t < p + c),
+        ("mask", "starts one step late: the first token of the answer is missing"):
+            by(lambda t, p, c: p <= t < p - 1 + c),
+        ("mask", "one step too many at the beginning: step p - 2 writes the last token of the prompt"):
+            by(lambda t, p, c: p - 2 <= t < p - 1 + c),
+        ("mask", "the end token is missing: the model chose it too"): by(lambda t, p, c: p - 1 <= t < p - 2 + c),
+        ("mask", "the prompt is included: the model did not choose it"): by(lambda t, p, c: t < p - 1 + c),
+        ("mask", "padding is included: the answer ends after its own length"): by(lambda t, p, c: t >= p - 1),
+        ("mask", "True at the prompt: it should be True at the answer"): by(lambda t, p, c: t < p - 1),
+        ("mask", "the prompt's length is ignored: the answer begins behind the prompt"): by(lambda t, p, c: t < c),
+        ("mask", "everything is True: only what the model chose counts"): by(lambda t, p, c: True),
+    }  # fmt: skip
+    return expected, mistakes | {("logprobs", words): value for words, value in misread(laid_out).items()}
+
+
+# 12.2 REINFORCE, for both worlds --------------------------------------------------------------------------------------
 
 
 def reinforce(policy, sample, weigh, updates, lr, clip_norm=math.inf):
@@ -320,6 +331,88 @@ def slope(theta, batch, change):
                 for b in range(3):
                     gradient[s][b] -= change.get("sign", 1.0) * weight / divisor * ((a == b) - pi[b])
     return gradient, total
+
+
+# 12.3 The score of each answer ----------------------------------------------------------------------------------------
+
+
+def answer_scores(policy, rollout, parameters):
+    """The package's answer: the log-probabilities of all rows at once, differentiated one by one."""
+    import torch
+
+    from ptlearn.rollout import action_logprobs
+
+    totals = action_logprobs(policy, rollout).sum(1)
+    rows = [torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True) for total in totals]
+    return torch.stack([torch.cat([torch.zeros_like(p).flatten() if part is None else part.flatten()
+                                   for p, part in zip(parameters, row)]) for row in rows])  # fmt: skip
+
+
+def scores_cases(rng):
+    """Episodes of different lengths that come back to states, with junk on padding; rewards say nothing here."""
+    cases = []
+    for states, actions, lengths in ((2, 3, [2, 1]), (3, 4, [4, 2, 3])):
+        tables = [[[rng.randrange(count) for _ in range(max(lengths))] for _ in lengths] for count in (states, actions)]
+        cases.append({"logits": rows(rng, (states, actions), -1.0, 1.0), "observations": tables[0],
+                      "actions": tables[1], "rewards": rows(rng, (len(lengths), max(lengths)), 0.5, 2.0),
+                      "mask": masks(lengths, max(lengths))})  # fmt: skip
+    return cases
+
+
+def drive_scores(answer, case):
+    """Of a table of logits in two halves, each a parameter: rows of the table, laid end to end."""
+    import torch
+
+    from ptlearn.rollout import Rollout
+
+    table = torch.tensor(case["logits"], dtype=torch.float64)
+    halves = [table[:1].clone().requires_grad_(), table[1:].clone().requires_grad_()]
+    fields = {name: torch.tensor(case[name]) for name in ("observations", "actions", "mask")}
+    rewards = torch.tensor(case["rewards"], dtype=torch.float64)
+    rollout = Rollout(**fields, rewards=rewards, logprobs=0 * rewards, terminated=fields["mask"].all(1))
+
+    class Table:
+        def __call__(self, observations):
+            return torch.cat(halves)[observations]
+
+    return answer(Table(), rollout, halves)
+
+
+def expect_scores(case):
+    logits, lengths = case["logits"], [sum(row) for row in case["mask"]]
+    pis = [softmax(row) for row in logits]
+    states, actions = range(len(logits)), range(len(logits[0]))
+    episodes = [list(zip(*three)) for three in zip(case["observations"], case["actions"], case["rewards"])]
+
+    def summed(term=lambda s, a, b, w: (a == b) - pis[s][b], kept=lambda steps, n: steps[:n]):
+        """For each episode the sum of term over the steps kept, the table's rows end to end."""
+        return [[sum(term(s, a, b, w) for s, a, w in kept(steps, n) if s == row) for row in states for b in actions]
+                for steps, n in zip(episodes, lengths)]  # fmt: skip
+
+    expected = summed()
+    total = [sum(column) for column in zip(*expected)]
+    first = len(actions)
+    mistakes = {
+        "one gradient for the whole batch: each answer has its own": Alternatives(
+            total, [x / len(expected) for x in total], [total] * len(expected), [[x / len(expected) for x in total]],
+            [total]),
+        "divided by the answer's length: log π of an answer is a sum over its steps":
+            [[x / n for x in row] for row, n in zip(expected, lengths)],
+        "the first parameter alone: all parameters, laid end to end": [row[:first] for row in expected],
+        "the last parameter alone: all parameters, laid end to end": [row[first:] for row in expected],
+        "the parameters in reverse order": [row[first:] + row[:first] for row in expected],
+        "the first step alone: an answer's log π is the sum over its steps": summed(kept=lambda steps, n: steps[:1]),
+        "the last step alone: an answer's log π is the sum over its steps": summed(kept=lambda steps, n: steps[n - 1 : n]),
+        "weighted by the rewards: a score is the gradient of log π alone":
+            summed(lambda s, a, b, w: w * ((a == b) - pis[s][b])),
+        "weighted by the return: a score is the gradient of log π alone":
+            [[x * sum(w for *_, w in steps[:n]) for x in row] for row, steps, n in zip(expected, episodes, lengths)],
+        "the sign is turned: this is the gradient of a loss": [[-x for x in row] for row in expected],
+        "the gradient of π: of log π": [[x * math.prod(pis[s][a] for s, a, _ in steps[:n]) for x in row]
+                                        for row, steps, n in zip(expected, episodes, lengths)],
+        "padding is differentiated too: nobody acted there": summed(kept=lambda steps, n: steps),
+    }  # fmt: skip
+    return expected, mistakes
 
 
 # 12.4 Finetuning, weighted by return ----------------------------------------------------------------------------------
@@ -931,13 +1024,11 @@ def refuses_the_wrong(run):
 
 
 EXERCISES = {
-    "12.1": Exercise(record_cases, None, expect_record, points=2, reference=as_record,
-        signature="as_record(prompts: list, answers: list) -> {observations: int[B T], actions: int[B T],"
-        " mask: bool[B T]}"),
-    "12.2": Exercise(text_cases, None, expect_written, points=1, reference=written_logprobs, remark=lost_on_padding,
-        signature="written_logprobs(logits: float[B T V], tokens: int[B T+1], mask: bool[B T]) -> float[B T]"
-        " with gradient of logits"),
-    "12.3": Exercise(loop_cases, drive_loop, expect_loop, points=4, reference=reinforce),
+    "12.1": Exercise(record_cases, None, expect_record, points=3, reference=as_record, remark=lost_on_padding,
+        signature="as_record(prompts: list, answers: list, logits: float[B T V]) -> {observations: int[B T],"
+        " actions: int[B T], mask: bool[B T], logprobs: float[B T]}"),
+    "12.2": Exercise(loop_cases, drive_loop, expect_loop, points=4, reference=reinforce),
+    "12.3": Exercise(scores_cases, drive_scores, expect_scores, points=2, reference=answer_scores),
     "12.4": Exercise(finetuning_cases, None, expect_finetuning, points=2, reference=weighted_cross_entropy,
         remark=lost_on_padding,
         signature="weighted_cross_entropy(logits: float[B T V], tokens: int[B T+1], mask: bool[B T],"
