@@ -10,6 +10,7 @@ import runpy
 import sys
 
 from ptlearn import __version__
+from ptlearn.course.lesson import CLONED
 from ptlearn.course.session import print_anything, read_enough
 
 PASS_ON = ("tour", "lesson")  # commands that read further options themselves
@@ -44,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except ModuleNotFoundError as error:
         extra = "real" if options.name == "get" else "notebooks"
-        print(f"ptlearn: {error}; what this command needs comes with: pip install 'ptlearn[{extra}]'", file=sys.stderr)
+        course = f"-e '.[{extra}]'" if CLONED else f"'ptlearn[{extra}]'"
+        print(f"ptlearn: {error}; what this command needs comes with: pip install {course}", file=sys.stderr)
     except (ValueError, OSError) as error:
         print(f"ptlearn: {' '.join(str(error).split())}", file=sys.stderr)
     return error_code(options.name)

@@ -6,9 +6,10 @@ import subprocess
 import sys
 import zipfile
 
+import nbformat
 import pytest
 
-from ptlearn.course.lesson import ROOT
+from ptlearn.course.lesson import ROOT, cells_of, keys, lesson_files, summary
 
 LIGHT = shutil.ignore_patterns("*.safetensors", "__pycache__", "*.egg-info", ".git", ".venv")
 
@@ -49,8 +50,21 @@ def test_lessons_are_listed_copied_and_run_without_a_repository(installed, tmp_p
 
 def test_a_copy_is_graded_without_a_repository(installed, tmp_path):
     ptlearn(installed, tmp_path, "copy", "08")
+    path = tmp_path / "work" / "08_reinforce.ipynb"
+    full = nbformat.read(ROOT / "solutions/08_reinforce.ipynb", as_version=4)
+    answers = {cell.id: cell.source for cell in full.cells}
+    own = nbformat.read(path, as_version=4)
+    for cell in own.cells:  # one right answer, one wrong one, the others left blank
+        if cell.id == "ans-8-1":
+            cell.source = answers["ans-8-1"]
+        elif cell.id == "ans-8-2":
+            cell.source = cell.source.partition("\n")[0] + "\n    return 0"
+    nbformat.write(own, path)
     code, said = ptlearn(installed, tmp_path, "grade", "work/08_reinforce.ipynb", "--no-nbval")
-    assert code == 0 and "0 of" in said and "8.1 todo" in said
+    (lesson,) = lesson_files(chosen=["08"])
+    points = next(keys(cell)["points"] for cell in cells_of(lesson) if keys(cell).get("ex") == "8.1")
+    assert code == 0 and f" {points} of {summary(lesson)['points']} (8.2 " in said
+    assert "8.2 todo" not in said and "8.3 todo" in said
 
 
 @pytest.mark.parametrize("command", ["build", "claims", "gradescope 07"])
