@@ -24,7 +24,7 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ptlearn.grid.mdp import MDP, Policy, probabilities
+from ptlearn.grid.mdp import MDP, Policy, check_table, probabilities
 from ptlearn.rollout import Rollout, check_counts
 
 _STRETCH = 16  # steps between two looks at which episodes have ended
@@ -51,8 +51,7 @@ def collect(
     """
     check_counts(episodes=episodes, horizon=horizon)
     pi, logprobs = _policy_table(policy, mdp.states, mdp.actions)
-    # where each action can lead: (S, A, K), K the most that any action has
-    chances, successors = mdp.P.topk(int((mdp.P > 0).sum(-1).max()))
+    chances, successors = mdp.outcomes
     tables = _step_tables(mdp, logprobs, successors)
     uniform = _numpy_generator(generator).random
     states = _invert(_levels(mdp.start[None]), np.zeros(episodes, dtype=np.intp), uniform(episodes))
@@ -201,7 +200,7 @@ def from_gymnasium(environment: gymnasium.Env, *, gamma: float = 1.0) -> MDP:
 
     Args:   environment, with `P[state][action] = [(probability, next state, reward, terminated), ...]` and
             `initial_state_distrib`.
-    Raises: ValueError if it has none, or its passenger is fickle (which its P does not tell).
+    Raises: ValueError if it has none, if its passenger is fickle (which its P does not tell), or as `check_table`.
     >>> mdp = from_gymnasium(gymnasium.make("CliffWalking-v1"))
     >>> mdp.states, mdp.terminal.nonzero().tolist(), mdp.R[35, 2, 47].item()
     (48, [[47]], -1.0)
@@ -223,6 +222,7 @@ def from_gymnasium(environment: gymnasium.Env, *, gamma: float = 1.0) -> MDP:
     appended = not ends.isdisjoint(_passed(moves, start))
     last = len(start)
     states, ends = (last + 1, {last}) if appended else (last, ends)
+    check_table(states, len(world.P[0]))
     P, R = torch.zeros(2, states, len(world.P[0]), states, dtype=torch.float64)
     for state, action, after, chance, reward, terminated in moves:
         after = last if terminated and appended else after

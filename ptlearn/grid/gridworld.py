@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Discrete
 
-from ptlearn.grid.mdp import MDP
+from ptlearn.grid.mdp import MDP, check_table
 
 ID = "ptlearn/GridWorld-v0"
 ACTIONS = ("up", "right", "down", "left")  # neighbours in this tuple are perpendicular moves
@@ -133,11 +133,13 @@ class GridWorld(gymnasium.Env):
     def to_mdp(self, gamma: float = 1.0) -> MDP:
         """The same world as arrays. Goals and pits loop to themselves without reward; there is no time limit.
 
+        Raises: ValueError, before it is made, where the table would not fit: beyond 50 x 50 free cells.
         >>> mdp = GridWorld(["SG"], slip=0.2).to_mdp()
         >>> mdp.P[0, ACTIONS.index("right")], mdp.P[0, ACTIONS.index("up")]
         (tensor([0.2000, 0.8000], dtype=torch.float64), tensor([0.9000, 0.1000], dtype=torch.float64))
         """
         states, actions = len(self.cells), len(ACTIONS)
+        check_table(states, actions)
         P, R = torch.zeros(2, states, actions, states, dtype=torch.float64)
         for state, moves in enumerate(self._moves):
             for action in range(actions):

@@ -10,6 +10,7 @@ Everything is float64. Probabilities pi (S, A) may carry a gradient, which passe
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from ptlearn.rollout import Rollout, check_counts
 
 Policy = Callable[[Tensor], Tensor]
+LARGEST = 25_000_000  # numbers in a table of transitions: 0.2 GB, of which making it needs several
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,28 @@ class MDP:
     def actions(self) -> int:
         return self.P.shape[1]
 
-    @property
+    @cached_property
+    def outcomes(self) -> tuple[Tensor, Tensor]:
+        """Where each action can lead: (probabilities, successors), each (S, A, K), K the most that any action has."""
+        return self.P.topk(int((self.P > 0).sum(-1).max()))
+
+    @cached_property
     def terminal(self) -> Tensor:
         """(S,) bool: no action leaves the state, and none pays there."""
         stays = self.P.diagonal(dim1=0, dim2=2).T == 1  # (S, A)
         return (stays & (self.R.diagonal(dim1=0, dim2=2).T == 0)).all(1)
+
+
+def check_table(states: int, actions: int) -> None:
+    """Refuse a table of transitions that would fill the memory, before it is made.
+
+    Raises: ValueError if states * actions * states is above 25 million numbers: 2,500 states with four actions.
+    """
+    if states * actions * states > LARGEST:
+        raise ValueError(
+            f"{states:,} states and {actions} actions make a table of {states * actions * states:,} transitions "
+            f"({8e-9 * states * actions * states:.1f} GB, and several are needed): expected at most {LARGEST:,}"
+        )
 
 
 def probabilities(mdp: MDP, policy: Policy) -> Tensor:
