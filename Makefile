@@ -52,7 +52,7 @@ wrong-answers: $(READY)
 	.venv/bin/python tests/course/wrong_answers_page.py
 
 bench: $(READY)
-	for script in benchmarks/*.py; do .venv/bin/python $$script; done
+	.venv/bin/python benchmarks/report.py
 
 site: $(READY)
 	.venv/bin/jupyter nbconvert --to html --output-dir site solutions/*.ipynb

@@ -182,10 +182,14 @@ def compare(name: str, seeds: int, cap: float) -> None:
         for contender, run in contenders.items():
             results[contender].append(run(world, seed, cap))
     print(f"\n{name}: mean return of at least {judge.threshold:.4g} within {judge.limit} steps; {seeds} seeds")
+    own = None
     for contender, runs in results.items():
         steps, seconds = (statistics.median(run[i] for run in runs) for i in (1, 2))
         count = sum(run[0] for run in runs)
         print(f"  {contender:16} solved {count} of {seeds}   median {steps:10,.0f} steps {seconds:7.2f} s", flush=True)
+        own = own or seconds
+        if contender in ("A2C", "PPO"):
+            print(f"ratio: time to solve {name} | {contender} of Stable-Baselines3 | {seconds / own:.1f}", flush=True)
 
 
 def main():

@@ -89,7 +89,9 @@ def main():
         for side in peers:
             peer, peer_busy = speed[side]
             print(f"{peer:11,.0f}{own / peer:7.0f}{own_busy / peer_busy:14.0f}", end="")
-        print(flush=True)
+        print()
+        for side in peers:
+            print(f"ratio: walks in {case} | SyncVectorEnv, {side} | {own / speed[side][0]:.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,8 @@ def main():
             speed = compare(lm, prompts, end_tokens, options.rounds)
             (peer, peer_busy), (own, own_busy) = speed["generate"], speed["sample_text"]
             print(f"{str(dtype).removeprefix('torch.'):10}{case:30}{peer:10.0f}{own:13.0f}", end="")
-            print(f"{own / peer:7.2f}{own_busy / peer_busy:20.2f}", flush=True)
+            print(f"{own / peer:7.2f}{own_busy / peer_busy:20.2f}")
+            print(f"ratio: sampling, {case}, {dtype} | generate of transformers | {own / peer:.2f}", flush=True)
 
 
 if __name__ == "__main__":

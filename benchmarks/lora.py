@@ -26,6 +26,7 @@ from ptlearn.lm.text import sample_text
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers by an old name
 BATCH, LENGTH, NEW = 32, 64, 32
+PEERS = {"peft": "peft", "full": "full finetuning", "unmerged": "LoRA, not merged"}  # told as multiples of ours
 RANK, ALPHA, TARGETS = 8, 16, ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -83,7 +84,7 @@ def compare(sides: dict[str, Callable[[], None]], rounds: int, repeats: int) -> 
     return seconds
 
 
-def report(seconds: dict[str, list[tuple[float, float]]], baseline: str, unit: float) -> None:
+def report(what: str, seconds: dict[str, list[tuple[float, float]]], baseline: str, unit: float) -> None:
     """Median of each side in ms per unit, and its ratios to one of them: how many times as long it takes."""
     print(f"{'':14}{'ms':>9}{'/ ' + baseline:>12}{'by core time':>14}")
     for side, values in seconds.items():
@@ -91,6 +92,8 @@ def report(seconds: dict[str, list[tuple[float, float]]], baseline: str, unit: f
         pairs = list(zip(values, seconds[baseline], strict=True))
         ratios = [statistics.median(own[i] / base[i] for own, base in pairs) for i in (0, 1)]
         print(f"{side:14}{1e3 * clock / unit:9.3f}{ratios[0]:12.3f}{ratios[1]:14.3f}", flush=True)
+        if side in PEERS:
+            print(f"ratio: {what} | {PEERS[side]} | {ratios[0]:.2f}", flush=True)
 
 
 def main():
@@ -106,14 +109,14 @@ def main():
         f"{options.model}, {options.threads} threads, float32; a training step on {BATCH} x {LENGTH} tokens, r = {RANK}"
     )
     steps = {name: training_step(method(load_lm(options.model).model), tokens) for name, method in methods.items()}
-    report(compare(steps, options.rounds, repeats=2), "lora", unit=1)
+    report("a step with LoRA", compare(steps, options.rounds, repeats=2), "lora", unit=1)
     models = {"base": load_lm(options.model), "merged": merge_lora(trained_lora(options.model))}
     models["unmerged"] = trained_lora(options.model)
     models["base again"] = load_lm(options.model)
     for prompts, repeats in ((["The capital of"], 4), (["The capital of"] * 64, 1)):
         print(f"sampling, {len(prompts)} prompts, {NEW} tokens each; ms per step of all rows")
         samplers = {name: sampling(lm, prompts) for name, lm in models.items()}
-        report(compare(samplers, options.rounds, repeats), "base", unit=NEW)
+        report("sampling", compare(samplers, options.rounds, repeats), "base", unit=NEW)
 
 
 if __name__ == "__main__":

@@ -145,6 +145,8 @@ def main():
     for side, spent in medians.items():
         by_clock, by_core = spent / medians["fit_sft"]
         print(f"{side:24}{tokens / spent[0]:10.0f}{by_clock:11.2f}x{by_core:13.2f}x{losses[side]:15.3f}")
+        if side != "fit_sft":
+            print(f"ratio: an epoch of SFT | {side} | {by_clock:.2f}")
 
 
 if __name__ == "__main__":

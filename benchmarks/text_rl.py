@@ -192,6 +192,8 @@ def main():
         by_clock, by_core = spent / medians["train_policy"]
         print(f"{side:20}{spent[0]:9.3f}{by_clock:16.2f}x{by_core:13.2f}x{memory[side]:6.0f} MB"
               f"{mean_and_deviation(after[side]):>18}")  # fmt: skip
+        if side != "train_policy":
+            print(f"ratio: a step of RL on text | {side} | {by_clock:.2f}")
 
 
 if __name__ == "__main__":

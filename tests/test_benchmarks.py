@@ -89,3 +89,27 @@ def test_a_text_step_is_one_update_on_sixteen_groups_of_eight_answers_and_they_f
         lengths = rollout.mask.sum(1)
         assert int(lengths.max()) <= 16 and float((lengths == 16).float().mean()) < 0.1
     assert 0.4 < rewards[0] < 0.7 and text_rl.held_out(lm) > rewards[0] + 0.1  # half is right at first; it learns
+
+
+def test_an_exponent_is_the_slope_over_the_larger_half():
+    growth = load("growth")
+    sizes = [8, 16, 32, 64, 128, 256]
+    assert growth.exponent(sizes, [7 + 0 * n for n in sizes]) == pytest.approx(0)
+    assert growth.exponent(sizes, [3e-5 * n**1.7 for n in sizes]) == pytest.approx(1.7)
+    assert growth.exponent(sizes, [1, 1, 1, 64, 128, 256]) == pytest.approx(1)  # overhead counts for the small ones
+
+
+def test_memory_is_what_a_run_needs_at_most():
+    growth = load("growth")
+    taken = growth.memory_of(lambda: torch.ones(25_000_000).sum())
+    assert math.isnan(taken) or 90e6 < taken < 130e6  # 100 MB, freed at the end
+
+
+def test_the_page_of_benchmarks_has_every_ratio_and_what_was_printed():
+    report = load("report")
+    text = "a machine\n2 threads\nratio: a step | a peer | 1.50\nratio: a walk | another | 0.8\n"
+    page = report.page({"lora": text})
+    assert "| a step | a peer | 1.5 |\n| a walk | another | 0.8 |" in page
+    assert "## lora.py" in page and "*a machine*" in page and "```\n2 threads\n```" in page
+    assert set(report.SCRIPTS) == {path.stem for path in FOLDER.glob("*.py")} - {"report"}
+    assert all(report.head(script)[0].endswith(".") or ":" in report.head(script)[0] for script in report.SCRIPTS)
