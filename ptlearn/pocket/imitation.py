@@ -90,10 +90,11 @@ def _mean(values: Iterable[float]) -> float:
     return sum(values) / len(values)
 
 
-def _append(path: Path, row: dict) -> None:
+def append_row(path: Path, columns: Sequence[str], row: dict) -> None:
+    """Add a run to a table, and its head where there is none yet."""
     new = not path.exists()
     with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow({name: f"{value:.4f}" if isinstance(value, float) else value for name, value in row.items()})
@@ -118,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
             if seed not in data:
                 data = {seed: teacher_examples(teacher, seed, max(SIZES))}
             imitate(lm, data[seed][:size], lr=STUDENTS[name], seed=seed)
-        _append(out, {"model": name, "examples": size, "seed": seed} | measure(lm, asked, by_teacher))
+        append_row(out, COLUMNS, {"model": name, "examples": size, "seed": seed} | measure(lm, asked, by_teacher))
     return 0
 
 

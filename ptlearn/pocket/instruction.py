@@ -19,6 +19,7 @@ from ptlearn.lm.prompting import exact_match
 from ptlearn.lm.text import complete, token_logprobs
 from ptlearn.pocket import assistant, benchmarks, probes
 from ptlearn.pocket.corpus import document
+from ptlearn.pocket.imitation import append_row
 
 TABLE = Path(__file__).parent / "tables" / "instruction.csv"
 MODEL, BATCH, STEPS, LR, SEEDS = "pocket-m", 2, 160, 7e-4, (0, 1, 2, 3, 4)
@@ -142,15 +143,6 @@ def _capitals(lm: LanguageModel) -> float:
     return sum(question.score(text) == 1 for question, text in zip(questions, texts, strict=True)) / len(questions)
 
 
-def _append(path: Path, row: dict) -> None:
-    new = not path.exists()
-    with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow({name: f"{value:.4f}" if isinstance(value, float) else value for name, value in row.items()})
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Add the rows that the table lacks, one run after the other."""
     parser = argparse.ArgumentParser(prog="ptlearn.pocket.instruction", description="Finetuned on kinds of data.")
@@ -166,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
         if size:
             examples = training_examples(lm, kind, size, seed)
             fit_sft(lm, examples, epochs=STEPS * BATCH // size, batch=BATCH, lr=LR, seed=seed)
-        _append(out, {"kind": kind, "examples": size, "seed": seed} | measure(lm))
+        append_row(out, COLUMNS, {"kind": kind, "examples": size, "seed": seed} | measure(lm))
     return 0
 
 
