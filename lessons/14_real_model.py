@@ -6,8 +6,8 @@
 # Everything so far happened in a pocket world, where the course wrote the corpus and could therefore explain every
 # result. Now take SmolLM2-135M-Instruct, trained by strangers on two trillion tokens of the web, and measure the
 # lecture's effects again, each beside the pocket model's and by the same function. *(Lecture: from "How do we tell the
-# LM what we want to do?" to reinforcement learning on text; claims C02–C08, C14, C40, C41.)* About 75 minutes; runs in
-# about five minutes on two CPU cores, without a GPU.
+# LM what we want to do?" to reinforcement learning on text; claims C02–C08, C14, C18, C21, C28, C40, C41.)* About 75
+# minutes; runs in about five minutes on two CPU cores, without a GPU.
 #
 # **You will need** lessons 01 to 03, 06 and 12. **You will be able to** say which effects carry over to a real model and
 # which do not, put an interval to each, calibrate a biased prompt, measure what finetuning forgets, and see
@@ -24,6 +24,7 @@ from functools import partial
 
 import torch
 from matplotlib import pyplot
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 from ptlearn import figures
 from ptlearn.course.exercise import check
@@ -39,7 +40,7 @@ from ptlearn.policy_gradient import episode_returns, leave_one_out, prompt_group
 from ptlearn.rl.tasks import Problem, Task
 from ptlearn.rl.text_collection import attempt, text_collector
 from ptlearn.rl.training import train_policy
-from ptlearn.rollout import pad_and_stack
+from ptlearn.rollout import action_logprobs, pad_and_stack
 from ptlearn.statistics import Estimate, accuracy, over_seeds, wilson
 
 args = arguments(
@@ -714,6 +715,37 @@ for name, both in ways.items():
 # answers from the start, has nothing to sharpen: its learning was lesson 12's.
 
 # %% [markdown]
+# ## Three things that no size changes
+# Effects depend on the model; identities do not. A fresh LoRA changes nothing (lesson 06): no log-probability of the
+# forty sentences may move. It trains one number for so many of the model's. And finetuning on own answers, weighted by
+# their rewards, has REINFORCE's gradient (lesson 12): here for 32 answers, by the numbers that LoRA trains.
+
+# %%
+def identities(lm):
+    """Largest change of log p in nats, weights for each number trained, cosine of the two gradients."""
+    learner = lora(copy.deepcopy(lm), targets=".*_proj", rank=8, seed=args.seed)
+    sentences = [f"The capital of {country} is {capital}" for country, capital in facts]
+    pairs = zip(token_logprobs(lm, sentences), token_logprobs(learner, sentences))
+    moved = max(float((old - new).abs().max()) for old, new in pairs)
+    trained = [weight for weight in learner.parameters() if weight.requires_grad]
+    weights = sum(w.numel() for w in lm.parameters()) / sum(w.numel() for w in trained)
+
+    drawn = attempt(task, learner, [p for p in task.train[:8] for _ in range(4)], seed=args.seed)
+    paid = drawn.rewards.sum(1)
+    losses = cross_entropy(learner(drawn.observations).mT, drawn.actions, reduction="none")
+    supervised = (paid * (losses * drawn.mask).sum(1)).mean()
+    reinforced = -(paid[:, None] * action_logprobs(learner, drawn)).sum() / len(paid)
+    ours, theirs = (torch.cat([part.flatten() for part in torch.autograd.grad(loss, trained)])
+                    for loss in (reinforced, supervised))  # fmt: skip
+    return moved, weights, float(cosine_similarity(ours.double(), theirs.double(), 0))
+
+
+exact = {name: identities(lm) for name, lm in models.items()}
+for name, (moved, weights, cosine) in exact.items():
+    print(f"{name:13s} log p moved by {moved:g} nats; {weights:.0f} weights for each one trained; "
+          f"cosine of the gradients {cosine:.6f}")  # fmt: skip
+
+# %% [markdown]
 # ## Everything in one table
 # An effect *holds* where the interval of what should be larger lies wholly above the other's. Else it is *not settled*
 # at this n where the mean is larger, and *does not hold here* where not even that is.
@@ -773,6 +805,14 @@ print("C07 the order of four demonstrations matters")
 for name, (spread, q) in ((name, effect.values()) for name, effect in effects.items()):
     line(name, f"spread {spread:.2f}, Q {q:.1f}", f"by luck Q {len(orders) - 1}, p = {luck[name]:.1g}",
          "holds" if luck[name] < 0.05 else "does not hold here")  # fmt: skip
+EXACT = (("C18 log p changed by a fresh LoRA, nats", 0, 0), ("C21 weights for each one trained", 1, None),
+         ("C28 cosine of weighted finetuning and REINFORCE", 2, 1))  # fmt: skip
+for label, which, expected in EXACT:
+    print(label)
+    for name, value in ((name, values[which]) for name, values in exact.items()):
+        met = value > 1 if expected is None else abs(value - expected) < 1e-6
+        line(name, f"{value:.6g}", "more than 1" if expected is None else f"exactly {expected}",
+             "holds" if met else "does not hold here")  # fmt: skip
 
 # %% [markdown]
 # ## Recap
