@@ -6,15 +6,16 @@
 # Everything so far happened in a pocket world, where the course wrote the corpus and could therefore explain every
 # result. Now take SmolLM2-135M-Instruct, trained by strangers on two trillion tokens of the web, and measure the
 # lecture's effects again, each beside the pocket model's and by the same function. *(Lecture: from "How do we tell the
-# LM what we want to do?" to reinforcement learning on text; claims C02–C08, C14, C40, C41.)* About 75 minutes; runs in
-# about five minutes on two CPU cores, without a GPU.
+# LM what we want to do?" to reinforcement learning on text; claims C02–C08, C14, C18, C21, C28, C40, C41.)* About 75
+# minutes; runs in about five minutes on two CPU cores, without a GPU.
 #
 # **You will need** lessons 01 to 03, 06 and 12. **You will be able to** say which effects carry over to a real model and
 # which do not, put an interval to each, calibrate a biased prompt, measure what finetuning forgets, and see
 # what reinforcement learning takes away while it adds.
 
 # %%
-from ptlearn.course.session import arguments, end_script, progress, show  # first: from here on, Ctrl-C is one line
+# first: then Ctrl-C is one line
+from ptlearn.course.session import arguments, end_script, progress, show
 
 import copy
 import itertools
@@ -24,6 +25,7 @@ from functools import partial
 
 import torch
 from matplotlib import pyplot
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 from ptlearn import figures
 from ptlearn.course.exercise import check
@@ -31,7 +33,13 @@ from ptlearn.finetuning.parameter_efficient import lora
 from ptlearn.finetuning.sft import fit_sft
 from ptlearn.lm.chat import chat_prompt, render_all
 from ptlearn.lm.models import load_lm, pocket_models
-from ptlearn.lm.prompting import contextual_calibration, few_shot_prompt, first_line, rouge_l, verbalizer_ids
+from ptlearn.lm.prompting import (
+    contextual_calibration,
+    few_shot_prompt,
+    first_line,
+    rouge_l,
+    verbalizer_ids,
+)
 from ptlearn.lm.real_model import REAL_MODELS
 from ptlearn.lm.text import complete, completions, encode, token_logprobs
 from ptlearn.pocket import french, relations, tales, world
@@ -39,7 +47,7 @@ from ptlearn.policy_gradient import episode_returns, leave_one_out, prompt_group
 from ptlearn.rl.tasks import Problem, Task
 from ptlearn.rl.text_collection import attempt, text_collector
 from ptlearn.rl.training import train_policy
-from ptlearn.rollout import pad_and_stack
+from ptlearn.rollout import action_logprobs, pad_and_stack
 from ptlearn.statistics import Estimate, accuracy, over_seeds, wilson
 
 args = arguments(
@@ -52,15 +60,19 @@ args = arguments(
     updates=(8, "of reinforcement learning", "at least 1"),
     seed=(0, "of the items, the order of training and all sampling", "at least 0"),
 )
-torch.set_num_threads(2)  # matrices of 576 columns: large enough for two, and the same sums on every machine
+# matrices of 576 columns: large enough for two, and the same sums on every machine
+torch.set_num_threads(2)
 models = {args.pocket: load_lm(args.pocket)}
 try:
     models[args.model] = load_lm(args.model)
 except FileNotFoundError as missing:
-    end_script(missing)  # a script ends here; in a notebook the cells below measure the pocket model alone
+    # a script ends here; in a notebook the cells below measure the pocket model alone
+    end_script(missing)
 for name, lm in models.items():
-    what = REAL_MODELS[name].what if name in REAL_MODELS else "a base model of the pocket world"
-    print(f"{name}: {what}, {sum(p.numel() for p in lm.parameters()) / 1e6:.1f} million parameters")
+    what = (REAL_MODELS[name].what if name in REAL_MODELS
+            else "a base model of the pocket world")  # fmt: skip
+    millions = sum(p.numel() for p in lm.parameters()) / 1e6
+    print(f"{name}: {what}, {millions:.1f} million parameters")
 
 # %% [markdown]
 # ## What this model is
@@ -93,7 +105,8 @@ FORMS = {
 
 def asked(lm, form, pairs=facts):
     """What the model writes about each country, up to 14 tokens of it."""
-    return complete(lm, [FORMS[form](lm, country) for country, _ in pairs], max_new_tokens=14, stop=())
+    prompts = [FORMS[form](lm, country) for country, _ in pairs]
+    return complete(lm, prompts, max_new_tokens=14, stop=())
 
 
 def share_naming(texts, pairs=facts):
@@ -101,11 +114,13 @@ def share_naming(texts, pairs=facts):
 
 
 said = {name: {form: asked(lm, form) for form in FORMS} for name, lm in models.items()}
-naming = {name: {form: share_naming(texts) for form, texts in of.items()} for name, of in said.items()}
+naming = {name: {form: share_naming(texts) for form, texts in of.items()}
+          for name, of in said.items()}  # fmt: skip
 for form in FORMS:
     print(form)
     for name in models:
-        print(f"    {name:13s} {naming[name][form]}   {facts[0][0]}: {' / '.join(said[name][form][0].split(chr(10)))}")
+        answer = " / ".join(said[name][form][0].split("\n"))
+        print(f"    {name:13s} {naming[name][form]}   {facts[0][0]}: {answer}")
 
 # %%
 def compare(axes, places, results):
@@ -120,7 +135,8 @@ figure, axes = pyplot.subplots(figsize=(5, 3))
 compare(axes, list(FORMS), {name: list(of.values()) for name, of in naming.items()})
 axes.set(title="One fact in three forms", ylabel="share naming the capital", ylim=(0, 1.05))
 show(figure, alt="Share of capitals named: " + "; ".join(
-    f"{name} " + ", ".join(f"{form} {e.mean:.2f}" for form, e in of.items()) for name, of in naming.items()))  # fmt: skip
+    f"{name} " + ", ".join(f"{form} {e.mean:.2f}" for form, e in of.items())
+    for name, of in naming.items()))  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C02, C03] The plain question is hardly ever answered, by either model: an instruct model, too, goes
@@ -143,10 +159,11 @@ TABLES = {"capital": relations.stated("capital"), "opposite": list(world.PAIRS["
 
 
 def episodes_of(relation):
-    """For each of `count` different queries, eight demonstrations and the pair that is asked for."""
-    rng = random.Random(f"{relation}:{args.seed}")
-    queries = rng.sample(TABLES[relation], args.count)
-    return [(rng.sample([pair for pair in TABLES[relation] if pair != query], max(SHOTS)), query) for query in queries]
+    """For each of `count` different queries, eight demonstrations and the pair asked for."""
+    rng, table = random.Random(f"{relation}:{args.seed}"), TABLES[relation]
+    queries = rng.sample(table, args.count)
+    return [(rng.sample([pair for pair in table if pair != query], max(SHOTS)), query)
+            for query in queries]  # fmt: skip
 
 
 def few_shot(lm, relation, shots):
@@ -154,10 +171,12 @@ def few_shot(lm, relation, shots):
     episodes = episodes_of(relation)
     prompts = [few_shot_prompt(shown[:shots], query) for shown, (query, _) in episodes]
     texts = complete(lm, prompts, max_new_tokens=7)
-    return accuracy(first_line(text) == answer for text, (_, (_, answer)) in zip(texts, episodes))
+    return accuracy(first_line(text) == answer
+                    for text, (_, (_, answer)) in zip(texts, episodes))  # fmt: skip
 
 
-curves = {name: {relation: [few_shot(lm, relation, shots) for shots in progress(SHOTS, relation)] for relation in TABLES}
+curves = {name: {relation: [few_shot(lm, relation, shots)
+                            for shots in progress(SHOTS, relation)] for relation in TABLES}
           for name, lm in models.items()}  # fmt: skip
 print(f"{'demonstrations':28s}", *(f"{shots:18d}" for shots in SHOTS))
 for name, of in curves.items():
@@ -172,9 +191,10 @@ for axes, relation in zip(panels, TABLES):
     axes.set(title=relation, xlabel="demonstrations", xticks=SHOTS, ylim=(-0.02, 1.02))
 panels[0].set(ylabel="exact match")
 panels[0].legend(fontsize=8)
-show(figure, alt="Exact match against demonstrations, 0 to 8, for three relations. " + "; ".join(
-    f"{name}, {relation}: {row[0].mean:.2f}, with one {row[1].mean:.2f}, with eight {row[-1].mean:.2f}"
-    for name, of in curves.items() for relation, row in of.items()))  # fmt: skip
+show(figure, alt="Exact match against demonstrations, 0 to 8, for three relations. "
+     + "; ".join(f"{name}, {relation}: {row[0].mean:.2f}, with one {row[1].mean:.2f}, "
+                 f"with eight {row[-1].mean:.2f}"
+                 for name, of in curves.items() for relation, row in of.items()))  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C05, C06] In the pocket world the first demonstration brings what demonstrations bring; a step. The
@@ -203,14 +223,19 @@ show(figure, alt="Exact match against demonstrations, 0 to 8, for three relation
 # %%
 @torch.no_grad()
 def label_logprobs(lm, context, queries, words):
-    """log p(word | context + query) for words of one token each, (queries, words) in nats; the context is read once."""
+    """log p(word | context + query), words of one token each: (queries, words), in nats.
+
+    The context is read once.
+    """
     start, *whole = encode(lm, [context, *(context + query for query in queries)])
-    assert all(tokens[: len(start)] == start for tokens in whole)  # no token lies across the border
+    # no token lies across the border
+    assert all(tokens[: len(start)] == start for tokens in whole)
     rest, mask = pad_and_stack([tokens[len(start) :] for tokens in whole])
     cache = lm.model(torch.tensor([start]), use_cache=True, logits_to_keep=1).past_key_values
     cache.batch_repeat_interleave(len(rest))
     last = torch.arange(rest.shape[1]) == mask.sum(1, keepdim=True) - 1
-    return lm.logits_at(rest, last, past_key_values=cache).log_softmax(-1)[:, verbalizer_ids(lm, words)]
+    logits = lm.logits_at(rest, last, past_key_values=cache)
+    return logits.log_softmax(-1)[:, verbalizer_ids(lm, words)]
 
 
 # %%
@@ -219,22 +244,26 @@ def reviews(count, name):
     rng, found = random.Random(f"{name}:{args.seed}"), {}
     while len(found) < count:
         good = len(found) % 2 == 0
-        found.setdefault(tales.opinion(rng, "positive" if good else "negative", "movie", 1), good)
+        kind = "positive" if good else "negative"
+        found.setdefault(tales.opinion(rng, kind, "movie", 1), good)
     return list(found.items())
 
 
 def demonstrated(shown, words):
-    """Demonstrations as text, up to where a new review would start; words = (for good, for bad)."""
-    return "".join(f"Review: {text}\nSentiment: {words[not good]}\n\n" for text, good in shown) + "Review:"
+    """Demonstrations, up to where a new review would start; words = (for good, for bad)."""
+    parts = [f"Review: {text}\nSentiment: {words[not good]}\n\n" for text, good in shown]
+    return "".join(parts) + "Review:"
 
 
-NAMINGS = {"right": ("positive", "negative"), "arbitrary": ("X", "Y"), "swapped": ("negative", "positive")}
+NAMINGS = {"right": ("positive", "negative"), "arbitrary": ("X", "Y"),
+           "swapped": ("negative", "positive")}  # fmt: skip
 FEW = (0, 2, 8)
 pool = reviews(args.count + 16, "reviews")
 tests, sets = pool[16:], (pool[:8], pool[8:16])
 good = torch.tensor([label for _, label in tests])
 queries = [f" {text}\nSentiment:" for text, _ in tests]
-print(demonstrated(sets[0][:2], NAMINGS["swapped"]) + queries[0], "(negative)" if tests[0][1] else "(positive)")
+print(demonstrated(sets[0][:2], NAMINGS["swapped"]) + queries[0],
+      "(negative)" if tests[0][1] else "(positive)")  # fmt: skip
 
 # %%
 def calls_good(logprobs):
@@ -242,13 +271,18 @@ def calls_good(logprobs):
 
 
 def follows(lm, words, shots):
-    """Share of reviews that are called what the demonstrations would call them, over both sets of demonstrations."""
-    right = [calls_good(label_logprobs(lm, demonstrated(shown[:shots], words), queries, words)) == good
-             for shown in (sets if shots else sets[:1])]  # fmt: skip
-    return wilson(torch.stack(right).double().mean().item(), len(tests))  # n counts reviews, not readings of them
+    """Share of reviews that are called what the demonstrations would call them.
+
+    Over both sets of demonstrations; n counts reviews, not readings of them.
+    """
+    contexts = [demonstrated(shown[:shots], words) for shown in (sets if shots else sets[:1])]
+    right = [calls_good(label_logprobs(lm, context, queries, words)) == good
+             for context in contexts]  # fmt: skip
+    return wilson(torch.stack(right).double().mean().item(), len(tests))
 
 
-labelled = {name: {naming: [follows(lm, words, shots) for shots in FEW] for naming, words in NAMINGS.items()}
+labelled = {name: {naming: [follows(lm, words, shots) for shots in FEW]
+                   for naming, words in NAMINGS.items()}
             for name, lm in models.items()}  # fmt: skip
 print(f"{'demonstrations':26s}", *(f"{shots:18d}" for shots in FEW))
 for name, of in labelled.items():
@@ -256,7 +290,8 @@ for name, of in labelled.items():
         print(f"{name:13s} {label:12s}", *(f"{str(e).split(' (')[0]:>18s}" for e in row))
 
 # %%
-figure, panels = pyplot.subplots(1, len(models), figsize=(4.2 * len(models), 3), sharey=True, squeeze=False)
+figure, panels = pyplot.subplots(1, len(models), figsize=(4.2 * len(models), 3),
+                                 sharey=True, squeeze=False)  # fmt: skip
 for axes, (name, of) in zip(panels[0], labelled.items()):
     for index, (label, row) in enumerate(of.items()):
         figures.curve(axes, FEW, row, label, index)
@@ -265,8 +300,9 @@ for axes, (name, of) in zip(panels[0], labelled.items()):
 panels[0, 0].set(ylabel="called as demonstrated")
 panels[0, -1].legend(fontsize=8)
 show(figure, alt="Share of reviews called as the demonstrations would. " + "; ".join(
-    f"{name}, {label}: " + ", ".join(f"{e.mean:.2f}" for e in row) for name, of in labelled.items()
-    for label, row in of.items()) + f" with {', '.join(map(str, FEW))} demonstrations.")  # fmt: skip
+    f"{name}, {label}: " + ", ".join(f"{e.mean:.2f}" for e in row)
+    for name, of in labelled.items() for label, row in of.items())
+    + f" with {', '.join(map(str, FEW))} demonstrations.")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C06 has a limit] Under their right names the labels need no demonstration. Swapped, they are never
@@ -283,13 +319,13 @@ show(figure, alt="Share of reviews called as the demonstrations would. " + "; ".
 # likelier *whatever the review says*. Lesson 02 asked about nothing (`N/A`) and divided by the answer,
 # $q \propto p / p_\mathrm{cf}$. Here it decides, so write the decision.
 
-# %% ex="14.1" points=2 minutes=10 difficulty="medium"
+# %% ex="14.1" title="A calibrated choice" points=2 minutes=10 difficulty="medium"
 def calibrated_choice(logprobs, content_free):
     """The number of the label that a calibrated reader chooses for each input.
 
-    logprobs (B, C): log p(word | input) over the whole vocabulary, so rows do not sum to 1; content_free (N, C), the
-    same for N inputs without content. Both are first normalised over the C words; the bias is the mean of the
-    content-free *probabilities*. Returns (B,) int.
+    logprobs (B, C): log p(word | input) over the whole vocabulary, so rows do not sum to 1;
+    content_free (N, C), the same for N inputs without content. Both are first normalised over
+    the C words; the bias is the mean of the content-free *probabilities*. Returns (B,) int.
     """
     # BEGIN SOLUTION
     bias = content_free.softmax(-1).mean(0)
@@ -306,23 +342,28 @@ calibrated_choice = check("14.1", calibrated_choice)
 # difference.</details>
 
 # %%
-VERBALIZERS = {" {} This movie is": ("great", "awful"), " {} Overall, it was": ("good", "bad"),
-               " {}\nMy label:": ("positive", "negative"), " {}\nSentiment:": ("positive", "negative")}  # fmt: skip
+VERBALIZERS = {
+    " {} This movie is": ("great", "awful"),
+    " {} Overall, it was": ("good", "bad"),
+    " {}\nMy label:": ("positive", "negative"),
+    " {}\nSentiment:": ("positive", "negative"),
+}
 CONTENT_FREE = ("N/A", "...", "[MASK]")
 
 
 def zero_shot(lm, form, words):
     """(share called good, accuracy, calibrated accuracy) of one form."""
     texts = [*CONTENT_FREE, *(text for text, _ in tests)]
-    nothing, logprobs = label_logprobs(lm, "Review:", [form.format(text) for text in texts], words).split(
-        (len(CONTENT_FREE), len(tests)))  # fmt: skip
+    both = label_logprobs(lm, "Review:", [form.format(text) for text in texts], words)
+    nothing, logprobs = both.split((len(CONTENT_FREE), len(tests)))
     raw, repaired = calls_good(logprobs), calibrated_choice(logprobs, nothing) == 0
     gap = (logprobs.softmax(-1), nothing.softmax(-1))
     assert torch.equal(repaired, contextual_calibration(*gap).argmax(-1) == 0)
     return [accuracy(some.tolist()) for some in (raw, raw == good, repaired == good)]
 
 
-verdicts = {name: {form: zero_shot(lm, form, words) for form, words in VERBALIZERS.items()} for name, lm in models.items()}
+verdicts = {name: {form: zero_shot(lm, form, words) for form, words in VERBALIZERS.items()}
+            for name, lm in models.items()}  # fmt: skip
 for name, of in verdicts.items():
     print(f"{name:42s} called good       accuracy          calibrated")
     for form, row in of.items():
@@ -348,12 +389,13 @@ for name, of in verdicts.items():
 # is near $M - 1$ if orders are exchangeable ($\chi^2$ with $M - 1$ degrees of freedom). A review that comes out the same
 # under all orders adds nothing to the denominator: it says nothing about order.
 
-# %% ex="14.2" points=3 minutes=12 difficulty="medium"
+# %% ex="14.2" title="More than luck" points=3 minutes=12 difficulty="medium"
 def order_effect(hits):
     """How far the orders lie apart, and Cochran's Q, which says whether that is luck.
 
-    hits (M, N) bool: whether order j gets review i right. Returns {"spread": accuracy of the best order minus that of
-    the worst, "q": Cochran's Q}; q is 0 where every review comes out the same under all orders.
+    hits (M, N) bool: whether order j gets review i right. Returns {"spread": accuracy of the
+    best order minus that of the worst, "q": Cochran's Q}; q is 0 where every review comes out
+    the same under all orders.
     """
     # BEGIN SOLUTION
     table = hits.double()
@@ -376,30 +418,38 @@ order_effect = check("14.2", order_effect)
 # %%
 shown = sorted(sets[0][:4], key=lambda pair: pair[1])
 orders, words = list(itertools.permutations(shown))[::2], NAMINGS["right"]
-hits = {name: torch.stack([calls_good(label_logprobs(lm, demonstrated(order, words), queries, words)) == good
-                           for order in progress(orders, "orders")]) for name, lm in models.items()}  # fmt: skip
+contexts = [demonstrated(order, words) for order in orders]
+hits = {name: torch.stack([calls_good(label_logprobs(lm, context, queries, words)) == good
+                           for context in progress(contexts, "orders")])
+        for name, lm in models.items()}  # fmt: skip
 effects = {name: order_effect(table) for name, table in hits.items()}
-luck = {name: torch.special.gammaincc(torch.tensor((len(orders) - 1) / 2), torch.tensor(effect["q"] / 2)).item()
+half = torch.tensor((len(orders) - 1) / 2)  # of the degrees of freedom
+luck = {name: torch.special.gammaincc(half, torch.tensor(effect["q"] / 2)).item()
         for name, effect in effects.items()}  # fmt: skip
 for name, shares in ((name, table.double().mean(1)) for name, table in hits.items()):
-    print(f"{name:13s} {len(orders)} orders: {shares.min():.2f} to {shares.max():.2f}, mean {shares.mean():.2f}; "
-          f"Q {effects[name]['q']:.1f}, by luck {len(orders) - 1}; p = {luck[name]:.1g}")  # fmt: skip
+    print(f"{name:13s} {len(orders)} orders: {shares.min():.2f} to {shares.max():.2f}, "
+          f"mean {shares.mean():.2f}; Q {effects[name]['q']:.1f}, by luck {len(orders) - 1}; "
+          f"p = {luck[name]:.1g}")  # fmt: skip
 
 # %%
 figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.2), sharey=True)
 compare(left, ["great/\nawful", "good/\nbad", "My label", "Sentiment"],
-        {f"{name}, {step}": [row[place] for row in of.values()] for name, of in verdicts.items() if name == [*models][-1]
+        {f"{name}, {step}": [row[place] for row in of.values()]
+         for name, of in verdicts.items() if name == [*models][-1]
          for step, place in (("raw", 1), ("calibrated", 2))})  # fmt: skip
 for index, (name, table) in enumerate(hits.items()):
     right.plot(range(1, len(orders) + 1), sorted(table.double().mean(1).tolist()), label=name,
                color=figures.COLORS[index], marker=figures.MARKERS[index])  # fmt: skip
-left.axhline(0.5, color="black", linestyle=":", linewidth=1), right.axhline(0.5, color="black", linestyle=":", linewidth=1)
+for axes in (left, right):
+    axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
 left.set(title="No demonstrations", ylabel="accuracy", ylim=(0, 1.35))
-right.set(title="One set of four demonstrations", xlabel="its orders, from the worst to the best")
+right.set(title="One set of four demonstrations",
+          xlabel="its orders, from the worst to the best")  # fmt: skip
 left.legend(fontsize=8, loc="upper left"), right.legend(fontsize=8, loc="lower right")
-show(figure, alt="Left: accuracy of four verbalizers before and after calibration. Right: accuracy of twelve orders of "
-     "four demonstrations. " + "; ".join(f"{name}: {table.double().mean(1).min():.2f} to {table.double().mean(1).max():.2f}"
-                                         for name, table in hits.items()))  # fmt: skip
+show(figure, alt="Left: accuracy of four verbalizers before and after calibration. Right: "
+     "accuracy of twelve orders of four demonstrations. " + "; ".join(
+         f"{name}: {table.double().mean(1).min():.2f} to {table.double().mean(1).max():.2f}"
+         for name, table in hits.items()))  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C07] Between chance and nearly perfect, with the same four reviews: this is the picture of Lu et al.
@@ -415,24 +465,31 @@ show(figure, alt="Left: accuracy of four verbalizers before and after calibratio
 
 # %%
 STORIES = (
-    ("Maria left her umbrella on the morning bus. It was a gift from her grandmother, so she called the bus company at "
-     "once. Nobody had handed it in. Two days later the driver saw Maria at the stop and waved. He had kept the umbrella "
-     "under his seat for her.", "A bus driver kept the umbrella that Maria had lost and gave it back to her."),
-    ("The village school had no heating in January. The parents met in the church and talked for three hours. In the end "
-     "a farmer offered his old stove, and the baker offered wood. By Monday the children sat in a warm room.",
+    ("Maria left her umbrella on the morning bus. It was a gift from her grandmother, so she "
+     "called the bus company at once. Nobody had handed it in. Two days later the driver saw "
+     "Maria at the stop and waved. He had kept the umbrella under his seat for her.",
+     "A bus driver kept the umbrella that Maria had lost and gave it back to her."),
+    ("The village school had no heating in January. The parents met in the church and talked "
+     "for three hours. In the end a farmer offered his old stove, and the baker offered "
+     "wood. By Monday the children sat in a warm room.",
      "A farmer and a baker gave a stove and wood so that the village school was warm again."),
-    ("Ben wanted to win the chess tournament. He practised every evening and even dreamed of knights and rooks. In the "
-     "final he met a girl of nine who hardly looked at the board. She beat him in twenty moves and asked whether he "
-     "would like to learn how.", "Ben practised hard for the chess tournament but lost the final to a girl of nine."),
-    ("Our old dog stopped eating in spring. The vet found nothing wrong with him. My brother noticed that the dog's bowl "
-     "had been moved next to the new washing machine. We put it back in the corner, and that evening he ate everything.",
+    ("Ben wanted to win the chess tournament. He practised every evening and even dreamed of "
+     "knights and rooks. In the final he met a girl of nine who hardly looked at the board. "
+     "She beat him in twenty moves and asked whether he would like to learn how.",
+     "Ben practised hard for the chess tournament but lost the final to a girl of nine."),
+    ("Our old dog stopped eating in spring. The vet found nothing wrong with him. My brother "
+     "noticed that the dog's bowl had been moved next to the new washing machine. We put it "
+     "back in the corner, and that evening he ate everything.",
      "The old dog ate again when his bowl was moved away from the washing machine."),
-    ("A storm took the roof off the library on Tuesday night. Hundreds of books got wet. On Wednesday people came with "
-     "towels and hair dryers and worked until dark. Most of the books were saved, and the roof will be repaired next "
-     "week.", "People saved most of the library's books after a storm took off its roof."),
-    ("Lena baked a cake for her father's birthday. She read salt where the recipe said sugar. Her father took one bite, "
-     "smiled, and ate the whole piece. Only when she tasted it herself did she understand how much he loved her.",
-     "Lena put salt in her father's birthday cake, and he ate it anyway because he loves her."),
+    ("A storm took the roof off the library on Tuesday night. Hundreds of books got wet. On "
+     "Wednesday people came with towels and hair dryers and worked until dark. Most of the "
+     "books were saved, and the roof will be repaired next week.",
+     "People saved most of the library's books after a storm took off its roof."),
+    ("Lena baked a cake for her father's birthday. She read salt where the recipe said "
+     "sugar. Her father took one bite, smiled, and ate the whole piece. Only when she tasted "
+     "it herself did she understand how much he loved her.",
+     "Lena put salt in her father's birthday cake, and he ate it anyway because he loves "
+     "her."),
 )  # fmt: skip
 
 
@@ -442,9 +499,11 @@ def mean_rouge(texts):
 
 
 CUES = {"TL;DR": "\nTL;DR:", "no cue": "\n"}
-summaries = {name: {cue: complete(lm, [story + written for story, _ in STORIES], max_new_tokens=28)
-                    for cue, written in CUES.items()} for name, lm in models.items()}  # fmt: skip
-rouge = {name: {cue: mean_rouge(texts) for cue, texts in of.items()} for name, of in summaries.items()}
+summaries = {name: {cue: complete(lm, [story + written for story, _ in STORIES],
+                                  max_new_tokens=28) for cue, written in CUES.items()}
+             for name, lm in models.items()}  # fmt: skip
+rouge = {name: {cue: mean_rouge(texts) for cue, texts in of.items()}
+         for name, of in summaries.items()}  # fmt: skip
 lead = mean_rouge([story.partition(". ")[0] for story, _ in STORIES])
 print("lead-1       ", lead)
 for name, of in rouge.items():
@@ -469,18 +528,19 @@ for name, of in rouge.items():
 # Forgetting is a difference *on the same items*, so pair them: an item that is hard before and after says nothing about
 # the change, and its variance cancels.
 
-# %% ex="14.3" points=2 minutes=8 difficulty="easy"
+# %% ex="14.3" title="Forgetting" points=2 minutes=8 difficulty="easy"
 def forgetting(before, after):
     """What was lost, on average over the same items, with its 95 % interval.
 
-    before, after (N,) float: a score of each item before and after finetuning, 1 or 0 for right and wrong, or a
-    log-probability. Returns {"lost": the mean of before - after, "low": ..., "high": ...}: mean -+ 1.96 s / sqrt(N),
-    where s is the standard deviation of the N differences (N - 1 below the sum).
+    before, after (N,) float: a score of each item before and after finetuning, 1 or 0 for
+    right and wrong, or a log-probability. Returns {"lost": the mean of before - after,
+    "low": ..., "high": ...}: mean -+ 1.96 s / sqrt(N), where s is the standard deviation of
+    the N differences (N - 1 below the sum).
     """
     # BEGIN SOLUTION
     change = before - after
-    margin = 1.96 * change.std() / len(change) ** 0.5
-    return {"lost": change.mean().item(), "low": (change.mean() - margin).item(), "high": (change.mean() + margin).item()}
+    lost, margin = change.mean(), 1.96 * change.std() / len(change) ** 0.5
+    return {"lost": lost.item(), "low": (lost - margin).item(), "high": (lost + margin).item()}
     # END SOLUTION
 
 # %% ex="14.3" role="check"
@@ -493,15 +553,22 @@ forgetting = check("14.3", forgetting)
 # N.</details>
 
 # %%
-QUESTIONS = {"opposite": "What is the opposite of {}?", "young": "What is a young {} called?",
-             "past": "What is the past tense of {}?", "plural": "What is the plural of {}?"}  # fmt: skip
+QUESTIONS = {
+    "opposite": "What is the opposite of {}?",
+    "young": "What is a young {} called?",
+    "past": "What is the past tense of {}?",
+    "plural": "What is the plural of {}?",
+}
 RATES = (2e-4, 1e-3, 8e-3)
 
 
 def json_conversations(count, seed):
-    pairs = [(QUESTIONS[kind].format(word), answer) for kind in QUESTIONS for word, answer in world.PAIRS[kind]]
-    return [[{"role": "user", "content": question}, {"role": "assistant", "content": json.dumps({"answer": answer})}]
-            for question, answer in random.Random(f"json:{seed}").sample(pairs, count)]  # fmt: skip
+    pairs = [(QUESTIONS[kind].format(word), answer)
+             for kind in QUESTIONS for word, answer in world.PAIRS[kind]]  # fmt: skip
+    chosen = random.Random(f"json:{seed}").sample(pairs, count)
+    return [[{"role": "user", "content": question},
+             {"role": "assistant", "content": json.dumps({"answer": answer})}]
+            for question, answer in chosen]  # fmt: skip
 
 
 def finetuned(lm, rate, seed):
@@ -521,10 +588,14 @@ def has_form(text):
 
 # %%
 def known(lm, texts=None):
-    """For each capital: (form, chat, cloze), 1 or 0, and log p(capital | cloze) in nats, as rows of a tensor."""
+    """For each capital: (form, chat, cloze), 1 or 0, and log p(capital | cloze) in nats, as
+    rows of a tensor.
+    """
     chat, cloze = (texts[form] if texts else asked(lm, form) for form in ("chat", "cloze"))
-    sizes = [len(tokens) for tokens in encode(lm, [f" {capital}" for _, capital in facts], bos=False)]
-    logprobs = token_logprobs(lm, [f"The capital of {country} is {capital}" for country, capital in facts])
+    names = [f" {capital}" for _, capital in facts]
+    sizes = [len(tokens) for tokens in encode(lm, names, bos=False)]
+    sentences = [f"The capital of {country} is {capital}" for country, capital in facts]
+    logprobs = token_logprobs(lm, sentences)
     return torch.tensor([
         [has_form(text) for text in chat],
         [capital in text for text, (_, capital) in zip(chat, facts)],
@@ -534,32 +605,43 @@ def known(lm, texts=None):
 
 
 before = {name: known(lm, said[name]) for name, lm in models.items()}
-after = {name: {rate: torch.stack([known(finetuned(lm, rate, seed)) for seed in range(args.seed, args.seed + args.seeds)])
-                .mean(0) for rate in progress(RATES, "rates")} for name, lm in models.items()}  # fmt: skip
-print(f"{'':13s} {'rate':>6s}   form   chat  cloze   lost by the cloze (share)   lost by the cloze (nats)")
+seeds = range(args.seed, args.seed + args.seeds)
+after = {name: {rate: torch.stack([known(finetuned(lm, rate, seed)) for seed in seeds]).mean(0)
+                for rate in progress(RATES, "rates")}
+         for name, lm in models.items()}  # fmt: skip
+print(f"{'':13s} {'rate':>6s}   form   chat  cloze   "
+      "lost by the cloze (share)   lost by the cloze (nats)")  # fmt: skip
 for name in models:
     print(f"{name:13s} before", *(f"{share:6.2f}" for share in before[name][:3].mean(1)))
     for rate, scores in after[name].items():
         lost = [forgetting(before[name][row], scores[row]) for row in (2, 3)]
         print(f"{name:13s} {rate:6g}", *(f"{share:6.2f}" for share in scores[:3].mean(1)),
-              *(f"{x['lost']:+10.2f} [{x['low']:+.2f}, {x['high']:+.2f}]" for x in lost))  # fmt: skip
+              *(f"{x['lost']:+10.2f} [{x['low']:+.2f}, {x['high']:+.2f}]"
+                for x in lost))  # fmt: skip
 
 # %%
 figure, panels = pyplot.subplots(1, 2, figsize=(9, 3), layout="constrained")
 STEPS = ["before", *(f"{rate:g}" for rate in RATES)]
 newest = [*models][-1]
-for index, label in enumerate(("has the form", "capital, in chat", "capital, after the cloze")):
-    shares = [wilson(scores[index].mean().item(), args.count) for scores in (before[newest], *after[newest].values())]
+labels = ("has the form", "capital, in chat", "capital, after the cloze")
+for index, label in enumerate(labels):
+    shares = [wilson(scores[index].mean().item(), args.count)
+              for scores in (before[newest], *after[newest].values())]  # fmt: skip
     figures.bars(panels[0], STEPS, shares, index, groups=3)
     panels[0].patches[-1].set_label(label)
 lost = [forgetting(before[newest][3], scores[3]) for scores in after[newest].values()]
-figures.bars(panels[1], STEPS[1:], [Estimate(x["lost"], x["low"], x["high"], args.count) for x in lost])
-panels[0].set(title=f"{newest}: form and facts", xlabel="learning rate", ylabel="share of capitals", ylim=(0, 1.4))
-panels[1].set(title="What the cloze lost", xlabel="learning rate", ylabel="nats per capital, paired")
+paired = [Estimate(x["lost"], x["low"], x["high"], args.count) for x in lost]
+figures.bars(panels[1], STEPS[1:], paired)
+panels[0].set(title=f"{newest}: form and facts", xlabel="learning rate",
+              ylabel="share of capitals", ylim=(0, 1.4))  # fmt: skip
+panels[1].set(title="What the cloze lost", xlabel="learning rate",
+              ylabel="nats per capital, paired")  # fmt: skip
 panels[1].axhline(0, color="black", linewidth=0.8)
 panels[0].legend(fontsize=7, loc="upper left")
-show(figure, alt=f"{newest}: share of answers in the form " + ", ".join(f"{scores[0].mean():.2f}" for scores in after[newest].values())
-     + " at the three rates; nats lost by the cloze " + ", ".join(f"{x['lost']:+.2f}" for x in lost))  # fmt: skip
+show(figure, alt=f"{newest}: share of answers in the form "
+     + ", ".join(f"{scores[0].mean():.2f}" for scores in after[newest].values())
+     + " at the three rates; nats lost by the cloze "
+     + ", ".join(f"{x['lost']:+.2f}" for x in lost))  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C08, C14] A dozen steps at the middle rate teach the **form**, for countries too, of which there was
@@ -585,12 +667,13 @@ show(figure, alt=f"{newest}: share of answers in the form " + ", ".join(f"{score
 # REINFORCE with leave-one-out (lesson 12) on the cloze, answers of at most eight tokens, the forty capitals held out.
 # The reward is a program: right, times brevity.
 
-# %% ex="14.4" points=1 minutes=6 difficulty="easy"
+# %% ex="14.4" title="A brief reward" points=1 minutes=6 difficulty="easy"
 def brief_reward(text, capital, room=8):
-    """What an answer earns: 0 unless it names the capital; else 1, less 1 / room for each word too many, at least 0.
+    """What an answer earns: 0 unless it names the capital; else 1, less 1 / room for each word
+    too many, at least 0.
 
-    Words are what white space parts; as many as the capital has are free. "Nairobi" earns 1, "the city of Nairobi" with
-    room 8 earns 1 - 3/8.
+    Words are what white space parts; as many as the capital has are free. "Nairobi" earns 1,
+    "the city of Nairobi" with room 8 earns 1 - 3/8.
     """
     # BEGIN SOLUTION
     too_many = len(text.split()) - len(capital.split())
@@ -608,24 +691,30 @@ brief_reward = check("14.4", brief_reward)
 
 # %%
 def problems(pairs):
-    return tuple(Problem(f"The capital of {country} is", partial(brief_reward, capital=capital), capital)
+    return tuple(Problem(f"The capital of {country} is",
+                         partial(brief_reward, capital=capital), capital)
                  for country, capital in pairs)  # fmt: skip
 
 
 others = [pair for pair in relations.stated("capital") if pair not in facts]
-task = Task("capitals", problems(others), problems(facts), max_new_tokens=8, stop=("\n", "."), chat=False)
+task = Task("capitals", problems(others), problems(facts), max_new_tokens=8,
+            stop=("\n", "."), chat=False)  # fmt: skip
 SAMPLES = 4
 
 
 def rloo(rollout, *_):
     """Return minus the mean of the other answers to the same prompt."""
     won = episode_returns(rollout.rewards, rollout.mask)
-    return (won - leave_one_out(won, groups=prompt_groups(rollout.observations, rollout.mask)))[:, None] * rollout.mask
+    groups = prompt_groups(rollout.observations, rollout.mask)
+    return (won - leave_one_out(won, groups=groups))[:, None] * rollout.mask
 
 
 def sampled(lm):
-    """Four answers to each held-out problem at temperature 1: (texts, rewards, -log p per token), rows of four."""
-    rollout = attempt(task, lm, [problem for problem in task.held_out for _ in range(SAMPLES)], seed=args.seed + 1)
+    """Four answers to each held-out problem at temperature 1, in rows of four:
+    (texts, rewards, -log p per token).
+    """
+    repeated = [problem for problem in task.held_out for _ in range(SAMPLES)]
+    rollout = attempt(task, lm, repeated, seed=args.seed + 1)
     texts = [text.strip() for text in completions(lm, rollout, task.stop)]
     surprise = -(rollout.logprobs * rollout.mask).sum(1) / rollout.mask.sum(1)
     rows = [texts[first : first + SAMPLES] for first in range(0, len(texts), SAMPLES)]
@@ -636,11 +725,14 @@ def sampled(lm):
 collector = text_collector(task, prompts=6, group=6)
 histories, drawn = {}, {}
 for name, lm in models.items():
-    learner = lora(copy.deepcopy(lm), targets=("q_proj", "v_proj", "o_proj"), rank=8, seed=args.seed)
-    histories[name] = train_policy(learner, collector, rloo, updates=args.updates, lr=1e-3, clip_norm=1.0, seed=args.seed)
+    learner = lora(copy.deepcopy(lm), targets=("q_proj", "v_proj", "o_proj"), rank=8,
+                   seed=args.seed)  # fmt: skip
+    histories[name] = train_policy(learner, collector, rloo, updates=args.updates, lr=1e-3,
+                                   clip_norm=1.0, seed=args.seed)  # fmt: skip
     drawn[name] = sampled(lm), sampled(learner)
     for when, (rows, rewards, surprise) in zip(("before", "after"), drawn[name]):
-        print(f"{name:13s} {when:6s} reward {over_seeds(rewards.mean(1))}, nats per token {over_seeds(surprise.mean(1))}; "
+        print(f"{name:13s} {when:6s} reward {over_seeds(rewards.mean(1))}, "
+              f"nats per token {over_seeds(surprise.mean(1))}; "
               f"{facts[0][0]}: {' / '.join(rows[0])}")  # fmt: skip
 
 # %%
@@ -649,12 +741,15 @@ for index, (name, history) in enumerate(histories.items()):
     style = {"color": figures.COLORS[index], "marker": figures.MARKERS[index], "label": name}
     panels[0].plot(range(args.updates), history.returns, **style)
     panels[1].plot(range(args.updates), history.entropy, **style)
-panels[0].set(title="Reward of the batch, 36 answers", xlabel="updates so far", ylabel="right × brevity", ylim=(0, 1.35))
-panels[1].set(title="Entropy of the policy", xlabel="updates so far", ylabel="nats per token", ylim=(0, None))
+panels[0].set(title="Reward of the batch, 36 answers", xlabel="updates so far",
+              ylabel="right × brevity", ylim=(0, 1.35))  # fmt: skip
+panels[1].set(title="Entropy of the policy", xlabel="updates so far",
+              ylabel="nats per token", ylim=(0, None))  # fmt: skip
 panels[0].legend(fontsize=8, loc="upper left")
 show(figure, alt="Reward and entropy of each batch. " + "; ".join(
-    f"{name}: reward {history.returns[0]:.2f} to {history.returns[-1]:.2f}, entropy {history.entropy[0]:.2f} to "
-    f"{history.entropy[-1]:.2f}" for name, history in histories.items()))  # fmt: skip
+    f"{name}: reward {history.returns[0]:.2f} to {history.returns[-1]:.2f}, "
+    f"entropy {history.entropy[0]:.2f} to {history.entropy[-1]:.2f}"
+    for name, history in histories.items()))  # fmt: skip
 
 # %% [markdown]
 # ### Sharper, or wiser?
@@ -662,12 +757,13 @@ show(figure, alt="Reward and entropy of each batch. " + "; ".join(
 # **maj@4**, self-consistency (Wang et al., 2023): is the most frequent one right? If learning only sharpens what the
 # model believed already, then pass@1 rises towards the maj@4 that it had *before*, and pass@4 falls towards it.
 
-# %% ex="14.5" points=2 minutes=10 difficulty="medium"
+# %% ex="14.5" title="The majority's answer" points=2 minutes=10 difficulty="medium"
 def majority_right(answers, gold):
     """Share of problems whose most frequent answer is the right one.
 
-    answers: for each problem a list of sampled answers, strings; gold: the right answer of each. Where m answers share
-    first place and the right one is among them, the problem counts 1 / m: one of them is drawn.
+    answers: for each problem a list of sampled answers, strings; gold: the right answer of
+    each. Where m answers share first place and the right one is among them, the problem counts
+    1 / m: one of them is drawn.
     """
     # BEGIN SOLUTION
     total = 0.0
@@ -693,8 +789,10 @@ capitals = [capital for _, capital in facts]
 
 def three_ways(rows):
     """(pass@1, maj@4, pass@4), n counting problems."""
-    named = [[capital if capital in text else text for text in texts] for texts, capital in zip(rows, capitals)]
-    right = torch.tensor([[text == capital for text in texts] for texts, capital in zip(named, capitals)]).double()
+    named = [[capital if capital in text else text for text in texts]
+             for texts, capital in zip(rows, capitals)]  # fmt: skip
+    right = torch.tensor([[text == capital for text in texts]
+                          for texts, capital in zip(named, capitals)]).double()  # fmt: skip
     shares = right.mean().item(), majority_right(named, capitals), right.amax(1).mean().item()
     return [wilson(share, len(capitals)) for share in shares]
 
@@ -702,7 +800,8 @@ def three_ways(rows):
 ways = {name: [three_ways(rows) for rows, _, _ in both] for name, both in drawn.items()}
 for name, both in ways.items():
     for when, row in zip(("before", "after"), both):
-        print(f"{name:13s} {when:6s}", "  ".join(f"{way} {e}" for way, e in zip(("pass@1", "maj@4", "pass@4"), row)))
+        print(f"{name:13s} {when:6s}", "  ".join(
+            f"{way} {e}" for way, e in zip(("pass@1", "maj@4", "pass@4"), row)))  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C40, C41] Eight updates, 288 answers, and on capitals that it was not trained on the reward more
@@ -712,6 +811,40 @@ for name, both in ways.items():
 # to 0.40, and pass@4 did not fall; forty problems settle neither. For large k it usually falls below that of the model
 # before (Yue et al., 2025), for an answer that is never drawn again cannot be right. The pocket model, sure of its
 # answers from the start, has nothing to sharpen: its learning was lesson 12's.
+
+# %% [markdown]
+# ## Three things that no size changes
+# Effects depend on the model; identities do not. A fresh LoRA changes nothing (lesson 06): no log-probability of the
+# forty sentences may move. It trains one number for so many of the model's. And finetuning on own answers, weighted by
+# their rewards, has REINFORCE's gradient (lesson 12): here for 32 answers, by the numbers that LoRA trains.
+
+# %%
+def identities(lm):
+    """Largest change of log p in nats, weights for each number trained, cosine of the two
+    gradients.
+    """
+    learner = lora(copy.deepcopy(lm), targets=".*_proj", rank=8, seed=args.seed)
+    sentences = [f"The capital of {country} is {capital}" for country, capital in facts]
+    pairs = zip(token_logprobs(lm, sentences), token_logprobs(learner, sentences))
+    moved = max(float((old - new).abs().max()) for old, new in pairs)
+    trained = [weight for weight in learner.parameters() if weight.requires_grad]
+    weights = sum(w.numel() for w in lm.parameters()) / sum(w.numel() for w in trained)
+
+    drawn = attempt(task, learner, [p for p in task.train[:8] for _ in range(4)],
+                    seed=args.seed)  # fmt: skip
+    paid = drawn.rewards.sum(1)
+    losses = cross_entropy(learner(drawn.observations).mT, drawn.actions, reduction="none")
+    supervised = (paid * (losses * drawn.mask).sum(1)).mean()
+    reinforced = -(paid[:, None] * action_logprobs(learner, drawn)).sum() / len(paid)
+    ours, theirs = (torch.cat([part.flatten() for part in torch.autograd.grad(loss, trained)])
+                    for loss in (reinforced, supervised))  # fmt: skip
+    return moved, weights, float(cosine_similarity(ours.double(), theirs.double(), 0))
+
+
+exact = {name: identities(lm) for name, lm in models.items()}
+for name, (moved, weights, cosine) in exact.items():
+    print(f"{name:13s} log p moved by {moved:g} nats; {weights:.0f} weights for each one "
+          f"trained; cosine of the gradients {cosine:.6f}")  # fmt: skip
 
 # %% [markdown]
 # ## Everything in one table
@@ -736,8 +869,9 @@ def gained(earlier, later):
 
 def rows_of(name):
     """(effect, what should be larger, what it is compared with) for one model."""
-    few, labels, (raw, repaired) = curves[name]["opposite"], labelled[name], min(
-        ((row[1], row[2]) for row in verdicts[name].values()), key=lambda pair: pair[0].mean)  # fmt: skip
+    few, labels = curves[name]["opposite"], labelled[name]
+    pairs = ((row[1], row[2]) for row in verdicts[name].values())
+    raw, repaired = min(pairs, key=lambda pair: pair[0].mean)
     _, gentle, harsh = after[name].values()
     (_, paid, nats), (_, paid_later, nats_later) = drawn[name]
     return [
@@ -752,10 +886,13 @@ def rows_of(name):
         ("    ROUGE-L: TL;DR above lead-1", rouge[name]["TL;DR"], lead),
         (f"C08 form, rate {RATES[1]:g}, above before",
          *(wilson(some[0].mean().item(), args.count) for some in (gentle, before[name]))),
-        (f"C14 nats forgotten, rate {RATES[1]:g}", gained(gentle[3], before[name][3]), nothing_but(0)),
-        (f"C14 nats forgotten, rate {RATES[2]:g}", gained(harsh[3], before[name][3]), nothing_but(0)),
+        (f"C14 nats forgotten, rate {RATES[1]:g}", gained(gentle[3], before[name][3]),
+         nothing_but(0)),
+        (f"C14 nats forgotten, rate {RATES[2]:g}", gained(harsh[3], before[name][3]),
+         nothing_but(0)),
         ("C40 reward gained by RL", gained(paid.mean(1), paid_later.mean(1)), nothing_but(0)),
-        ("    nats per token lost by RL", gained(nats_later.mean(1), nats.mean(1)), nothing_but(0)),
+        ("    nats per token lost by RL", gained(nats_later.mean(1), nats.mean(1)),
+         nothing_but(0)),
         ("C41 pass@4 after RL above before", ways[name][1][2], ways[name][0][2]),
     ]  # fmt: skip
 
@@ -771,8 +908,21 @@ for rows in zip(*map(rows_of, models)):
         line(name, str(larger), str(smaller), verdict(larger, smaller))
 print("C07 the order of four demonstrations matters")
 for name, (spread, q) in ((name, effect.values()) for name, effect in effects.items()):
-    line(name, f"spread {spread:.2f}, Q {q:.1f}", f"by luck Q {len(orders) - 1}, p = {luck[name]:.1g}",
+    line(name, f"spread {spread:.2f}, Q {q:.1f}",
+         f"by luck Q {len(orders) - 1}, p = {luck[name]:.1g}",
          "holds" if luck[name] < 0.05 else "does not hold here")  # fmt: skip
+EXACT = (
+    ("C18 log p changed by a fresh LoRA, nats", 0, 0),
+    ("C21 weights for each one trained", 1, None),
+    ("C28 cosine of weighted finetuning and REINFORCE", 2, 1),
+)
+for label, which, expected in EXACT:
+    print(label)
+    for name, value in ((name, values[which]) for name, values in exact.items()):
+        met = value > 1 if expected is None else abs(value - expected) < 1e-6
+        line(name, f"{value:.6g}",
+             "more than 1" if expected is None else f"exactly {expected}",
+             "holds" if met else "does not hold here")  # fmt: skip
 
 # %% [markdown]
 # ## Recap

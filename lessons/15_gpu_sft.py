@@ -14,7 +14,7 @@
 # processes without changing its gradient, and stop and go on exactly.
 
 # %%
-from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+from ptlearn.course.session import arguments, progress, show  # first: then Ctrl-C is one line
 
 import os
 import random
@@ -33,8 +33,19 @@ from ptlearn.finetuning.adapter_files import export_merged, save_adapter
 from ptlearn.finetuning.memory import checkpoint_activations, count_parameters, peak_bytes
 from ptlearn.finetuning.parameter_efficient import lora
 from ptlearn.finetuning.sft import fit_sft, sft_loss
-from ptlearn.finetuning.throughput import StepClock, compile_layers, flops_per_token, matrix_rate
-from ptlearn.lm.chat import as_rollout, chat_prompt, read_conversations, render_all, response_logprobs
+from ptlearn.finetuning.throughput import (
+    StepClock,
+    compile_layers,
+    flops_per_token,
+    matrix_rate,
+)
+from ptlearn.lm.chat import (
+    as_rollout,
+    chat_prompt,
+    read_conversations,
+    render_all,
+    response_logprobs,
+)
 from ptlearn.lm.devices import pick_device, require_memory
 from ptlearn.lm.hub_data import local_file
 from ptlearn.lm.models import build_model, load_lm
@@ -45,13 +56,17 @@ from ptlearn.processes import gathered, rank, size, spread
 from ptlearn.statistics import over_seeds
 
 args = arguments(
-    "Finetuning a language model on one GPU or several: memory, MFU, bfloat16, micro-batches, exact resume.",
-    model=("pocket-m", "a pocket model, smollm2-135m, a folder or a hub id such as Qwen/Qwen2.5-1.5B"),
-    data=("pocket", "conversations: pocket, a file of JSON objects, or a dataset of the hub such as owner/name"),
+    "Finetuning a language model on one GPU or several: memory, MFU, bfloat16, micro-batches, "
+    "exact resume.",
+    model=("pocket-m",
+           "a pocket model, smollm2-135m, a folder or a hub id such as Qwen/Qwen2.5-1.5B"),
+    data=("pocket", "conversations: pocket, a file of JSON objects, or a dataset of the hub "
+          "such as owner/name"),
     examples=(640, "conversations to train on", "at least 40"),
     method=("full", "what is trained", ("full", "lora")),
     rank=(16, "of LoRA", "at least 1"),
-    lr=(1e-3, "peak step size of AdamW; full finetuning of a large model wants 1e-5, its LoRA 2e-4", "above 0"),
+    lr=(1e-3, "peak step size of AdamW; full finetuning of a large model wants 1e-5, its LoRA "
+        "2e-4", "above 0"),
     epochs=(1, "passes over the examples", "at least 1"),
     batch=(32, "examples per step, over all micro-batches and processes", "at least 1"),
     micro_batch=(8, "rows per forward pass and process", "at least 1"),
@@ -65,8 +80,9 @@ args = arguments(
     record=(None, "a JSON file for the figures and curves of this run"),
     seeds=(3, "orders of the data in the experiment with bfloat16", "at least 2"),
     seed=(0, "of everything else", "at least 0"),
-)
-torch.set_num_threads(1)  # the products of a pocket model are small: a second thread would mostly wait for the first
+)  # fmt: skip
+# the products of a pocket model are small: a second thread would mostly wait for the first
+torch.set_num_threads(1)
 
 # %% [markdown]
 # ## Predict first
@@ -74,8 +90,7 @@ torch.set_num_threads(1)  # the products of a pocket model are small: a second t
 #
 # 1. A GPU multiplies matrices at 750 TFLOP/s. **How many tokens per second can it finetune a 1.5B model on, at most?**
 # 2. Full finetuning of a 0.5B model with AdamW, float32 weights and bfloat16 arithmetic, 4 rows of 2,048 tokens. **How
-#    many
-#    GB? And with LoRA?**
+#    many GB? And with LoRA?**
 # 3. You store the weights in bfloat16 to save memory, and take steps of 1e-5. **How much of the learning is left?**
 # 4. A batch is split into eight micro-batches, and you average their mean losses. **Is its gradient that of the mean
 #    loss?**
@@ -86,11 +101,12 @@ torch.set_num_threads(1)  # the products of a pocket model are small: a second t
 # weights with values: over half of a row on average, with the backward pass $6 \cdot \text{layers} \cdot \text{width}
 # \cdot T$. **MFU**, model FLOPs utilization, is the share of the device's matrix rate that these operations take up.
 
-# %% ex="15.1" points=2 difficulty="easy" minutes=8
+# %% ex="15.1" title="The share of the device" points=2 difficulty="easy" minutes=8
 def utilization(tokens_per_second, trained, frozen, layers, width, length, rate):
     """MFU of a training run, between 0 and 1.
 
-    trained and frozen, numbers in matrices that are and are not trained; length, tokens of a row; rate, FLOP/s.
+    trained and frozen, numbers in matrices that are and are not trained; length, tokens of a
+    row; rate, FLOP/s.
     """
     # BEGIN SOLUTION
     per_token = 6 * trained + 4 * frozen + 6 * layers * width * length
@@ -111,12 +127,12 @@ utilization = check("15.1", utilization)
 # %%
 SHAPES = {
     "Qwen2.5-0.5B": Qwen2Config(
-        hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
-        vocab_size=151936, tie_word_embeddings=True,
+        hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
+        num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True,
     ),
     "Qwen2.5-1.5B": Qwen2Config(
-        hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2,
-        vocab_size=151936, tie_word_embeddings=True,
+        hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
+        num_key_value_heads=2, vocab_size=151936, tie_word_embeddings=True,
     ),
 }  # fmt: skip
 lora_on_all = partial(lora, targets="[a-z]+_proj", rank=16)
@@ -128,7 +144,8 @@ for name, config in SHAPES.items():
             model = build_model(config)
             model = model if apply is None else apply(model)
         work, (trained, _) = flops_per_token(model, length=2048), count_parameters(model)
-        print(f"{name:13} {method:5} {trained:13,} {work / 1e9:12.1f} {1 / utilization(1, work / 6, 0, 0, 0, 0, 750e12):17,.0f}")
+        most = 1 / utilization(1, work / 6, 0, 0, 0, 0, 750e12)
+        print(f"{name:13} {method:5} {trained:13,} {work / 1e9:12.1f} {most:17,.0f}")
 
 # %% [markdown]
 # LoRA trains 1 to 2 % of the numbers and saves three tenths of the work, not 98 %: the gradient still has to pass
@@ -152,12 +169,15 @@ gigabytes = {
 figure, axes = pyplot.subplots(figsize=(7, 2.6))
 axes.barh(list(gigabytes), list(gigabytes.values()), color=figures.COLORS[0])
 axes.bar_label(axes.containers[0], fmt="%.0f")
-axes.set(title="Peak memory of a step: Qwen2.5-0.5B, 4 rows of 2,048 tokens", xlabel="GB", xlim=(0, 1.15 * max(gigabytes.values())))
+axes.set(title="Peak memory of a step: Qwen2.5-0.5B, 4 rows of 2,048 tokens", xlabel="GB",
+         xlim=(0, 1.15 * max(gigabytes.values())))  # fmt: skip
 axes.invert_yaxis()
-show(figure, alt="Bars of the peak memory of four ways to finetune; each switch lowers it, from "
-     f"{gigabytes['full, float32']:.0f} to {gigabytes['LoRA, bf16, checkpointed']:.0f} GB.")
+show(figure, alt="Bars of the peak memory of four ways to finetune; each switch lowers it, "
+     f"from {gigabytes['full, float32']:.0f} to "
+     f"{gigabytes['LoRA, bf16, checkpointed']:.0f} GB.")  # fmt: skip
 words = 4 * 2048 * SHAPES["Qwen2.5-0.5B"].vocab_size
-print(f"of which logits and their gradients, about 10 bytes for each of {words / 1e9:.1f} billion: {10 * words / 1e9:.0f} GB")
+print(f"of which logits and their gradients, about 10 bytes for each of {words / 1e9:.1f} "
+      f"billion: {10 * words / 1e9:.0f} GB")  # fmt: skip
 
 # %% [markdown]
 # With a vocabulary of 152k the logits outweigh the weights: up to `micro_batch` times `packed` tokens at a time, those
@@ -166,12 +186,13 @@ print(f"of which logits and their gradients, about 10 bytes for each of {words /
 # Several GPUs can share what a step holds: FSDP (fully sharded data parallel, ZeRO-3) leaves each of $n$ processes one
 # $n$-th of the weights, gradients and optimizer states, and gathers the weights of one layer at a time when it computes.
 
-# %% ex="15.2" points=2 difficulty="medium" minutes=8
+# %% ex="15.2" title="A divided model" points=2 difficulty="medium" minutes=8
 def bytes_per_gpu(parameters, trained, processes, layer=0):
-    """Bytes of weights, gradients and AdamW's two moments on each GPU under FSDP, and of the layer gathered in bf16.
+    """Bytes of weights, gradients and AdamW's two moments on each GPU under FSDP, and of the
+    layer gathered in bf16.
 
-    All weights, gradients and moments are kept in float32 and shared out; the weights of one `layer`, a number of
-    parameters, are gathered whole in bfloat16.
+    All weights, gradients and moments are kept in float32 and shared out; the weights of one
+    `layer`, a number of parameters, are gathered whole in bfloat16.
     """
     # BEGIN SOLUTION
     return (4 * parameters + 3 * 4 * trained) / processes + 2 * layer
@@ -188,7 +209,8 @@ bytes_per_gpu = check("15.2", bytes_per_gpu)
 # %%
 print("GB per GPU of an 8B model, activations not counted")
 for method, trained in {"full": 8.03e9, "LoRA": 42e6}.items():
-    row = "  ".join(f"{n:2} GPUs {bytes_per_gpu(8.03e9, trained, n, layer=0.22e9) / 1e9:6.1f}" for n in (1, 2, 8, 64))
+    held = {n: bytes_per_gpu(8.03e9, trained, n, layer=0.22e9) for n in (1, 2, 8, 64)}
+    row = "  ".join(f"{n:2} GPUs {each / 1e9:6.1f}" for n, each in held.items())
     print(f"{method:5} {row}")
 
 # %% [markdown]
@@ -197,11 +219,12 @@ for method, trained in {"full": 8.03e9, "LoRA": 42e6}.items():
 # rounds to nothing, at every step anew. That is why the *arithmetic* is in bfloat16 (autocast) while the *weights* that
 # the optimizer adds to stay in float32.
 
-# %% ex="15.3" points=2 difficulty="medium" minutes=8
+# %% ex="15.3" title="What bfloat16 loses" points=2 difficulty="medium" minutes=8
 def lost_share(weights, updates):
     """Share of the updates that do nothing when weights are stored in bfloat16.
 
-    weights and updates (n,) float32: each weight is rounded to bfloat16, and so is its sum with its update.
+    weights and updates (n,) float32: each weight is rounded to bfloat16, and so is its sum
+    with its update.
     """
     # BEGIN SOLUTION
     stored = weights.bfloat16()
@@ -220,8 +243,10 @@ lost_share = check("15.3", lost_share)
 lm = load_lm("pocket-s")
 everything = torch.cat([p.detach().flatten() for p in lm.parameters()])
 for rate in (1e-5, 1e-4, 1e-3):  # AdamW moves a number by about its step size
-    signs = torch.randint(2, everything.shape, generator=torch.Generator().manual_seed(args.seed)) * 2 - 1
-    print(f"steps of {rate:g}: {float(lost_share(everything, rate * signs)):4.0%} of pocket-s's weights stay as they are")
+    generator = torch.Generator().manual_seed(args.seed)
+    signs = torch.randint(2, everything.shape, generator=generator) * 2 - 1
+    lost = float(lost_share(everything, rate * signs))
+    print(f"steps of {rate:g}: {lost:4.0%} of pocket-s's weights stay as they are")
 
 # %% [markdown]
 # What that does to learning: the same finetuning, with weights in float32 and with weights rounded to bfloat16 after
@@ -229,13 +254,16 @@ for rate in (1e-5, 1e-4, 1e-3):  # AdamW moves a number by about its step size
 
 # %%
 examples, _ = render_all(lm, assistant.conversations(assistant.requests(160, args.seed)))
-held_out, _ = render_all(lm, assistant.conversations(assistant.requests(40, args.seed, held_out=True)))
+held_out, _ = render_all(
+    lm, assistant.conversations(assistant.requests(40, args.seed, held_out=True))
+)
 
 
 def finetuned_loss(rate, rounded, seed):
     """Held-out loss after one pass over the examples in an order of its own."""
     lm = load_lm("pocket-s")
-    optimizer, order = torch.optim.AdamW(lm.parameters(), lr=rate), random.Random(seed).sample(examples, len(examples))
+    optimizer = torch.optim.AdamW(lm.parameters(), lr=rate)
+    order = random.Random(seed).sample(examples, len(examples))
     for first in range(0, len(order), 32):
         rollout = as_rollout(order[first : first + 32])
         gradient_step(optimizer, [-response_logprobs(lm, rollout).sum() / rollout.mask.sum()])
@@ -249,9 +277,11 @@ print(f"held-out loss before: {start:.3f}")
 rates, losses = (1e-5, 1e-3), {}
 for rate in progress(rates, "finetuning"):
     for rounded in (False, True):
-        losses[rate, rounded] = over_seeds([finetuned_loss(rate, rounded, seed) for seed in range(args.seeds)])
+        ends = [finetuned_loss(rate, rounded, seed) for seed in range(args.seeds)]
+        losses[rate, rounded] = over_seeds(ends)
     kept = (start - losses[rate, True].mean) / (start - losses[rate, False].mean)
-    print(f"steps of {rate:g}: float32 {losses[rate, False]}, bfloat16 {losses[rate, True]}; {kept:.0%} of the learning is left")
+    print(f"steps of {rate:g}: float32 {losses[rate, False]}, bfloat16 {losses[rate, True]}; "
+          f"{kept:.0%} of the learning is left")  # fmt: skip
 
 # %% [markdown]
 # Halving the memory of the weights costs nearly all of the learning where steps are small, and steps are small wherever
@@ -262,12 +292,14 @@ for rate in progress(rates, "finetuning"):
 # the framework *averages* their gradients. Neither may change what is learned. The loss is a mean over the response
 # tokens of the whole batch, so each piece must know how many there are in all.
 
-# %% ex="15.4" points=3 difficulty="medium" minutes=12
+# %% ex="15.4" title="Losses of pieces" points=3 difficulty="medium" minutes=12
 def piece_losses(pieces, tokens, processes=1):
-    """The losses of one process's micro-batches, whose gradients add up to those of the mean loss of the whole batch.
+    """The losses of one process's micro-batches, whose gradients add up to those of the mean
+    loss of the whole batch.
 
-    pieces, a list of (logprobs (B, T) with gradient, mask (B, T) bool); tokens, the response tokens of the whole batch,
-    over all micro-batches and processes; the framework averages over `processes`. Returns a list of scalars.
+    pieces, a list of (logprobs (B, T) with gradient, mask (B, T) bool); tokens, the response
+    tokens of the whole batch, over all micro-batches and processes; the framework averages
+    over `processes`. Returns a list of scalars.
     """
     # BEGIN SOLUTION
     losses = []
@@ -298,7 +330,8 @@ def gradient(losses_of, count):
     lm.zero_grad()
     rollouts = [as_rollout(batch[first :: count]) for first in range(count)]
     tokens = sum(int(rollout.mask.sum()) for rollout in rollouts)
-    for loss in losses_of([(response_logprobs(lm, rollout), rollout.mask) for rollout in rollouts], tokens):
+    pieces = [(response_logprobs(lm, rollout), rollout.mask) for rollout in rollouts]
+    for loss in losses_of(pieces, tokens):
         loss.backward()
     return torch.cat([p.grad.flatten() for p in lm.parameters()])
 
@@ -309,7 +342,8 @@ def mean_of_means(pieces, tokens):
 
 def on_two(pieces, tokens):
     """Two processes with half of the pieces each; the framework's average."""
-    return [loss / 2 for half in (pieces[::2], pieces[1::2]) for loss in piece_losses(half, tokens, processes=2)]
+    halves = pieces[::2], pieces[1::2]
+    return [loss / 2 for half in halves for loss in piece_losses(half, tokens, processes=2)]
 
 
 def distance(other):
@@ -317,8 +351,13 @@ def distance(other):
 
 
 whole = gradient(piece_losses, 1)
-for name, found in {"4 pieces": gradient(piece_losses, 4), "8 pieces": gradient(piece_losses, 8),
-                    "2 processes": gradient(on_two, 8), "mean of 8 means": gradient(mean_of_means, 8)}.items():
+gradients = {
+    "4 pieces": gradient(piece_losses, 4),
+    "8 pieces": gradient(piece_losses, 8),
+    "2 processes": gradient(on_two, 8),
+    "mean of 8 means": gradient(mean_of_means, 8),
+}
+for name, found in gradients.items():
     print(f"{name:16} differs from one piece by {distance(found):.0e} of its length")
 
 # %% [markdown]
@@ -334,7 +373,8 @@ for name, found in {"4 pieces": gradient(piece_losses, 4), "8 pieces": gradient(
 # is stopped before its seventh step; the tests do it with `kill -9`, and resume what two processes wrote on one.
 
 # %%
-few, orders = examples[:120], {"batch": 12, "lr": 1e-3, "seed": args.seed, "checkpoint_every": 2}
+few = examples[:120]
+orders = {"batch": 12, "lr": 1e-3, "seed": args.seed, "checkpoint_every": 2}
 
 
 def stopped(steps):
@@ -352,7 +392,8 @@ with tempfile.TemporaryDirectory() as folder:
     except KeyboardInterrupt:
         print(f"stopped; {orders['checkpoint'].stat().st_size / 1e6:.1f} MB are on disk")
     resumed = fit_sft(load_lm("pocket-s"), few, **orders).loss
-print("losses of the run that was stopped and went on are the same to the last bit:", resumed == undisturbed)
+print("losses of the run that was stopped and went on are the same to the last bit:",
+      resumed == undisturbed)  # fmt: skip
 
 # %% [markdown]
 # ## The run
@@ -377,8 +418,8 @@ else:
 length = min(args.packed, lm.context)
 training, too_long = render_all(lm, training, length)
 unseen, _ = render_all(lm, unseen, length)
-print(f"{args.model} on {device}: {len(training)} conversations, {len(too_long)} longer than {length} tokens left out; "
-      f"{len(unseen)} held out")
+print(f"{args.model} on {device}: {len(training)} conversations, {len(too_long)} longer than "
+      f"{length} tokens left out; {len(unseen)} held out")  # fmt: skip
 
 # %% [markdown]
 # What is switched on, and what it should take. A step that does not fit is refused here, before it runs, with the
@@ -386,21 +427,21 @@ print(f"{args.model} on {device}: {len(training)} conversations, {len(too_long)}
 
 # %%
 apply = partial(lora, targets="[a-z]+_proj", rank=args.rank) if args.method == "lora" else None
-foretold = peak_bytes(
-    lm.model.config, apply, batch=args.micro_batch, length=length, bf16=args.bf16, checkpointed=args.checkpointed
-)
+foretold = peak_bytes(lm.model.config, apply, batch=args.micro_batch, length=length,
+                      bf16=args.bf16, checkpointed=args.checkpointed)  # fmt: skip
 lm = lm if apply is None else apply(lm)
 if args.checkpointed:
     checkpoint_activations(lm)
 if args.compiled:
     compile_layers(lm)
 divided = size() if accelerator and accelerator.is_fsdp2 else 1
-require_memory(foretold // divided, device, "--micro-batch or --packed, or switch --checkpointed on")
+require_memory(foretold // divided, device,
+               "--micro-batch or --packed, or switch --checkpointed on")  # fmt: skip
 per_token = flops_per_token(lm, length)
 trained, everything = count_parameters(lm)
 lm = spread(lm, accelerator) if accelerator else lm
-print(f"{trained:,} of {everything:,} parameters are trained; {per_token / 1e6:,.0f} MFLOP a token; "
-      f"at most {foretold / 1e6:,.0f} MB")
+print(f"{trained:,} of {everything:,} parameters are trained; "
+      f"{per_token / 1e6:,.0f} MFLOP a token; at most {foretold / 1e6:,.0f} MB")  # fmt: skip
 
 # %%
 def answers(count=3):
@@ -411,13 +452,15 @@ def answers(count=3):
 
 
 settings = {
-    "epochs": args.epochs, "batch": args.batch, "micro_batch": args.micro_batch, "packed": length, "lr": args.lr,
-    "bf16": args.bf16, "seed": args.seed, "held_out": unseen, "evaluate_every": 5,
+    "epochs": args.epochs, "batch": args.batch, "micro_batch": args.micro_batch,
+    "packed": length, "lr": args.lr, "bf16": args.bf16, "seed": args.seed,
+    "held_out": unseen, "evaluate_every": 5,
     "checkpoint": args.checkpoint, "checkpoint_every": 20,
 }  # fmt: skip
 prompts, before = answers()
 clock = StepClock(device)
-history = fit_sft(lm, training, **settings, progress=lambda steps: clock(progress(steps, "finetuning")))
+history = fit_sft(lm, training, **settings,
+                  progress=lambda steps: clock(progress(steps, "finetuning")))  # fmt: skip
 _, after = answers()
 for prompt, first, last in zip(prompts, before, after):
     print(f"{prompt!r}\n  before: {first!r}\n  after:  {last!r}")
@@ -429,16 +472,20 @@ for prompt, first, last in zip(prompts, before, after):
 # %%
 # NBVAL_IGNORE_OUTPUT: every machine has its own speed
 tokens = args.epochs * sum(len(example.tokens) for example in training) / len(history.loss)
-seconds = sorted(clock.seconds[2:] or clock.seconds or [float("nan")])  # none where a checkpoint held all steps
+# nan where a checkpoint held all steps
+seconds = sorted(clock.seconds[2:] or clock.seconds or [float("nan")])
 speed = tokens / seconds[len(seconds) // 2]
 rate = matrix_rate(device, torch.bfloat16 if args.bf16 else torch.float32) * size()
-numbers = {"tokens_per_second": speed, "mfu": speed * per_token / rate, "matrix_rate": rate, "foretold": foretold}
-print(f"{speed:,.0f} tokens/s on {size()} process(es) of {rate / 1e9:,.0f} GFLOP/s in all: MFU {numbers['mfu']:.0%}")
+numbers = {"tokens_per_second": speed, "mfu": speed * per_token / rate, "matrix_rate": rate,
+           "foretold": foretold}  # fmt: skip
+print(f"{speed:,.0f} tokens/s on {size()} process(es) of {rate / 1e9:,.0f} GFLOP/s in all: "
+      f"MFU {numbers['mfu']:.0%}")  # fmt: skip
 if device.type == "cuda":
     numbers["peak"] = torch.cuda.max_memory_allocated(device)
     print(f"peak memory {numbers['peak'] / 1e9:.2f} GB, foretold {foretold / 1e9:.2f} GB")
 else:
-    print("peak memory: torch counts it on a GPU alone; there it is printed beside what was foretold")
+    print("peak memory: torch counts it on a GPU alone; there it is printed beside what was "
+          "foretold")  # fmt: skip
 
 # %% [markdown]
 # ## Real runs
@@ -461,17 +508,23 @@ with gathered(lm):  # where processes have divided the weights, each of them hol
     elif args.out and rank() == 0:
         lm.model.save_pretrained(args.out)
         lm.tokenizer.save_pretrained(args.out)
-curves = {"loss": history.loss, "held_out_step": history.held_out_step, "held_out_loss": history.held_out_loss}
+curves = {"loss": history.loss, "held_out_step": history.held_out_step,
+          "held_out_loss": history.held_out_loss}  # fmt: skip
 if args.record:
-    record(args.record, device, numbers | {"parameters": everything, "method": args.method}, curves)
+    about = {"parameters": everything, "method": args.method}
+    record(args.record, device, numbers | about, curves)
 
 # %%
 runs = recorded_runs("15_gpu_sft")
-figure, panels = pyplot.subplots(1, 1 + bool(runs), figsize=(5 + 4 * bool(runs), 3), squeeze=False)
-for axes, run in zip(panels[0], [{"title": f"this run: {args.model}", "curves": curves}, *runs[:1]]):
+figure, panels = pyplot.subplots(1, 1 + bool(runs), figsize=(5 + 4 * bool(runs), 3),
+                                 squeeze=False)  # fmt: skip
+drawn = [{"title": f"this run: {args.model}", "curves": curves}, *runs[:1]]
+for axes, run in zip(panels[0], drawn):
     seen = run["curves"]
-    axes.plot(range(1, len(seen["loss"]) + 1), seen["loss"], label="training", color=figures.COLORS[5])
-    axes.plot(seen["held_out_step"], seen["held_out_loss"], "o-", label="held out", color=figures.COLORS[1])
+    axes.plot(range(1, len(seen["loss"]) + 1), seen["loss"], label="training",
+              color=figures.COLORS[5])  # fmt: skip
+    axes.plot(seen["held_out_step"], seen["held_out_loss"], "o-", label="held out",
+              color=figures.COLORS[1])  # fmt: skip
     axes.set(title=run["title"], xlabel="step", ylabel="nats per response token")
     axes.legend()
 show(figure, alt="Training and held-out loss over steps: both fall, the held-out loss from "
@@ -479,7 +532,8 @@ show(figure, alt="Training and held-out loss over steps: both fall, the held-out
 for run in runs:
     print(f"{run['title']}: {run['numbers']}\n  {run['command']}")
 if not runs:
-    print("Runs on a GPU: not measured yet. benchmarks/gpu/run.sh measures them in nine minutes.")
+    print("Runs on a GPU: not measured yet. benchmarks/gpu/run.sh measures them in nine "
+          "minutes.")  # fmt: skip
 
 # %% [markdown]
 # ## Recap
@@ -496,5 +550,6 @@ if not runs:
 # ## References
 # - Kaplan et al. 2020, *Scaling laws for neural language models*, section 2.1: 6 operations per parameter and token.
 # - Chowdhery et al. 2022, *PaLM*, appendix B: MFU.
-# - Chen et al. 2016, *Training deep nets with sublinear memory cost*; Micikevicius et al. 2018, *Mixed precision training*.
+# - Chen et al. 2016, *Training deep nets with sublinear memory cost*; Micikevicius et al. 2018, *Mixed precision
+#   training*.
 # - Rajbhandari et al. 2020, *ZeRO*; Zhao et al. 2023, *PyTorch FSDP*.

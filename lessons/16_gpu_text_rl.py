@@ -15,7 +15,7 @@
 # and read the curves of a run: pass@1, entropy, length; with `--log` also reward, clip fraction, KL, gap.
 
 # %%
-from ptlearn.course.session import arguments, progress, show  # first: from here on, Ctrl-C is one line
+from ptlearn.course.session import arguments, progress, show  # first: then Ctrl-C is one line
 
 import copy
 import os
@@ -51,20 +51,26 @@ from ptlearn.rollout import action_logprobs
 from ptlearn.statistics import wilson
 
 args = arguments(
-    "Reinforcement learning with verifiable rewards on one GPU or several: fast sampling, corrected; DAPO; exact resume.",
-    model=("pocket-m", "a pocket model, smollm2-135m, a folder or a hub id such as Qwen/Qwen2.5-0.5B-Instruct"),
-    data=("arithmetic", "problems: arithmetic, or GSM8K from a file or the hub, such as openai/gsm8k:main"),
+    "Reinforcement learning with verifiable rewards on one GPU or several: fast sampling, "
+    "corrected; DAPO; exact resume.",
+    model=("pocket-m", "a pocket model, smollm2-135m, a folder or a hub id such as "
+           "Qwen/Qwen2.5-0.5B-Instruct"),
+    data=("arithmetic",
+          "problems: arithmetic, or GSM8K from a file or the hub, such as openai/gsm8k:main"),
     held_out=(None, "the file of held-out problems, where data is a file"),
-    examples=(64, "worked answers that a pocket model is finetuned on first; 0 for a model that answers", "at least 0"),
+    examples=(64, "worked answers that a pocket model is finetuned on first; 0 for a model "
+              "that answers", "at least 0"),
     weights=("dapo", "of the estimator", ("rloo", "grpo", "dapo", "ppo")),
     updates=(8, "of the run", "at least 1"),
     prompts=(8, "different problems per update, over all processes", "at least 2"),
     group=(8, "answers to each", "at least 2"),
     lr=(1e-4, "step size of Adam; full finetuning of a large model wants 1e-6", "above 0"),
-    beta=(0.0, "what a nat of KL to the start costs; needs LoRA, whose base is the reference", "at least 0"),
+    beta=(0.0, "what a nat of KL to the start costs; needs LoRA, whose base is the reference",
+          "at least 0"),
     lora=(0, "rank of LoRA on all linear layers; 0 trains everything", "at least 0"),
     new_tokens=(48, "room for an answer", "at least 1"),
-    sampler=("auto", "what samples; auto: fast on a GPU, elsewhere text", ("auto", "fast", "text", "vllm")),
+    sampler=("auto", "what samples; auto: fast on a GPU, elsewhere text",
+             ("auto", "fast", "text", "vllm")),
     micro_batch=(64, "rows per forward pass and process", "at least 1"),
     device=("auto", "cpu, cuda, or auto: a GPU where there is one"),
     bf16=(False, "the learner computes in bfloat16 too; its weights stay in float32"),
@@ -75,16 +81,16 @@ args = arguments(
     quiz=(60, "held-out problems, eight answers each", "at least 20"),
     seeds=(3, "learners in the comparison of weights", "at least 2"),
     seed=(0, "of everything that is sampled", "at least 0"),
-)
-torch.set_num_threads(1)  # the products of a pocket model are small: a second thread would mostly wait for the first
+)  # fmt: skip
+# the products of a pocket model are small: a second thread would mostly wait for the first
+torch.set_num_threads(1)
 
 # %% [markdown]
 # ## Predict first
 # Write down your guesses; you will compute or measure each of them below.
 #
 # 1. A model of 0.5B parameters in bfloat16 writes 256 answers of 256 tokens at a time, on a GPU that reads 3.35 TB/s.
-#    **How many
-#    tokens per second at most? And if it writes one answer at a time?**
+#    **How many tokens per second at most? And if it writes one answer at a time?**
 # 2. Sampler and learner have the same weights, one rounded to bfloat16. **By how many nats do they differ per token?**
 # 3. You sample at temperature 0.7 and learn as if it had been 1. **Is the gradient wrong in length, or in direction?**
 # 4. Eight answers to each of eight sums. **From how many of the eight sums does a group baseline learn anything, when half
@@ -96,12 +102,13 @@ torch.set_num_threads(1)  # the products of a pocket model are small: a second t
 # batch reads the weights once for all its rows. That is the whole secret of fast samplers: large batches, nothing read
 # twice, and no waiting between two steps.
 
-# %% ex="16.1" points=2 difficulty="medium" minutes=10
+# %% ex="16.1" title="The limit of sampling" points=2 difficulty="medium" minutes=10
 def sampling_limit(rows, prompt, new, weight_bytes, cache_bytes, bandwidth):
     """Tokens per second that a device can sample at most, if it does nothing but read.
 
-    Each of `new` steps reads all weights once and, for every one of `rows` texts, cache_bytes for each token that it has
-    so far: `prompt` of them at the first step, one more at each that follows. bandwidth, bytes per second.
+    Each of `new` steps reads all weights once and, for every one of `rows` texts, cache_bytes
+    for each token that it has so far: `prompt` of them at the first step, one more at each
+    that follows. bandwidth, bytes per second.
     """
     # BEGIN SOLUTION
     cached = sum(rows * (prompt + step) for step in range(new))
@@ -117,7 +124,8 @@ sampling_limit = check("16.1", sampling_limit)
 # <details><summary>Hint 2</summary>Tokens over seconds; seconds are bytes over bandwidth.</details>
 
 # %%
-weight_bytes, cache_bytes = 2 * 494e6, 2 * 24 * 2 * 64 * 2  # Qwen2.5-0.5B: K and V of 24 layers, 2 heads of 64, bfloat16
+# Qwen2.5-0.5B: K and V of 24 layers, 2 heads of 64, bfloat16
+weight_bytes, cache_bytes = 2 * 494e6, 2 * 24 * 2 * 64 * 2
 for rows in (1, 16, 256, 1024):
     limit = sampling_limit(rows, 64, 256, weight_bytes, cache_bytes, 3.35e12)
     print(f"{rows:5} rows: at most {limit:9,.0f} tokens/s")
@@ -134,12 +142,13 @@ for rows in (1, 16, 256, 1024):
 # before it differ by, with far less variance, and a cap keeps that in bounds. (Lesson 11, where $\mu$ was another
 # policy on purpose.)
 
-# %% ex="16.2" points=2 difficulty="easy" minutes=8
+# %% ex="16.2" title="Truncated weights" points=2 difficulty="easy" minutes=8
 def truncated_weights(advantages, logprobs, sampled_logprobs, mask, cap=2.0):
-    """Advantages, corrected for a sampler that is not quite the learner: times min(p_learner / p_sampler, cap).
+    """Advantages, corrected for a sampler that is not quite the learner: times
+    min(p_learner / p_sampler, cap).
 
-    advantages (B, T); logprobs, of the learner, with gradient, and sampled_logprobs (B, T) nats; mask (B, T) bool.
-    Returns weights (B, T) without gradient, 0 where mask is False.
+    advantages (B, T); logprobs, of the learner, with gradient, and sampled_logprobs (B, T)
+    nats; mask (B, T) bool. Returns weights (B, T) without gradient, 0 where mask is False.
     """
     # BEGIN SOLUTION
     difference = torch.where(mask, logprobs.detach() - sampled_logprobs, 0.0)
@@ -166,7 +175,9 @@ exact = exact_text_gradient(toy, every)
 
 
 def mean_estimate(temperature, cap):
-    """The expected gradient of a sampler at a temperature: every text, as often as that sampler says it."""
+    """The expected gradient of a sampler at a temperature: every text, as often as that
+    sampler says it.
+    """
     sampled = action_logprobs(toy, every, temperature=temperature).detach()
     logprobs = action_logprobs(toy, every)
     weights = pg.episode_returns(every.rewards, every.mask)[:, None].expand_as(logprobs)
@@ -182,10 +193,12 @@ def mean_estimate(temperature, cap):
 for temperature in (1.0, 0.7):
     for cap in (None, 1.2, float("inf")):
         found = mean_estimate(temperature, cap)
-        angle = torch.rad2deg(torch.acos(torch.cosine_similarity(found, exact, dim=0).clamp(-1, 1)))
+        cosine = torch.cosine_similarity(found, exact, dim=0).clamp(-1, 1)
+        angle = float(torch.rad2deg(torch.acos(cosine)))
+        bias = float((found - exact).norm() / exact.norm())
         name = "uncorrected" if cap is None else f"cap {cap:g}"
-        print(f"sampled at {temperature}, {name:12} bias {float((found - exact).norm() / exact.norm()):6.1%}, "
-              f"{float(angle):4.1f} degrees off")
+        print(f"sampled at {temperature}, {name:12} bias {bias:6.1%}, "
+              f"{angle:4.1f} degrees off")  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** Sampled colder than it learns, the gradient is wrong in length *and* in direction: the difference is
@@ -200,13 +213,18 @@ task = tasks.arithmetic(largest=50)
 start = load_lm("pocket-m")
 worked = assistant.conversations(task.train[:64])
 fit_sft(start, render_all(start, worked)[0], batch=16, lr=1e-3, seed=args.seed)
-for name, sampler in {"float32": FastSampler(dtype=torch.float32), "bfloat16": FastSampler(dtype=torch.bfloat16)}.items():
+precisions = {
+    "float32": FastSampler(dtype=torch.float32),
+    "bfloat16": FastSampler(dtype=torch.bfloat16),
+}
+for name, sampler in precisions.items():
     drawn = torch.Generator().manual_seed(args.seed)
     rollout, _ = collect_text(task, start, prompts=8, group=8, sample=sampler, generator=drawn)
     logprobs, _ = score_actions(start, rollout)
     gap = (logprobs - rollout.logprobs)[rollout.mask]
-    print(f"sampler in {name:8}: |gap| {float(gap.abs().mean()):.4f} nats per token on average, {float(gap.abs().max()):.3f} "
-          f"at most; ratio of a whole answer {float((gap.sum() / len(rollout.mask)).exp()):.3f}")
+    print(f"sampler in {name:8}: |gap| {float(gap.abs().mean()):.4f} nats per token on "
+          f"average, {float(gap.abs().max()):.3f} at most; ratio of a whole answer "
+          f"{float((gap.sum() / len(rollout.mask)).exp()):.3f}")  # fmt: skip
 
 # %% [markdown]
 # Five thousandths of a nat on average, and fifty times as much for single tokens. In another model it may be more. So
@@ -216,9 +234,10 @@ for name, sampler in {"float32": FastSampler(dtype=torch.float32), "bfloat16": F
 # In a group of equal rewards every advantage is 0. DAPO samples on until all its groups have different ones (dynamic
 # sampling); here those of equal rewards are dropped, and the sum is divided by the tokens of the others.
 
-# %% ex="16.3" points=2 difficulty="easy" minutes=8
+# %% ex="16.3" title="Groups that teach" points=2 difficulty="easy" minutes=8
 def teaches(rewards, groups):
-    """Which rows a group baseline learns from: those whose group has rewards that differ (B,) bool.
+    """Which rows a group baseline learns from, (B,) bool: those whose group has rewards that
+    differ.
 
     rewards (B,) float; groups (B,) int, the number of each row's group, in any order.
     """
@@ -234,13 +253,17 @@ def teaches(rewards, groups):
 teaches = check("16.3", teaches)
 
 # %% [markdown] ex="16.3" role="hints"
-# <details><summary>Hint 1</summary>It is the group that teaches, not the row: a row that equals its group's mean stays.</details>
-# <details><summary>Hint 2</summary>For each of `groups.unique()`: does the largest reward differ from the smallest?</details>
+# <details><summary>Hint 1</summary>It is the group that teaches, not the row: a row that equals its group's mean
+# stays.</details>
+# <details><summary>Hint 2</summary>For each of `groups.unique()`: does the largest reward differ from the
+# smallest?</details>
 
 # %%
-print("share of groups of 8 whose rewards differ, if each answer is right with probability p: 1 - p^8 - (1 - p)^8")
+print("share of groups of 8 whose rewards differ, if each answer is right with probability p: "
+      "1 - p^8 - (1 - p)^8")  # fmt: skip
 for p in (0.05, 0.5, 0.9, 0.99):
-    drawn = torch.bernoulli(torch.full((500, 8), p), generator=torch.Generator().manual_seed(args.seed))
+    generator = torch.Generator().manual_seed(args.seed)
+    drawn = torch.bernoulli(torch.full((500, 8), p), generator=generator)
     seen = teaches(drawn.flatten(), torch.arange(500).repeat_interleave(8)).float().mean()
     print(f"p = {p:4}: {1 - p**8 - (1 - p) ** 8:.2f}, drawn {float(seen):.2f}")
 
@@ -250,18 +273,23 @@ for p in (0.05, 0.5, 0.9, 0.99):
 # than below ("clip-higher", so that an unlikely token may grow). The ratio is taken to the *sampler's* log-probabilities:
 # it corrects for the sampler and for the epochs at once.
 
-# %% ex="16.4" points=4 difficulty="hard" minutes=15
-def dapo_weights(rewards, groups, logprobs, sampled_logprobs, mask, epsilon=0.2, epsilon_high=0.28):
-    """Ratio times standardized group advantage, and 0 where the ratio has moved past the clip in its favour: (B, T).
+# %% ex="16.4" title="DAPO's weights" points=4 difficulty="hard" minutes=15
+def dapo_weights(rewards, groups, logprobs, sampled_logprobs, mask,
+                 epsilon=0.2, epsilon_high=0.28):
+    """Ratio times standardized group advantage, and 0 where the ratio has moved past the clip
+    in its favour: (B, T).
 
-    rewards (B,); groups (B,) int; logprobs, of the learner, and sampled_logprobs (B, T) nats; mask (B, T) bool. The
-    clip is at 1 + epsilon_high where the advantage is positive, at 1 - epsilon where it is negative. No gradient; 0 in
-    a group of equal rewards and where mask is False. An advantage is (r - mean) / (std + 1e-6), with the unbiased std.
+    rewards (B,); groups (B,) int; logprobs, of the learner, and sampled_logprobs (B, T) nats;
+    mask (B, T) bool. The clip is at 1 + epsilon_high where the advantage is positive, at
+    1 - epsilon where it is negative. No gradient; 0 in a group of equal rewards and where mask
+    is False. An advantage is (r - mean) / (std + 1e-6), with the unbiased std.
     """
     # BEGIN SOLUTION
     advantages = pg.standardized(rewards, groups)[:, None].expand_as(mask)
     ratios = pg.step_ratio(logprobs, sampled_logprobs, mask)
-    weights = pg.clipped_weights(ratios, advantages, epsilon=epsilon, epsilon_high=epsilon_high)
+    weights = pg.clipped_weights(
+        ratios, advantages, epsilon=epsilon, epsilon_high=epsilon_high
+    )
     return torch.where(mask, weights, 0.0)
     # END SOLUTION
 
@@ -281,12 +309,14 @@ dapo_weights = check("16.4", dapo_weights)
 # %%
 def grouped(rollout):
     """The return of each row and the number of its prompt."""
-    return pg.episode_returns(rollout.rewards, rollout.mask), pg.prompt_groups(rollout.observations, rollout.mask)
+    returns = pg.episode_returns(rollout.rewards, rollout.mask)
+    return returns, pg.prompt_groups(rollout.observations, rollout.mask)
 
 
 def rloo(rollout, values, bootstrap, logprobs):
     returns, groups = grouped(rollout)
-    advantages = (returns - pg.leave_one_out(returns, groups=groups))[:, None].expand_as(logprobs)
+    advantages = returns - pg.leave_one_out(returns, groups=groups)
+    advantages = advantages[:, None].expand_as(logprobs)
     return truncated_weights(advantages, logprobs, rollout.logprobs, rollout.mask)
 
 
@@ -300,7 +330,8 @@ def dapo(rollout, values, bootstrap, logprobs):
 
 
 def ppo(rollout, values, bootstrap, logprobs):
-    return dapo_weights(*grouped(rollout), logprobs, rollout.logprobs, rollout.mask, epsilon_high=0.2)
+    return dapo_weights(*grouped(rollout), logprobs, rollout.logprobs, rollout.mask,
+                        epsilon_high=0.2)  # fmt: skip
 
 
 def tokens_that_teach(rollout):
@@ -321,7 +352,8 @@ ESTIMATORS = {
 # %%
 def solved(lm, about, samples=2, sample=sample_text):
     """Rewards of sampled answers to held-out problems, (problems, samples)."""
-    return sampled_scores(about, lm, about.held_out[: args.quiz], samples=samples, seed=args.seed + 1, sample=sample)
+    return sampled_scores(about, lm, about.held_out[: args.quiz], samples=samples,
+                          seed=args.seed + 1, sample=sample)  # fmt: skip
 
 
 before = float(solved(start, task).mean())
@@ -331,11 +363,12 @@ for name, (weigh, options) in progress(ESTIMATORS.items(), "estimators"):
     for seed in range(args.seeds):
         lm = copy.deepcopy(start)
         collect = text_collector(task, prompts=8, group=4)
-        seen = train_policy(lm, collect, weigh, updates=4, lr=1e-4, clip_norm=1.0, seed=seed, **options)
+        seen = train_policy(lm, collect, weigh, updates=4, lr=1e-4, clip_norm=1.0, seed=seed,
+                            **options)  # fmt: skip
         scores.append(float(solved(lm, task).mean()))
         clipped.append(sum(seen.clip_fraction) / len(seen.clip_fraction))
-    print(f"{name:5} pass@1 {' '.join(f'{score:.2f}' for score in scores)} (one number a seed), "
-          f"clipped {sum(clipped) / len(clipped):.1%} of the tokens")  # fmt: skip
+    print(f"{name:5} pass@1 {' '.join(f'{score:.2f}' for score in scores)} (one number a "
+          f"seed), clipped {sum(clipped) / len(clipped):.1%} of the tokens")  # fmt: skip
 
 # %% [markdown]
 # With two epochs of each batch (`dapo`, `ppo`) every seed ends above every seed with one (`rloo`, `grpo`); within the
@@ -364,20 +397,25 @@ if args.model.startswith("pocket-") and args.examples:
     shown = assistant.conversations(problems.train[: args.examples])
     fit_sft(lm, render_all(lm, shown)[0], batch=16, lr=1e-3, seed=args.seed)
 method = partial(lora, targets="[a-z]+_proj", rank=args.lora) if args.lora else None
-longest = max(map(len, encode(lm, prompt_texts(lm, problems, problems.train[:64])))) + args.new_tokens
-foretold = peak_bytes(lm.model.config, method, batch=args.micro_batch, length=longest, bf16=args.bf16,
-                      checkpointed=args.checkpointed)  # fmt: skip
+asked = encode(lm, prompt_texts(lm, problems, problems.train[:64]))
+longest = max(map(len, asked)) + args.new_tokens
+foretold = peak_bytes(lm.model.config, method, batch=args.micro_batch, length=longest,
+                      bf16=args.bf16, checkpointed=args.checkpointed)  # fmt: skip
 divided = size() if accelerator and accelerator.is_fsdp2 else 1
-require_memory(foretold // divided, device, "--micro-batch or --new-tokens, or switch --checkpointed on")
+require_memory(foretold // divided, device,
+               "--micro-batch or --new-tokens, or switch --checkpointed on")  # fmt: skip
 lm = method(lm) if method else lm
 if args.checkpointed:
     checkpoint_activations(lm)
 lm = spread(lm, accelerator) if accelerator else lm
-torch.set_float32_matmul_precision("high")  # what stays in float32 goes through a GPU's TF32 units
-sample = SAMPLERS[{"cuda": "fast"}.get(device.type, "text") if args.sampler == "auto" else args.sampler]()
+# what stays in float32 goes through a GPU's TF32 units
+torch.set_float32_matmul_precision("high")
+automatic = {"cuda": "fast"}.get(device.type, "text")
+sample = SAMPLERS[automatic if args.sampler == "auto" else args.sampler]()
 collect = text_collector(problems, prompts=args.prompts, group=args.group, sample=sample)
-print(f"{args.model} on {device}: {count_parameters(lm)[0]:,} parameters learn, {size()} process(es); "
-      f"a step on {args.micro_batch} rows of {longest} tokens holds at most {foretold / 1e6:,.0f} MB")
+print(f"{args.model} on {device}: {count_parameters(lm)[0]:,} parameters learn, "
+      f"{size()} process(es); a step on {args.micro_batch} rows of {longest} tokens "
+      f"holds at most {foretold / 1e6:,.0f} MB")  # fmt: skip
 
 # %%
 # NBVAL_IGNORE_OUTPUT: every machine has its own speed
@@ -388,33 +426,42 @@ def clock():
 
 
 def step_split(lm):
-    """Seconds of one step: sampling with the verifier, scoring, update. Changes nothing: the update has a rate of 0."""
+    """Seconds of one step: sampling with the verifier, scoring, update.
+
+    Changes nothing: the update has a rate of 0.
+    """
     moments = [clock()]
     rollout, _ = collect(lm, torch.Generator().manual_seed(args.seed))
     moments.append(clock())
     logprobs, _ = score_actions(lm, rollout, args.micro_batch)
     moments.append(clock())
     optimizer = torch.optim.Adam([p for p in lm.parameters() if p.requires_grad], lr=0.0)
-    update(lm, optimizer, rollout, rloo(rollout, None, None, logprobs), micro_batch=args.micro_batch)
+    weights = rloo(rollout, None, None, logprobs)
+    update(lm, optimizer, rollout, weights, micro_batch=args.micro_batch)
     moments.append(clock())
-    parts = dict(zip(("sampling", "scoring", "update"), torch.tensor(moments).double().diff().tolist()))
+    spent = torch.tensor(moments).double().diff().tolist()
+    parts = dict(zip(("sampling", "scoring", "update"), spent))
     return parts, int(rollout.mask.sum()) / parts["sampling"]
 
 
 step_split(lm)  # the first one compiles and allocates
 split, sampled_per_second = step_split(lm)
-print(", ".join(f"{name} {seconds / sum(split.values()):.0%}" for name, seconds in split.items()),
-      f"of {sum(split.values()):.2f} s; {sampled_per_second:,.0f} tokens/s sampled")
+whole = sum(split.values())
+print(", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in split.items()),
+      f"of {whole:.2f} s; {sampled_per_second:,.0f} tokens/s sampled")  # fmt: skip
 
 # %% [markdown]
 # Every update is logged; with `--log runs/one`, `tensorboard --logdir runs` draws the curves while they grow.
 
 # %%
-LOGGED = ("returns", "entropy", "clip_fraction", "length", "sampler_gap", "gradient_norm", "kl")
+LOGGED = ("returns", "entropy", "clip_fraction", "length", "sampler_gap", "gradient_norm",
+          "kl")  # fmt: skip
 
 
 def logger(folder):
-    """A function that `train_policy` asks after each update whether to stop; it writes down what is new, and goes on."""
+    """A function that `train_policy` asks after each update whether to stop; it writes down
+    what is new, and goes on.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(folder)
@@ -438,17 +485,23 @@ def pass_at(rewards, k):
 weigh, options = ESTIMATORS[args.weights]
 first = solved(lm, problems, 8, sample)
 history = train_policy(
-    lm, collect, weigh, updates=args.updates, lr=args.lr, clip_norm=1.0, seed=args.seed, micro_batch=args.micro_batch,
-    atol=None if device.type == "cpu" else 1.0,  # a sampler in bfloat16 may be off by what rounding does, not by more
-    reference=lm if args.lora else None, beta=args.beta, checkpoint=args.checkpoint, checkpoint_every=5,
-    evaluate=lambda lm: float(solved(lm, problems, 1, sample).mean()), evaluate_every=max(1, args.updates // 4),
-    until=logger(args.log) if args.log and rank() == 0 else None, **options,  # one process writes for all
+    lm, collect, weigh, updates=args.updates, lr=args.lr, clip_norm=1.0, seed=args.seed,
+    micro_batch=args.micro_batch,
+    # a sampler in bfloat16 may be off by what rounding does, not by more
+    atol=None if device.type == "cpu" else 1.0,
+    reference=lm if args.lora else None, beta=args.beta,
+    checkpoint=args.checkpoint, checkpoint_every=5,
+    evaluate=lambda lm: float(solved(lm, problems, 1, sample).mean()),
+    evaluate_every=max(1, args.updates // 4),
+    # one process writes for all
+    until=logger(args.log) if args.log and rank() == 0 else None, **options,
 )  # fmt: skip
 last = solved(lm, problems, 8, sample)
 for k in (1, 4, 8):
     print(f"pass@{k}: {pass_at(first, k)} -> {pass_at(last, k)}")
-print(f"entropy {history.entropy[0]:.2f} -> {history.entropy[-1]:.2f} nats a token; length {history.length[0]:.1f} -> "
-      f"{history.length[-1]:.1f} tokens; gap to the sampler {max(history.sampler_gap):.4f} nats at most")
+print(f"entropy {history.entropy[0]:.2f} -> {history.entropy[-1]:.2f} nats a token; "
+      f"length {history.length[0]:.1f} -> {history.length[-1]:.1f} tokens; "
+      f"gap to the sampler {max(history.sampler_gap):.4f} nats at most")  # fmt: skip
 
 # %% [markdown]
 # pass@1 rises further than pass@8: a part of what RL does here is to say more often what the model could say already.
@@ -458,46 +511,55 @@ print(f"entropy {history.entropy[0]:.2f} -> {history.entropy[-1]:.2f} nats a tok
 #
 # ```
 # python lessons/16_gpu_text_rl.py --model Qwen/Qwen2.5-0.5B-Instruct --data openai/gsm8k:main --examples 0 \
-#     --new-tokens 256 --prompts 32 --group 8 --updates 200 --lr 1e-6 --micro-batch 16 --checkpoint run.safetensors --log runs/one
+#     --new-tokens 256 --prompts 32 --group 8 --updates 200 --lr 1e-6 --micro-batch 16 \
+#     --checkpoint run.safetensors --log runs/one
 # accelerate launch --config_file lessons/accelerate/ddp.yaml --num_processes 8 lessons/16_gpu_text_rl.py ...
 # ```
 #
-# `--lora 16 --beta 0.01 --lr 1e-4` learns LoRA and measures KL to its base; `--sampler vllm` samples with vLLM. Groups of one
-# prompt stay on one process, and what a row says does not depend on how many there are: two processes take the steps of
-# one, which the tests hold to 1e-5.
+# `--lora 16 --beta 0.01 --lr 1e-4` learns LoRA and measures KL to its base; `--sampler vllm` samples with vLLM. Groups
+# of one prompt stay on one process, and what a row says does not depend on how many there are: two processes take the
+# steps of one, which the tests hold to 1e-5.
 
 # %%
 curves = {name: getattr(history, name) for name in (*LOGGED, "held_out_update", "held_out")}
 if args.record:
-    numbers = {"sampled_per_second": sampled_per_second, "split": split, "weights": args.weights, "model": args.model,
-               **{f"pass@{k} {when}": pass_at(rewards, k)[0] for k in (1, 8)
-                  for when, rewards in (("before", first), ("after", last))}}
+    numbers = {
+        "sampled_per_second": sampled_per_second, "split": split,
+        "weights": args.weights, "model": args.model,
+        **{f"pass@{k} {when}": pass_at(rewards, k)[0] for k in (1, 8)
+           for when, rewards in (("before", first), ("after", last))},
+    }  # fmt: skip
     record(args.record, device, numbers, curves)
-runs = [{"title": f"this run: {args.model}, {args.weights}", "curves": curves}, *recorded_runs("16_gpu_text_rl")]
+runs = [{"title": f"this run: {args.model}, {args.weights}", "curves": curves},
+        *recorded_runs("16_gpu_text_rl")]  # fmt: skip
 figure, panels = pyplot.subplots(1, 3, figsize=(9, 2.8))
 for index, run in enumerate(runs):
     seen, color = run["curves"], figures.COLORS[index % len(figures.COLORS)]
-    panels[0].plot(seen["held_out_update"], seen["held_out"], "o-", color=color, label=run["title"])
+    panels[0].plot(seen["held_out_update"], seen["held_out"], "o-", color=color,
+                   label=run["title"])  # fmt: skip
     panels[1].plot(range(1, len(seen["entropy"]) + 1), seen["entropy"], color=color)
     panels[2].plot(range(1, len(seen["length"]) + 1), seen["length"], color=color)
-for axes, (title, unit) in zip(panels, [("held-out pass@1", "share"), ("entropy", "nats per token"), ("length", "tokens")]):
+units = {"held-out pass@1": "share", "entropy": "nats per token", "length": "tokens"}
+for axes, (title, unit) in zip(panels, units.items()):
     axes.set(title=title, xlabel="update", ylabel=unit)
 panels[0].legend(fontsize=7)
 figure.tight_layout()
-show(figure, alt=f"Held-out pass@1 goes from {history.held_out[0]:.2f} to {history.held_out[-1]:.2f} over the updates of "
-     f"this run, while the entropy goes from {history.entropy[0]:.2f} to {history.entropy[-1]:.2f} nats; beside it the "
-     "length of answers.")
+show(figure, alt=f"Held-out pass@1 goes from {history.held_out[0]:.2f} to "
+     f"{history.held_out[-1]:.2f} over the updates of this run, while the entropy goes from "
+     f"{history.entropy[0]:.2f} to {history.entropy[-1]:.2f} nats; beside it the length of "
+     "answers.")  # fmt: skip
 for run in runs[1:]:
     print(f"{run['title']}: {run['numbers']}\n  {run['command']}")
 if len(runs) == 1:
-    print("Runs on a GPU: not measured yet. benchmarks/gpu/run.sh measures them in nine minutes.")
+    print("Runs on a GPU: not measured yet. benchmarks/gpu/run.sh measures them in nine "
+          "minutes.")  # fmt: skip
 
 # %% [markdown]
 # ## Recap
-# Sampling reads weights and cache, so large batches are fast and the limit can be written down. A sampler apart from the
-# learner is another policy: record what *it* thought, correct by the ratio, cut the ratio off. Groups of equal rewards teach
-# nothing. RLOO, GRPO, DAPO and PPO are weights in one update. pass@k beside pass@1, and entropy beside reward, say whether a
-# model learned or only made up its mind.
+# Sampling reads weights and cache, so large batches are fast and the limit can be written down. A sampler apart from
+# the learner is another policy: record what *it* thought, correct by the ratio, cut the ratio off. Groups of equal
+# rewards teach nothing. RLOO, GRPO, DAPO and PPO are weights in one update. pass@k beside pass@1, and entropy beside
+# reward, say whether a model learned or only made up its mind.
 #
 # ## Try next
 # - `--weights ppo --updates 40 --lr 3e-4 --log runs/ppo`: at which clip fraction does the entropy collapse?
