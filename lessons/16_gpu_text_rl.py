@@ -439,7 +439,7 @@ def step_split(lm):
     weights = rloo(rollout, None, None, logprobs)
     update(lm, optimizer, rollout, weights, micro_batch=args.micro_batch)
     moments.append(clock())
-    spent = torch.tensor(moments).double().diff().tolist()
+    spent = torch.tensor(moments, dtype=torch.float64).diff().tolist()
     parts = dict(zip(("sampling", "scoring", "update"), spent))
     return parts, int(rollout.mask.sum()) / parts["sampling"]
 
