@@ -19,14 +19,15 @@
 # Type your guesses over the dots before you run anything else; each is shown beside what you measure. An empty guess
 # breaks nothing.
 #
-# 1. A rollout is used a second time, the policy has moved a little. GRPO, GSPO and CISPO weigh it by ratios, each in its
-#    own way. **Which of the three keeps the direction of the true gradient best?**
+# 1. A rollout is used again, after the policy has moved. GRPO lets go of tokens whose probability has moved too far,
+#    GSPO of whole completions; CISPO lets go of none, and caps their weight. **Which of the three keeps the direction
+#    of the true gradient best?**
 # 2. To estimate KL(policy ‖ reference) from the policy's samples one may average $-\log r$ or $r - 1 - \log r$, with
 #    $r$ = reference / policy: both are unbiased. **Can you subtract either one from the rewards: "both", or only "the
 #    first" or "the second"?**
-# 3. A reward model has learned from 190 pairs, a tenth of them labelled wrongly, and ranks three new pairs out of four
-#    as the judge does. **You train a policy against it: what true reward does it end with?** (It begins at about 0.4; 1
-#    is the best.)
+# 3. A reward model has learned from about 190 pairs, a tenth of them labelled wrongly, and ranks three new pairs out of
+#    four as the judge does. **You train a policy against it: what true reward does it end with?** (It begins at about
+#    0.4; 1 is the best.)
 # 4. DPO raises the *difference* of log π between chosen and rejected completions. **After eight epochs over the same
 #    pairs, is log π of the chosen ones "higher" or "lower" than before?**
 
@@ -100,10 +101,11 @@ def seeded(seed=0):
 # ## One task
 # Reviews, as the pretraining corpus has them: the model gets the first sentence, `My sister found this hotel.`, and
 # goes on. It should go on with **praise**. The *judge* is a program that knows every sentence with which the corpus
-# praises a film, a book, a meal or a hotel. It pays the share of such sentences in a completion, of two at least.
-# Praise that is said twice is not paid at all, nor is anything else, such as a string of good words; a last sentence
-# without its full stop is not looked at. In life the judge is a person, too slow and too dear to be asked a thousand
-# times. Ours may be asked as often as we like, and that is how we shall see what those who cannot ask do not see.
+# praises what the review is about: a film, a book, a meal or a hotel. It pays the share of such sentences among those
+# of the completion, which count as two if there are fewer. Praise that is said twice is not paid at all, nor is
+# anything else, such as a string of good words; a last sentence without its full stop is not looked at. In life the
+# judge is a person, too slow and too dear to be asked a thousand times. Ours may be asked as often as we like, and that
+# is how we shall see what those who cannot ask do not see.
 
 # %% tags=["again"]
 base = load_lm(args.model)
@@ -186,14 +188,17 @@ for name, each in {"rewards": rewards, "RLOO": rloo, **found}.items():
 # Sampling is dear, so a rollout is used for several steps, and from the second one on the policy π is no longer the μ
 # that sampled it. Lesson 11 had the ratio of a token, $\rho_t = \pi(a_t \mid s_t) / \mu(a_t \mid s_t)$, and of a whole
 # trajectory. The recipes differ in where they put it, and the names below are these objectives for one completion $y$
-# of $|y|$ tokens with advantage $A$:
+# of $|y|$ tokens with advantage $A$, the $\varepsilon$ small numbers such as 0.2:
 #
 # $$\begin{aligned}
-# \text{PPO, Dr. GRPO} \quad & \textstyle\sum_t \min\big(\rho_t A,\ \mathrm{clip}(\rho_t, 1 - \varepsilon_l, 1 + \varepsilon_h)\, A\big) \\
-# \text{GRPO} \quad & \textstyle\frac1{|y|} \sum_t \min\big(\rho_t A,\ \mathrm{clip}(\rho_t, 1 - \varepsilon_l, 1 + \varepsilon_h)\, A\big) \\
+# \text{PPO, Dr. GRPO} \quad & \textstyle\sum_t
+#    \min\big(\rho_t A,\ \mathrm{clip}(\rho_t, 1 - \varepsilon_l, 1 + \varepsilon_h)\, A\big) \\
+# \text{GRPO} \quad & \textstyle\frac1{|y|} \sum_t
+#    \min\big(\rho_t A,\ \mathrm{clip}(\rho_t, 1 - \varepsilon_l, 1 + \varepsilon_h)\, A\big) \\
 # \text{GSPO} \quad & \min\big(s A,\ \mathrm{clip}(s, 1 - \varepsilon_l, 1 + \varepsilon_h)\, A\big), \quad
 #    s = \Big(\tfrac{\pi(y)}{\mu(y)}\Big)^{1/|y|} = \Big(\textstyle\prod_t \rho_t\Big)^{1/|y|} \\
-# \text{CISPO} \quad & \textstyle\sum_t \mathrm{sg}\big[\mathrm{clip}(\rho_t, 1 - \varepsilon_l, 1 + \varepsilon_h)\big]\, A\, \log \pi(a_t \mid s_t)
+# \text{CISPO} \quad & \textstyle\sum_t
+#    \mathrm{sg}\big[\mathrm{clip}(\rho_t, 1 - \varepsilon_l, 1 + \varepsilon_h)\big]\, A\, \log \pi(a_t \mid s_t)
 # \end{aligned}$$
 #
 # sg stops the gradient. GSPO (Zheng et al., 2025) has one ratio per sequence, the geometric mean of its tokens'
@@ -243,7 +248,8 @@ ratio_weights = check("13.2", ratio_weights)
 # %% [markdown]
 # ## How far off is each?
 # In a toy world all texts can be listed, as in lesson 12, and then every expected gradient is a finite sum. Four words,
-# one of them the end, at most three tokens, two prompts: 80 texts. A verifier pays 1 for every text with a "c" in it.
+# one of them the end, at most three tokens, two prompts: 80 completions, *texts* for short. A verifier pays 1 for every
+# text with a "c" in it.
 
 # %%
 def says_c(text):
@@ -306,10 +312,11 @@ RECIPES = {  # name: (advantage, form, what each row is divided by)
 }
 
 # %% [markdown]
-# The sampler μ is two steps of Adam up $\nabla J$. The policy π is one more step, of three sizes. The advantage is the
-# exact one of a large group: the return minus the mean of its prompt under μ; for GRPO, GSPO and CISPO divided by the
-# standard deviation, as their papers have it. ε is 0.2 on both sides. Of each expected gradient: its cosine with
-# $\nabla J(\pi)$, and the length of its component along it in units of the length of $\nabla J$, where 1 is all of it.
+# The sampler μ is two steps of Adam up $\nabla J$. The policy π is one more step, of three sizes, the first of them 0.
+# The advantage is the exact one of a large group: the return minus the mean of its prompt under μ; for GRPO, GSPO and
+# CISPO divided by the standard deviation, as their papers have it. ε is 0.2 on both sides. Of each expected gradient:
+# its cosine with $\nabla J(\pi)$, and its component along it in units of the length of $\nabla J$, where 1 is all of
+# it.
 
 # %% tags=["again"]
 def expected(lm, weights, chance):
@@ -342,21 +349,23 @@ guesses.reveal("keeps_most", max(list(RECIPES)[3:], key=lambda name: bias[0.01][
 # %% [markdown]
 # **What you saw.** At the first step, π = μ, every ratio is 1 and its place does not matter. What remains is what a
 # recipe divides by: the standard deviation alone (CISPO's row) makes the gradient twice as long here; the length also
-# turns it, since each token of a long text counts for less (GRPO and, through its geometric mean, GSPO). That is Dr.
-# GRPO's case against both divisions. At 0.005 nats nothing is clipped yet. At 0.1 nats the token's ratio is still off
-# by little; the three with a clip have a fifth of their weights at 0, and the cosine falls to about a half: what is
-# clipped is what had moved *with* the gradient, so what is left points elsewhere. CISPO lets it push on and keeps the
+# turns it, since each token of a long text counts for less (GRPO and, through its geometric mean, GSPO). Dr. GRPO
+# leaves both divisions out. At 0.005 nats nothing is clipped yet. At 0.1 nats the token's ratio is still off by little;
+# the three with a clip have a fifth of their weights at 0, and the cosine falls to about a half: what is clipped is
+# what had moved *with* the gradient, so what is left points elsewhere. CISPO lets it push on and nearly keeps the
 # direction. Only the trajectory's ratio is exact everywhere, and lesson 11 showed its price. A clip is a brake, not an
 # estimator.
 #
-# (Texts of three tokens are short. Over a thousand tokens a geometric mean hardly moves, and GSPO's paper clips it at a
-# few times 10⁻⁴.)
+# This is one world, and a mild one. `tests/test_claims_13.py` asks ten of them: there the three with a clip keep a
+# cosine below 0.3 on average, below 0 in the worst, CISPO above 0.85 on average, and in one world it is the other way
+# round. (Texts of three tokens are short. Over a thousand tokens a geometric mean hardly moves, and GSPO's paper clips
+# it at a few times 10⁻⁴.)
 #
 # ## The two ideas of DAPO
-# DAPO (Yu et al., 2025) adds to GRPO, besides a sum over all tokens and a word on overlong answers, two things that
-# you can weigh here. **Clip-higher**: $\varepsilon_h = 0.28 > \varepsilon_l = 0.2$. A token with probability 0.01 may
-# grow to 0.012 on one rollout and no further, one with 0.9 may grow as it likes; so the upper clip holds down what is
-# *unlikely*, and entropy is said to collapse. **Dynamic sampling**: groups in which all rewards are equal teach
+# DAPO (Yu et al., 2025) adds to GRPO, besides a mean over all tokens and a penalty for overlong answers, two things
+# that you can weigh here. **Clip-higher**: $\varepsilon_h = 0.28 > \varepsilon_l = 0.2$. A token with probability 0.01
+# may grow to 0.012 on one rollout and no further, one with 0.9 may grow as it likes; so the upper clip holds down what
+# is *unlikely*, and entropy is said to collapse. **Dynamic sampling**: groups in which all rewards are equal teach
 # nothing, since all their advantages are 0; they are dropped, and others are sampled until the batch is full.
 
 # %% ex="13.3" title="Drop and refill" points=2 difficulty="medium" minutes=10
@@ -387,8 +396,9 @@ kept = check("13.3", kept)
 
 # %% [markdown]
 # What does that do to the gradient? Sample from the toy's policies at four places along the way up, 1,000 groups of
-# four (each of one prompt, drawn at random), with Dr. GRPO's advantages; and compute the share of equal groups
-# exactly, $\sum_r P(r \mid x)^4$.
+# four (each of one prompt, drawn at random), with Dr. GRPO's advantages. Take the mean gradient of all, and that of the
+# kept ones, which stand for a batch refilled with their like; and compute the share of equal groups exactly, for each
+# prompt $x$ the sum over rewards, $\sum_r P(r \mid x)^4$.
 
 # %% tags=["again"]
 def drawn_groups(chance, count, n, source):
@@ -417,17 +427,19 @@ for steps in (0, 2, 4, 8):
           f"{1 / (1 - equal):24.2f} {cosine_similarity(full, rest, 0):12.3f}")
 
 # %% [markdown]
-# **What you saw.** The direction stays (what is missing to 1 is noise of the sample), and the length grows by one over
-# the share of unequal groups. That is exact: equal groups add 0, and a prompt stays in the batch as often as its
-# groups are unequal, so to drop and refill only divides by fewer. Adam and a clipped norm take such a factor out
+# **What you saw.** The direction stays, and the length grows by one over the share of unequal groups, in the sample
+# nearly by the exact one. It has to: equal groups add 0, and a prompt stays in the batch as often as
+# its groups are unequal, so to drop and refill only divides by fewer. Adam and a clipped norm take such a factor out
 # again; what remains is less noise per update, for that factor more samples. It is no small one: late in learning,
 # with three groups in four equal, nearly four completions are sampled for one that teaches.
 #
 # ## All of them, learning
 # Now each name as a run, with what its paper says: advantages within groups, or from a **critic** as PPO has them (a
-# value head on the policy, lesson 10, with GAE); the clip; GRPO's division by the length; four epochs per rollout of
-# two groups of eight. The KL in GRPO's loss is left out; the next section is about it. Adam divides a common factor
-# out, so Dr. GRPO here is RLOO with PPO's clip. Every run keeps the same log.
+# value head on the policy's last hidden state, lesson 10, with GAE); the clip, ε = 0.2 but for one row; GRPO's division
+# by the length; four epochs per rollout of two groups of eight. The KL in GRPO's loss is left out; the next section is
+# about it. Adam divides a common factor out, so Dr. GRPO here is RLOO with PPO's clip. Every run keeps the same log;
+# its "clipped" is the share of the weights that were 0 at the last epoch and not at the first, here its mean over
+# updates.
 
 # %%
 def recipe(rollout, values, bootstrap, logprobs, form, name="GRPO", high=0.2, by_length=False):
@@ -440,6 +452,7 @@ def recipe(rollout, values, bootstrap, logprobs, form, name="GRPO", high=0.2, by
     return weights / rollout.mask.sum(1, keepdim=True) if by_length else weights
 
 
+# %%
 NAMES = {"Dr. GRPO": {"form": "clip", "name": "Dr. GRPO"},
          "  with clip-higher": {"form": "clip", "name": "Dr. GRPO", "high": 0.28},
          "GRPO": {"form": "clip", "by_length": True}, "GSPO": {"form": "sequence"},
@@ -458,15 +471,14 @@ def toy_run(settings, seed, epochs=4, updates=8):
     return history, float(chances(lm)[0].detach() @ returns)
 
 # %% tags=["again"]
-print("after 8 rollouts     exact J, each seed  entropy at update 1, 4, 8  at 0  length    KL")
+print("after 8 rollouts     exact J, each seed  entropy, update 4→8, each clipped length   KL")
 for name, settings in NAMES.items():
     runs = [toy_run(settings, seed) for seed in progress(SEEDS[:3], name)]
     ends = " ".join(f"{J:.3f}" for _, J in runs)
-    logs = [h.entropy[i] for i in (0, 3, -1) for h, _ in runs]
-    entropy = " ".join(f"{sum(logs[i : i + 3]) / 3:8.2f}" for i in (0, 3, 6))
-    zero, long, kl = (sum(getattr(h, key)[-1] for h, _ in runs) / len(runs)
-                         for key in ("clip_fraction", "length", "kl"))
-    print(f"{name:20s} {ends} {entropy} {zero:10.0%} {long:8.2f} {kl:7.2f}")
+    entropy = " ".join(f"{h.entropy[3]:.2f}→{h.entropy[-1]:.2f}" for h, _ in runs)
+    clipped = torch.tensor([h.clip_fraction for h, _ in runs]).mean()
+    long, kl = (sum(getattr(h, k)[-1] for h, _ in runs) / len(runs) for k in ("length", "kl"))
+    print(f"{name:20s} {ends}   {entropy} {clipped:7.0%} {long:6.2f} {kl:4.2f}")
 
 # %% [markdown]
 # **What you saw.** All of them go from 0.26 to above 0.95 within eight rollouts, and in $J$ no two differ by more than
@@ -513,15 +525,15 @@ kl_estimates = check("13.4", kl_estimates)
 # %% tags=["again"]
 known = chances(reference)[1].detach()
 moved = ascend(with_returns, steps=6)
-chance, logprobs = chances(moved)
-KL = (chance * (logprobs - known).sum(1)).sum()
+likely, logs = chances(moved)
+KL = (likely * (logs - known).sum(1)).sum()
 print(f"KL of a policy six steps from the reference: {KL.detach():.4f} nats; over all texts")
-for name, values in kl_estimates(logprobs.detach(), known, every.mask).items():
-    print(f"{name}: mean {chance.detach() @ values.sum(1):.4f}, lowest {values.min():.2f}")
+for name, values in kl_estimates(logs.detach(), known, every.mask).items():
+    print(f"{name}: mean {likely.detach() @ values.sum(1):.4f}, lowest {values.min():.2f}")
 
 # %% [markdown]
-# **What you saw.** $k_1$ and $k_3$ have the KL as their mean to the last digit, $k_2$ has not. And $k_3$ is never
-# negative, not for a single token.
+# **What you saw.** $k_1$ and $k_3$ have the KL as their mean to the last digit, $k_2$ has not. $k_1$ is negative for
+# some tokens; $k_3$ is for none.
 #
 # ## Where does the penalty go?
 # Some subtract it from the rewards, others add it to the loss and differentiate it there. Either way it ends as a
@@ -530,8 +542,8 @@ for name, values in kl_estimates(logprobs.detach(), known, every.mask).items():
 #
 # - **In the rewards**: a number like any reward. Each token's $\nabla \log \pi$ gets the sum of $k$ over the whole
 #   completion (as lesson 08's REINFORCE).
-# - **In the loss**: the mean of $\sum_t k(\ell_t)$ over samples that are kept as they are, differentiated. The chain rule
-#   gives $\nabla k(\ell_t) = k'(\ell_t)\, \nabla \log \pi(a_t \mid s_t)$.
+# - **In the loss**: the mean of $\sum_t k(\ell_t)$ over samples that are kept as they are, differentiated. The chain
+#   rule gives $\nabla k(\ell_t) = k'(\ell_t)\, \nabla \log \pi(a_t \mid s_t)$.
 
 # %% ex="13.5" title="Places as weights" points=3 difficulty="medium" minutes=14
 def placements(log_ratios, mask):
@@ -581,10 +593,10 @@ for name, weights in placements(gap.detach(), gap < math.inf).items():
 # %% tags=["again"]
 grad_KL, found = slope(moved, KL), {}
 print("expected gradient    cosine with ∇KL   length relative to it")
-places = placements((logprobs - known).detach(), every.mask)
+places = placements((logs - known).detach(), every.mask)
 places["k3 in both"] = places["k3 in the rewards"] + places["k3 in the loss"]
 for name, weights in places.items():
-    each = expected(moved, weights, chance.detach())
+    each = expected(moved, weights, likely.detach())
     relative = float(each.norm() / grad_KL.norm())
     found[name] = float(cosine_similarity(each, grad_KL, 0)) if relative > 1e-9 else 0.0
     print(f"{name:18s} {found[name]:17.4f} {relative:23.4f}")
@@ -593,18 +605,20 @@ guesses.reveal("from_the_rewards", "both" if also_k3 else "the first")
 
 # %% [markdown]
 # **What you saw.** The gradient of a mean over the policy's own samples has two parts: other samples come, which a
-# penalty in the rewards sees; and the same sample is charged otherwise, which a penalty in the loss sees. For $k_1$
-# the second part is **nothing**, the mean of $\nabla \log \pi$ (lesson 08). So $k_1$ in the rewards has exactly the
-# gradient of the KL, and in the loss it does nothing. $k_3$, just as unbiased, needs both parts, as the last row
-# shows. In the rewards alone it points **away** from where it should; in the loss alone, GRPO's choice, its direction
-# is roughly right and its length is not. $k_2$ in the loss, each token charged with its own $\ell_t$ but not for where
-# it leads, comes close here without being right. An unbiased estimate of a value need not have an unbiased gradient.
+# penalty in the rewards sees; and the same sample is charged otherwise, which a penalty in the loss sees. For $k_1$ the
+# second part is **nothing**, the mean of $\nabla \log \pi$ (lesson 08). So $k_1$ in the rewards has exactly the
+# gradient of the KL, and in the loss it does nothing. $k_3$, just as unbiased, needs both parts, as the last row shows.
+# In the rewards alone it points **away** from where it should; in the loss alone, GRPO's choice, its direction is
+# roughly right and its length is not. $k_2$ in the rewards is far off; in the loss, each token charged with its own
+# $\ell_t$ but not for where it leads, it comes close here without being right. An unbiased estimate of a value need not
+# have an unbiased gradient.
 #
 # So this course subtracts $\beta k_1$ from the rewards, as Ouyang et al. (2022) did, and then it is any other reward:
-# groups, critics and clips apply. Tang and Munos (2025) go through the places as you did, and found
-# wrong ones in published code.
+# groups, critics and clips apply. Tang and Munos (2025) go through the places as you did, and found wrong ones in
+# published code.
 #
-# **A good place to stop.** The second half needs the weights of 13.2, the penalty of 13.4 and the toy world.
+# **A good place to stop.** The second half needs the advantages of 13.1, the weights of 13.2, the penalty of 13.4 and
+# 13.5, and the toy world. (Its $r$ is a reward again, no ratio.)
 #
 # # Second half: rewards from pairs
 # People find it hard to put a number on a text, but they can say which of two they like better. Bradley and Terry's
@@ -725,6 +739,7 @@ def believed(model, rollout):
 
 # %% tags=["again"]
 models = [reward_model(seed) for seed in progress(SEEDS, "reward models")]
+print("pairs to learn from:", *(len(pairs.chosen) for _, pairs in models))
 for words, about in (("short, as those it learned from", short), ("whole completions", task)):
     seen, _ = collect_text(about, base, prompts=16, group=8, generator=seeded(3))
     new = preferences.label_pairs(seen)
@@ -733,8 +748,9 @@ for words, about in (("short, as those it learned from", short), ("whole complet
     print(f"new pairs, {words}: ranked as the judge does", *(f"{x:.2f}" for x in ranked))
 
 # %% [markdown]
-# **What you saw.** They rank about three new pairs in four as the judge does, and whole completions, twice as long as what
-# they have seen, worse, each of the five: labels are few, and one in ten was wrong. Would you let one of them teach?
+# **What you saw.** They rank about three new pairs in four as the judge does, and whole completions, twice as long as
+# what they have seen, worse, each of the five: labels are few, and one in ten was wrong. Would you let one of them
+# teach?
 #
 # ## One update, whole
 # Now the reward model shall pay a policy, and you write what happens with a rollout: the penalty of the first half, the
@@ -782,8 +798,10 @@ improve = check("13.9", improve)
 # ## You get what you pay for
 # The reward model pays, and the judge only watches. Five seeds, each with its own pairs, reward model and learner;
 # first without a penalty, then with $\beta$ = 0.5 per nat. Beside them three runs that the judge itself pays, with two
-# epochs per rollout. Each update's log: what was paid, what it was worth, KL, length, the share of weights at 0 (clipped,
-# or in a group of equals), and the entropy of a choice, estimated by the mean of −log π over what was sampled.
+# epochs per rollout. Each update is logged, and below the seeds' mean at the last one is shown: what was paid, what it
+# was worth, KL, length, the share of weights at 0 (clipped, or in a group of equals), and the entropy of a choice,
+# estimated by the mean of −log π over what was sampled. True reward and KL of each seed are measured after it, on new
+# openings.
 
 # %%
 def learner(seed, model=None, beta=0.0):
@@ -805,6 +823,7 @@ def learner(seed, model=None, beta=0.0):
     return lm, log
 
 
+# %%
 def report(name, runs):
     """How runs ended: each seed's true reward and KL; the mean log of the last update."""
     ends = [judged(lm) for lm, _ in runs]
@@ -840,7 +859,8 @@ ends = {beta: [sum(x) / len(x) for x in zip(*table[beta])] for beta in chased}
 outcome = "; ".join(f"with β = {beta} it ends at {truth:.2f}, {kl:.0f} nats away"
                     for beta, (truth, kl) in ends.items())
 show(figure, alt="Three panels against updates, with and without penalty: the model's reward, "
-     f"the true reward, and the KL. The true reward begins near {start:.2f}; {outcome}.")
+     f"the true reward, and the KL. The true reward begins near {start:.2f}; "
+     f"on new openings, {outcome}.")
 
 # %% tags=["again"]
 for beta, runs in chased.items():
@@ -851,11 +871,11 @@ for beta, runs in chased.items():
         print(f"    judge {truth:.2f}, model {belief:+.1f}: {problem.prompt} -> {text}")
 
 # %% [markdown]
-# **What you saw.** Without the penalty what the policy is paid rises, what it is worth rises for a few updates, turns, and
-# ends below its start in all five runs, in three of them at next to nothing. Read the samples: the reward model has
-# learned that "deserves every penny" and its like are good signs, and they were, in completions of the base model. That
-# no review ends in "to to to" it never had to learn, for the base model does not write so. The policy has left the
-# region that its reward model knows. This is **reward hacking**, or overoptimisation (Gao et al., 2023), and an
+# **What you saw.** Without the penalty what the policy is paid rises; what it is worth rises for a few updates, turns,
+# and ends below its start in all five runs, in three of them at next to nothing. Read the samples: the words are still
+# those of praise, "deserves every penny", which are a good sign in what the base model writes. That no review ends in
+# "to to to" the reward model never had to learn, for the base model does not write so. The policy has left the region
+# that its reward model knows. This is **reward hacking**, or overoptimisation (Gao et al., 2023), and an
 # instance of Goodhart's law: a measure that becomes the target stops being a good measure.
 #
 # With the penalty the policy stays within eight nats of the base, where the reward model can be trusted somewhat, and
@@ -907,33 +927,33 @@ def best_curve(scores):
 
 judge_picks = best_curve(truths)
 model_picks = [best_curve(believed(model, pool).view_as(truths)) for model, _ in models]
-steps = [preferences.best_of_n_kl(n) for n in NS]
-for n, kl, top, *picked in zip(NS, steps, judge_picks, *model_picks):
+bounds = [preferences.best_of_n_kl(n) for n in NS]
+for n, kl, top, *picked in zip(NS, bounds, judge_picks, *model_picks):
     print(f"best of {n:2d}: KL at most {kl:.2f} nats; picked by the judge {top:.2f},",
           "by a reward model", *(f"{x:.2f}" for x in picked))
 
 # %%
 figure, axes = pyplot.subplots(figsize=(5.6, 3.2))
-figures.curve_of_seeds(axes, steps, list(zip(*model_picks)), "best of n, by a reward model", 0)
+figures.curve_of_seeds(axes, bounds, list(zip(*model_picks)), "best of n, by a model", 2)
 for index, (beta, runs) in enumerate(chased.items()):
     far, value = (torch.tensor([[noted[key] for noted in log] for _, log in runs]).mean(0)
                   for key in ("KL", "worth"))
-    axes.plot(far, value, figures.MARKERS[index + 1], markersize=3.5,
-              color=figures.COLORS[index + 1], label=f"RL, β = {beta}: each update")
+    axes.plot(far, value, figures.MARKERS[index], markersize=3.5, color=figures.COLORS[index],
+              label=f"RL, β = {beta}: each update")
 axes.axhline(start, color="black", linestyle=":", label="base")
 axes.set(title="What a nat buys", xlabel="KL to the base, nats per completion",
          ylabel="true reward", xscale="symlog", xlim=(-0.05, 200), ylim=(0, 1.02))
 axes.legend(fontsize=8, loc="lower left")
 last = sum(curve[-1] for curve in model_picks) / len(model_picks)
-show(figure, alt=f"True reward by KL: best of n ends at {last:.2f}, {steps[-1]:.1f} nats. "
-     f"RL, a point for each update: {outcome}.")
+show(figure, alt=f"True reward by KL: best of n ends at {last:.2f}, {bounds[-1]:.1f} nats. "
+     f"RL, a point for each update; on new openings, {outcome}.")
 
 # %% [markdown]
 # **What you saw.** Picked by the judge, one of 16 is nearly always fine. Picked by the reward models, the mean curve
 # rises and flattens: the best of 16 is still something that the base model writes, and there a reward model knows its
 # way, mostly. One of the five turns after $n = 4$: with enough to choose from it can be fooled in this way too (Gao et
-# al., 2023). In nats it is the cheapest road. It costs $n$ samples for every answer, for ever, while learning pays
-# once.
+# al., 2023). In nats it costs far less than RL did, for no less reward. But it costs $n$ samples for every answer,
+# for ever, while learning pays once.
 #
 # ## The best policy, and how to reach it without a reward model
 # What does $J - \beta\,\mathrm{KL}$ want? The answer has a closed form: of all distributions over texts the best is
@@ -1174,11 +1194,12 @@ is_penalized = check("13.14", is_penalized)
 #
 # ## Recap
 # - GRPO, Dr. GRPO, RLOO: rewards compared within the group of a prompt; GRPO divides by its spread, and by lengths.
-# - PPO and GRPO clip the ratio of a token, GSPO that of a sequence, CISPO clips the number and keeps the gradient. All of
-#   them are weights in the loss of lesson 08. None but the trajectory's ratio is unbiased; a clip is a brake.
+# - PPO and GRPO clip the ratio of a token, GSPO that of a sequence, CISPO clips the number and keeps the gradient. All
+#   of them are weights in the loss of lesson 08. Away from μ only the trajectory's ratio is unbiased; a clip is a
+#   brake.
 # - Groups of equal rewards have weight 0. To drop and refill them changes the length of the mean gradient, not where it
 #   points.
-# - A KL penalty belongs into the rewards as $k_1$. Other estimates of the same number, or another place, have another
+# - A KL penalty belongs in the rewards as $k_1$. Other estimates of the same number, or another place, have another
 #   gradient, or none. Learned reward: hold the policy near. Verifier: often not needed.
 # - A reward model turns choices into rewards, and is right only near what it was trained on. Optimise against it, and
 #   the policy goes where it is wrong. A KL penalty, few steps, or best of $n$ keep it near; reading samples tells.
@@ -1193,7 +1214,8 @@ is_penalized = check("13.14", is_penalized)
 #
 # ## Try next
 # - `beta` 0.1 and 2: which penalty is too small to hold it, and which too large to learn?
-# - Show whole completions to those who compare (`short = task`): do the reward models get better? Are they hacked later?
+# - Show whole completions to those who compare (`short = task`): do the reward models get better? Are they hacked
+#   later?
 # - `error_rate` 0.4: which of the three roads from pairs suffers most: RL, best of $n$, or DPO?
 # - Train a second reward model on completions of a hacked policy, labelled by the judge, and go on. This is how it is
 #   done in practice: rounds.
@@ -1203,8 +1225,8 @@ is_penalized = check("13.14", is_penalized)
 # ## References
 # - Bradley and Terry (1952), *Rank Analysis of Incomplete Block Designs: I. The Method of Paired Comparisons*.
 # - Schulman et al. (2017), *Proximal Policy Optimization Algorithms* (PPO).
-# - Schulman (2020), *Approximating KL Divergence* (the three estimates). Tang and Munos (2025), *On a Few Pitfalls in KL
-#   Divergence Gradient Estimation for RL*.
+# - Schulman (2020), *Approximating KL Divergence* (the three estimates). Tang and Munos (2025), *On a Few Pitfalls in
+#   KL Divergence Gradient Estimation for RL*.
 # - Stiennon et al. (2020), *Learning to Summarize from Human Feedback*; Ouyang et al. (2022), *Training Language
 #   Models to Follow Instructions with Human Feedback*.
 # - Gao, Schulman and Hilton (2023), *Scaling Laws for Reward Model Overoptimization*.
