@@ -398,7 +398,7 @@ def learned(seed, beta):
     """What a policy was paid in the first and the last three updates, and what it is worth."""
     lm, generator = copy.deepcopy(base()), torch.Generator().manual_seed(seed)
     adam, paid = torch.optim.Adam(lm.parameters(), lr=1e-3 if beta else 1.5e-3), []
-    for _ in range(10 if beta else 12):
+    for _ in range(10):
         rollout, _ = collect_text(TASK, lm, prompts=4, group=4, generator=generator)
         rollout = pay(rollout, model_rewards(reward_model(seed)[0], rollout))
         won, groups = rollout.rewards.sum(1), torch.arange(4).repeat_interleave(4)
