@@ -278,7 +278,7 @@ def slope(lm, value):
 
 # %%
 def ascend(weigh, steps=150, lr=1e-2, begin=reference):
-    """A copy of a model that followed weigh(chance, logprobs): a text's chance by weight."""
+    """A model after steps of Adam; weigh(chance, logprobs) -> each text's chance by weight."""
     lm = copy.deepcopy(begin)
     adam = torch.optim.Adam(lm.parameters(), lr=lr)
     for _ in range(steps):
@@ -301,6 +301,7 @@ def moments(chance):
     return mean[:, None], (within @ returns**2 - mean**2).sqrt()[:, None]
 
 
+# %%
 sampler = ascend(with_returns, steps=2)  # μ
 mu, behavior = (each.detach() for each in chances(sampler))
 mean, deviation = moments(mu)
@@ -318,7 +319,7 @@ RECIPES = {  # name: (advantage, form, what each row is divided by)
 # its cosine with $\nabla J(\pi)$, and its component along it in units of the length of $\nabla J$, where 1 is all of
 # it.
 
-# %% tags=["again"]
+# %%
 def expected(lm, weights, chance):
     """The mean gradient over texts that come with these chances."""
     return slope(lm, (chance[:, None] * weights * chances(lm)[1]).sum())
@@ -335,6 +336,7 @@ def against(lm, true):
     return found
 
 
+# %% tags=["again"]
 bias = {}
 for lr in (0.0, 0.002, 0.01):
     lm = ascend(with_returns, steps=1, lr=lr, begin=sampler)
@@ -400,7 +402,7 @@ kept = check("13.3", kept)
 # kept ones, which stand for a batch refilled with their like; and compute the share of equal groups exactly, for each
 # prompt $x$ the sum over rewards, $\sum_r P(r \mid x)^4$.
 
-# %% tags=["again"]
+# %%
 def drawn_groups(chance, count, n, source):
     """Texts of groups of one prompt each, (count n,), and the number of each one's group."""
     prompts = torch.randint(2, (count, 1), generator=source)
@@ -415,6 +417,7 @@ def mean_gradient(lm, texts, groups):
     return slope(lm, ((weights / len(texts))[:, None] * chances(lm)[1]).sum())
 
 
+# %% tags=["again"]
 print("steps     J    equal   length, refilled/all   1 / share of unequal    cosine")
 for steps in (0, 2, 4, 8):
     lm = ascend(with_returns, steps=steps)
@@ -763,8 +766,8 @@ def improve(policy, optimizer, rollout, groups, known, beta, epochs):
     rollout: rewards, logprobs (of the sampler μ), mask, each (B, T); groups (B,) int; known
     (B, T), log π_ref, anything on padding. The penalty is that of μ, so it and the advantages
     are computed once; ratio, weights ("clip", ε = 0.2) and loss anew for each step; the loss
-    is a mean over completions. action_logprobs(policy, rollout) is log π, with gradient.
-    Returns a list: before each step, the share of the acted tokens whose weight is 0.
+    is a mean over completions of sums over tokens. action_logprobs(policy, rollout) is log π,
+    with gradient. Returns a list: before each step, the share of acted tokens with weight 0.
     """
     # BEGIN SOLUTION
     mask, shares = rollout.mask, []
@@ -797,11 +800,11 @@ improve = check("13.9", improve)
 # %% [markdown]
 # ## You get what you pay for
 # The reward model pays, and the judge only watches. Five seeds, each with its own pairs, reward model and learner;
-# first without a penalty, then with $\beta$ = 0.5 per nat. Beside them three runs that the judge itself pays, with two
-# epochs per rollout. Each update is logged, and below the seeds' mean at the last one is shown: what was paid, what it
-# was worth, KL, length, the share of weights at 0 (clipped, or in a group of equals), and the entropy of a choice,
-# estimated by the mean of −log π over what was sampled. True reward and KL of each seed are measured after it, on new
-# openings.
+# first without a penalty, then with $\beta$ = 0.5 per nat. Beside them three shorter runs that the judge itself pays,
+# with two epochs per rollout. Each update is logged, and below the seeds' mean at the last one is shown: what was paid,
+# what it was worth, KL, length, the share of weights at 0 (clipped, or in a group of equals), and the entropy of a
+# choice, estimated by the mean of −log π over what was sampled. True reward and KL of each seed are measured after it,
+# on new openings.
 
 # %%
 def learner(seed, model=None, beta=0.0):
@@ -1122,12 +1125,12 @@ guesses.reveal("chosen_after_long_DPO", "lower" if after[0] < before[0] else "hi
 # %% [markdown]
 # **What you saw.** Two epochs on the pairs take the true reward from about 0.4 to 0.6 or 0.7, less than a nat from the
 # base; RL against a reward model with a penalty, best of 16 and DPO end alike, as far as so few seeds can tell. And
-# what did the loss raise? The chosen completions have gained half a nat or less, and the rejected ones have lost two
-# or more: the difference grows mostly from below. After eight epochs the chosen ones are *less* likely than before all
-# training, and the rejected ones far less. The loss knows the difference alone, and is content. This is **likelihood
-# displacement** (Razin et al., 2024): the probability went to texts that stand in no pair, which nobody has judged. In
-# this run they are still praise, for the true reward is no lower; but the KL has grown from 0.4 to 9 nats, and nothing
-# in the loss would say so. Log both likelihoods, not the margin alone.
+# what did the loss raise? The chosen completions have gained half a nat or less, and the rejected ones have lost two or
+# more: the difference grows mostly from below. After eight epochs, in the one run, the chosen ones are *less* likely
+# than before all training, and the rejected ones far less. The loss knows the difference alone, and is content. This is
+# **likelihood displacement** (Razin et al., 2024): the probability went to texts that stand in no pair, which nobody
+# has judged. In this run they are still praise, for the true reward is no lower; but the KL has grown from 0.4 to 9
+# nats, and nothing in the loss would say so. Log both likelihoods, not the margin alone.
 #
 # ## Silent bug lab
 # Eight trainers maximise $J - \beta\,\mathrm{KL}$ with $\beta = 0.2$ and the penalty in the rewards; you can call them

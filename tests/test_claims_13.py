@@ -424,24 +424,29 @@ def test_a_kl_penalty_holds_that_off():
     assert over_seeds(ends).mean > start() + 0.05, ends
 
 
-def test_dpo_learns_from_the_same_pairs_and_lowers_the_rejected_more_than_it_raises_the_chosen():
-    ends = []
-    for seed in SEEDS:
-        lm, pairs = copy.deepcopy(base()), reward_model(seed)[1]
-        fit_dpo(lm, pairs, beta=0.1, epochs=2, lr=1e-4, seed=seed)
-        ends.append(judged(lm))
+@cache
+def preferred(seed):
+    """DPO on the same pairs: the true reward after two epochs, and by how much log pi of the chosen and of the rejected
+    completions has changed then, and after two more with larger steps."""
+    lm, pairs, worth, changes = copy.deepcopy(base()), reward_model(seed)[1], [], []
+    for lr in (1e-4, 3e-4):
+        fit_dpo(lm, pairs, reference=base(), beta=0.1, epochs=2, lr=lr, seed=seed)
         change = (score_actions(lm, pairs.rollout)[0] - score_actions(base(), pairs.rollout)[0]).sum(1)
-        up, down = float(change[pairs.chosen].mean()), float(change[pairs.rejected].mean())
-        assert down < -1 and up - down > 1 and abs(up) < -down, (up, down)
+        changes.append([float(change[rows].mean()) for rows in (pairs.chosen, pairs.rejected)])
+        worth.append(judged(lm))
+    return worth[0], *changes
+
+
+def test_dpo_learns_from_the_same_pairs_and_lowers_the_rejected_more_than_it_raises_the_chosen():
+    ends = [preferred(seed)[0] for seed in SEEDS]
     assert min(ends) > start() and over_seeds(ends).mean > start() + 0.1, ends
+    for up, down in (preferred(seed)[1] for seed in SEEDS):
+        assert down < -1 and up - down > 1 and abs(up) < -down, (up, down)
 
 
 def test_dpo_for_long_lowers_the_chosen_ones_too():
-    lm, pairs = copy.deepcopy(base()), reward_model(0)[1]
-    fit_dpo(lm, pairs, beta=0.1, epochs=6, lr=1e-4, seed=0)
-    change = (score_actions(lm, pairs.rollout)[0] - score_actions(base(), pairs.rollout)[0]).sum(1)
-    up, down = float(change[pairs.chosen].mean()), float(change[pairs.rejected].mean())
-    assert down < up < 0, (up, down)
+    for up, down in (preferred(seed)[2] for seed in SEEDS):
+        assert down < up - 5 and up < -0.5, (up, down)
 
 
 def test_the_best_of_n_by_a_reward_model_rises_and_does_not_fall():
