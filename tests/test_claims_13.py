@@ -132,6 +132,7 @@ def test_ppo_begins_as_its_advantages_and_is_the_min_clip_form_afterwards():
 # ---------------------------------------------------------------- where the ratio lives
 
 
+@cache
 def recipes(seed, lr):
     """Of each name the cosine with grad J and the component along it, one step of that size from the sampler."""
     first, texts, _, returns, two = listed(seed)
@@ -322,7 +323,7 @@ def test_rl_with_the_penalty_goes_to_the_closed_form_and_without_it_past():
 
     J, kl = account(lm := ascend(penalized, 200))
     assert highest() - 0.015 < J - BETA * kl < highest() and distance(lm) < 0.1 < 0.5 < distance(listed()[0])
-    J, kl = account(ascend(lambda chance, _: chance[:, None] * pg.total_return(texts.rewards, texts.mask), 200))
+    J, kl = account(ascend(lambda chance, _: chance[:, None] * pg.total_return(texts.rewards, texts.mask), 60))
     assert J > 0.99 and J - BETA * kl < highest() - 0.2
 
 
@@ -427,14 +428,15 @@ def test_a_kl_penalty_holds_that_off():
 @cache
 def preferred(seed):
     """DPO on the same pairs: the true reward after two epochs, and by how much log pi of the chosen and of the rejected
-    completions has changed then, and after two more with larger steps."""
-    lm, pairs, worth, changes = copy.deepcopy(base()), reward_model(seed)[1], [], []
-    for lr in (1e-4, 3e-4):
-        fit_dpo(lm, pairs, reference=base(), beta=0.1, epochs=2, lr=lr, seed=seed)
-        change = (score_actions(lm, pairs.rollout)[0] - score_actions(base(), pairs.rollout)[0]).sum(1)
-        changes.append([float(change[rows].mean()) for rows in (pairs.chosen, pairs.rejected)])
-        worth.append(judged(lm))
-    return worth[0], *changes
+    completions has changed then, and after one more with larger steps."""
+    lm, pairs, seen = copy.deepcopy(base()), reward_model(seed)[1], []
+    before, _ = score_actions(base(), pairs.rollout)
+    for epochs, lr in ((2, 1e-4), (1, 5e-4)):
+        fit_dpo(lm, pairs, reference=base(), beta=0.1, epochs=epochs, lr=lr, seed=seed)
+        seen += [] if seen else [judged(lm)]
+        change = (score_actions(lm, pairs.rollout)[0] - before).sum(1)
+        seen.append([float(change[rows].mean()) for rows in (pairs.chosen, pairs.rejected)])
+    return seen
 
 
 def test_dpo_learns_from_the_same_pairs_and_lowers_the_rejected_more_than_it_raises_the_chosen():
@@ -446,7 +448,7 @@ def test_dpo_learns_from_the_same_pairs_and_lowers_the_rejected_more_than_it_rai
 
 def test_dpo_for_long_lowers_the_chosen_ones_too():
     for up, down in (preferred(seed)[2] for seed in SEEDS):
-        assert down < up - 5 and up < -0.5, (up, down)
+        assert down < up - 5 and up < -0.2, (up, down)
 
 
 def test_the_best_of_n_by_a_reward_model_rises_and_does_not_fall():
