@@ -40,12 +40,17 @@ SMALL = {
         ("held_out[:40]", "held_out[:10]"),
     ],
     "13": [
-        "--prompts=1 --group=2 --updates=1 --model-updates=1 --dpo-epochs=1 --seeds=2",
-        ("samples=8):", "samples=1):"),
-        ("samples=16)", "samples=1)"),
-        ("steps=200", "steps=20"),
-        ("steps=300", "steps=20"),
-        ("epochs=4,", "epochs=1,"),
+        "--prompts=1 --group=2 --updates=1 --model-updates=1 --seeds=2",
+        ("DRAWS = 16", "DRAWS = 1"),
+        ("samples=6):", "samples=1):"),
+        ("chance, 1000, 4", "chance, 20, 4"),
+        ("epochs=4, updates=8)", "epochs=1, updates=4)"),
+        ("steps=150", "steps=3"),
+        ("steps=300", "steps=3"),
+        ("steps=60", "steps=3"),
+        ("(len(pairs.chosen), 3, seed)", "(len(pairs.chosen), 1, seed)"),
+        ("epochs=2):", "epochs=1):"),
+        ("epochs=8)", "epochs=1)"),
     ],  # fmt: skip
     "14": ["--model=pocket-s --pocket=pocket-s --count=4 --steps=1 --updates=1", ("(shown))[::2]", "(shown))[::12]")],
     "15": [

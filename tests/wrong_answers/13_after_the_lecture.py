@@ -13,6 +13,8 @@ from torch.nn.functional import (
     softplus,
 )
 
+from ptlearn.rollout import take_rows
+
 # 13.1 -----------------------------------------------------------------------------------------------------------------
 
 
@@ -216,7 +218,7 @@ def by_scatter(rewards, groups):
     return both(centred, centred / (variance.sqrt() + 1e-6)[place])
 
 
-# 13.2 -----------------------------------------------------------------------------------------------------------------
+# 13.4 -----------------------------------------------------------------------------------------------------------------
 
 
 def estimates(logprobs, reference, mask, everywhere=False, **changed):
@@ -299,7 +301,7 @@ def token_after_token(p, q, mask):
     return found
 
 
-# 13.3 -----------------------------------------------------------------------------------------------------------------
+# 13.7 -----------------------------------------------------------------------------------------------------------------
 
 
 def margins(rewards, chosen, rejected):
@@ -446,7 +448,102 @@ def as_classification(rewards, chosen, rejected):
     return cross_entropy(torch.stack([rewards[chosen], rewards[rejected]], 1), torch.zeros_like(chosen))
 
 
-# 13.4 -----------------------------------------------------------------------------------------------------------------
+# 13.9 -----------------------------------------------------------------------------------------------------------------
+
+
+def updating(change=""):
+    """One update, with one thing done wrong."""
+
+    def answer(policy, optimizer, rollout, groups, known, beta, epochs):
+        mask, shares, fixed = rollout.mask, [], None
+        count = mask.sum(1, keepdim=True)
+        source = action_logprobs_of(policy, rollout).detach() if change == "penalty of now" else rollout.logprobs
+        gap = source - known
+        gap = gap * mask if change == "multiplied" else gap if change == "padded" else torch.where(mask, gap, 0)
+        gap = {"k2": gap**2 / 2, "k3": torch.expm1(-gap) + gap}.get(change, gap)
+        gap = gap / count if change == "mean" else gap
+        charge = {"no penalty": 0.0, "added": -beta, "no beta": 1.0}.get(change, beta)
+        paid = rollout.rewards.sum(1) - charge * gap.sum(1)
+        same = torch.ones_like(groups[:, None] == groups) if change == "batch" else groups[:, None] == groups
+        same = same.to(paid)
+        size = same.sum(1)
+        advantages = paid if change == "plain" else paid - same @ paid / size
+        advantages = advantages * size / (size - 1) if change == "others" else advantages
+        if change == "scaled":
+            spread = ((same * (paid - (same @ paid / size)[:, None]) ** 2).sum(1) / (size - 1)).sqrt()
+            advantages = advantages / (spread + 1e-6)
+        for _ in range(1 if change == "one" else epochs):
+            logprobs = action_logprobs_of(policy, rollout)
+            ratios = torch.where(mask, logprobs.detach() - rollout.logprobs, 0).exp()
+            ratios = torch.ones_like(ratios) if change == "fresh" else ratios
+            A = advantages[:, None].expand(mask.shape)
+            gone = used_up(ratios, A, 0.2, 0.2) & (change != "free")
+            weights = torch.where(gone | ~mask, 0, ratios * A)
+            fixed = weights if fixed is None else fixed
+            weights = fixed if change == "frozen" else weights
+            zero = (weights == 0) if change == "padded share" else (weights == 0)[mask]
+            shares.append(float(zero.double().mean()))
+            by = {"per token": mask.sum(), "summed": 1, "length": len(mask) * count}.get(change, len(mask))
+            loss = -(weights * logprobs / by).sum()
+            if change != "adding":
+                optimizer.zero_grad()
+            (-loss if change == "sign" else loss).backward()
+            if change != "no step":
+                optimizer.step()
+        kept = [1 - share for share in shares]
+        return {"nothing": None, "last": shares[-1:], "kept": kept}.get(change, shares)
+
+    return answer
+
+
+def updating_by_the_objective(policy, optimizer, rollout, groups, known, beta, epochs):
+    """The published form: autograd through min and clip."""
+    paid = torch.where(rollout.mask, rollout.rewards - beta * (rollout.logprobs - known), 0).sum(1)
+    mean = torch.stack([paid[groups == g].mean() for g in groups])
+    A, shares = (paid - mean)[:, None], []
+    for _ in range(epochs):
+        ratios = torch.where(rollout.mask, action_logprobs_of(policy, rollout) - rollout.logprobs, 0).exp()
+        gains = torch.minimum(ratios * A, ratios.clamp(0.8, 1.2) * A)
+        dead = torch.where(A > 0, ratios > 1.2, ratios < 0.8)
+        shares.append(dead[rollout.mask].sum().item() / int(rollout.mask.sum()))
+        optimizer.zero_grad()
+        (-torch.where(rollout.mask, gains, 0).sum(1).mean()).backward()
+        optimizer.step()
+    return shares
+
+
+# 13.11 ----------------------------------------------------------------------------------------------------------------
+
+
+def tilted(score=lambda q, r, beta: q + r / beta, normalise=True):
+    """exp of a score, each prompt's texts normalised."""
+
+    def answer(log_reference, returns, groups, beta):
+        parts = score(log_reference, returns, beta).exp()
+        same = (groups[:, None] == groups).to(parts)
+        same = torch.ones_like(same) if normalise == "all" else same
+        return parts / (same @ parts) if normalise else parts
+
+    return answer
+
+
+def best_text(log_reference, returns, groups, beta):
+    return torch.stack([(r == returns[groups == g].max()).double() for r, g in zip(returns, groups)])
+
+
+def by_numbers(log_reference, returns, groups, beta):
+    parts = [math.exp(q + r / beta) for q, r in zip(log_reference.tolist(), returns.tolist())]
+    ids = groups.tolist()
+    return torch.tensor([p / sum(x for x, h in zip(parts, ids) if h == g) for p, g in zip(parts, ids)])
+
+
+def by_logsumexp_of_prompts(log_reference, returns, groups, beta):
+    score = log_reference + returns / beta
+    out = torch.where(groups[:, None] == groups, score, -torch.inf).logsumexp(1)
+    return (score - out).exp()
+
+
+# 13.10 ----------------------------------------------------------------------------------------------------------------
 
 
 def chances(count, n, first=1):
@@ -579,7 +676,7 @@ def from_counts(scores, truths, n):
     return (((lower + 1) ** n - lower**n) * truths).sum() / len(scores) ** n
 
 
-# 13.5 -----------------------------------------------------------------------------------------------------------------
+# 13.13 ----------------------------------------------------------------------------------------------------------------
 
 
 def margin(chosen, rejected):
@@ -720,6 +817,429 @@ def by_exponential(c, r, beta):
     return (beta / (1 + (beta * (c - r)).exp())).detach()
 
 
+# 13.2 -----------------------------------------------------------------------------------------------------------------
+
+
+def used_up(ratios, advantages, low, high):
+    return torch.where(advantages > 0, ratios > 1 + high, ratios < 1 - low)
+
+
+def weighed(change=""):
+    """The five forms, with one thing done wrong."""
+
+    def answer(logprobs, behavior_logprobs, advantages, mask, form, low=0.2, high=0.2):
+        gaps = logprobs - behavior_logprobs
+        logs = gaps * mask if change == "multiplied" else torch.where(mask, gaps, 0)
+        logs = -logs if change == "inverted" else logs
+        count = mask.sum(1, keepdim=True)
+        width = mask.shape[1] if change == "width" else count
+        whole, token = logs.sum(1, keepdim=True).exp(), logs.exp()
+        mean = (logs.sum(1, keepdim=True) / width).exp()
+        if change == "arithmetic":
+            mean = torch.where(mask, token, 0).sum(1, keepdim=True) / count
+        if change == "whole as prefix":
+            whole = logs.cumsum(1).exp()
+        if change == "sequence is whole":
+            mean = whole
+        if change == "sequence is token":
+            mean = token
+        if change == "token is sequence":
+            token = mean
+        ends = (high if change == "low is high" else low), (low if change == "high is low" else high)
+        if form == "token":
+            found = token * advantages
+            if change == "clip everything":
+                found = torch.where(used_up(token, advantages, *ends), 0, found)
+        elif form == "trajectory":
+            found = (
+                mean if change == "trajectory is mean" else token if change == "always token" else whole
+            ) * advantages
+        elif form == "stopped":
+            held = token.clamp(1 - low, 1 + high)
+            held = token.clamp(max=1 + high) if change == "upper alone" else held
+            found = (token if change == "never stopped" else held) * advantages
+            if change == "stopped is clip":
+                found = torch.where(used_up(token, advantages, low, high), 0, token * advantages)
+            if change == "no advantage":
+                found = held.expand(mask.shape)
+        else:
+            ratio = token if form == "clip" else mean
+            gone = used_up(ratio, -advantages if change == "turned" else advantages, *ends)
+            if change == "both sides":
+                gone = (ratio > 1 + high) | (ratio < 1 - low)
+            found = ratio * advantages
+            if change == "clamped":
+                found = ratio.clamp(1 - low, 1 + high) * advantages
+            elif change == "value":
+                found = torch.minimum(found, ratio.clamp(1 - low, 1 + high) * advantages)
+            elif change != "never clipped":
+                found = torch.where(gone, 0, found)
+            if form == "sequence" and change != "no length":
+                found = found / count
+            if form == "clip" and change == "clip by length":
+                found = found / count
+        return found.expand(mask.shape) * mask if change == "multiplied" else torch.where(mask, found, 0)
+
+    return answer
+
+
+def by_autograd_of_objective(logprobs, behavior_logprobs, advantages, mask, form, low=0.2, high=0.2):
+    ours = torch.where(mask, logprobs, 0).requires_grad_()
+    logs = ours - torch.where(mask, behavior_logprobs, 0)
+    if form == "stopped":
+        value = logs.detach().exp().clamp(1 - low, 1 + high) * advantages * ours
+    elif form == "sequence":
+        s = (logs.sum(1) / mask.sum(1)).exp()
+        A = advantages.sum(1) / mask.sum(1)
+        value = torch.minimum(s * A, s.clamp(1 - low, 1 + high) * A)
+    elif form == "trajectory":
+        value = logs.sum(1).exp() * advantages.sum(1) / mask.sum(1)
+    else:
+        value = logs.exp() * advantages
+        if form == "clip":
+            value = torch.minimum(value, logs.exp().clamp(1 - low, 1 + high) * advantages)
+    (found,) = torch.autograd.grad(value.sum(), ours)
+    return torch.where(mask, found, 0)
+
+
+def token_by_token(logprobs, behavior_logprobs, advantages, mask, form, low=0.2, high=0.2):
+    result = torch.zeros_like(advantages)
+    for i, acted in enumerate(mask.tolist()):
+        places = [t for t, m in enumerate(acted) if m]
+        logs = {t: float(logprobs[i, t] - behavior_logprobs[i, t]) for t in places}
+        for t in places:
+            A, whole = float(advantages[i, t]), sum(logs.values())
+            x = math.exp({"trajectory": whole, "sequence": whole / len(places)}.get(form, logs[t]))
+            dead = form in ("clip", "sequence") and (x > 1 + high if A > 0 else x < 1 - low)
+            x = min(max(x, 1 - low), 1 + high) if form == "stopped" else x
+            result[i, t] = 0 if dead else x * A / (len(places) if form == "sequence" else 1)
+    return result
+
+
+# 13.3 -----------------------------------------------------------------------------------------------------------------
+
+
+def choosing(keep=lambda r: len(r.unique()) > 1, order=lambda groups: [*dict.fromkeys(groups.tolist())],
+             cut=lambda found, wanted: found[:wanted]):  # fmt: skip
+    """Rows of the groups that are kept, from rules."""
+
+    def answer(rewards, groups, wanted):
+        found = cut([g for g in order(groups) if keep(rewards[groups == g])], wanted)
+        stay = torch.zeros(len(groups), dtype=torch.bool)
+        for g in found:
+            stay = stay | (groups == g)
+        return stay
+
+    return answer
+
+
+def not_refilled(rewards, groups, wanted):
+    first = [*dict.fromkeys(groups.tolist())][:wanted]
+    varied = [g for g in first if rewards[groups == g].max() > rewards[groups == g].min()]
+    return torch.isin(groups, torch.tensor(varied))
+
+
+def some_rows(rewards, groups, wanted):
+    stay = choosing(cut=lambda found, n: found)(rewards, groups, wanted)
+    return stay & (stay.cumsum(0) <= wanted)
+
+
+def numbers_of_rows(rewards, groups, wanted):
+    return choosing()(rewards, groups, wanted).nonzero()[:, 0]
+
+
+def by_sets(rewards, groups, wanted):
+    seen = {}
+    for reward, g in zip(rewards.tolist(), groups.tolist()):
+        seen.setdefault(g, set()).add(reward)
+    chosen = [g for g, values in seen.items() if len(values) > 1][:wanted]
+    return torch.tensor([g in chosen for g in groups.tolist()])
+
+
+def by_deviation(rewards, groups, wanted):
+    same = groups[:, None] == groups
+    high = torch.where(same, rewards, -math.inf).max(1).values
+    low = torch.where(same, rewards, math.inf).min(1).values
+    first = same.to(torch.uint8).argmax(1)  # the row in which each row's group begins
+    begins = (first == torch.arange(len(groups))) & (high > low)
+    return (high > low) & (begins.cumsum(0)[first] <= wanted)
+
+
+# 13.5 -----------------------------------------------------------------------------------------------------------------
+
+
+def placed(change=None, **rules):
+    """The six places, some of them by another rule (logs, mask)."""
+
+    def answer(log_ratios, mask):
+        x = log_ratios * mask if change == "multiplied" else torch.where(mask, log_ratios, 0)
+        k = {"k1": x, "k2": x**2 / 2, "k3": torch.expm1(-x) + x}
+        d = {"k1": torch.ones_like(x), "k2": x, "k3": -torch.expm1(-x)}
+        found = {f"{n} in the rewards": k[n].sum(1, keepdim=True) * mask for n in k}
+        found |= {f"{n} in the loss": d[n] * mask for n in d}
+        names = {"r1": "k1 in the rewards", "r2": "k2 in the rewards", "r3": "k3 in the rewards",
+                 "l1": "k1 in the loss", "l2": "k2 in the loss", "l3": "k3 in the loss"}  # fmt: skip
+        return found | {names[key]: rule(x, mask) for key, rule in rules.items()}
+
+    return answer
+
+
+def along(values, mask):
+    return values.sum(1, keepdim=True) * mask
+
+
+def places_by_autograd(log_ratios, mask):
+    x = torch.where(mask, log_ratios, 0).requires_grad_()
+    k, found = {"k1": x, "k2": x**2 / 2, "k3": (-x).exp() - 1 + x}, {}
+    for name, value in k.items():
+        (slope,) = torch.autograd.grad(value.sum(), x, retain_graph=True)
+        found[f"{name} in the loss"] = torch.where(mask, slope, 0)
+        found[f"{name} in the rewards"] = torch.where(mask, value.detach().sum(1, keepdim=True), 0)
+    return found
+
+
+def places_by_rows(log_ratios, mask):
+    value = {"k1": lambda x: x, "k2": lambda x: x * x / 2, "k3": lambda x: math.exp(-x) - 1 + x}
+    slope = {"k1": lambda x: 1.0, "k2": lambda x: x, "k3": lambda x: 1 - math.exp(-x)}
+    found = {}
+    for name in value:
+        sums, own = [], []
+        for row, acted in zip(log_ratios.tolist(), mask.tolist()):
+            total = sum(value[name](x) for x, m in zip(row, acted) if m)
+            sums.append([total if m else 0.0 for m in acted])
+            own.append([slope[name](x) if m else 0.0 for x, m in zip(row, acted)])
+        found |= {f"{name} in the rewards": torch.tensor(sums), f"{name} in the loss": torch.tensor(own)}
+    return found
+
+
+# 13.6 -----------------------------------------------------------------------------------------------------------------
+
+
+def all_tokens(rollout):
+    return torch.cat([rollout.observations[:, :1], rollout.actions], 1)
+
+
+def places_of_last(mask):
+    return torch.where(mask, torch.arange(1, mask.shape[1] + 1), 0).max(1).values
+
+
+def read_at(place, rule=None):
+    """The head at a place (mask) -> (B,) of each row's tokens."""
+
+    def answer(trunk, head, rollout):
+        states, last = trunk(all_tokens(rollout)), place(rollout.mask)
+        found = head(states[torch.arange(len(last)), last])[:, 0]
+        return rule(found, head) if rule else found
+
+    return answer
+
+
+def of_the_observations(trunk, head, rollout):
+    last = places_of_last(rollout.mask) - 1
+    return head(trunk(rollout.observations)[torch.arange(len(last)), last])[:, 0]
+
+
+def of_the_actions(trunk, head, rollout):
+    last = places_of_last(rollout.mask) - 1
+    return head(trunk(rollout.actions)[torch.arange(len(last)), last])[:, 0]
+
+
+def mean_of_completion(trunk, head, rollout):
+    states = trunk(all_tokens(rollout))[:, 1:]
+    return head((states * rollout.mask[..., None]).sum(1) / rollout.mask.sum(1, keepdim=True))[:, 0]
+
+
+def mean_of_all(trunk, head, rollout):
+    return head(trunk(all_tokens(rollout)).mean(1))[:, 0]
+
+
+def sum_of_completion(trunk, head, rollout):
+    return (head(trunk(all_tokens(rollout)))[:, 1:, 0] * rollout.mask).sum(1)
+
+
+def trunk_without_gradient(trunk, head, rollout):
+    with torch.no_grad():
+        states = trunk(all_tokens(rollout))
+    last = places_of_last(rollout.mask)
+    return head(states[torch.arange(len(last)), last])[:, 0]
+
+
+def as_column(trunk, head, rollout):
+    last = places_of_last(rollout.mask)
+    return head(trunk(all_tokens(rollout))[torch.arange(len(last)), last])
+
+
+def row_by_row(trunk, head, rollout):
+    found = []
+    for seen, done, acted in zip(rollout.observations, rollout.actions, rollout.mask):
+        end = int(acted.nonzero().max())
+        tokens = torch.cat([seen[:1], done[: end + 1]])
+        found.append(head(trunk(tokens[None])[0, -1])[0])
+    return torch.stack(found)
+
+
+def by_gather(trunk, head, rollout):
+    values = head(trunk(all_tokens(rollout))).squeeze(-1)
+    steps = torch.arange(rollout.mask.shape[1])
+    last = (steps * rollout.mask).argmax(1, keepdim=True) + 1
+    return values.gather(1, last)[:, 0]
+
+
+# 13.8 -----------------------------------------------------------------------------------------------------------------
+
+
+def fitting(change=""):
+    """The training of a reward model, with one thing done wrong."""
+
+    def answer(trunk, head, optimizer, rollout, chosen, rejected, batches):
+        losses = []
+        for batch in batches[:1] if change == "one" else batches:
+            batch = torch.arange(len(chosen)) if change == "all" else batch
+            batch = torch.arange(len(batch)) if change == "from zero" else batch
+            states = trunk(all_tokens(rollout))
+            states = states.detach() if change == "frozen" else states
+            last = places_of_last(rollout.mask)
+            rewards = head(states[torch.arange(len(last)), last])[:, 0]
+            margins = rewards[chosen[batch]] - rewards[rejected[batch]]
+            margins = -margins if change == "swapped" else margins
+            each = (1 - margins).clamp(min=0) if change == "hinge" else softplus(-margins)
+            loss = each.sum() if change == "summed" else each.sum() / len(chosen) if change == "by all" else each.mean()
+            if change != "adding":
+                optimizer.zero_grad()
+            (-loss if change == "sign" else loss).backward()
+            if change != "no step":
+                optimizer.step()
+            losses.append(loss.item())
+        return {"nothing": None, "last": losses[-1:], "mean": sum(losses) / len(losses)}.get(change, losses)
+
+    return answer
+
+
+def fitting_by_rows(trunk, head, optimizer, rollout, chosen, rejected, batches):
+    losses = []
+    for batch in batches:
+        optimizer.zero_grad()
+        total = 0.0
+        for pair in batch.tolist():
+            piece = take_rows(rollout, torch.stack([chosen[pair], rejected[pair]]))
+            better, worse = row_by_row(trunk, head, piece)
+            loss = softplus(worse - better) / len(batch)
+            loss.backward()
+            total += float(loss.detach())
+        optimizer.step()
+        losses.append(total)
+    return losses
+
+
+# 13.12 ----------------------------------------------------------------------------------------------------------------
+
+
+def directing(change=""):
+    """DPO's training, with one thing done wrong."""
+
+    def answer(policy, optimizer, rollout, known, chosen, rejected, batches, beta):
+        losses, mask = [], rollout.mask
+        for batch in batches[:1] if change == "one" else batches:
+            batch = torch.arange(len(chosen)) if change == "all" else batch
+            batch = torch.arange(len(batch)) if change == "from zero" else batch
+            logprobs = action_logprobs_of(policy, rollout)
+            gaps = logprobs - (0 if change == "no reference" else known)
+            gaps = gaps * mask if change == "multiplied" else gaps if change == "padded" else torch.where(mask, gaps, 0)
+            gaps = gaps.sum(1) / (mask.sum(1) if change == "mean" else 1)
+            up, down = gaps[chosen[batch]], gaps[rejected[batch]]
+            down = 0 if change == "chosen alone" else down.detach() if change == "rejected fixed" else down
+            margins = (1 if change == "no beta" else beta) * (down - up if change == "swapped" else up - down)
+            each = softplus(-margins)
+            loss = each.sum() if change == "summed" else each.sum() / len(chosen) if change == "by all" else each.mean()
+            if change != "adding":
+                optimizer.zero_grad()
+            (-loss if change == "sign" else loss).backward()
+            if change != "no step":
+                optimizer.step()
+            losses.append(loss.item())
+        return {"nothing": None, "last": losses[-1:], "average": sum(losses) / len(losses)}.get(change, losses)
+
+    return answer
+
+
+def action_logprobs_of(policy, rollout):
+    logits = policy(rollout.observations).log_softmax(-1)
+    return logits.gather(-1, rollout.actions[..., None])[..., 0]
+
+
+def directing_by_weights(policy, optimizer, rollout, known, chosen, rejected, batches, beta):
+    losses = []
+    for batch in batches:
+        logprobs = action_logprobs_of(policy, rollout)
+        gaps = torch.where(rollout.mask, logprobs.detach() - known, 0).sum(1)
+        margins = beta * (gaps[chosen[batch]] - gaps[rejected[batch]])
+        push = beta * torch.sigmoid(-margins) / len(batch)
+        rows = torch.zeros_like(gaps).index_add(0, chosen[batch], push).index_add(0, rejected[batch], -push)
+        optimizer.zero_grad()
+        (-(rows[:, None] * logprobs * rollout.mask).sum()).backward()
+        optimizer.step()
+        losses.append(float(softplus(-margins).mean()))
+    return losses
+
+
+# 13.14 ----------------------------------------------------------------------------------------------------------------
+
+
+def gradient_of(run, logprobs, known, rewards, mask):
+    leaf = logprobs.clone().requires_grad_()
+    run(leaf, known, rewards, mask).backward()
+    return leaf.grad
+
+
+def on_the_reference(run):
+    logs, mask = torch.zeros(2, 3).double(), torch.ones(2, 3, dtype=torch.bool)
+    return torch.allclose(gradient_of(run, logs, logs, torch.ones(2, 3).double(), mask), torch.tensor(-1.5).double())
+
+
+def one_token(run):
+    logs, mask = torch.tensor([[1.0], [-2.0]]).double(), torch.ones(2, 1, dtype=torch.bool)
+    found = gradient_of(run, logs, 0 * logs, 0 * logs, mask)
+    return torch.allclose(found, 0.2 * logs / 2)
+
+
+def asks_for_to_go(run):
+    logs = torch.tensor([[1.0, -2.0]]).double()
+    found = gradient_of(run, logs, 0 * logs, 0 * logs, torch.ones(1, 2, dtype=torch.bool))
+    return torch.allclose(found, 0.2 * torch.tensor([[-1.0, -2.0]]).double())
+
+
+def calls_it_wrongly(run):
+    return run(torch.zeros(1, 2)) == 0
+
+
+def by_two_rows(run):
+    logs = torch.tensor([[1.0, -2.0, 0.5], [0.3, 0.4, 9.0]]).double()
+    known = torch.tensor([[0.4, -1.0, 0.1], [1.0, 2.0, -9.0]]).double()
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    rewards = torch.tensor([[0.0, 1.0, 2.0], [0.5, 0.0, 0.0]]).double()
+    due = [3.0 - 0.2 * (0.6 - 1.0 + 0.4), 0.5 - 0.2 * (-0.7 - 1.6)]
+    assert torch.allclose(gradient_of(run, logs, known, rewards, mask), -torch.tensor(due).double()[:, None] * mask / 2)
+    return True
+
+
+def by_expectation(run):
+    """Two tokens, three actions each: the mean gradient over all nine texts against that of J − β KL."""
+    source = torch.Generator().manual_seed(4)
+    logits, other = (torch.randn(4, 3, generator=source).double() for _ in range(2))
+    logits.requires_grad_()
+    texts = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    states = torch.stack([torch.full((9,), 3), texts[:, 0]], 1)  # the second token's state is the first
+    prizes = torch.randn(9, 2, generator=source).double()
+    ours, theirs = logits.log_softmax(1)[states, texts], other.log_softmax(1)[states, texts]
+    chance, mask = ours.sum(1).exp(), torch.ones(9, 2, dtype=torch.bool)
+    goal = (chance * (prizes.sum(1) - 0.2 * (ours - theirs).sum(1))).sum()
+    (up,) = torch.autograd.grad(goal, logits, retain_graph=True)
+    leaf = ours.detach().clone().requires_grad_()
+    (down,) = torch.autograd.grad(run(leaf, theirs.detach(), prizes, mask), leaf)
+    (found,) = torch.autograd.grad((-9 * chance.detach()[:, None] * down * ours).sum(), logits)
+    return torch.allclose(found, up)
+
+
 WRONG = {
     "13.1": [
         (of_the_others, "Dr. GRPO: the mean of the others"),
@@ -754,6 +1274,45 @@ WRONG = {
         (in_lists, "Dr. GRPO is a list, expected a tensor"),
     ],
     "13.2": [
+        (weighed("inverted"), "inverted"),
+        (weighed("never clipped"), "clip: nothing is clipped"),
+        (weighed("clamped"), "goes on pushing"),
+        (weighed("both sides"), "whatever the sign of A"),
+        (weighed("turned"), "clip: the sign of A is turned"),
+        (weighed("high is low"), "clip: high is ignored"),
+        (weighed("low is high"), "clip: low is ignored"),
+        (weighed("value"), "value of the min"),
+        (weighed("whole as prefix"), "the prefix's ratio"),
+        (weighed("trajectory is mean"), "trajectory: the geometric mean"),
+        (weighed("always token"), "trajectory: this is the token's own"),
+        (weighed("no length"), "sequence: 1/|y| is missing"),
+        (weighed("sequence is whole"), "sequence: the product"),
+        (weighed("sequence is token"), "sequence: the ratio of each token"),
+        (weighed("arithmetic"), "the arithmetic mean"),
+        (weighed("width"), "over the width of the batch"),
+        (weighed("stopped is clip"), "CISPO keeps its gradient"),
+        (weighed("never stopped"), "stopped: nothing is clipped"),
+        (weighed("upper alone"), "the upper side alone"),
+        (weighed("no advantage"), "the advantage is missing"),
+        (weighed("clip everything"), "token: it is clipped"),
+        (weighed("clip by length"), "that is GRPO's business"),
+        (weighed("multiplied"), "0 times infinity"),
+    ],
+    "13.3": [
+        (choosing(keep=lambda r: len(r.unique()) == 1), "turned round"),
+        (choosing(cut=lambda found, wanted: found), "stop at `wanted`"),
+        (choosing(keep=lambda r: True), "equal ones too"),
+        (not_refilled, "not refilled"),
+        (choosing(order=lambda groups: groups.unique().tolist()), "lowest numbers"),
+        (choosing(cut=lambda found, wanted: found[: wanted + 1]), "one group too many"),
+        (choosing(cut=lambda found, wanted: found[: wanted - 1]), "one group too few"),
+        (choosing(cut=lambda found, wanted: found[-wanted:]), "the last ones"),
+        (choosing(keep=lambda r: r.sum() > 0), "all 1 stay"),
+        (choosing(keep=lambda r: r.mean() < 1), "none is stay"),
+        (some_rows, "whole groups stay together"),
+        (numbers_of_rows, "bool"),
+    ],
+    "13.4": [
         (changed(k1=lambda d: d), "k1: this is the right result with the sign turned"),
         (changed(k1=torch.exp), "k1: this is the ratio: "),
         (changed(k1=lambda d: (-d).exp()), "k1: this is the ratio turned over"),
@@ -782,7 +1341,45 @@ WRONG = {
         (mask_turned_round, "with mask turned round"),
         (named_tuple, "is a tuple, expected a dict"),
     ],
-    "13.3": [
+    "13.5": [
+        (placed(r1=lambda x, m: x * m), "k1 in the rewards: each token's own k"),
+        (placed(r1=lambda x, m: x.cumsum(1) * m), "summed up to the token"),
+        (placed(r1=lambda x, m: x.flip(1).cumsum(1).flip(1) * m), "summed from the token on"),
+        (placed(r1=lambda x, m: along(-x, m)), "the sign is turned"),
+        (placed(r2=lambda x, m: along(x**2, m)), "the half is missing"),
+        (placed(r2=lambda x, m: along(x, m) ** 2 / 2), "the square of the sum"),
+        (placed(r2=lambda x, m: along(x, m)), "this is the slope, summed"),
+        (placed(r3=lambda x, m: along(torch.expm1(x) - x, m)), "the ratio turned over"),
+        (placed(r3=lambda x, m: along(torch.expm1(x) + x, m)), "exp(ℓ) in the place of exp(-ℓ)"),
+        (placed(r3=lambda x, m: (torch.expm1(-x) + x).sum(1, keepdim=True).expand_as(x)), "filled on prompt"),
+        (placed(l1=lambda x, m: x * m), "k1 in the loss: this is k itself"),
+        (placed(l1=lambda x, m: torch.ones_like(x)), "filled on prompt and padding"),
+        (placed(l1=lambda x, m: torch.zeros_like(x)), "0: that is what it does on average"),
+        (placed(l2=lambda x, m: x**2 / 2), "k2 in the loss: this is k itself"),
+        (placed(l2=lambda x, m: x / 2), "the half is left"),
+        (placed(l2=lambda x, m: along(x, m)), "summed over the completion"),
+        (placed(l3=lambda x, m: (1 + (-x).exp()) * m), "the inner slope is missing"),
+        (placed(l3=lambda x, m: (1 - x.exp()) * m), "exp(ℓ) in the place of exp(-ℓ)"),
+        (placed(l3=lambda x, m: -(-x).exp() * m), "the 1 is missing"),
+        (placed("multiplied"), "0 times infinity"),
+    ],
+    "13.6": [
+        (read_at(lambda m: places_of_last(m) - 1), "one token too early"),
+        (of_the_observations, "one token too early"),
+        (read_at(lambda m: torch.full((len(m),), m.shape[1])), "the last column"),
+        (of_the_actions, "the first observation is left out"),
+        (read_at(lambda m: m.sum(1)), "the number of tokens of the completion"),
+        (read_at(lambda m: m.to(torch.uint8).argmax(1) + 1), "the first token of the completion"),
+        (read_at(lambda m: m.to(torch.uint8).argmax(1)), "at the prompt's last token"),
+        (mean_of_completion, "the mean over the completion"),
+        (mean_of_all, "the mean over all tokens"),
+        (sum_of_completion, "the sum over the completion"),
+        (as_column, "a column"),
+        (read_at(places_of_last, lambda found, head: found - head.bias[0]), "bias is missing"),
+        (read_at(places_of_last, lambda found, head: found.detach()), "detached"),
+        (trunk_without_gradient, "the trunk is read without gradient"),
+    ],
+    "13.7": [
         (turned_round, "turned round"),
         (summed, "times pairs"),
         (likelihood, "with the sign turned"),
@@ -812,7 +1409,52 @@ WRONG = {
         (of_shares, "logsigmoid takes both at once"),
         (shifted_in_place, "rewards was changed in place"),
     ],
-    "13.4": [
+    "13.8": [
+        (fitting("adding"), "gradients add up"),
+        (fitting("sign"), "sign of the loss"),
+        (fitting("swapped"), "exchanged"),
+        (fitting("one"), "one step only"),
+        (fitting("no step"), "no step is made"),
+        (fitting("all"), "on all pairs"),
+        (fitting("from zero"), "the first pairs"),
+        (fitting("summed"), "a sum over the pairs"),
+        (fitting("by all"), "by that of the batch"),
+        (fitting("frozen"), "the trunk does not learn"),
+        (fitting("hinge"), "a hinge"),
+        (fitting("nothing"), "nothing is returned"),
+        (fitting("last"), "the last loss alone"),
+        (fitting("mean"), "their mean"),
+    ],
+    "13.9": [
+        (updating("no penalty"), "the penalty is missing"),
+        (updating("added"), "the penalty is added"),
+        (updating("no beta"), "beta is missing"),
+        (updating("k3"), "the penalty is k3"),
+        (updating("k2"), "the penalty is k2"),
+        (updating("mean"), "a mean over tokens"),
+        (updating("padded"), "counts padding"),
+        (updating("penalty of now"), "of the policy as it is"),
+        (updating("plain"), "no mean is subtracted"),
+        (updating("batch"), "that of the batch"),
+        (updating("others"), "mean of the others"),
+        (updating("scaled"), "the standard deviation"),
+        (updating("length"), "divided by the length"),
+        (updating("frozen"), "the weights are computed once"),
+        (updating("fresh"), "the ratio is always 1"),
+        (updating("free"), "nothing is clipped"),
+        (updating("per token"), "number of tokens"),
+        (updating("summed"), "not divided"),
+        (updating("adding"), "gradients add up"),
+        (updating("sign"), "sign of the loss"),
+        (updating("one"), "one step only"),
+        (updating("no step"), "no step is made"),
+        (updating("nothing"), "nothing is returned"),
+        (updating("last"), "the last share alone"),
+        (updating("kept"), "*not* 0"),
+        (updating("padded share"), "padding is counted"),
+        (updating("multiplied"), "0 times infinity"),
+    ],
+    "13.10": [
         (by_truth, "the highest truth"),
         (score_of_the_best, "with scores in the place of truths"),
         (without_putting_back, "without putting back"),
@@ -835,7 +1477,40 @@ WRONG = {
         (some_draws, "expected"),
         (one_too_many, "for n plus 1"),
     ],
-    "13.5": [
+    "13.11": [
+        (tilted(normalise=False), "not normalised"),
+        (tilted(normalise="all"), "the texts of all prompts"),
+        (tilted(lambda q, r, beta: q + r * beta), "beta multiplies"),
+        (tilted(lambda q, r, beta: q + r), "beta is missing"),
+        (tilted(lambda q, r, beta: r / beta), "the reference is missing"),
+        (tilted(lambda q, r, beta: q), "the return is missing"),
+        (tilted(lambda q, r, beta: q - r / beta), "the sign of the return"),
+        (tilted(lambda q, r, beta: q.exp() + r / beta), "in the exponent"),
+        (tilted(lambda q, r, beta: (q + r) / beta), "as a whole"),
+        (best_text, "beta = 0"),
+    ],
+    "13.12": [
+        (directing("adding"), "gradients add up"),
+        (directing("sign"), "sign of the loss"),
+        (directing("swapped"), "exchanged"),
+        (directing("one"), "one step only"),
+        (directing("no step"), "no step is made"),
+        (directing("all"), "on all pairs"),
+        (directing("from zero"), "the first pairs"),
+        (directing("summed"), "a sum over the pairs"),
+        (directing("by all"), "by that of the batch"),
+        (directing("no beta"), "beta is missing"),
+        (directing("no reference"), "the reference is missing"),
+        (directing("chosen alone"), "left out of the margin"),
+        (directing("rejected fixed"), "carries no gradient"),
+        (directing("mean"), "the mean over the tokens"),
+        (directing("padded"), "padding is summed in"),
+        (directing("multiplied"), "0 times infinity"),
+        (directing("nothing"), "nothing is returned"),
+        (directing("last"), "the last loss alone"),
+        (directing("average"), "their mean"),
+    ],
+    "13.13": [
         (pushed_when_settled, "turned round"),
         (without_factor, "divided by beta"),
         (without_beta_inside, "beta is missing in the margin"),
@@ -865,27 +1540,27 @@ WRONG = {
         (in_plain_numbers, "is a list, expected a tensor"),
         (up_and_down, "has shape (2, "),
     ],
-    "13.6": [
-        ({"A": "moving reference", "B": "own token", "C": "in the loss", "D": "k3"}, "A: 'moving reference'"),
-        ({"A": "in the loss", "B": "last token", "C": "moving reference", "D": "k3"}, "B: 'last token'"),
-        ({"A": "in the loss", "B": "own token", "C": "twice", "D": "k3"}, "C: 'twice'"),
-        ({"A": "in the loss", "B": "own token", "C": "moving reference", "D": "sign"}, "D: 'sign'"),
-        ({"A": "in the loss", "B": "own token", "C": "moving reference", "D": "k2"}, "is not on the list"),
-        ({"A": "in the loss", "B": "twice", "C": "moving reference", "D": "k3"}, "B: 'twice' stays too near"),
-        ({"A": "in the loss", "B": "group std", "C": "moving reference", "D": "k3"}, "B: 'group std' ends where"),
-        ({"A": "k3", "B": "own token", "C": "moving reference", "D": "in the loss"}, "A: 'k3' reports the KL exactly"),
-        ({"A": "in the loss", "B": "own token", "C": "moving reference", "D": "last token"}, "D: 'last token' holds"),
-        ({"A": "in the loss", "B": "own token", "C": None, "D": "k3"}, "C: None is not on the list"),
-        ({"run A": "in the loss", "run B": "own token", "run C": "moving reference", "run D": "k3"}, "the keys"),
-        (["in the loss", "own token", "moving reference", "k3"], "a dict with the keys"),
-        ({"A": "in the loss"}, "a dict with the keys"),
+    "13.14": [
+        (lambda run: True, "a wrong run gets through"),
+        (on_the_reference, "a wrong run gets through"),
+        (asks_for_to_go, "refuses the right run"),
+        (calls_it_wrongly, "TypeError"),
+        ("detach", "not callable"),
     ],
 }
 RIGHT = {
     "13.1": [by_matrix, row_after_row, in_numpy, by_scatter, group_by_name],
-    "13.2": [by_ratio, by_expm1, token_after_token],
-    "13.3": [as_softplus, as_classification, with_logits, pair_after_pair, by_logsumexp],
-    "13.4": [all_draws, from_counts, ranks_put_back, plain_python, in_double, by_steps],
-    "13.5": [by_autograd, by_exponential, from_the_other_side, by_tanh],
-    "13.6": [{"D": "K3", "C": "moving reference", "B": "own token", "A": "in the loss"}],
+    "13.2": [weighed(), by_autograd_of_objective, token_by_token],
+    "13.3": [choosing(), by_sets, by_deviation],
+    "13.4": [by_ratio, by_expm1, token_after_token],
+    "13.5": [placed(), places_by_autograd, places_by_rows],
+    "13.6": [read_at(places_of_last), row_by_row, by_gather],
+    "13.7": [as_softplus, as_classification, with_logits, pair_after_pair, by_logsumexp],
+    "13.8": [fitting(), fitting_by_rows],
+    "13.9": [updating(), updating_by_the_objective],
+    "13.10": [all_draws, from_counts, ranks_put_back, plain_python, in_double, by_steps],
+    "13.11": [tilted(), by_numbers, by_logsumexp_of_prompts],
+    "13.12": [directing(), directing_by_weights],
+    "13.13": [by_autograd, by_exponential, from_the_other_side, by_tanh],
+    "13.14": [by_two_rows, by_expectation],
 }
