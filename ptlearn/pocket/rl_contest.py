@@ -70,7 +70,8 @@ def asker(seed: int = 0, budget: int = BUDGET):
 
 def changed(lm) -> bool:
     """Whether a model differs from the start."""
-    return any(not torch.equal(a, b) for a, b in zip(lm.parameters(), _finetuned(MODEL, EXAMPLES).parameters(), strict=True))
+    then, now = _finetuned(MODEL, EXAMPLES).state_dict(), lm.state_dict()
+    return now.keys() != then.keys() or any(not torch.equal(value, then[name]) for name, value in now.items())
 
 
 def pass_at_1(lm) -> float:

@@ -4,8 +4,8 @@ credit by sampling on; the contest of 600 answers; a lab of losses.
 The expectations are plain Python on lists, from the definitions; tensors are made in `drive` and in the lab alone.
 """
 
-import functools
 import math
+import statistics
 
 from ptlearn.course.cases import log_softmax, lost_on_padding, masks, rows, softmax, spread
 from ptlearn.course.diagnosis import Alternatives
@@ -23,21 +23,6 @@ def written_logprobs(logits, tokens, mask):
 
     record = SimpleNamespace(observations=tokens[:, :-1], actions=tokens[:, 1:], mask=mask)
     return action_logprobs(lambda _: logits, record)
-
-
-def text_cases(rng, junk=(None, -math.inf)):
-    """Logits of texts with prompt and padding, each token another one; the last case has junk where mask is False."""
-    cases = []
-    for padding, (texts, steps, words) in zip((*junk[:1], *junk), ((2, 4, 6), (3, 5, 6), (2, 5, 7))):
-        logits = [rows(rng, (steps, words), -2.0, 2.0) for _ in range(texts)]
-        tokens = [rng.sample(range(words), words)[: steps + 1] for _ in range(texts)]
-        mask = [[0 < t < steps - b for t in range(steps)] for b in range(texts)]
-        if padding is not None:
-            logits = [[x if m else [padding] * words for x, m in zip(*pair)] for pair in zip(logits, mask)]
-        cases.append({"logits": logits, "tokens": tokens, "mask": mask, "junk": padding is not None})
-    logits, tokens = cases[1]["logits"], cases[1]["tokens"]
-    logits[0][1][tokens[0][2]], logits[0][1][tokens[0][1]] = -500.0, 500.0  # a probability that is rounded to 0
-    return cases
 
 
 def scored(case, shift=1, score=log_softmax, everywhere=False):
@@ -195,7 +180,7 @@ def reinforce(policy, sample, weigh, updates, lr, clip_norm=math.inf):
 def loop_cases(rng):
     """Scripted batches, another at each update, with junk on padding; gradients that are clipped, and some that are not."""
     cases = []
-    for clip, updates in ((0.35, 4), (1e9, 3)):
+    for clip, updates in ((0.15, 4), (1e9, 3)):
         batches = []
         for number in range(updates + 1):
             lengths = [[3, 1, 2], [1, 3, 3]][number % 2]
@@ -208,6 +193,9 @@ def loop_cases(rng):
         cases.append({"logits": rows(rng, (3, 3), -1.0, 1.0), "batches": batches, "updates": updates, "lr": 0.3,
                       "clip": clip})  # fmt: skip
     return cases
+
+
+NOTED = ("reward", "length", "nats", "norm")
 
 
 def drive_loop(answer, case):
@@ -235,7 +223,12 @@ def drive_loop(answer, case):
     history = answer(policy, sample, weigh, case["updates"], case["lr"], case["clip"])
     if history is None:
         return None
-    found = {name: [float(x) for x in history[name]] for name in ("reward", "length", "nats", "norm")}
+    if not isinstance(history, dict):
+        raise ValueError(f"a dict of lists is returned, the history, not a {type(history).__name__}")
+    missing = [name for name in NOTED if name not in history]
+    if missing:
+        raise ValueError(f"the history has no {missing[0]!r}: it is a dict of lists, {', '.join(NOTED)}")
+    found = {name: [float(x) for x in history[name]] for name in NOTED}
     return {"logits": policy.logits.detach(), "batches": len(asked), "given": given} | found
 
 
@@ -257,12 +250,17 @@ def expect_loop(case):
         "the policy gets worse: the sign of the loss is turned": simulated(case, sign=-1.0),
         "divided by the number of steps: the loss is a mean over episodes": simulated(case, per_step=True),
         "not divided by the number of episodes: the loss is a mean over them": simulated(case, divided=False),
-        "nothing is learned: no step is made": simulated(case, adam=False, sign=0.0) | {"norm": simulated(case, adam=False, sign=1e-9)["norm"]},
+        "nothing is learned: no step is made, or a copy of the policy is trained": simulated(case, moved=False),
+        "the weights are not used: each log π is multiplied by its own": simulated(case, weighted=False),
         ("given", "weigh gets log π with its gradient: weights carry none, hand it logprobs.detach()"):
             [[True, total] for _, total in expected["given"]],
         ("given", "weigh gets the sampler's log-probabilities: hand it those of the policy now"): recorded,
-        ("batches", "one update too many"): case["updates"] + 1,
-        ("batches", "one update too few"): case["updates"] - 1,
+        ("batches", "one batch too many: one for each update"): case["updates"] + 1,
+        "one update too few": shorter(expected, case["updates"] - 1) | {
+            "logits": simulated(case | {"updates": case["updates"] - 1})["logits"]},
+        "the history has the last update alone: a number per update": expected | {
+            name: expected[name][-1:] for name in NOTED},
+        "nothing is noted: a number per update": expected | {name: [] for name in NOTED},
         ("reward", "the mean over steps: an episode's rewards are summed, and the sums averaged over episodes"):
             [sum(one) / count for one, count in zip(sums, steps)],
         ("reward", "rewards on padding are counted: sum where mask is True"): every,
@@ -277,6 +275,9 @@ def expect_loop(case):
     }  # fmt: skip
     if case["clip"] < 1:
         mistakes["the gradient is not clipped: clip_grad_norm_ between backward and step"] = simulated(case, clip=False)
+        mistakes["entries of the gradient are clipped: clip_grad_norm_ shortens it as a whole, by its norm"] = (
+            simulated(case, clip=False, entries=True)
+        )
         mistakes["norm", "the norm after clipping: clip_grad_norm_ returns the one before"] = [
             min(x, case["clip"]) for x in norm
         ]
@@ -292,12 +293,14 @@ def simulated(case, *, fresh=True, **change):
         batch = case["batches"][number if fresh else 0]
         gradient, logprobs = slope(theta, batch, change)
         if not change.get("zero", True):
-            gradient = summed = combined(lambda x, y: x + y, summed, gradient)
+            gradient = combined(lambda x, y: x + y, summed, gradient)
         norm = math.sqrt(sum(x * x for row in gradient for x in row))
         found["norm"].append(norm)
         if change.get("clip", True):
             gradient = [[x * min(1.0, case["clip"] / (norm + 1e-6)) for x in row] for row in gradient]
-        step, clock = gradient, number + 1
+        if change.get("entries"):
+            gradient = [[max(-case["clip"], min(case["clip"], x)) for x in row] for row in gradient]
+        step, summed, clock = gradient, gradient, number + 1  # what is clipped is what stands in .grad
         if change.get("adam", True):
             if change.get("renew"):
                 moments, clock = (zeros, zeros), 1
@@ -310,8 +313,14 @@ def simulated(case, *, fresh=True, **change):
         found["reward"].append(sum(x for row in zip(batch["rewards"], batch["mask"]) for x, m in zip(*row) if m) / 3)
         found["length"].append(steps / 3)
         found["nats"].append(-logprobs / steps)
-        theta = combined(lambda x, y: x - case["lr"] * y, theta, step)
+        if change.get("moved", True):
+            theta = combined(lambda x, y: x - case["lr"] * y, theta, step)
     return {"logits": theta, "batches": case["updates"]} | found
+
+
+def shorter(found, updates):
+    """The history of the first updates."""
+    return found | {"batches": updates} | {name: found[name][:updates] for name in ("given", *NOTED)}
 
 
 def combined(function, left, right):
@@ -326,6 +335,7 @@ def slope(theta, batch, change):
     for states, actions, weights, mask in zip(*(batch[name] for name in ("observations", "actions", "weights", "mask"))):
         for s, a, weight, acted in zip(states, actions, weights, mask):
             if acted:
+                weight = weight if change.get("weighted", True) else 1.0
                 pi = softmax(theta[s])
                 total += math.log(pi[a])
                 for b in range(3):
@@ -400,6 +410,10 @@ def expect_scores(case):
             [[x / n for x in row] for row, n in zip(expected, lengths)],
         "the first parameter alone: all parameters, laid end to end": [row[:first] for row in expected],
         "the last parameter alone: all parameters, laid end to end": [row[first:] for row in expected],
+        "a list of parts for each answer: flatten them, and lay them end to end":
+            [[[row[:first]], [row[first * n : first * n + first] for n in states[1:]]] for row in expected],
+        "each row has all rows before it in it: backward adds to what stands in .grad":
+            [[sum(column) for column in zip(*expected[: n + 1])] for n in range(len(expected))],
         "the parameters in reverse order": [row[first:] + row[:first] for row in expected],
         "the first step alone: an answer's log π is the sum over its steps": summed(kept=lambda steps, n: steps[:1]),
         "the last step alone: an answer's log π is the sum over its steps": summed(kept=lambda steps, n: steps[n - 1 : n]),
@@ -426,11 +440,15 @@ def weighted_cross_entropy(logits, tokens, mask, returns):
 
 
 def finetuning_cases(rng):
-    """As for 12.2, with returns that are no 0 or 1, one of them negative."""
-    cases = text_cases(rng, (None, math.nan))
-    cases[1]["logits"] = [rows(rng, (5, 6), -2.0, 2.0) for _ in range(3)]
-    for case in cases:
-        case["returns"] = [round(rng.uniform(0.5, 2.0), 3) * (-1 if b == 1 else 1) for b in range(len(case["mask"]))]
+    """Texts with prompt and padding, each token another one; returns that are no 0 or 1, one of them negative."""
+    cases = []
+    for texts, steps, words in ((2, 4, 6), (3, 5, 6), (2, 5, 7)):
+        cases.append({
+            "logits": [rows(rng, (steps, words), -2.0, 2.0) for _ in range(texts)],
+            "tokens": [rng.sample(range(words), words)[: steps + 1] for _ in range(texts)],
+            "mask": [[0 < t < steps - b for t in range(steps)] for b in range(texts)],
+            "returns": [round(rng.uniform(0.5, 2.0), 3) * (-1 if b == 1 else 1) for b in range(texts)],
+        })  # fmt: skip
     return cases
 
 
@@ -442,8 +460,6 @@ def expect_finetuning(case):
 
     scores = scored(case)
     expected = weighted(scores)
-    if case["junk"]:
-        return expected, {}
     tokens, columns = sum(map(sum, mask)), len(mask[0])
     mistakes = {
         "the sign is turned: cross-entropy is minus log π, and it is minimised": -expected,
@@ -457,6 +473,8 @@ def expect_finetuning(case):
         "summed over answers: their mean": weighted(scores, by=1),
         "divided by the sum of the returns: by the number of answers": weighted(scores, by=sum(returns)),
         "every answer gets the mean return: each its own": weighted(scores, weights=[sum(returns) / count] * count),
+        "the mean return times the mean over all tokens of the batch: each answer has a return of its own":
+            weighted(scores, weights=[sum(returns) / count] * count, by=tokens),
         "negative returns are cut off: such an answer becomes less likely":
             weighted(scores, weights=[max(x, 0.0) for x in returns]),
         "one number per answer: take the mean": [-x * sum(row) for x, row in zip(returns, scores)],
@@ -591,6 +609,10 @@ def expect_noise(case):
         ("noise", "the squared deviations are divided by K: from the sample's own mean it is K - 1"):
             spread * (count - 1) / count / prompts,
         ("noise", "the mean of the variances: the trace is their sum"): spread / len(columns) / prompts,
+        ("noise", "the variance of all entries together: each parameter varies about its own mean, and they are summed"):
+            statistics.variance(x for row in gradients for x in row) / prompts,
+        ("noise", "the mean is not taken off: a variance is that of the deviations from it"):
+            sum(x * x for row in gradients for x in row) / count / prompts,
         ("noise", "standard deviations are added: variances are"): sum(map(math.sqrt, variances)) / prompts,
         ("noise", "the root: variances are asked for"): math.sqrt(spread / prompts),
         ("noise", "divided by the root of `prompts`: a variance falls with their number"): spread / math.sqrt(prompts),
@@ -599,6 +621,8 @@ def expect_noise(case):
         ("signal", "the noise is added: the mean of a sample is too long, not too short"): square + spread / count,
         ("signal", "the mean squared length of the gradients: the squared length of their mean"):
             sum(x * x for row in gradients for x in row) / count,
+        ("signal", "the mean over all entries, squared: each parameter's mean is squared, and they are summed"):
+            (sum(means) / len(means)) ** 2,
         ("signal", "all of the spread is taken off: a K-th of it is in the mean"): square - spread,
         ("signal", "the length: its square is asked for"): math.sqrt(square),
     }  # fmt: skip
@@ -671,6 +695,7 @@ def expect_sampler(case):
         ("largest", "whole answers are compared: the difference of one token is asked for"):
             max(abs(sum(row)) for row in gaps),
         ("largest", "a ratio: the difference of the logarithms is asked for"): max(map(math.exp, flat)),
+        ("largest", "one number per answer: the largest of all"): [max(map(abs, row)) for row in gaps],
         ("weights", "not cut off: at most cap"): weights(math.exp),
         ("weights", "the ratio is turned round, μ/π: π/μ repairs samples of μ"): weights(lambda x: min(math.exp(-x), cap)),
         ("weights", "raised to the cap: at most cap, and not at least"): weights(lambda x: max(math.exp(x), cap)),
@@ -829,6 +854,9 @@ def expect_curve(case):
         "all k right, and the complement: at least one right is the complement of all wrong":
             curve(lambda c, n, k: 1 - math.comb(c, k) / math.comb(n, k)),
         "one draw too few: k of them": by(left, lambda n, d: n - d, lambda k: range(k - 1)),
+        "one draw too many: k of them": by(left, lambda n, d: n - d, lambda k: range(k + 1)),
+        "1 - (1 - k/n)^c: each right answer is drawn with the chance k/n, but not independently of the others":
+            curve(lambda c, n, k: 1 - (1 - k / n) ** c),
         "0 where fewer than k are wrong: one of k is right then, for certain":
             curve(lambda c, n, k: exact(c, n, k) if n - c >= k else 0.0),
         "the number of wrong ones left does not fall: each draw takes one":
@@ -902,6 +930,7 @@ def expect_credit(case):
             [paid - value for value in values[1:]],
         "rewards are summed: a value is their mean": changes([sum(row) for row in case["earned"][:-1]] + [paid]),
         "the first sample alone: a value is the mean of all": changes([row[0] for row in case["earned"][:-1]] + [paid]),
+        "the best sample: a value is the mean of all": changes([max(row) for row in case["earned"][:-1]] + [paid]),
         "the last token is missing: after it the answer is worth what it was paid": expected[:-1],
         "the first token is missing: it is what follows the empty beginning": expected[1:],
         "compared with the value of the prompt: with the value before the token":
@@ -918,48 +947,43 @@ def expect_credit(case):
 LEVELS = (0.6, 0.75, 0.85, 0.92)
 
 
-@functools.cache
-def best_state():
-    """The weights that the package's answer learns, found once."""
-    from ptlearn.policy_gradient import total_return
-    from ptlearn.pocket import rl_contest
-
-    lm, ask = rl_contest.start(), rl_contest.asker()
-    reinforce(lm, lambda policy: ask(policy, 8, 4), lambda rollout, _: total_return(rollout.rewards, rollout.mask),
-              updates=18, lr=1e-4, clip_norm=1.0)  # fmt: skip
-    return {name: value.clone() for name, value in lm.state_dict().items()}
-
-
 def with_600_answers(lm, ask):
     """The package's answer: REINFORCE with the reward itself, 18 updates of 8 sums with 4 answers each."""
-    lm.load_state_dict(best_state())
+    from ptlearn.policy_gradient import total_return
+
+    def reward(rollout, _):
+        return total_return(rollout.rewards, rollout.mask)
+
+    reinforce(lm, lambda policy: ask(policy, 8, 4), reward, updates=18, lr=1e-4, clip_norm=1.0)
     return lm
 
 
 def drive_contest(answer, case):
+    """What came back, and its score: asked only where there is something to ask."""
     from ptlearn.pocket import rl_contest
 
     ask = rl_contest.asker()
     lm = answer(rl_contest.start(), ask)
     if lm is None:
         return None
+    kind, asked = type(lm).__name__, rl_contest.BUDGET - ask.left()
     if not hasattr(lm, "logits_at"):
-        return {"model": False, "changed": False, "left": ask.left(), "score": 0.0}
+        return {"model": False, "kind": kind}
     changed = rl_contest.changed(lm)
-    score = rl_contest.pass_at_1(lm) if changed else 0.0
-    return {"model": True, "changed": changed, "left": ask.left(), "score": score}
+    score = rl_contest.pass_at_1(lm) if changed and asked else 0.0
+    return {"model": True, "kind": kind, "changed": changed, "asked": asked, "score": score}
 
 
 def remark_contest(case, data):
-    findings = (
-        (not data["model"], "this is no language model: return the one that has learned"),
-        (not data["changed"], "the model is as it was handed over: nothing was learned"),
-    )
-    return next((words for found, words in findings if found), None)
+    if not data["model"]:
+        return f"this is no language model but a {data['kind']}: return the one that has learned"
+    if not data["asked"]:
+        return "not one answer was asked for: learn from answers that `ask` gives, with their rewards"
+    return None if data["changed"] else "the model is as it was handed over: nothing was learned"
 
 
 def score_contest(cases, data):
-    score, left = data[0]["score"], data[0]["left"]
+    score, left = data[0]["score"], 600 - data[0]["asked"]
     if score < 0.45:
         return score, "worse than it was handed over, with about 0.5: a smaller learning rate, clipped gradients"
     if left >= 200:
@@ -1030,7 +1054,6 @@ EXERCISES = {
     "12.2": Exercise(loop_cases, drive_loop, expect_loop, points=4, reference=reinforce),
     "12.3": Exercise(scores_cases, drive_scores, expect_scores, points=2, reference=answer_scores),
     "12.4": Exercise(finetuning_cases, None, expect_finetuning, points=2, reference=weighted_cross_entropy,
-        remark=lost_on_padding,
         signature="weighted_cross_entropy(logits: float[B T V], tokens: int[B T+1], mask: bool[B T],"
         " returns: float[B]) -> float[] with gradient of logits"),
     "12.5": Exercise(rloo_cases, None, expect_rloo, points=2, reference=rloo_weights,
