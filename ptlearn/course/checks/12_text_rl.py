@@ -88,7 +88,7 @@ def as_record(prompts, answers, logits):
 
 
 def record_cases(rng):
-    """Texts of different lengths, a prompt of one token, an answer of one; the last case has junk where mask is False."""
+    """Texts of different lengths, a prompt of one token, an answer of one; the last case has junk outside mask."""
     cases = []
     for junk in (None, None, -math.inf):
         some = [(3, rng.randint(3, 4)), (rng.randint(2, 3), 1), (1, rng.randint(2, 3))]
@@ -178,7 +178,7 @@ def reinforce(policy, sample, weigh, updates, lr, clip_norm=math.inf):
 
 
 def loop_cases(rng):
-    """Scripted batches, another at each update, with junk on padding; gradients that are clipped, and some that are not."""
+    """Scripted batches, another at each update, with rewards on padding; gradients that are clipped, or not."""
     cases = []
     for clip, updates in ((0.15, 4), (1e9, 3)):
         batches = []
@@ -270,7 +270,8 @@ def expect_loop(case):
         ("nats", "the sign is turned: -log π"): [-x for x in nats],
         ("nats", "the mean over all T columns: over the steps where mask is True"):
             [x * count / 9 for x, count in zip(nats, steps)],
-        ("nats", "summed over an episode's steps: the mean over steps"): [x * count / 3 for x, count in zip(nats, steps)],
+        ("nats", "summed over an episode's steps: the mean over steps"):
+            [x * count / 3 for x, count in zip(nats, steps)],
         ("nats", "summed over all steps: their mean"): [x * count for x, count in zip(nats, steps)],
     }  # fmt: skip
     if case["clip"] < 1:
@@ -332,7 +333,8 @@ def slope(theta, batch, change):
     """The gradient of the loss on a batch by the logits, 3 x 3, and the sum of log π; `change` names what is wrong."""
     gradient, total, steps = [[0.0] * 3 for _ in range(3)], 0.0, sum(map(sum, batch["mask"]))
     divisor = steps if change.get("per_step") else 3 if change.get("divided", True) else 1
-    for states, actions, weights, mask in zip(*(batch[name] for name in ("observations", "actions", "weights", "mask"))):
+    names = ("observations", "actions", "weights", "mask")
+    for states, actions, weights, mask in zip(*(batch[name] for name in names)):
         for s, a, weight, acted in zip(states, actions, weights, mask):
             if acted:
                 weight = weight if change.get("weighted", True) else 1.0
@@ -416,7 +418,8 @@ def expect_scores(case):
             [[sum(column) for column in zip(*expected[: n + 1])] for n in range(len(expected))],
         "the parameters in reverse order": [row[first:] + row[:first] for row in expected],
         "the first step alone: an answer's log π is the sum over its steps": summed(kept=lambda steps, n: steps[:1]),
-        "the last step alone: an answer's log π is the sum over its steps": summed(kept=lambda steps, n: steps[n - 1 : n]),
+        "the last step alone: an answer's log π is the sum over its steps":
+            summed(kept=lambda steps, n: steps[n - 1 : n]),
         "weighted by the rewards: a score is the gradient of log π alone":
             summed(lambda s, a, b, w: w * ((a == b) - pis[s][b])),
         "weighted by the return: a score is the gradient of log π alone":
@@ -609,7 +612,7 @@ def expect_noise(case):
         ("noise", "the squared deviations are divided by K: from the sample's own mean it is K - 1"):
             spread * (count - 1) / count / prompts,
         ("noise", "the mean of the variances: the trace is their sum"): spread / len(columns) / prompts,
-        ("noise", "the variance of all entries together: each parameter varies about its own mean, and they are summed"):
+        ("noise", "the variance of all entries together: each parameter has one of its own, and they are summed"):
             statistics.variance(x for row in gradients for x in row) / prompts,
         ("noise", "the mean is not taken off: a variance is that of the deviations from it"):
             sum(x * x for row in gradients for x in row) / count / prompts,
@@ -691,13 +694,15 @@ def expect_sampler(case):
         ("largest", "the sign is turned, not dropped: the record may be too low as well as too high"): -min(flat),
         ("largest", "the mean: one step that is far off must not hide among the others, take the largest"):
             sum(map(abs, flat)) / len(flat),
-        ("largest", "prompt and padding count: look where mask is True alone"): max(abs(x) for row in every for x in row),
+        ("largest", "prompt and padding count: look where mask is True alone"):
+            max(abs(x) for row in every for x in row),
         ("largest", "whole answers are compared: the difference of one token is asked for"):
             max(abs(sum(row)) for row in gaps),
         ("largest", "a ratio: the difference of the logarithms is asked for"): max(map(math.exp, flat)),
         ("largest", "one number per answer: the largest of all"): [max(map(abs, row)) for row in gaps],
         ("weights", "not cut off: at most cap"): weights(math.exp),
-        ("weights", "the ratio is turned round, μ/π: π/μ repairs samples of μ"): weights(lambda x: min(math.exp(-x), cap)),
+        ("weights", "the ratio is turned round, μ/π: π/μ repairs samples of μ"):
+            weights(lambda x: min(math.exp(-x), cap)),
         ("weights", "raised to the cap: at most cap, and not at least"): weights(lambda x: max(math.exp(x), cap)),
         ("weights", "0 beyond the cap: such a token keeps the cap as its weight"):
             weights(lambda x: math.exp(x) if math.exp(x) <= cap else 0.0),
@@ -718,7 +723,7 @@ def expect_sampler(case):
             effective([math.prod(min(math.exp(x), cap) for x in row) for row in gaps]) / count),
         ("ess", "the sum of the ratios is not squared"): sum(whole) / sum(x * x for x in whole) / count,
         ("ess", "the mean ratio of each answer's tokens: a product of ratios, the exponential of a sum"):
-            effective([sum(math.exp(x) for x, m in zip(*pair) if m) / sum(pair[1]) for pair in zip(gaps, mask)]) / count,
+            effective([sum(math.exp(x) for x, m in zip(*two) if m) / sum(two[1]) for two in zip(gaps, mask)]) / count,
         ("ess", "upside down: the squared sum over the sum of squares"): 1 / effective(whole) / count,
     }  # fmt: skip
     return expected, mistakes
@@ -838,10 +843,12 @@ def expect_curve(case):
     mean = sum(counts) / problems
     expected = curve(exact)
     return expected, {
-        "1 - (1 - c/n)^k draws with putting back and is biased: draw without": curve(lambda c, n, k: 1 - (1 - c / n) ** k),
+        "1 - (1 - c/n)^k draws with putting back and is biased: draw without":
+            curve(lambda c, n, k: 1 - (1 - c / n) ** k),
         "this is pass@1, c / n: k is not used": curve(lambda c, n, k: c / n),
         "k times c / n: chances of overlapping events do not add up": curve(lambda c, n, k: k * c / n),
-        "k times c / n, cut at 1: chances of overlapping events do not add up": curve(lambda c, n, k: min(1.0, k * c / n)),
+        "k times c / n, cut at 1: chances of overlapping events do not add up":
+            curve(lambda c, n, k: min(1.0, k * c / n)),
         "all k are right: at least one of them is asked for":
             curve(lambda c, n, k: math.comb(c, k) / math.comb(n, k)),
         "(1 - c/n)^k, all k are wrong: take the complement": curve(lambda c, n, k: (1 - c / n) ** k),
@@ -935,7 +942,8 @@ def expect_credit(case):
         "the first token is missing: it is what follows the empty beginning": expected[1:],
         "compared with the value of the prompt: with the value before the token":
             [value - values[0] for value in values[1:]],
-        "relative changes: differences are asked for": [after / before - 1 for before, after in zip(values, values[1:])],
+        "relative changes: differences are asked for":
+            [after / before - 1 for before, after in zip(values, values[1:])],
         "the sizes alone: a token may do harm": [abs(x) for x in expected],
         "all values, one more than tokens: their differences are asked for": values,
     }  # fmt: skip
@@ -1052,7 +1060,8 @@ EXERCISES = {
         signature="as_record(prompts: list, answers: list, logits: float[B T V]) -> {observations: int[B T],"
         " actions: int[B T], mask: bool[B T], logprobs: float[B T]}"),
     "12.2": Exercise(loop_cases, drive_loop, expect_loop, points=4, reference=reinforce),
-    "12.3": Exercise(scores_cases, drive_scores, expect_scores, points=2, reference=answer_scores),
+    "12.3": Exercise(scores_cases, drive_scores, expect_scores, points=2, reference=answer_scores,
+        signature="answer_scores(policy: any, rollout: any, parameters: list) -> float[B P]"),
     "12.4": Exercise(finetuning_cases, None, expect_finetuning, points=2, reference=weighted_cross_entropy,
         signature="weighted_cross_entropy(logits: float[B T V], tokens: int[B T+1], mask: bool[B T],"
         " returns: float[B]) -> float[] with gradient of logits"),
@@ -1070,7 +1079,8 @@ EXERCISES = {
         " float[], token: float[]} with gradient of values"),
     "12.9": Exercise(curve_cases, None, expect_curve, points=2, reference=pass_curve,
         signature="pass_curve(right: bool[P N], ks: list) -> list"),
-    "12.10": Exercise(credit_cases, drive_credit, expect_credit, points=2, reference=token_credit),
+    "12.10": Exercise(credit_cases, drive_credit, expect_credit, points=2, reference=token_credit,
+        signature="token_credit(tokens: list, paid: number, go_on: function, samples: int) -> list"),
     "12.11": Exercise(lambda rng: ["600 answers"], drive_contest, None, points=4, reference=with_600_answers,
         remark=remark_contest, score=score_contest, levels=LEVELS, ranked=True),
     "12.12": lab_of_runs(RUNS, HINTS, refuses_the_wrong, levels=(2, 5, 7)),
