@@ -81,7 +81,6 @@ args = arguments(
 )
 torch.set_num_threads(1)  # the tensors are small: a second thread would wait for the first
 SEEDS = range(args.seed, args.seed + args.seeds)
-THREE = list(SEEDS)[:3]
 
 
 # %% [markdown]
@@ -290,7 +289,7 @@ def walks(policy):
 
 robot = TabularPolicy(world.states, world.actions)
 on_the_grid = reinforce(robot, walks, reward, updates=40, lr=0.1)
-runs = {"reward": [learner(reward, seed) for seed in progress(THREE, "reward")]}
+runs = {"reward": [learner(reward, seed) for seed in progress(SEEDS[:3], "reward")]}
 print("robot, star reached   ", *(f"{value:.2f}" for value in on_the_grid["reward"][::5]))
 print("language model, right ", *(f"{value:.2f}" for value in runs["reward"][0][1]["reward"]))
 
@@ -598,7 +597,7 @@ def reward_and_3(rollout, *_):
     return reward(pay(rollout, (rollout.rewards.sum(1) + 3).tolist()))
 
 
-runs["reward + 3"] = [learner(reward_and_3, seed) for seed in progress(THREE, "reward + 3")]
+runs["reward + 3"] = [learner(reward_and_3, seed) for seed in progress(SEEDS[:3], "+ 3")]
 for name in ("RLOO", "reward + 3"):
     final = [sum(history["reward"][-4:]) / 4 for _, history in runs[name][:3]]
     print(f"{name:10s} right in a seed's last four batches:", *(f"{x:.2f}" for x in final))
@@ -704,15 +703,15 @@ def truncated(rollout, logprobs):
 
 
 for name, weigh in (("T 0.5, none", rloo), ("T 0.5, truncated", truncated)):
-    runs[name] = [learner(weigh, seed, temperature=0.5) for seed in progress(THREE, name)]
+    runs[name] = [learner(weigh, seed, temperature=0.5) for seed in progress(SEEDS[:3], name)]
     ends[name] = [held_out(lm) for lm, _ in runs[name]]
 
 # %% tags=["again"]
 last, end = {}, {name: sum(ends[name]) / len(ends[name]) for name in ends}
 print("                   last four batches   held-out pass@1 at temperature 1")
 for name in ("RLOO", "T 0.5, none", "T 0.5, truncated"):
-    last_four = [sum(history["reward"][-4:]) / 4 for _, history in runs[name][:3]]
-    last[name], shares = sum(last_four) / len(THREE), " ".join(f"{x:.2f}" for x in ends[name])
+    final = [sum(history["reward"][-4:]) / 4 for _, history in runs[name][:3]]
+    last[name], shares = sum(final) / len(final), " ".join(f"{x:.2f}" for x in ends[name])
     print(f"{name:17s} {last[name]:19.2f}   {shares}, mean {end[name]:.2f}")
 for what, seen in (("batches", last), ("model", end)):
     side = "better" if seen["T 0.5, none"] > seen["RLOO"] else "worse"
@@ -872,7 +871,7 @@ def quiz(lm, about):
 
 # %%
 for name, (start, about) in starts.items():
-    seeds, updates = THREE[: 1 + (about is bare)], 2 if name == "base" else args.updates
+    seeds, updates = SEEDS[: 1 + (about is bare)], 2 if name == "base" else args.updates
     runs[name] = runs["RLOO"][:1] if start is sft else [
         learner(rloo, seed, start, updates, about=about) for seed in seeds]  # fmt: skip
 results = {}
