@@ -2,7 +2,7 @@
 
     lm, ask = start(), asker()
     rollout = ask(lm, prompts=8, group=4)    # 32 of the 600
-    pass_at_1(lm)                            # on sums that nobody trains on
+    share_right(answers(lm))                 # pass@1 on sums that nobody trains on
 
 Deliberately not here: how to learn.
 """
@@ -15,8 +15,9 @@ import torch
 from ptlearn.finetuning.sft import fit_sft
 from ptlearn.lm.chat import render_all
 from ptlearn.lm.models import load_lm
+from ptlearn.lm.text import completions
 from ptlearn.pocket import assistant, tasks
-from ptlearn.rl.text_collection import collect_text, sampled_scores
+from ptlearn.rl.text_collection import attempt, collect_text
 from ptlearn.rollout import check_counts
 
 BUDGET = 600  # answers
@@ -74,12 +75,19 @@ def changed(lm) -> bool:
     return now.keys() != then.keys() or any(not torch.equal(value, then[name]) for name, value in now.items())
 
 
-def pass_at_1(lm) -> float:
-    """The share of right answers to the held-out sums, at temperature 1. A model asked again gives the same at once."""
-    state = tuple(float(parameter.detach().double().sum()) for parameter in lm.parameters())
-    if state not in _SCORES:
-        _SCORES[state] = float(sampled_scores(_task(), lm, _task().held_out[100:], samples=SAMPLES, seed=SEED).mean())
-    return _SCORES[state]
+def answers(lm) -> list[str]:
+    """What a model says to the held-out sums at temperature 1, several answers to each, in a row."""
+    asked = [problem for problem in _quiz() for _ in range(SAMPLES)]
+    return completions(lm, attempt(_task(), lm, asked, seed=SEED), _task().stop)
 
 
-_SCORES: dict[tuple[float, ...], float] = {}
+def share_right(said: list[str]) -> float:
+    """pass@1, from the answers. Raises: ValueError unless there are as many as `answers` gives."""
+    if len(said) != SAMPLES * len(_quiz()):
+        raise ValueError(f"said: expected {SAMPLES * len(_quiz())} answers, not {len(said)}")
+    asked = [problem for problem in _quiz() for _ in range(SAMPLES)]
+    return sum(problem.score(text) for problem, text in zip(asked, said)) / len(said)
+
+
+def _quiz():
+    return _task().held_out[100:]

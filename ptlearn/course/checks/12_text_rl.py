@@ -729,7 +729,7 @@ def expect_sampler(case):
     return expected, mistakes
 
 
-# 12.8 Three normalisations -------------------------------------------------------------------------------------------
+# 12.8 Three normalizers -------------------------------------------------------------------------------------------
 
 
 def normalized(values, mask, room):
@@ -967,7 +967,7 @@ def with_600_answers(lm, ask):
 
 
 def drive_contest(answer, case):
-    """What came back, and its score: asked only where there is something to ask."""
+    """What came back, and what it says to held-out sums: asked only where something was learned."""
     from ptlearn.pocket import rl_contest
 
     ask = rl_contest.asker()
@@ -978,8 +978,8 @@ def drive_contest(answer, case):
     if not hasattr(lm, "logits_at"):
         return {"model": False, "kind": kind}
     changed = rl_contest.changed(lm)
-    score = rl_contest.pass_at_1(lm) if changed and asked else 0.0
-    return {"model": True, "kind": kind, "changed": changed, "asked": asked, "score": score}
+    said = rl_contest.answers(lm) if changed and asked else []
+    return {"model": True, "kind": kind, "changed": changed, "asked": asked, "said": said}
 
 
 def remark_contest(case, data):
@@ -991,7 +991,10 @@ def remark_contest(case, data):
 
 
 def score_contest(cases, data):
-    score, left = data[0]["score"], 600 - data[0]["asked"]
+    from ptlearn.pocket import rl_contest
+
+    score = sum(rl_contest.share_right(one["said"]) for one in data) / len(data)
+    left = rl_contest.BUDGET - data[0]["asked"]
     if score < 0.45:
         return score, "worse than it was handed over, with about 0.5: a smaller learning rate, clipped gradients"
     if left >= 200:
@@ -1082,6 +1085,6 @@ EXERCISES = {
     "12.10": Exercise(credit_cases, drive_credit, expect_credit, points=2, reference=token_credit,
         signature="token_credit(tokens: list, paid: number, go_on: function, samples: int) -> list"),
     "12.11": Exercise(lambda rng: ["600 answers"], drive_contest, None, points=4, reference=with_600_answers,
-        remark=remark_contest, score=score_contest, levels=LEVELS, ranked=True),
+        remark=remark_contest, score=score_contest, levels=LEVELS, ranked=True, seconds=60.0),
     "12.12": lab_of_runs(RUNS, HINTS, refuses_the_wrong, levels=(2, 5, 7)),
 }  # fmt: skip
