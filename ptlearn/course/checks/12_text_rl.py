@@ -349,15 +349,15 @@ def slope(theta, batch, change):
 
 
 def answer_scores(policy, rollout, parameters):
-    """The package's answer: the log-probabilities of all rows at once, differentiated one by one."""
+    """The package's answer: row by row; equal rows once."""
     import torch
 
-    from ptlearn.rollout import action_logprobs
+    from ptlearn.rollout import action_logprobs, distinct_rows, take_rows
 
-    totals = action_logprobs(policy, rollout).sum(1)
-    rows = [torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True) for total in totals]
-    return torch.stack([torch.cat([torch.zeros_like(p).flatten() if part is None else part.flatten()
-                                   for p, part in zip(parameters, row)]) for row in rows])  # fmt: skip
+    first, which = distinct_rows(rollout)
+    totals = (action_logprobs(policy, take_rows(rollout, row[None])).sum() for row in first)
+    rows = [torch.cat([part.flatten() for part in torch.autograd.grad(total, parameters)]) for total in totals]
+    return torch.stack(rows)[which]
 
 
 def scores_cases(rng):
