@@ -1026,7 +1026,7 @@ def with_600_answers(lm, ask):
     sums, `group` to each. Counted are prompts times group; beyond 600 it raises ValueError.
     """
     # BEGIN SOLUTION
-    prompts, group = 8, 4
+    prompts, group = 16, 2
 
     def sample(policy):
         return ask(policy, prompts, group)
@@ -1046,8 +1046,8 @@ with_600_answers = check("12.11", with_600_answers)
 # 1?</details>
 
 # %% [markdown]
-# The package's answer takes the weights with the least noise, the bare reward, and reaches 0.94 in one pass over its
-# answers. What it leaves on the table: it uses each answer once.
+# The package's answer takes the weights with the least noise, the bare reward, which compares no answers of a prompt and
+# so wants many sums with few answers each: 16 × 2 reaches 0.96, the 8 × 4 from above 0.94. It uses each answer once.
 #
 # ## Silent bug lab
 # Here are eight losses that you can call and not read. One of them is RLOO's loss, seven have a bug that raises no
