@@ -956,13 +956,13 @@ LEVELS = (0.6, 0.75, 0.85, 0.92)
 
 
 def with_600_answers(lm, ask):
-    """The package's answer: REINFORCE with the reward itself, 18 updates of 8 sums with 4 answers each."""
+    """The package's answer: REINFORCE with the reward itself, 18 updates of 16 sums with 2 answers each."""
     from ptlearn.policy_gradient import total_return
 
     def reward(rollout, _):
         return total_return(rollout.rewards, rollout.mask)
 
-    reinforce(lm, lambda policy: ask(policy, 8, 4), reward, updates=18, lr=1e-4, clip_norm=1.0)
+    reinforce(lm, lambda policy: ask(policy, 16, 2), reward, updates=18, lr=1e-4, clip_norm=1.0)
     return lm
 
 
