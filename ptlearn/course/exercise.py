@@ -45,6 +45,7 @@ class Exercise:
     score(cases, data) -> (how good the answer is, what would make it better), where no single answer is right and
         `expect` is None; `remark` refuses what is no answer at all. `levels` are the scores that earn a point each.
     ranked: whether grading lists the scores of a class.
+    seconds: that grading waits for an answer to all its cases; for most exercises the usual ones are plenty.
     """
 
     cases: Callable[[random.Random], list]
@@ -58,6 +59,7 @@ class Exercise:
     score: Callable[[list, list], tuple[float, str]] | None = None
     levels: tuple[float, ...] = ()
     ranked: bool = False
+    seconds: float | None = None
 
     def driven(self, answer: Any, case: Any) -> Any:
         """What the answer gives for a case, or the answer itself where it is a value."""

@@ -5,6 +5,7 @@ Small knobs and shorter constants make a lesson cheap; `make blanks` does the sa
 
 import ast
 import inspect
+import math
 import sys
 
 import pytest
@@ -37,7 +38,14 @@ SMALL = {
     "12": [
         "--model=pocket-s --largest=45 --examples=60 --updates=2 --prompts=2 --group=2 --seeds=2",
         ("held_out[:100]", "held_out[:10]"),
-        ("held_out[:40]", "held_out[:10]"),
+        ("prompts=32", "prompts=4"),
+        ("view(32,", "view(4,"),
+        ("KS, FEW = [1, 2, 4, 8], 25", "KS, FEW = [1, 2, 4, 8], 2"),
+        ("task.train[:64]", "task.train[:4]"),
+        ("task.train[:16]", "task.train[:4]"),
+        ("go_on, 48)", "go_on, 2)"),
+        ("range(15)", "range(2)"),
+        ("updates=40, lr=0.1", "updates=2, lr=0.1"),
     ],
     "13": [
         "--prompts=1 --group=2 --updates=1 --model-updates=1 --seeds=2",
@@ -120,7 +128,7 @@ def stubs(path):
 @LESSONS
 def test_every_reference_takes_the_call_of_its_stub(path):
     for number, asked in stubs(path):
-        stub = inspect.signature(eval(f"lambda {ast.unparse(asked)}: None"))
+        stub = inspect.signature(eval(f"lambda {ast.unparse(asked)}: None", {"math": math}))
         parameters = list(inspect.signature(exercise(number).reference).parameters.values())
         wanted = list(stub.parameters.values())
         form = [(each.name, each.kind, each.default) for each in parameters]

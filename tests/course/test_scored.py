@@ -1,10 +1,13 @@
 """Labs and contests: points by what an answer reaches, the same line from `check` and from the grader; predictions."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
 
 from ptlearn.course import checks
 from ptlearn.course.exercise import Exercise, check, judge
-from ptlearn.course.grading.points import Seen, judged
+from ptlearn.course.grading.points import EXERCISE_SECONDS, SEEDS, Seen, judged, question
 from ptlearn.course.lab import lab_of_runs, mystery_runs
 from ptlearn.course.predictions import predict
 
@@ -97,6 +100,16 @@ def test_a_score_of_the_grader_is_that_of_all_cases():
     put = {"cases": ["items"] * 2, "parts": [1, 1]}
     verdict = judged(CONTEST, put, Seen([{"data": value, "calls": []} for value in (0.1, 0.5)]))
     assert (verdict.status, verdict.score) == ("part", pytest.approx(0.3))
+
+
+def test_a_contest_is_asked_once_and_may_take_its_time(toy):
+    marks = [{"ptlearn": {"role": "check", "ex": number}} for number in ("98.1", "98.2")]
+    cells = [SimpleNamespace(source="x = check(…)", metadata=mark) for mark in marks]
+    release = SimpleNamespace(blank=SimpleNamespace(cells=cells))
+    asked = question(release, LAB, "98.1", 5)
+    assert (asked["parts"], asked["seconds"]) == ([len(RUNS)] * SEEDS, EXERCISE_SECONDS)
+    asked = question(release, dataclasses.replace(CONTEST, seconds=60.0), "98.2", 5)
+    assert (asked["cases"], asked["parts"], asked["seconds"]) == (["items"], [1], 60.0)
 
 
 @pytest.mark.parametrize(
