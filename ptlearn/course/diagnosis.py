@@ -1,4 +1,4 @@
-"""Words for where two plain values differ, and for the answers of labs.
+"""Words for where two plain values differ.
 
 Everything here works on plain values (numbers, strings, lists and dicts of them), which `plain` makes of tensors.
 """
@@ -71,24 +71,3 @@ def as_list(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"a result of type {type(value).__name__} where numbers, strings or lists are expected")
-
-
-def misnamed(data, bugs: dict[str, str], signs: dict[str, str], seen: dict[str, str]) -> str | None:
-    """What to say of a silent-bug lab's answer {run: name of its bug}; None if every name is right.
-
-    Args: bugs, {run: the right name}; signs, {name: what that bug would do}; seen, {run: where to look}.
-
-    >>> misnamed({"A": "two"}, {"A": "one"}, {"one": "halves it", "two": "doubles it"}, {"A": "A is half as large"})
-    "A: 'two' doubles it; A is half as large"
-    """
-    if not isinstance(data, dict) or set(data) != set(bugs):
-        found = sorted(data) if isinstance(data, dict) else data
-        return f"the answer is a dict with the keys A, B, C and D, not {found!r}"
-    names = {name.lower(): name for name in signs}
-    for run, bug in bugs.items():
-        chosen = names.get(" ".join(str(data[run]).lower().split()))
-        if chosen is None:
-            return f"{run}: {data[run]!r} is not on the list: {', '.join(signs)}"
-        if chosen != bug:
-            return f"{run}: '{chosen}' {signs[chosen]}; {seen[run]}"
-    return None

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ptlearn.course.contract import call_with, mismatch, parse, watched
-from ptlearn.course.diagnosis import misnamed, plain
+from ptlearn.course.diagnosis import plain
 
 SEED = 0  # of the check a student sees: fixed, so that a failure can be debugged; the grader draws fresh ones
 LONGEST = 500  # characters of a diagnosis, which is one line
@@ -66,15 +66,6 @@ class Exercise:
         if self.drive:
             return self.drive(answer, case)
         return call_with(parse(self.signature), answer, case) if self.signature else answer
-
-
-def lab(points: int, bugs: dict[str, str], signs: dict[str, str], seen: dict[str, str]) -> Exercise:
-    """The exercise to name the silent bug of each run, see `diagnosis.misnamed`."""
-
-    def remark(case: Any, data: Any) -> str | None:
-        return misnamed(data, bugs, signs, seen)
-
-    return Exercise(lambda rng: [sorted(signs)], None, None, points, bugs, remark=remark)
 
 
 class Verdict(NamedTuple):

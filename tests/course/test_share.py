@@ -9,8 +9,8 @@ from ptlearn.course.lesson import cells_of, keys, lesson_files, solution_lines, 
 LEAST = 0.25  # of the lines of code without imports and plots
 WIDEST = 95  # characters of a line of code, so that it needs no scrolling in a notebook
 DRAWING = {"pyplot", "figures", "axes", "axis", "figure", "show", "film"}
-HELD = tuple(f"{number:02}" for number in range(12))  # the lessons that hold to the share
-NARROW = tuple(f"{number:02}" for number in range(17) if number not in (12, 13))  # to the width, and to titles
+HELD = tuple(f"{number:02}" for number in range(14))  # the lessons that hold to the share
+NARROW = tuple(f"{number:02}" for number in range(17))  # to the width, and to titles
 
 
 def lessons(numbers):
