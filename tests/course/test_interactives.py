@@ -1,0 +1,174 @@
+"""The interactive pages: their mathematics against the package, and what every reader needs of a page.
+
+The functions between the marks "---- maths" and "---- end of maths" of a page are pure; they run in Node, and what they
+give is held against ptlearn.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+
+from ptlearn.grid import mdp as exact
+from ptlearn.grid.gridworld import MAPS, GridWorld
+from ptlearn.rl.policies import TabularPolicy
+
+FOLDER = Path(__file__).parents[2] / "docs" / "interactive"
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.html")) if path.stem != "index"}
+MATHS = re.compile(r"// ---- maths[^\n]*\n(.*?)// ---- end of maths", re.DOTALL)
+
+node = pytest.mark.skipif(not shutil.which("node"), reason="the pages' JavaScript runs in Node, which is not installed")
+
+
+def run(page, expression, **given):
+    """What a JavaScript expression over a page's functions and the given values is worth."""
+    [maths] = MATHS.findall(PAGES[page])
+    names = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in given.items())
+    script = f'"use strict";\n{maths}\n{names}process.stdout.write(JSON.stringify({expression}));'
+    done = subprocess.run(["node"], input=script, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def same(found, expected, tolerance=1e-9):
+    found, expected = (torch.as_tensor(x, dtype=torch.float64) for x in (found, expected))
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def table(states, seed):
+    """A policy with logits that are all over the place."""
+    policy = TabularPolicy(states, 4).double()
+    policy.logits.data = 2 * torch.randn(states, 4, generator=torch.Generator().manual_seed(seed)).double()
+    return policy
+
+
+# ---------------------------------------------------------------- the grid world
+
+WORLDS = [
+    ("default", 0.2, 0.0, 0.9, None),
+    ("default", 0.0, -0.04, 1.0, 40),
+    ("small", 0.3, -0.25, 1.0, 5),
+    ("cliff", 0.1, -0.1, 0.95, 10),
+    ("four-rooms", 1.0, 0.0, 0.99, None),
+    ("small", 0.2, -0.1, 1.0, None),
+    (["S#G", ".XS", "#.#"], 0.4, -0.02, 0.7, 3),
+]
+
+
+@node
+def test_maps_are_those_of_the_package():
+    assert run("grid_world", "MAPS") == MAPS
+
+
+@node
+@pytest.mark.parametrize("rows, slip, step, gamma, horizon", WORLDS)
+def test_values_visits_objective_and_gradient_are_the_packages(rows, slip, step, gamma, horizon):
+    grid = GridWorld(rows, slip=slip, step_reward=step)
+    world = grid.to_mdp(gamma)
+    policy = table(world.states, 1)
+    pi = exact.probabilities(world, policy).detach()
+    found = run("grid_world", "study(toMdp(rows, slip, step), logits, gamma, horizon)", rows=grid.map, slip=slip,
+                step=step, logits=policy.logits.tolist(), gamma=gamma, horizon=horizon)  # fmt: skip
+    values = exact.state_values(world, pi) if horizon is None else exact.horizon_values(world, pi, horizon)[0]
+    same(found["pi"], pi)
+    same(found["values"], values)
+    same(found["visits"], exact.occupancy(world, pi, horizon))
+    same(found["J"], exact.objective(world, pi, horizon))
+    same(found["gradient"], exact.exact_gradient(world, policy, horizon).view_as(pi))
+
+
+@node
+@pytest.mark.parametrize("rows, slip, step, gamma, horizon", WORLDS)
+def test_best_values_are_the_packages(rows, slip, step, gamma, horizon):
+    grid = GridWorld(rows, slip=slip, step_reward=step)
+    world = grid.to_mdp(gamma)
+    expected = torch.zeros(world.states).double()
+    for _ in range(horizon or 0):
+        expected = exact.action_values(world, expected).max(1).values
+    expected = exact.value_iteration(world, tolerance=1e-12) if horizon is None else expected
+    found = run("grid_world", "bestValues(toMdp(rows, slip, step), gamma, horizon)", rows=grid.map, slip=slip,
+                step=step, gamma=gamma, horizon=horizon)  # fmt: skip
+    same(found, expected)
+
+
+@node
+def test_steps_up_the_gradient_are_those_of_plain_ascent_on_the_exact_objective():
+    world = GridWorld("default", slip=0.2).to_mdp(0.9)
+    policy = table(world.states, 2)
+    begun = policy.logits.tolist()
+    for _ in range(3):
+        gradient = exact.exact_gradient(world, policy).view_as(policy.logits)
+        policy.logits.data += 5.0 * gradient
+    three = "[1, 2, 3].reduce((theta) => uphill(theta, study(world, theta, 0.9).gradient, 5), logits)"
+    found = run("grid_world", f"((world) => {three})(toMdp(MAPS.default, 0.2))", logits=begun)
+    same(found, policy.logits.detach())
+
+
+@node
+def test_an_endless_world_is_found_where_the_package_refuses_it():
+    for rows, step in ((["S.G", "###", "..."], -0.1), (["S.G", "###", "X.."], -0.1), (["S.G", "##.", ".#."], 0.0)):
+        grid = GridWorld(rows, step_reward=step)
+        world = grid.to_mdp(1.0)
+        found = run("grid_world", "endless(toMdp(rows, 0, step))", rows=rows, step=step)
+        try:
+            exact.state_values(world, torch.full((world.states, 4), 0.25).double())
+            assert found == -1
+        except ValueError as refused:
+            assert f"state {found}:" in str(refused)
+
+
+# ---------------------------------------------------------------- every page
+
+
+class Reader(HTMLParser):
+    """The tags of a page, [(tag, attributes)], and which labels stand around which inputs."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.labels, self.bare = [], 0, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append((tag, attributes))
+        self.labels += tag == "label"
+        if tag in ("input", "select") and not self.labels and "aria-label" not in attributes:
+            self.bare.append(attributes.get("id", tag))
+
+    def handle_endtag(self, tag):
+        self.labels -= tag == "label"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_whole_by_itself_and_small(page):
+    text = PAGES[page]
+    assert len(text.encode()) <= 150_000
+    assert not re.search(r"https?:|\bfetch\(|XMLHttpRequest|\bimport\(|@import|url\(", text)
+    assert not any({"src", "srcset"} & set(attributes) for _, attributes in Reader(text).tags)
+    assert not any(tag in ("link", "iframe", "img") for tag, _ in Reader(text).tags)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_can_be_heard_and_used_by_keyboard(page):
+    text, read = PAGES[page], Reader(PAGES[page])
+    tags = {tag for tag, _ in read.tags}
+    assert dict(read.tags)["html"]["lang"] == "en" and {"title", "main", "h1", "button"} <= tags
+    assert not read.bare, "inputs without a label"
+    assert any(attributes.get("aria-live") == "polite" for _, attributes in read.tags)
+    assert all("aria-labelledby" in found or "aria-hidden" in found for tag, found in read.tags if tag == "svg")
+    assert all(found.get("type") == "button" for tag, found in read.tags if tag == "button")
+    assert not any("onclick" in found for _, found in read.tags), "handlers stand in the script"
+    for needed in ("prefers-color-scheme: dark", "prefers-reduced-motion", ":focus-visible", "width=device-width"):
+        assert needed in text
+
+
+@pytest.mark.parametrize("mark", [r"/\* the same in every page \*/.*?</style>", "// -- the world.*?// -- end of the world"])
+def test_what_pages_share_is_the_same_in_all_of_them(mark):
+    parts = [found for text in PAGES.values() for found in re.findall(mark, text, re.DOTALL)]
+    assert parts and set(parts) == {parts[0]}
