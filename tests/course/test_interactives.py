@@ -168,7 +168,10 @@ def test_a_page_can_be_heard_and_used_by_keyboard(page):
         assert needed in text
 
 
-@pytest.mark.parametrize("mark", [r"/\* the same in every page \*/.*?</style>", "// -- the world.*?// -- end of the world"])
+SHARED = [r"/\* the same in every page \*/.*?</style>", "// -- the world.*?// -- end of the world"]
+
+
+@pytest.mark.parametrize("mark", SHARED)
 def test_what_pages_share_is_the_same_in_all_of_them(mark):
     parts = [found for text in PAGES.values() for found in re.findall(mark, text, re.DOTALL)]
     assert parts and set(parts) == {parts[0]}
