@@ -4,6 +4,7 @@ The functions between the marks "---- maths" and "---- end of maths" of a page a
 give is held against ptlearn.
 """
 
+import functools
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ptlearn import policy_gradient as pg
 from ptlearn.grid import mdp as exact
 from ptlearn.grid.gridworld import MAPS, GridWorld
 from ptlearn.rl.policies import TabularPolicy
@@ -55,7 +57,7 @@ WORLDS = [
     ("default", 0.0, -0.04, 1.0, 40),
     ("small", 0.3, -0.25, 1.0, 5),
     ("cliff", 0.1, -0.1, 0.95, 10),
-    ("four-rooms", 1.0, 0.0, 0.99, None),
+    ("four-rooms", 1.0, 0.0, 0.7, None),
     ("small", 0.2, -0.1, 1.0, None),
     (["S#G", ".XS", "#.#"], 0.4, -0.02, 0.7, 3),
 ]
@@ -121,6 +123,142 @@ def test_an_endless_world_is_found_where_the_package_refuses_it():
             assert found == -1
         except ValueError as refused:
             assert f"state {found}:" in str(refused)
+
+
+# ---------------------------------------------------------------- REINFORCE
+
+COSTLY = "every step costs 0.25"
+PROBLEMS = [("only the end pays", "uneven"), (COSTLY, "uniform"), (COSTLY, "on its way")]
+SET_UP = "const w = WORLDS[world], mdp = toMdp(w.rows, w.slip, w.stepReward), pi = POLICIES[policy].map(softmax);"
+
+
+def reinforce(world, policy, result, **given):
+    """`result` in JavaScript, where w, mdp, pi and the exact values V are at hand."""
+    body = f"{SET_UP} const V = horizonValues(mdp, pi, 1, w.horizon); return {result};"
+    return run("reinforce", f"(() => {{ {body} }})()", world=world, policy=policy, **given)
+
+
+@functools.cache
+def package(world, policy):
+    """The same problem: MDP, policy, pi, time limit, the values of each time, and every trajectory."""
+    settings, logits = reinforce(world, policy, "[w, POLICIES[policy]]")
+    grid = GridWorld(settings["rows"], slip=settings["slip"], step_reward=settings["stepReward"]).to_mdp()
+    table = TabularPolicy(grid.states, 4).double()
+    table.logits.data = torch.tensor(logits, dtype=torch.float64)
+    pi = exact.probabilities(grid, table).detach()
+    horizon = settings["horizon"]
+    every = exact.enumerate_trajectories(grid, table, horizon)
+    return grid, table, pi, horizon, exact.horizon_values(grid, pi, horizon), every
+
+
+def weights_of(kind, rewards, mask, values, b=0.0):
+    """(B, T), by the package; values (B, T) at each step."""
+    whole = pg.total_return(rewards, mask)
+    returns, nothing = whole[:, 0], torch.zeros(len(rewards)).double()
+    if kind == "togo":
+        return pg.reward_to_go(rewards, mask)
+    if kind in ("value", "td"):
+        return pg.advantage(rewards, values, mask, nothing, lam=float(kind == "value"))
+    if kind == "own":
+        return rewards * mask
+    if kind == "standard":
+        return pg.standardized(returns)[:, None] * mask
+    baselines = {"average": pg.mean_baseline, "others": pg.leave_one_out}
+    taken = baselines[kind](returns)[:, None] if kind in baselines else {"total": 0.0, "constant": b}[kind]
+    return (whole - taken) * mask
+
+
+@node
+@pytest.mark.parametrize("world, policy", PROBLEMS)
+def test_every_trajectory_is_listed_with_its_chance(world, policy):
+    *_, (listed, _, chances) = package(world, policy)
+    found = reinforce(world, policy, "trajectories(mdp, pi, w.horizon).map((x) => [x.chance, x.rewards])")
+    assert len(found) == len(chances)
+    same(sorted(chance for chance, _ in found), chances.sort().values)
+    same(sum(chance * sum(rewards) for chance, rewards in found), chances @ listed.rewards.sum(1))
+
+
+@node
+@pytest.mark.parametrize("world, policy", PROBLEMS)
+def test_exact_mean_and_variance_of_every_weight_are_sums_over_trajectories(world, policy):
+    grid, table, pi, horizon, values, (every, _, chances) = package(world, policy)
+    along = values[torch.arange(every.mask.shape[1]), every.observations]
+    truth, b = exact.exact_gradient(grid, table, horizon), 0.3
+    kinds = ["total", "togo", "constant", "value", "td", "own"]
+    result = "((all) => kinds.map((kind) => moments(kind, pi, all, V, b)))(trajectories(mdp, pi, w.horizon))"
+    for kind, found in zip(kinds, reinforce(world, policy, result, kinds=kinds, b=b), strict=True):
+        weights = weights_of(kind, every.rewards, every.mask, along, b)
+        each = exact.episode_gradients(pi, every.observations, every.actions, weights).flatten(1)
+        mean = chances @ each
+        same(found["mean"], mean)
+        same(found["variance"], chances @ (each**2).sum(1) - mean @ mean)
+        assert ((mean - truth).norm() < 1e-9) == (kind != "own")
+
+
+@node
+@pytest.mark.parametrize("world, policy", PROBLEMS)
+def test_weights_and_estimates_of_a_batch_are_the_packages(world, policy):
+    _, _, pi, horizon, values, _ = package(world, policy)
+    kinds = ["total", "togo", "average", "others", "constant", "standard", "value", "td", "own"]
+    assert sorted(run("reinforce", "Object.keys(KINDS)")) == sorted(kinds)
+    batch, weighed, estimates = reinforce(
+        world, policy, "((batch) => [batch, kinds.map((kind) => weigh(kind, batch, V, b)), kinds.map((kind) => "
+        "estimate(pi, batch, weigh(kind, batch, V, b)))])(((random) => Array.from({length: 7}, () => "
+        "sample(mdp, pi, w.horizon, random)))(randomNumbers(5)))", kinds=kinds, b=-0.4)  # fmt: skip
+
+    def padded(rows, dtype=torch.float64):
+        return torch.tensor([row + [0] * (horizon - len(row)) for row in rows], dtype=dtype)
+
+    states, actions = (padded([episode[name] for episode in batch], torch.long) for name in ("states", "actions"))
+    rewards = padded([episode["rewards"] for episode in batch])
+    mask = torch.arange(horizon) < torch.tensor([len(episode["rewards"]) for episode in batch])[:, None]
+    for kind, weights, estimate in zip(kinds, weighed, estimates, strict=True):
+        expected = weights_of(kind, rewards, mask, values[torch.arange(horizon), states] * mask, -0.4)
+        same(padded(weights), expected)
+        same(estimate, exact.episode_gradients(pi, states, actions, expected).mean(0).flatten())
+
+
+@node
+def test_episodes_are_drawn_as_often_as_their_chances_say():
+    world, policy = COSTLY, "uneven"
+    name = "((x) => [x.states, x.actions].join())"
+    chances, drawn = reinforce(
+        world, policy, f"[trajectories(mdp, pi, w.horizon).map((x) => [{name}(x), x.chance]), ((random) => "
+        f"Array.from({{length: 20000}}, () => {name}(sample(mdp, pi, w.horizon, random))))(randomNumbers(3))]",
+    )  # fmt: skip
+    chances, terms, rest = dict(chances), [], [0, 0.0]
+    counts = dict.fromkeys(chances, 0)
+    for episode in drawn:
+        counts[episode] += 1
+    for episode, chance in chances.items():
+        if 20000 * chance < 5:
+            rest = [rest[0] + counts[episode], rest[1] + 20000 * chance]
+        else:
+            terms.append((counts[episode] - 20000 * chance) ** 2 / (20000 * chance))
+    terms.append((rest[0] - rest[1]) ** 2 / rest[1])
+    half = torch.tensor([(len(terms) - 1) / 2, sum(terms) / 2], dtype=torch.float64)
+    assert float(torch.special.gammaincc(*half)) > 1e-3
+
+
+@node
+def test_bias_and_noise_are_those_of_all_estimates_at_once():
+    generator = torch.Generator().manual_seed(0)
+    exactly = torch.randn(16, generator=generator).double()
+    estimates = exactly + 0.1 + torch.randn(50, 16, generator=generator).double()
+    begun = "{count: 0, mean: zeros(16), squares: zeros(16)}"
+    found = run("reinforce", f"summary(estimates.reduce(add, {begun}), exactly)", estimates=estimates.tolist(),
+                exactly=exactly.tolist())  # fmt: skip
+    mean, variances, size = estimates.mean(0), estimates.var(0), exactly.norm()
+    same(found["error"], (mean - exactly).norm() / size)
+    same(found["chance"], (variances.sum() / 50).sqrt() / size)
+    same(found["share"], mean @ exactly / size**2)
+    same(found["z"], ((mean - exactly).abs() / (variances / 50).sqrt()).max())
+    same(found["variance"], variances.sum() / size**2)
+
+
+@node
+def test_the_threshold_is_bonferronis():
+    assert run("reinforce", "LIMIT") == round(float(torch.special.ndtri(torch.tensor(1 - 0.01 / 16 / 2))), 2)
 
 
 # ---------------------------------------------------------------- every page
