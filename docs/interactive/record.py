@@ -37,28 +37,31 @@ RECORD = re.compile(r'(<script type="application/json" id="record">\n).*?(\n</sc
 
 
 def label_list(lm, shots):
-    """A list with nonsense labels, cut off before the last one, and the tokens of labels that fit and that do not."""
+    """A list with nonsense labels, cut off before the last one, the label that fits, and the tokens where it stands."""
     kind = {word: category for category, members in world.WORDS.items() for word in members}
     shown, (query, answer) = relations.episode(relations.EVALUATED["2 labels"], shots, random.Random(SEED))
     pieces = [piece for word, label in shown for piece in (f"{word} =", f" {label}", "\n")] + [f"{query} ="]
-    spans = token_spans(lm, pieces)[1::3]
-    fits = [kind[word] == kind[query] for word, _ in shown]
-    marks = {name: [k for span, fit in zip(spans, fits) if fit == wanted for k in range(*span)]
-             for name, wanted in (("fitting", True), ("others", False))}  # fmt: skip
-    return "".join(pieces), answer, marks
+    fitting = [kind[word] == kind[query] for word, _ in shown]
+    spans = itertools.compress(token_spans(lm, pieces)[1::3], fitting)
+    return "".join(pieces), answer, list(itertools.chain.from_iterable(itertools.starmap(range, spans)))
+
+
+def words_twice(lm):
+    """Words, and most of them again; what an induction head would look at is the word that came next the first time."""
+    words = random.Random(SEED).sample(sorted(world.WORDS["animal"]), 4)
+    pieces = ["The list:"] + [piece for word in words + words[:3] for piece in (f" {word}", ",")]
+    return "".join(pieces), words[3], list(range(*token_spans(lm, pieces)[7]))
 
 
 def texts(lm):
-    """(name, text, what comes next, marked tokens) of each recorded text."""
-    prompt, answer, marks = label_list(lm, 4)
-    rng = random.Random(SEED)
-    translation, (query, english) = relations.episode(relations.RELATIONS["french to english"], 2, rng)
-    words = rng.sample(sorted(world.WORDS["animal"]), 4)
+    """(name, text, what comes next, tokens that are marked at first) of each recorded text."""
+    shown, (query, english) = relations.episode(relations.RELATIONS["french to english"], 2, random.Random(SEED))
+    translation = "".join(f"{french} = {said}\n" for french, said in shown) + f"{query} ="
     return [
-        ("nonsense labels (lesson 02)", prompt, answer, marks),
-        ("words said twice", "The list: " + ", ".join(words + words[:3]) + ",", words[3], {}),
-        ("French to English", "".join(f"{a} = {b}\n" for a, b in translation) + f"{query} =", english, {}),
-        ("a fact", "Kenya is a country in Africa. The capital of Kenya is", "Nairobi", {}),
+        ("nonsense labels (lesson 02)", *label_list(lm, 4)),
+        ("words said twice", *words_twice(lm)),
+        ("French to English", translation, english, []),
+        ("a fact", "Kenya is a country in Africa. The capital of Kenya is", "Nairobi", []),
     ]
 
 

@@ -5,6 +5,7 @@ give is held against ptlearn.
 """
 
 import functools
+import importlib.util
 import json
 import re
 import shutil
@@ -18,6 +19,8 @@ import torch
 from ptlearn import policy_gradient as pg
 from ptlearn.grid import mdp as exact
 from ptlearn.grid.gridworld import MAPS, GridWorld
+from ptlearn.lm.attention import attention_weights
+from ptlearn.lm.models import load_lm
 from ptlearn.rl.policies import TabularPolicy
 
 FOLDER = Path(__file__).parents[2] / "docs" / "interactive"
@@ -40,7 +43,7 @@ def run(page, expression, **given):
 def same(found, expected, tolerance=1e-9):
     found, expected = (torch.as_tensor(x, dtype=torch.float64) for x in (found, expected))
     assert found.shape == expected.shape
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    assert torch.allclose(found, expected, rtol=tolerance, atol=tolerance), float((found - expected).abs().max())
 
 
 def table(states, seed):
@@ -261,6 +264,149 @@ def test_the_threshold_is_bonferronis():
     assert run("reinforce", "LIMIT") == round(float(torch.special.ndtri(torch.tensor(1 - 0.01 / 16 / 2))), 2)
 
 
+# ---------------------------------------------------------------- tokens: credit and ratios
+
+CAP, EPSILON = 1.3, 0.2
+
+
+def record_of(page):
+    [text] = re.findall(r'<script type="application/json" id="record">\n(.*?)\n</script>', PAGES[page], re.DOTALL)
+    return json.loads(text)
+
+
+def padded_answers(answers):
+    """rewards (B,), groups (B,), log pi, log mu and mask (B, T) of recorded answers."""
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(each["pi"])) for each in answers], batch_first=True) > 0
+    pi, mu = torch.zeros(2, *mask.shape, dtype=torch.float64)
+    for row, each in enumerate(answers):
+        for table, name in ((pi, "pi"), (mu, "mu")):
+            table[row, : len(each[name])] = torch.tensor(each[name], dtype=torch.float64)
+    rewards, groups = (torch.tensor([each[x] for each in answers]) for x in ("reward", "prompt"))
+    return rewards.double(), groups, pi, mu, mask
+
+
+def rows_of(values, mask):
+    return [row[kept] for row, kept in zip(values, mask)]
+
+
+@node
+@pytest.mark.parametrize("pair", record_of("token_credit")["pairs"])
+def test_credits_ratios_and_weights_are_the_packages(pair):
+    answers = record_of("token_credit")["pairs"][pair]
+    rewards, groups, pi, mu, mask = padded_answers(answers)
+    credits = {
+        "total": rewards,
+        "others": rewards - pg.leave_one_out(rewards, groups=groups),
+        "standard": pg.standardized(rewards, groups),
+    }
+    step = pg.step_ratio(pi, mu, mask)
+    forms = {
+        "none": mask.double(), "step": step, "truncated": pg.truncated_ratio(pi, mu, mask, cap=CAP), "clipped": step,
+        "prefix": pg.prefix_ratio(pi, mu, mask), "answer": pg.trajectory_ratio(pi, mu, mask),
+    }  # fmt: skip
+    assert set(run("token_credit", "Object.keys(FORMS)")) == set(forms)
+    found = run(
+        "token_credit", "kinds.map((kind) => ((all) => forms.map((form) => answers.map((answer, i) => [all[i], "
+        "ratios(answer, form, cap), weights(answer, all[i], form, cap, epsilon)])))(credits(answers, kind)))",
+        answers=answers, kinds=list(credits), forms=list(forms), cap=CAP, epsilon=EPSILON,
+    )  # fmt: skip
+    for of_kind, credit in zip(found, credits.values(), strict=True):
+        credit = credit[:, None] * mask
+        for of_form, (form, ratio) in zip(of_kind, forms.items(), strict=True):
+            clipped = pg.clipped_weights(step, credit, epsilon=EPSILON)
+            expected = credit, ratio, clipped if form == "clipped" else ratio * credit
+            for part, values in enumerate(expected):
+                for row, wanted in zip(of_form, rows_of(values, mask), strict=True):
+                    same(row[part], wanted)
+
+
+@node
+@pytest.mark.parametrize("pair", record_of("token_credit")["pairs"])
+def test_effective_sample_size_and_distances_are_the_packages(pair):
+    answers = record_of("token_credit")["pairs"][pair]
+    _, _, pi, mu, mask = padded_answers(answers)
+    same(run("token_credit", "effectiveSampleSize(answers)", answers=answers),
+         pg.effective_sample_size(pg.trajectory_ratio(pi, mu, mask)[:, 0]))  # fmt: skip
+    found, estimates = run("token_credit", "distances(answers)", answers=answers), pg.kl_estimates(mu, pi, mask)
+    same(found["k1"], estimates.k1[mask].mean())
+    same(found["k3"], estimates.k3[mask].mean())
+    same(found["largest"], (pi - mu).abs().max())
+
+
+@node
+def test_a_large_ratio_of_a_whole_answer_does_not_overflow_the_effective_sample_size():
+    answers = [
+        {"pi": [0.0] * 9, "mu": [-100.0] * 9},
+        {"pi": [0.0] * 9, "mu": [-100.0] * 9},
+        {"pi": [-1.0], "mu": [-1.0]},
+    ]
+    same(run("token_credit", "effectiveSampleSize(answers)", answers=answers), 2.0)
+
+
+def test_credits_of_an_answer_sum_to_its_reward_less_what_was_expected():
+    record = record_of("token_credit")
+    own = list(record["pairs"].values())[0]
+    assert len(record["credits"]) == len(own)
+    for values, answer in zip(record["credits"], own):
+        assert len(values) == len(answer["tokens"])
+        start = answer["reward"] - sum(values)  # V of the prompt, the same for all answers to it
+        others = [each["reward"] - sum(credit) for credit, each in zip(record["credits"], own)
+                  if each["prompt"] == answer["prompt"]]  # fmt: skip
+        assert others == pytest.approx([start] * len(others), abs=1e-3) and 0 <= start <= 1
+
+
+# ---------------------------------------------------------------- attention and the records
+
+
+@pytest.fixture(scope="module")
+def record():
+    """docs/interactive/record.py as a module."""
+    spec = importlib.util.spec_from_file_location("record", FOLDER / "record.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pocket_m():
+    return load_lm("pocket-m")
+
+
+@node
+def test_attention_is_that_of_the_model_to_a_rounding(record, pocket_m, one_thread):
+    recorded = record_of("attention")
+    name, text, answer, marks = record.texts(pocket_m)[0]
+    kept = recorded["texts"][0]
+    assert recorded["model"] == pocket_m.name and (kept["name"], kept["answer"], kept["marks"]) == (name, answer, marks)
+    assert "".join(kept["tokens"][1:]) == text
+    weights, last = attention_weights(pocket_m, text), len(kept["tokens"]) - 1
+    found = run("attention", "unpack(text)", text=kept)
+    for q in range(last + 1):
+        rows = torch.tensor([[head[q] for head in layer] for layer in found])
+        assert (rows - weights[:, :, q, : q + 1]).abs().max() <= 0.5 / 255 + 1e-3
+    table = run("attention", "onTokens(unpack(text), q, marks)", text=kept, q=last, marks=marks)
+    expected = weights[:, :, last, marks].sum(-1)
+    same(table, expected, tolerance=0.005)
+    assert run("attention", "largest(table)", table=table) == list(divmod(int(expected.argmax()), expected.shape[1]))
+
+
+@node
+def test_what_is_looked_at_most_comes_first():
+    assert run("attention", "most([0.1, 0.6, 0.3], 2)") == [[1, 0.6], [2, 0.3]]
+
+
+def test_recorded_answers_are_what_the_script_makes(record, one_thread):
+    recorded, lm = record_of("token_credit"), record.finetuned()
+    problems = record.mixed(lm)
+    assert recorded["prompts"] == [problem.prompt for problem in problems]
+    made = record.answers(lm, record.sampled(lm, problems), lm)
+    for answer, kept in zip(made, recorded["pairs"]["the same weights"], strict=True):
+        assert (answer["prompt"], answer["reward"], answer["tokens"]) == (
+            kept["prompt"], kept["reward"], kept["tokens"])  # fmt: skip
+        assert answer["mu"] == pytest.approx(kept["mu"], abs=0.02)
+        assert answer["pi"] == pytest.approx(kept["pi"], abs=0.02)
+
+
 # ---------------------------------------------------------------- every page
 
 
@@ -296,7 +442,7 @@ def test_a_page_is_whole_by_itself_and_small(page):
 def test_a_page_can_be_heard_and_used_by_keyboard(page):
     text, read = PAGES[page], Reader(PAGES[page])
     tags = {tag for tag, _ in read.tags}
-    assert dict(read.tags)["html"]["lang"] == "en" and {"title", "main", "h1", "button"} <= tags
+    assert dict(read.tags)["html"]["lang"] == "en" and {"title", "main", "h1", "select"} <= tags
     assert not read.bare, "inputs without a label"
     assert any(attributes.get("aria-live") == "polite" for _, attributes in read.tags)
     assert all("aria-labelledby" in found or "aria-hidden" in found for tag, found in read.tags if tag == "svg")
