@@ -285,52 +285,41 @@ def padded_answers(answers):
     return rewards.double(), groups, pi, mu, mask
 
 
-def rows_of(values, mask):
-    return [row[kept] for row, kept in zip(values, mask)]
-
-
 @node
-@pytest.mark.parametrize("pair", record_of("token_credit")["pairs"])
-def test_credits_ratios_and_weights_are_the_packages(pair):
-    answers = record_of("token_credit")["pairs"][pair]
-    rewards, groups, pi, mu, mask = padded_answers(answers)
-    credits = {
-        "total": rewards,
-        "others": rewards - pg.leave_one_out(rewards, groups=groups),
-        "standard": pg.standardized(rewards, groups),
-    }
-    step = pg.step_ratio(pi, mu, mask)
-    forms = {
-        "none": mask.double(), "step": step, "truncated": pg.truncated_ratio(pi, mu, mask, cap=CAP), "clipped": step,
-        "prefix": pg.prefix_ratio(pi, mu, mask), "answer": pg.trajectory_ratio(pi, mu, mask),
-    }  # fmt: skip
+def test_credits_ratios_and_weights_are_the_packages():
+    pairs = record_of("token_credit")["pairs"]
+    kinds, forms = ["total", "others", "standard"], ["none", "step", "truncated", "clipped", "prefix", "answer"]
     assert set(run("token_credit", "Object.keys(FORMS)")) == set(forms)
-    found = run(
-        "token_credit", "kinds.map((kind) => ((all) => forms.map((form) => answers.map((answer, i) => [all[i], "
-        "ratios(answer, form, cap), weights(answer, all[i], form, cap, epsilon)])))(credits(answers, kind)))",
-        answers=answers, kinds=list(credits), forms=list(forms), cap=CAP, epsilon=EPSILON,
+    every = run(
+        "token_credit", "Object.values(pairs).map((answers) => kinds.map((kind) => ((all) => forms.map((form) => "
+        "answers.map((answer, i) => [all[i], ratios(answer, form, cap), weights(answer, all[i], form, cap, epsilon)])))"
+        "(credits(answers, kind))))", pairs=pairs, kinds=kinds, forms=forms, cap=CAP, epsilon=EPSILON,
     )  # fmt: skip
-    for of_kind, credit in zip(found, credits.values(), strict=True):
-        credit = credit[:, None] * mask
-        for of_form, (form, ratio) in zip(of_kind, forms.items(), strict=True):
-            clipped = pg.clipped_weights(step, credit, epsilon=EPSILON)
-            expected = credit, ratio, clipped if form == "clipped" else ratio * credit
-            for part, values in enumerate(expected):
-                for row, wanted in zip(of_form, rows_of(values, mask), strict=True):
-                    same(row[part], wanted)
+    for found, answers in zip(every, pairs.values(), strict=True):
+        rewards, groups, pi, mu, mask = padded_answers(answers)
+        of_answers = rewards, rewards - pg.leave_one_out(rewards, groups=groups), pg.standardized(rewards, groups)
+        step = pg.step_ratio(pi, mu, mask)
+        ratios = [mask.double(), step, pg.truncated_ratio(pi, mu, mask, cap=CAP), step,
+                  pg.prefix_ratio(pi, mu, mask), pg.trajectory_ratio(pi, mu, mask)]  # fmt: skip
+        for of_kind, credit in zip(found, of_answers, strict=True):
+            credit = credit[:, None] * mask
+            for of_form, form, ratio in zip(of_kind, forms, ratios, strict=True):
+                weights = pg.clipped_weights(step, credit, epsilon=EPSILON) if form == "clipped" else ratio * credit
+                for part, expected in enumerate((credit, ratio, weights)):
+                    same([x for row in of_form for x in row[part]], expected[mask])
 
 
 @node
-@pytest.mark.parametrize("pair", record_of("token_credit")["pairs"])
-def test_effective_sample_size_and_distances_are_the_packages(pair):
-    answers = record_of("token_credit")["pairs"][pair]
-    _, _, pi, mu, mask = padded_answers(answers)
-    same(run("token_credit", "effectiveSampleSize(answers)", answers=answers),
-         pg.effective_sample_size(pg.trajectory_ratio(pi, mu, mask)[:, 0]))  # fmt: skip
-    found, estimates = run("token_credit", "distances(answers)", answers=answers), pg.kl_estimates(mu, pi, mask)
-    same(found["k1"], estimates.k1[mask].mean())
-    same(found["k3"], estimates.k3[mask].mean())
-    same(found["largest"], (pi - mu).abs().max())
+def test_effective_sample_size_and_distances_are_the_packages():
+    pairs = record_of("token_credit")["pairs"]
+    measures = "Object.values(pairs).map((answers) => [effectiveSampleSize(answers), distances(answers)])"
+    for (ess, found), answers in zip(run("token_credit", measures, pairs=pairs), pairs.values(), strict=True):
+        _, _, pi, mu, mask = padded_answers(answers)
+        same(ess, pg.effective_sample_size(pg.trajectory_ratio(pi, mu, mask)[:, 0]))
+        estimates = pg.kl_estimates(mu, pi, mask)
+        same(found["k1"], estimates.k1[mask].mean())
+        same(found["k3"], estimates.k3[mask].mean())
+        same(found["largest"], (pi - mu).abs().max())
 
 
 @node
