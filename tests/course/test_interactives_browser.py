@@ -79,6 +79,17 @@ def test_a_page_fits_and_keeps_nobody_out(visit, name, width, scheme):
         assert not [each for each in found if each[0] in ("serious", "critical")]
 
 
+def test_without_its_script_as_jupyterlab_first_shows_it_a_page_says_what_to_do(browser):
+    page = browser.new_page()
+    page.set_content('<iframe sandbox title="a page"></iframe>')
+    text = (FOLDER / "grid_world.html").read_text(encoding="utf-8")
+    page.locator("iframe").evaluate("(frame, text) => { frame.srcdoc = text; }", text)
+    hint = page.frame_locator("iframe").locator("noscript p")  # searches by text leave such elements out
+    hint.wait_for(timeout=5000)
+    assert "Trust HTML" in hint.inner_text()
+    page.close()
+
+
 def test_every_control_is_reached_by_tab_and_seen_when_it_is(visit):
     for name in ("grid_world", "reinforce", "token_credit", "attention"):
         page = visit(name)
@@ -124,6 +135,11 @@ def test_steps_climb_towards_the_best_policy(visit):
         reached.append(float(page.locator("#J").inner_text().replace("−", "-")))
     assert reached == sorted(reached) and "Step 50:" in said(page)
     assert 0.8 < reached[-1] / float(page.locator("#best").inner_text()) < 1
+    push(page, "Run")
+    page.wait_for_timeout(1800)
+    assert "Climbing" in said(page)  # and nothing is said at each step
+    push(page, "Pause")
+    assert "Step 51:" in said(page)
     push(page, "Forget (θ = 0)")
     assert "The policy is uniform again" in said(page)
 
@@ -188,6 +204,8 @@ def test_attention_is_followed_from_token_to_token(visit):
     assert "from “start” (token 1): 100 % on “start”" in said(page)
     press(page, "Enter")
     assert "On the 4 marked: 100 %" in said(page)
+    push(page, "Mark or unmark the chosen token")
+    assert "On the 3 marked: 0 %" in said(page)
     push(page, "Marks as at the start")
     press(page, "Shift+Tab")
     push(page, "layer 0, head 0: 0 %")
