@@ -1,4 +1,4 @@
-"""The interactive pages in a browser: each driven by keyboard, at two widths, in light and in dark.
+"""The interactive pages in a browser: each driven by keyboard, from a desk to a small phone, in light and in dark.
 
 Needs Playwright and a Chromium on this machine; skipped where there is none. With PTLEARN_AXE, the path of axe-core's
 axe.min.js, each page is also searched for what keeps people out.
@@ -68,7 +68,7 @@ def focused(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("width", [1280, 320])
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.html")))
 def test_a_page_fits_and_keeps_nobody_out(visit, name, width, scheme):
     page = visit(name, width, scheme)
