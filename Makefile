@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PROBLEM = $(shell $(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.stdout.write("is " + sys.version.split()[0]); \
 	sys.version_info >= (3, 11) and __import__("ensurepip")' 2>/dev/null || echo cannot make an environment)
 
-.PHONY: run test real solutions classroom lab build seeds blanks bench site wrong-answers
+.PHONY: run test real solutions classroom lab build seeds blanks bench site wrong-answers interactive
 run: $(READY)
 	.venv/bin/python -m ptlearn tour
 
@@ -50,6 +50,9 @@ blanks: $(READY)
 
 wrong-answers: $(READY)
 	.venv/bin/python tests/course/wrong_answers_page.py
+
+interactive: $(READY)
+	OMP_NUM_THREADS=1 .venv/bin/python docs/interactive/record.py
 
 bench: $(READY)
 	.venv/bin/python benchmarks/report.py
