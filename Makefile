@@ -37,7 +37,7 @@ classroom: $(READY)
 
 lab: $(READY)
 	.venv/bin/python -m ptlearn copy
-	.venv/bin/jupyter lab work
+	.venv/bin/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/work
 
 build: $(READY)
 	.venv/bin/python -m ptlearn build

@@ -659,6 +659,8 @@ show(figure, alt="Left: the score of each head; the highest are " + ", ".join(
 # `copied_label`, done by attention, and softly: where several lines match, all of them may be read, not the latest
 # alone.
 #
+# [Explore it](../docs/interactive/attention.html): where each head looks, from every token of a few prompts.
+#
 # That a head looks there does not prove that the answer comes from there. The test is to take it away. The outputs of
 # the heads of a layer stand side by side, head $h$ at $[h s, (h+1) s)$ with $s = d / H$, when the layer's output
 # projection reads them: `output_projections(lm)` are these modules, one per layer. A *forward pre-hook* of such a

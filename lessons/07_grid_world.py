@@ -1086,6 +1086,9 @@ guesses.reveal("best_policy_when_close_is_paid", "walks up to the star and never
 # $s$ change by the same constant $-\Phi(s)$ (the sum telescopes; the star must have $\Phi = 0$), so the best policies
 # stay the best (Ng et al., 1999). The cell asserts exactly that, $V^*_\text{new} = V^* - \Phi$.
 #
+# [Explore it](../docs/interactive/grid_world.html): move walls, change slip and γ, and watch $V$, $V^*$ and the policy
+# follow.
+#
 # ## Recap
 # - A world is $p(s' \mid s, a)$, rewards and a start; a policy makes it a distribution over trajectories,
 #   $p_\theta(\tau) = p(s_1) \prod_t \pi_\theta(a_t \mid s_t)\, p(s_{t+1} \mid s_t, a_t)$.

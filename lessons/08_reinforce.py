@@ -528,6 +528,9 @@ show(figure, alt=f"Relative error against episodes on log axes: a line from {err
 # dozen episodes. A single episode tells next to nothing about the direction. Lesson 09 is about the constant in front
 # of $1/\sqrt N$; it can be made far smaller at no cost.
 #
+# [Explore it](../docs/interactive/reinforce.html): draw batches and watch the mean go to the exact gradient;
+# [climb](../docs/interactive/grid_world.html) the exact gradient step by step.
+#
 # ## The loop
 # Now let an agent learn: **sample** a fresh batch from the policy as it is now, **weigh**, **step**, again. The estimate
 # is unbiased only for episodes of the *current* policy, so no batch serves twice. The step is Adam's instead of plain

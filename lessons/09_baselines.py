@@ -946,6 +946,9 @@ show(figure, alt="Variances, log axis, from the total return to TD with exact V.
 # The large step is the last. TD does not wait for the luck of all later steps: it asks $V$ what they are worth. It needs
 # $V$ exactly to keep the mean; what to do with less than that is the subject of lesson 10.
 #
+# [Explore it](../docs/interactive/reinforce.html): pick a weight, and see its bias and variance beside the exact
+# gradient.
+#
 # ## What less noise buys
 # The same learner, eight times; only the weights differ, and they are yours. Batches of 32 episodes, Adam, six seeds each,
 # and after every update the **exact** expected return of the policy, so that the curves show learning and not luck in

@@ -750,6 +750,9 @@ for tokens in (10, 100, 1000):
 # ratio, takes the geometric mean of its steps, near 1 by construction. The usual form is the per-step one, bias and all:
 # its weights stay near 1 as long as π stays near μ *at each step*.
 #
+# [Explore it](../docs/interactive/token_credit.html): ratios per token, per prefix and of the whole answer, a cap, a
+# clip, and the effective sample size.
+#
 # ## The temptation: reuse
 # Collecting is expensive, gradient steps are cheap. So take several steps per rollout. From the second on, the rollout's
 # policy is μ and the current one is π: reuse **is** off-policy learning. Write the loop: the one loss of the course,

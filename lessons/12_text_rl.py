@@ -1012,6 +1012,9 @@ show(figure, alt="Four answers as coloured tokens. Left: all tokens of an answer
 # standard error, and a credit is a difference of two: pale colours may be chance.) Credit by sampling costs 48 answers
 # per token. A critic (lesson 10) is the attempt to get it for one forward pass.
 #
+# [Explore it](../docs/interactive/token_credit.html): sixteen answers, the credit of each token, and what sampler and
+# learner think of it.
+#
 # ## Contest: 600 answers
 # Sampling is what costs in RL. Here is a model, the one after 300 conversations, and a sampler that gives 600 answers
 # and then no more. Make it as good at sums as you can, from these answers and their rewards: the score is its pass@1 on
