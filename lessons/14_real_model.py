@@ -6,8 +6,8 @@
 # Everything so far happened in a pocket world, where the course wrote the corpus and could therefore explain every
 # result. Now take SmolLM2-135M-Instruct, trained by strangers on two trillion tokens of the web, and measure the
 # lecture's effects again, each beside the pocket model's and by the same function. *(Lecture: from "How do we tell the
-# LM what we want to do?" to reinforcement learning on text; claims C02–C08, C14, C18, C21, C28, C40, C41.)* About 75
-# minutes; runs in about five minutes on two CPU cores, without a GPU.
+# LM what we want to do?" to reinforcement learning on text; claims C02–C08, C14, C18, C21, C28, C40, C41.)*
+# About 75 minutes; runs in about five minutes on two CPU cores, without a GPU.
 #
 # **You will need** lessons 01 to 03, 06 and 12. **You will be able to** say which effects carry over to a real model and
 # which do not, put an interval to each, calibrate a biased prompt, measure what finetuning forgets, and see

@@ -29,7 +29,8 @@ def run(*arguments: str, cwd: Path = ROOT) -> str:
 def check_make(target: str, _: Path) -> None:
     recipe = run("make", "--dry-run", "--no-print-directory", target)  # make test runs this test inside make
     last = recipe.replace("\\\n", " ").strip().splitlines()[-1]
-    assert {"run": "-m ptlearn tour", "test": "-m pytest --nbval-lax", "lab": "jupyter lab --ServerApp.root_dir=."}[target] in last
+    expected = {"run": "-m ptlearn tour", "test": "-m pytest --nbval-lax", "lab": "jupyter lab --ServerApp.root_dir=."}
+    assert expected[target] in last
 
 
 def check_conda(command: str, _: Path) -> None:
