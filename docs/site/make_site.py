@@ -1,0 +1,283 @@
+"""Build the site: lay out its pages below build/site, then let Sphinx make them into site/.
+
+    python docs/site/make_site.py
+
+Prose comes from docs/, notebooks from solutions/ as they were executed; pages of the package, the map and the shown
+sources are made here. Every link of the repository is turned into one of the site; one that leads nowhere stops the build.
+Order: where each file's page is; links; notebooks; pages that are made; the table of contents; the build.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+from functools import cache
+from pathlib import Path
+
+import api
+import lesson_map
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PAGES = ROOT / "build/site/pages"  # what Sphinx reads
+OUTPUT = ROOT / "site"
+TOP = {"README.md": "install.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+SHOWN = ("benchmarks/**/*.py", "benchmarks/**/*.sh", "lessons/accelerate/*.yaml", "docs/*.py", "Makefile")
+LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", "": "text"}
+LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+\.\w+|[^)\s#]*/[^)\s#]*)(#[^)\s]*)?\)")
+FENCED = re.compile(r"^(`{3,}).*?^\1`*$", re.MULTILINE | re.DOTALL)
+
+
+@cache
+def pages() -> dict[str, str]:
+    """Where the page of each file of the repository is, relative to the site: `docs/claims.md` is at `claims.md`.
+
+    >>> pages()["docs/claims.md"], pages()["lessons/08_reinforce.py"], pages()["ptlearn/rollout.py"]
+    ('claims.md', 'solutions/08_reinforce.ipynb', 'api/ptlearn.rollout.md')
+    """
+    found = TOP | {"benchmarks/README.md": "benchmarks.md"}
+    found |= {f"docs/{path.name}": path.name for path in sorted(ROOT.glob("docs/*.md"))}
+    for path in sorted(ROOT.glob("docs/images/*")) + sorted(ROOT.glob("docs/interactive/*")):
+        name = path.relative_to(ROOT / "docs").as_posix()
+        found[f"docs/{name}"] = name
+    for path in sorted(ROOT.glob("solutions/*.ipynb")):
+        names = (f"solutions/{path.name}", f"notebooks/{path.name}", f"lessons/{path.stem}.py")
+        found |= dict.fromkeys(names, f"solutions/{path.name}")
+    found |= {path.relative_to(ROOT).as_posix(): f"api/{name}.md" for name, path in modules().items()}
+    found |= {name: f"source/{name.replace('/', '_')}.md" for name in shown_sources()}
+    return found
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """The modules of the package that have a page."""
+    return api.modules(ROOT / "ptlearn")
+
+
+def shown_sources() -> list[str]:
+    """Files that are shown as they are, since the prose points at them."""
+    return sorted(path.relative_to(ROOT).as_posix() for pattern in SHOWN for path in ROOT.glob(pattern))
+
+
+def names() -> tuple[dict[str, str], set[str]]:
+    """What inline code may name: files of the repository with their page, and objects of the package."""
+    files = {file: page.rpartition(".")[0] for file, page in pages().items() if page.endswith((".md", ".ipynb"))}
+    return files, set().union(*(api.objects(path, name) for name, path in modules().items()))
+
+
+# ---------------------------------------------------------------- links
+
+
+class BrokenLink(ValueError):
+    """A link of the repository that leads nowhere."""
+
+
+def relinked(text: str, file: str) -> str:
+    """The text of a file with its links to files of the repository turned into links between pages.
+
+    >>> relinked("[C12](../docs/claims.md#c12)", "solutions/04_synthetic_data.ipynb")
+    '[C12](../claims.md#c12)'
+    """
+    codes = [match.span() for match in FENCED.finditer(text)]
+
+    def link(match: re.Match) -> str:
+        if any(start <= match.start() < end for start, end in codes):
+            return match[0]
+        target = os.path.normpath(os.path.join(os.path.dirname(file), match[1]))
+        if target not in pages():
+            raise BrokenLink(f"{file}: {match[1]} has no page")
+        page = os.path.relpath(pages()[target], os.path.dirname(pages()[file]) or ".")
+        return f"]({page}{match[2] or ''})"
+
+    return as_web_pages(LINK.sub(link, text))
+
+
+def as_web_pages(text: str) -> str:
+    """Links to pages that are not made here, such as the interactives, as plain links; else they would be downloads.
+
+    >>> as_web_pages("[Explore it](../interactive/grid_world.html)")
+    '<a href="../interactive/grid_world.html">Explore it</a>'
+    """
+    return re.sub(r"\[([^\]]+)\]\((?!\w+:)([^)\s]*interactive/[^)\s]+\.html)\)", r'<a href="\2">\1</a>', text)
+
+
+# ---------------------------------------------------------------- notebooks
+
+
+def notebook(path: Path) -> str:
+    """A solution as it was executed, for the site: its links, the alt text of its figures, without the cell for Colab."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    file = path.relative_to(ROOT).as_posix()
+    content["cells"] = [cell for cell in content["cells"] if role(cell) != "colab"]
+    for cell in content["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = relinked("".join(cell["source"]), file)
+        if alts := [alt for output in cell.get("outputs", []) if (alt := alt_text(output))]:
+            cell["metadata"]["mystnb"] = {"image": {"alt": " ".join(alts)}}
+    return json.dumps(content)
+
+
+def role(cell: dict) -> str:
+    """The part a cell plays in its lesson."""
+    return cell["metadata"].get("ptlearn", {}).get("role", "")
+
+
+def alt_text(output: dict) -> str:
+    """The alt text of a picture among the outputs; nothing for another output."""
+    return output.get("metadata", {}).get("image/png", {}).get("alt", "")
+
+
+# ---------------------------------------------------------------- pages that are made
+
+
+def made_pages() -> dict[str, str]:
+    """The pages that no file holds."""
+    found = {"map.md": lesson_map.page(), "interactive/index.md": interactives(), "api/index.md": api_index()}
+    found |= {f"api/{name}.md": api.module_page(name, path, ROOT) for name, path in modules().items()}
+    for name in shown_sources():
+        text = api.fenced((ROOT / name).read_text(encoding="utf-8").rstrip(), LANGUAGES[Path(name).suffix])
+        found[pages()[name]] = f"---\norphan: true\n---\n# {api.escape(name)}\n\n{text}\n"
+    if "docs/gpu.md" not in pages():
+        found["gpu.md"] = "# On a GPU\n\nNot measured yet; `benchmarks/gpu/run.sh` does, and `benchmarks/README.md` says what.\n"
+    return found
+
+
+def interactives() -> str:
+    """A list of the pages in docs/interactive, by what their title and description say."""
+    found = sorted(path for path in ROOT.glob("docs/interactive/*.html") if path.stem != "index")
+    rows = [f'- <a href="{path.name}">{element(path, "<title>(.+?)</title>")}</a>{described(path)}' for path in found]
+    lead = "Pages to play with, each of them whole and without a network: for mouse, finger and keyboard."
+    return "# Interactives\n\n" + ("\n".join([lead, "", *rows]) if rows else "None yet.") + "\n"
+
+
+def described(path: Path) -> str:
+    """What an HTML page says of itself, after a colon; nothing where it does not."""
+    text = element(path, r'<meta name="description"\s+content="(.+?)"')
+    return f": {text}" if text else ""
+
+
+def element(path: Path, pattern: str) -> str:
+    """The first match of a pattern in an HTML page."""
+    match = re.search(pattern, path.read_text(encoding="utf-8"), re.DOTALL)
+    return " ".join(match[1].split()) if match else ""
+
+
+def api_index() -> str:
+    """The package by its rooms, each with the first line of what it says."""
+    lines = ["# The package", "", *opening("ptlearn"), "", "| module | what is there |", "|---|---|"]
+    lines += [f"| [{name}]({name}.md) | {api.escape(first_line(name))} |" for name in modules() if name != "ptlearn"]
+    return "\n".join(lines) + "\n\n" + toctree("", [*modules()], depth=1)
+
+
+def opening(name: str) -> list[str]:
+    """The first paragraph of a module's docstring."""
+    return [api.escape(first_line(name))]
+
+
+def first_line(name: str) -> str:
+    """The first sentence of a module's docstring."""
+    import ast
+
+    doc = ast.get_docstring(ast.parse(modules()[name].read_text(encoding="utf-8"))) or ""
+    return " ".join(doc.partition("\n\n")[0].split())
+
+
+def glossary(text: str) -> str:
+    """A list of `- **term**: meaning` as Sphinx's glossary, so that a term can be linked to and searched for.
+
+    >>> print(glossary("- **mask**: what counts.\\n  Nothing else."))
+    ```{glossary}
+    mask
+      what counts.
+      Nothing else.
+    ```
+    """
+    entries = re.sub(r"^- \*\*(.+?)\*\*: ", r"\n\1\n  ", text, flags=re.MULTILINE)
+    head, _, rest = entries.partition("\n\n" if text.startswith("#") else "\n")
+    return f"{head}{chr(10) * 2 if head else ''}```{{glossary}}\n{rest.strip()}\n```"
+
+
+# ---------------------------------------------------------------- the table of contents
+
+
+def contents() -> dict[str, list[str]]:
+    """The table of contents: pages under their headings, without suffix; pages of docs/ that are new come last."""
+    solutions = sorted(f"solutions/{path.stem}" for path in ROOT.glob("solutions/*.ipynb"))
+    found = {
+        "Start": ["install", "map"],
+        "Lessons": solutions,
+        "To play with": ["interactive/index"],
+        "To look up": ["formulas", "glossary", "claims", "wrong_answers"],
+        "To build with": ["recipes", "going_further", "pocket", "api/index"],
+        "Measured": ["benchmarks", "gpu"],
+        "For instructors": ["instructors"],
+        "The project": ["contributing", "changelog"],
+    }
+    listed = {page for group in found.values() for page in group} | {"index"}
+    found["The project"] += [path.stem for path in sorted(ROOT.glob("docs/*.md")) if path.stem not in listed]
+    return found
+
+
+def toctree(caption: str, entries: list[str], depth: int = 2) -> str:
+    """A table of contents for the sidebar."""
+    options = f":caption: {caption}\n" if caption else ""
+    lines = "\n".join(entries)
+    return f"```{{toctree}}\n:hidden:\n:maxdepth: {depth}\n{options}\n{lines}\n```"
+
+
+# ---------------------------------------------------------------- the build
+
+
+def lay_out() -> None:
+    """Write every page below build/site/pages."""
+    shutil.rmtree(PAGES, ignore_errors=True)
+    for file, page in pages().items():
+        path = ROOT / file
+        if file.startswith("solutions/"):
+            write(page, notebook(path))
+        elif page.startswith("images/"):
+            (PAGES / "images").mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, PAGES / page)
+        elif file.endswith(".md"):
+            write(page, prose(file, path.read_text(encoding="utf-8")))
+    for page, text in made_pages().items():
+        write(page, text)
+
+
+def prose(file: str, text: str) -> str:
+    """A page of prose, ready for Sphinx."""
+    text = relinked(text, file)
+    if file == "docs/glossary.md":
+        return glossary(text)
+    if file == "docs/index.md":
+        return text + "\n" + "\n\n".join(toctree(caption, entries, depth=1) for caption, entries in contents().items())
+    return text
+
+
+def write(page: str, text: str) -> None:
+    """Write one page."""
+    path = PAGES / page
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def main() -> int:
+    """Lay out the pages and make the site; the exit code is Sphinx's."""
+    from sphinx.cmd.build import build_main
+
+    lay_out()
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    code = build_main(["-q", "-W", "--keep-going", "-c", str(HERE), "-d", str(ROOT / "build/site/doctrees"), "-j", "2",
+                       str(PAGES), str(OUTPUT)])  # fmt: skip
+    interactive = ROOT / "docs/interactive"
+    for path in sorted(interactive.glob("*")) if interactive.is_dir() else []:
+        if path.suffix in (".html", ".json", ".js", ".css"):
+            shutil.copy(path, OUTPUT / "interactive")
+    if not code:
+        print("site/index.html: open it in a browser; it needs no network")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
