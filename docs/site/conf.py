@@ -47,13 +47,13 @@ FILES, OBJECTS = make_site.names()
 def link_names(app, document) -> None:
     """Turn names of the package and files of the repository in code into links to their pages."""
     for literal in list(document.findall(nodes.literal)):
-        name = literal.astext()
+        name = literal.astext().removesuffix("()")
         if isinstance(literal.parent, nodes.reference | addnodes.pending_xref | nodes.title):
             continue
         if (page := FILES.get(name)) is not None:
             target = {"refdomain": "std", "reftype": "doc", "reftarget": f"/{page}"}
-        elif name.removesuffix("()") in OBJECTS:
-            target = {"refdomain": "py", "reftype": "obj", "reftarget": name.removesuffix("()")}
+        elif (full := name if name in OBJECTS else f"ptlearn.{name}") in OBJECTS and "." in name:
+            target = {"refdomain": "py", "reftype": "obj", "reftarget": full}
         else:
             continue
         link = addnodes.pending_xref("", **target, refdoc=app.env.docname, refexplicit=True, refwarn=True)

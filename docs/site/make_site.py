@@ -7,6 +7,8 @@ sources are made here. Every link of the repository is turned into one of the si
 Order: where each file's page is; links; notebooks; pages that are made; the table of contents; the build.
 """
 
+import ast
+import itertools
 import json
 import os
 import re
@@ -26,6 +28,7 @@ TOP = {"README.md": "install.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 SHOWN = ("benchmarks/**/*.py", "benchmarks/**/*.sh", "lessons/accelerate/*.yaml", "docs/*.py", "Makefile")
 LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", "": "text"}
 LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+\.\w+|[^)\s#]*/[^)\s#]*)(#[^)\s]*)?\)")
+SHADES = re.compile(r"\b(dark|darkest|white|bright|pale)\b")  # words that turning a figure over would make wrong
 FENCED = re.compile(r"^(`{3,}).*?^\1`*$", re.MULTILINE | re.DOTALL)
 
 
@@ -113,8 +116,11 @@ def notebook(path: Path) -> str:
     for cell in content["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = relinked("".join(cell["source"]), file)
-        if alts := [alt for output in cell.get("outputs", []) if (alt := alt_text(output))]:
-            cell["metadata"]["mystnb"] = {"image": {"alt": " ".join(alts)}}
+    for cell, after in itertools.pairwise([*content["cells"], {}]):
+        if alt := " ".join(filter(None, map(alt_text, cell.get("outputs", [])))):
+            words = f"{alt} {''.join(after.get('source', '')) if after.get('cell_type') == 'markdown' else ''}"
+            shades = {"classes": "paper"} if SHADES.search(words) else {}
+            cell["metadata"]["mystnb"] = {"image": {"alt": alt, **shades}}
     return json.dumps(content)
 
 
@@ -165,20 +171,13 @@ def element(path: Path, pattern: str) -> str:
 
 def api_index() -> str:
     """The package by its rooms, each with the first line of what it says."""
-    lines = ["# The package", "", *opening("ptlearn"), "", "| module | what is there |", "|---|---|"]
+    lines = ["# The package", "", api.escape(first_line("ptlearn")), "", "| module | what is there |", "|---|---|"]
     lines += [f"| [{name}]({name}.md) | {api.escape(first_line(name))} |" for name in modules() if name != "ptlearn"]
     return "\n".join(lines) + "\n\n" + toctree("", [*modules()], depth=1)
 
 
-def opening(name: str) -> list[str]:
-    """The first paragraph of a module's docstring."""
-    return [api.escape(first_line(name))]
-
-
 def first_line(name: str) -> str:
     """The first sentence of a module's docstring."""
-    import ast
-
     doc = ast.get_docstring(ast.parse(modules()[name].read_text(encoding="utf-8"))) or ""
     return " ".join(doc.partition("\n\n")[0].split())
 
@@ -230,19 +229,24 @@ def toctree(caption: str, entries: list[str], depth: int = 2) -> str:
 
 
 def lay_out() -> None:
-    """Write every page below build/site/pages."""
-    shutil.rmtree(PAGES, ignore_errors=True)
+    """Write every page below build/site/pages; one that is there already is left alone, so that Sphinx knows it."""
+    found = {page: text.encode() for page, text in made_pages().items()}
     for file, page in pages().items():
         path = ROOT / file
         if file.startswith("solutions/"):
-            write(page, notebook(path))
+            found[page] = notebook(path).encode()
         elif page.startswith("images/"):
-            (PAGES / "images").mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, PAGES / page)
+            found[page] = path.read_bytes()
         elif file.endswith(".md"):
-            write(page, prose(file, path.read_text(encoding="utf-8")))
-    for page, text in made_pages().items():
-        write(page, text)
+            found[page] = prose(file, path.read_text(encoding="utf-8")).encode()
+    for path in PAGES.rglob("*.*"):
+        if path.relative_to(PAGES).as_posix() not in found:
+            path.unlink()
+    for page, content in found.items():
+        path = PAGES / page
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_bytes() != content:
+            path.write_bytes(content)
 
 
 def prose(file: str, text: str) -> str:
@@ -253,13 +257,6 @@ def prose(file: str, text: str) -> str:
     if file == "docs/index.md":
         return text + "\n" + "\n\n".join(toctree(caption, entries, depth=1) for caption, entries in contents().items())
     return text
-
-
-def write(page: str, text: str) -> None:
-    """Write one page."""
-    path = PAGES / page
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
 
 
 def main() -> int:
