@@ -139,7 +139,7 @@ def alt_text(output: dict) -> str:
 
 def made_pages() -> dict[str, str]:
     """The pages that no file holds."""
-    found = {"map.md": lesson_map.page(), "interactive/index.md": interactives(), "api/index.md": api_index()}
+    found = {"index.md": index(), "map.md": lesson_map.page(), "interactive/index.md": interactives(), "api/index.md": api_index()}
     found |= {f"api/{name}.md": api.module_page(name, path, ROOT) for name, path in modules().items()}
     for name in shown_sources():
         text = api.fenced((ROOT / name).read_text(encoding="utf-8").rstrip(), LANGUAGES[Path(name).suffix])
@@ -185,16 +185,29 @@ def first_line(name: str) -> str:
 def glossary(text: str) -> str:
     """A list of `- **term**: meaning` as Sphinx's glossary, so that a term can be linked to and searched for.
 
-    >>> print(glossary("- **mask**: what counts.\\n  Nothing else."))
+    >>> print(glossary("# Words\\n\\n- **mask**: what counts.\\n  Nothing else.\\n"))
+    # Words
+    <BLANKLINE>
     ```{glossary}
     mask
       what counts.
       Nothing else.
     ```
     """
-    entries = re.sub(r"^- \*\*(.+?)\*\*: ", r"\n\1\n  ", text, flags=re.MULTILINE)
-    head, _, rest = entries.partition("\n\n" if text.startswith("#") else "\n")
-    return f"{head}{chr(10) * 2 if head else ''}```{{glossary}}\n{rest.strip()}\n```"
+    head, start, rest = text.partition("- **")
+    entries = re.sub(r"^- \*\*(.+?)\*\*: ", r"\n\1\n  ", start + rest, flags=re.MULTILINE)
+    return f"{head}```{{glossary}}\n{entries.strip()}\n```\n"
+
+
+def with_lessons(text: str) -> str:
+    """A text in which "lesson 09" leads there.
+
+    >>> with_lessons("Lesson 09.")
+    '[Lesson 09](solutions/09_baselines.ipynb).'
+    """
+    files = {path.stem[:2]: path.name for path in ROOT.glob("solutions/*.ipynb")}
+    found = re.compile(r"\b[Ll]esson\s+(\d\d)\b")
+    return found.sub(lambda match: f"[{match[0]}](solutions/{files[match[1]]})", text)
 
 
 # ---------------------------------------------------------------- the table of contents
@@ -213,7 +226,7 @@ def contents() -> dict[str, list[str]]:
         "For instructors": ["instructors"],
         "The project": ["contributing", "changelog"],
     }
-    listed = {page for group in found.values() for page in group} | {"index"}
+    listed = {page for group in found.values() for page in group}
     found["The project"] += [path.stem for path in sorted(ROOT.glob("docs/*.md")) if path.stem not in listed]
     return found
 
@@ -252,11 +265,13 @@ def lay_out() -> None:
 def prose(file: str, text: str) -> str:
     """A page of prose, ready for Sphinx."""
     text = relinked(text, file)
-    if file == "docs/glossary.md":
-        return glossary(text)
-    if file == "docs/index.md":
-        return text + "\n" + "\n\n".join(toctree(caption, entries, depth=1) for caption, entries in contents().items())
-    return text
+    return glossary(with_lessons(text)) if file == "docs/glossary.md" else text
+
+
+def index() -> str:
+    """The first page, with the table of contents that fills the sidebar."""
+    trees = [toctree(caption, entries, depth=1) for caption, entries in contents().items()]
+    return "\n\n".join([(HERE / "index.md").read_text(encoding="utf-8"), *trees])
 
 
 def main() -> int:
