@@ -42,7 +42,8 @@ def module_page(module: str, path: Path, root: Path) -> str:
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
     file = path.relative_to(root).as_posix()
-    parts = [f"# {escape(module)}", f":::{{py:module}} {module}\n:::", f"File `{file}`.", markdown(ast.get_docstring(tree))]
+    parts = [f"# {escape(module)}", f":::{{py:module}} {module}\n:::", f"File `{file}`."]
+    parts.append(markdown(ast.get_docstring(tree)))
     parts += [entry(node, source) for node in public(tree)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -114,7 +115,7 @@ def shown(field: ast.AnnAssign) -> str:
 
 def folded(source: str) -> str:
     """Source that opens on a click."""
-    return f"<details class=\"source\"><summary>Source</summary>\n\n{fenced(source, 'python')}\n\n</details>"
+    return f'<details class="source"><summary>Source</summary>\n\n{fenced(source, "python")}\n\n</details>'
 
 
 def fenced(text: str, language: str) -> str:

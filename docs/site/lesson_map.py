@@ -6,6 +6,7 @@ Order: what a lesson says; who stands above whom; the picture; the table; the pa
 import html
 import re
 from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
 from ptlearn.course.lesson import lesson_files, summary
@@ -95,15 +96,19 @@ def rows(needs: dict[str, list[str]]) -> list[list[str]]:
 
 
 def places(needs: dict[str, list[str]]) -> dict[str, tuple[float, float]]:
-    """Where the upper left corner of each lesson is, every row in the middle of the page."""
+    """Where the upper left corner of each lesson is: every row in the middle, a lesson below what it needs."""
+    found: dict[str, tuple[float, float]] = {}
+
+    def above(number: str) -> float:
+        return mean(found[other][0] for other in needs[number]) if needs[number] else 0
+
     laid = rows(needs)
     widest = max(map(len, laid))
     step = (BOX[0] + GAP[0], BOX[1] + GAP[1])
-    return {
-        number: ((column + (widest - len(row)) / 2) * step[0] + GAP[0] / 2, index * step[1] + 4)
-        for index, row in enumerate(laid)
-        for column, number in enumerate(row)
-    }
+    for index, row in enumerate(laid):
+        for column, number in enumerate(sorted(row, key=above)):
+            found[number] = ((column + (widest - len(row)) / 2) * step[0] + GAP[0] / 2, index * step[1] + 4)
+    return found
 
 
 def picture(known: list[Lesson]) -> str:
@@ -158,7 +163,8 @@ def wrapped(text: str, width: int) -> list[str]:
 
 def table(known: list[Lesson]) -> str:
     """One row per lesson."""
-    head = "| lesson | you will need | study, minutes | runs in | exercises, points | claims |\n|---|---|---:|---:|---:|---|"
+    titles = ("lesson", "you will need", "study, minutes", "runs in", "exercises, points", "claims")
+    head = f"| {' | '.join(titles)} |\n|---|---|---:|---:|---:|---|"
     found = [
         f"| [{one.number} {one.short}](solutions/{one.name}.ipynb) | {one.wants} | {one.minutes} | {one.runs} "
         f"| {one.exercises}, {one.points} | {linked(one.claims)} |"
@@ -183,7 +189,8 @@ def page() -> str:
     return f"""# Map of the lessons
 
 A line leads from a lesson to those that need it; whatever stands higher comes first. Study minutes are for reading,
-running and answering, {study // 60} hours in all; the notebook itself runs in the time that the table gives, on two CPU cores.
+running and answering, {study // 60} hours in all; the notebook itself runs in the time that the table gives, on two CPU
+cores.
 
 {picture(known)}
 

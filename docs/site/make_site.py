@@ -3,7 +3,8 @@
     python docs/site/make_site.py
 
 Prose comes from docs/, notebooks from solutions/ as they were executed; pages of the package, the map and the shown
-sources are made here. Every link of the repository is turned into one of the site; one that leads nowhere stops the build.
+sources are made here. Links to files of the repository are turned into links between pages; one that leads nowhere
+stops the build.
 Order: where each file's page is; links; notebooks; pages that are made; the table of contents; the build.
 """
 
@@ -109,7 +110,7 @@ def as_web_pages(text: str) -> str:
 
 
 def notebook(path: Path) -> str:
-    """A solution as it was executed, for the site: its links, the alt text of its figures, without the cell for Colab."""
+    """A solution as it was executed: links between pages, alt texts where Sphinx looks for them, no cell for Colab."""
     content = json.loads(path.read_text(encoding="utf-8"))
     file = path.relative_to(ROOT).as_posix()
     content["cells"] = [cell for cell in content["cells"] if role(cell) != "colab"]
@@ -139,13 +140,15 @@ def alt_text(output: dict) -> str:
 
 def made_pages() -> dict[str, str]:
     """The pages that no file holds."""
-    found = {"index.md": index(), "map.md": lesson_map.page(), "interactive/index.md": interactives(), "api/index.md": api_index()}
+    found = {"index.md": index(), "map.md": lesson_map.page()}
+    found |= {"interactive/index.md": interactives(), "api/index.md": api_index()}
     found |= {f"api/{name}.md": api.module_page(name, path, ROOT) for name, path in modules().items()}
     for name in shown_sources():
         text = api.fenced((ROOT / name).read_text(encoding="utf-8").rstrip(), LANGUAGES[Path(name).suffix])
         found[pages()[name]] = f"---\norphan: true\n---\n# {api.escape(name)}\n\n{text}\n"
     if "docs/gpu.md" not in pages():
-        found["gpu.md"] = "# On a GPU\n\nNot measured yet; `benchmarks/gpu/run.sh` does, and `benchmarks/README.md` says what.\n"
+        said = "Not measured yet. `benchmarks/gpu/run.sh` measures it, and `benchmarks/README.md` says what is asked."
+        found["gpu.md"] = f"# On a GPU\n\n{said}\n"
     return found
 
 

@@ -3,7 +3,7 @@ if (location.protocol === "file:" && window.DOCUMENTATION_OPTIONS) DOCUMENTATION
 
 // Whatever is wider than the screen is moved with the arrow keys too, once it has the focus.
 function reachable() {
-  for (const box of document.querySelectorAll("pre, .table-wrapper, .text_html, mjx-container[display]")) {
+  for (const box of document.querySelectorAll("pre, .table-wrapper, td, .text_html, mjx-container[display]")) {
     if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   }
