@@ -130,7 +130,7 @@ def fenced(text: str, language: str) -> str:
 def markdown(docstring: str | None) -> str:
     """A docstring of the house as Markdown: prose, labelled parts, indented lines, doctests.
 
-    >>> print(markdown("Half of x.\\n\\n    y = x / 2\\n\\nReturns: a float.\\n>>> half(2)\\n1.0"))
+    >>> print(markdown("Half of x.\\n\\n    y = x / 2\\n\\nReturns: a float."))
     Half of x.
     <BLANKLINE>
     ```text
@@ -138,11 +138,6 @@ def markdown(docstring: str | None) -> str:
     ```
     <BLANKLINE>
     **Returns:** a float.
-    <BLANKLINE>
-    ```pycon
-    >>> half(2)
-    1.0
-    ```
     """
     return "\n\n".join(rendered(kind, lines) for kind, lines in blocks((docstring or "").split("\n")))
 

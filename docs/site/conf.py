@@ -26,7 +26,6 @@ exclude_patterns = ["_*"]
 templates_path = []
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
-python_maximum_signature_line_length = 90
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
@@ -61,6 +60,12 @@ def link_names(app, document) -> None:
         link += literal
 
 
+def level_captions(app, pagename, templatename, context, doctree) -> None:
+    """The captions of the sidebar are headings: say of which level, as a screen reader asks."""
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
 def copy_mathjax(app, error) -> None:
     if not error:
         copy_asset(MATHJAX, Path(app.outdir) / "_static")
@@ -68,4 +73,5 @@ def copy_mathjax(app, error) -> None:
 
 def setup(app) -> None:
     app.connect("doctree-read", link_names)
+    app.connect("html-page-context", level_captions, priority=900)  # after the theme has made them
     app.connect("build-finished", copy_mathjax)

@@ -120,8 +120,10 @@ def picture(known: list[Lesson]) -> str:
     lines = [line(place[other], place[number]) for number, wanted in needs.items() for other in wanted]
     boxes = [box(lesson, *place[lesson.number]) for lesson in known]
     return (
-        f'<svg class="lesson-map" viewBox="0 0 {width:g} {height:g}" role="group" '
-        'aria-label="Map of the lessons; the table below says the same">\n' + "\n".join(lines + boxes) + "\n</svg>"
+        f'<div class="map-frame"><svg class="lesson-map" viewBox="0 0 {width:g} {height:g}" role="group" '
+        'aria-label="Map of the lessons; the table below says the same">\n'
+        + "\n".join(lines + boxes)
+        + "\n</svg></div>"
     )
 
 
@@ -135,13 +137,12 @@ def box(lesson: Lesson, x: float, y: float) -> str:
     """A lesson on the map: number, short title in at most two lines, minutes."""
     words = wrapped(lesson.short, 17)
     texts = [(f"{lesson.number} · {lesson.minutes} min", "number"), *((text, "title") for text in words[:2])]
-    label = html.escape(f"{lesson.number} {lesson.short}, {lesson.minutes} minutes", quote=True)
     shown = "".join(
         f'<text x="{x + BOX[0] / 2:g}" y="{y + 17 + 15 * index:g}" class="{kind}">{html.escape(text)}</text>'
         for index, (text, kind) in enumerate(texts)
     )
     rectangle = f'<rect x="{x:g}" y="{y:g}" width="{BOX[0]}" height="{BOX[1]}" rx="6"/>'
-    return f'<a href="solutions/{lesson.name}.html" aria-label="{label}">{rectangle}{shown}</a>'
+    return f'<a href="solutions/{lesson.name}.html">{rectangle}{shown}</a>'
 
 
 def wrapped(text: str, width: int) -> list[str]:

@@ -199,7 +199,7 @@ def glossary(text: str) -> str:
     """
     head, start, rest = text.partition("- **")
     entries = re.sub(r"^- \*\*(.+?)\*\*: ", r"\n\1\n  ", start + rest, flags=re.MULTILINE)
-    return f"{head}```{{glossary}}\n{entries.strip()}\n```\n"
+    return f"{head}```{{glossary}}\n{entries.strip()}\n```"
 
 
 def with_lessons(text: str) -> str:
