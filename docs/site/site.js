@@ -1,5 +1,5 @@
 // Summaries of search results are fetched, which a browser refuses where the site is opened as a file.
-if (location.protocol === "file:" && window.DOCUMENTATION_OPTIONS) DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 
 // Whatever is wider than the screen is moved with the arrow keys too, once it has the focus.
 function reachable() {
