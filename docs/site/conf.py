@@ -16,6 +16,7 @@ extensions = ["myst_nb", "sphinx.ext.mathjax"]
 root_doc = "index"
 html_theme = "furo"
 html_title = "ptlearn"
+html_favicon = "icon.svg"
 html_static_path = ["."]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]

@@ -97,6 +97,15 @@ def relinked(text: str, file: str) -> str:
     return as_web_pages(LINK.sub(link, text))
 
 
+def apart(text: str) -> str:
+    """Displayed equations as paragraphs of their own; Jupyter shows them so without the blank lines that Sphinx needs.
+
+    >>> apart("It is\\n$$x$$\\nalways.")
+    'It is\\n\\n$$x$$\\n\\nalways.'
+    """
+    return re.sub(r"\n*^(\$\$.+?\$\$)\n*", r"\n\n\1\n\n", text, flags=re.MULTILINE | re.DOTALL)
+
+
 def as_web_pages(text: str) -> str:
     """Links to pages that are not made here, such as the interactives, as plain links; else they would be downloads.
 
@@ -116,7 +125,7 @@ def notebook(path: Path) -> str:
     content["cells"] = [cell for cell in content["cells"] if role(cell) != "colab"]
     for cell in content["cells"]:
         if cell["cell_type"] == "markdown":
-            cell["source"] = relinked("".join(cell["source"]), file)
+            cell["source"] = apart(relinked("".join(cell["source"]), file))
     for cell, after in itertools.pairwise([*content["cells"], {}]):
         if alt := " ".join(filter(None, map(alt_text, cell.get("outputs", [])))):
             words = f"{alt} {''.join(after.get('source', '')) if after.get('cell_type') == 'markdown' else ''}"
