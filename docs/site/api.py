@@ -42,7 +42,7 @@ def module_page(module: str, path: Path, root: Path) -> str:
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
     file = path.relative_to(root).as_posix()
-    parts = [f"# {escape(module)}", f":::{{py:module}} {module}\n:::", f"File `{file}`."]
+    parts = [f"# {escape(module)}", f":::{{py:module}} {module}\n:::", f"File {escape(file)}."]
     parts.append(markdown(ast.get_docstring(tree)))
     parts += [entry(node, source) for node in public(tree)]
     return "\n\n".join(filter(None, parts)) + "\n"

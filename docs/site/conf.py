@@ -10,7 +10,7 @@ from sphinx.util.fileutil import copy_asset
 
 project = "ptlearn"
 author = "The ptlearn authors"
-copyright = "MIT licence"  # the theme sets "Copyright ©" before it
+copyright = "The ptlearn authors, MIT licence"  # the theme sets "Copyright ©" before it
 
 extensions = ["myst_nb", "sphinx.ext.mathjax"]
 root_doc = "index"

@@ -23,10 +23,12 @@ import lesson_map
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-PAGES = ROOT / "build/site/pages"  # what Sphinx reads
+WORK = ROOT / "build/site"
+PAGES = WORK / "pages"  # what Sphinx reads
 OUTPUT = ROOT / "site"
 TOP = {"README.md": "install.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 SHOWN = ("benchmarks/**/*.py", "benchmarks/**/*.sh", "lessons/accelerate/*.yaml", "docs/*.py", "Makefile")
+TITLES = {"install": "Install and run", "contributing": "Contributing", "changelog": "What changed"}  # in the sidebar
 LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", "": "text"}
 LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+\.\w+|[^)\s#]*/[^)\s#]*)(#[^)\s]*)?\)")
 SHADES = re.compile(r"\b(dark|darkest|white|bright|pale)\b")  # words that turning a figure over would make wrong
@@ -246,7 +248,7 @@ def contents() -> dict[str, list[str]]:
 def toctree(caption: str, entries: list[str], depth: int = 2) -> str:
     """A table of contents for the sidebar."""
     options = f":caption: {caption}\n" if caption else ""
-    lines = "\n".join(entries)
+    lines = "\n".join(f"{TITLES[entry]} <{entry}>" if entry in TITLES else entry for entry in entries)
     return f"```{{toctree}}\n:hidden:\n:maxdepth: {depth}\n{options}\n{lines}\n```"
 
 
@@ -291,9 +293,11 @@ def main() -> int:
     from sphinx.cmd.build import build_main
 
     lay_out()
-    shutil.rmtree(OUTPUT, ignore_errors=True)
-    code = build_main(["-q", "-W", "--keep-going", "-c", str(HERE), "-d", str(ROOT / "build/site/doctrees"), "-j", "2",
-                       str(PAGES), str(OUTPUT)])  # fmt: skip
+    made = WORK / "html"
+    for folder in (made, OUTPUT):
+        shutil.rmtree(folder, ignore_errors=True)
+    code = build_main(["-q", "-W", "--keep-going", "-c", str(HERE), "-d", str(WORK / "doctrees"), str(PAGES), str(made)])
+    made.rename(OUTPUT)
     interactive = ROOT / "docs/interactive"
     for path in sorted(interactive.glob("*")) if interactive.is_dir() else []:
         if path.suffix in (".html", ".json", ".js", ".css"):
