@@ -296,7 +296,8 @@ def main() -> int:
     made = WORK / "html"
     for folder in (made, OUTPUT):
         shutil.rmtree(folder, ignore_errors=True)
-    code = build_main(["-q", "-W", "--keep-going", "-c", str(HERE), "-d", str(WORK / "doctrees"), str(PAGES), str(made)])
+    places = ["-c", str(HERE), "-d", str(WORK / "doctrees"), str(PAGES), str(made)]
+    code = build_main(["-q", "-W", "--keep-going", *places])
     made.rename(OUTPUT)
     interactive = ROOT / "docs/interactive"
     for path in sorted(interactive.glob("*")) if interactive.is_dir() else []:
