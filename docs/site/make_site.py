@@ -166,7 +166,8 @@ def made_pages() -> dict[str, str]:
 def interactives() -> str:
     """A list of the pages in docs/interactive, by what their title and description say."""
     found = sorted(path for path in ROOT.glob("docs/interactive/*.html") if path.stem != "index")
-    rows = [f'- <a href="{path.name}">{element(path, "<title>(.+?)</title>")}</a>{described(path)}' for path in found]
+    titles = [element(path, "<title>(.+?)(?: · ptlearn)?</title>") for path in found]
+    rows = [f'- <a href="{path.name}">{title}</a>{described(path)}' for path, title in zip(found, titles)]
     lead = "Pages to play with, each of them whole and without a network: for mouse, finger and keyboard."
     return "# Interactives\n\n" + ("\n".join([lead, "", *rows]) if rows else "None yet.") + "\n"
 
@@ -301,7 +302,7 @@ def main() -> int:
     made.rename(OUTPUT)
     interactive = ROOT / "docs/interactive"
     for path in sorted(interactive.glob("*")) if interactive.is_dir() else []:
-        if path.suffix in (".html", ".json", ".js", ".css"):
+        if path.suffix in (".html", ".json", ".js", ".css") and path.name != "index.html":  # the site has its own list
             shutil.copy(path, OUTPUT / "interactive")
     if not code:
         print("site/index.html: open it in a browser; it needs no network")

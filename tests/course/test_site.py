@@ -102,6 +102,15 @@ def test_a_claim_that_a_lesson_names_leads_to_the_page_of_claims(laid_out):
     assert "google.colab" not in text
 
 
+def test_interactives_are_listed_by_what_they_say(tmp_path, monkeypatch):
+    folder = tmp_path / "docs/interactive"
+    folder.mkdir(parents=True)
+    (folder / "index.html").write_text("<title>All</title>")
+    (folder / "maze.html").write_text('<title>Maze · ptlearn</title><meta name="description" content="Walk it.">')
+    monkeypatch.setattr(make_site, "ROOT", tmp_path)
+    assert make_site.interactives().endswith('- <a href="maze.html">Maze</a>: Walk it.\n')
+
+
 # ---------------------------------------------------------------- figures
 
 
