@@ -61,7 +61,7 @@ site: $(READY)
 site-test: site
 	.venv/bin/pip install --no-compile -q -c constraints.txt -e '.[site-test]'
 	npm install --silent --no-save --no-audit --prefix build/site axe-core@4.14.1
-	.venv/bin/python -m pytest tests/course/test_site_in_browser.py
+	PTLEARN_SITE=1 .venv/bin/python -m pytest tests/course/test_site_in_browser.py
 
 $(READY): pyproject.toml constraints.txt
 	$(if $(PROBLEM),$(error ptlearn needs Python 3.11 or newer (on Debian with python3-venv): $(PYTHON) $(PROBLEM). Name another one: make PYTHON=python3.12 run))
