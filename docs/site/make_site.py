@@ -289,6 +289,17 @@ def index() -> str:
     return "\n\n".join([(HERE / "index.md").read_text(encoding="utf-8"), *trees])
 
 
+def copy_interactives() -> None:
+    """Put the interactives beside the site's own list of them, with its icon."""
+    icon = '<link rel="icon" href="../_static/icon.svg">'
+    for path in sorted(ROOT.glob("docs/interactive/*.*")):
+        if path.suffix == ".html" and path.name != "index.html":
+            text = path.read_text(encoding="utf-8").replace("</title>", f"</title>\n{icon}", 1)
+            (OUTPUT / "interactive" / path.name).write_text(text, encoding="utf-8")
+        elif path.suffix in (".json", ".js", ".css"):
+            shutil.copy(path, OUTPUT / "interactive")
+
+
 def main() -> int:
     """Lay out the pages and make the site; the exit code is Sphinx's."""
     from sphinx.cmd.build import build_main
@@ -300,10 +311,7 @@ def main() -> int:
     places = ["-c", str(HERE), "-d", str(WORK / "doctrees"), str(PAGES), str(made)]
     code = build_main(["-q", "-W", "--keep-going", *places])
     made.rename(OUTPUT)
-    interactive = ROOT / "docs/interactive"
-    for path in sorted(interactive.glob("*")) if interactive.is_dir() else []:
-        if path.suffix in (".html", ".json", ".js", ".css") and path.name != "index.html":  # the site has its own list
-            shutil.copy(path, OUTPUT / "interactive")
+    copy_interactives()
     if not code:
         print("site/index.html: open it in a browser; it needs no network")
     return code
