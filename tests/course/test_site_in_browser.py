@@ -109,7 +109,7 @@ class Visit:
         self.tab.on("console", lambda said: self.note(said.text) if said.type in ("error", "warning") else None)
         self.tab.on("pageerror", self.note)
         self.tab.on("request", lambda request: self.note_request(request.url))
-        self.tab.on("requestfailed", lambda request: self.note(f"failed: {request.url}"))
+        self.tab.on("requestfailed", self.note_failure)
 
     def note(self, problem) -> None:
         self.problems.append(f"{self.page}: {str(problem)[:300]}")
@@ -117,6 +117,10 @@ class Visit:
     def note_request(self, url: str) -> None:
         if not url.startswith((self.base, "data:", "blob:", "about:")):
             self.note(f"asks for {url}")
+
+    def note_failure(self, request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # the next page was opened meanwhile
+            self.note(f"failed: {request.url}, {request.failure}")
 
     def open(self, page: str) -> None:
         self.page = page
