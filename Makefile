@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PROBLEM = $(shell $(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.stdout.write("is " + sys.version.split()[0]); \
 	sys.version_info >= (3, 11) and __import__("ensurepip")' 2>/dev/null || echo cannot make an environment)
 
-.PHONY: run test real solutions classroom lab build seeds blanks bench site wrong-answers interactive
+.PHONY: run test real solutions classroom lab build seeds blanks bench site site-test wrong-answers interactive
 run: $(READY)
 	.venv/bin/python -m ptlearn tour
 
@@ -58,7 +58,13 @@ bench: $(READY)
 	.venv/bin/python benchmarks/report.py
 
 site: $(READY)
-	.venv/bin/jupyter nbconvert --to html --output-dir site solutions/*.ipynb
+	.venv/bin/pip install --no-compile -q -c constraints.txt -e '.[site]'
+	.venv/bin/python docs/site/make_site.py
+
+site-test: site
+	.venv/bin/pip install --no-compile -q -c constraints.txt -e '.[site-test]'
+	npm install --silent --no-save --no-audit --prefix build/site axe-core@4.14.1
+	PTLEARN_SITE=1 .venv/bin/python -m pytest tests/course/test_site_in_browser.py
 
 $(READY): pyproject.toml constraints.txt
 	$(if $(PROBLEM),$(error ptlearn needs Python 3.11 or newer (on Debian with python3-venv): $(PYTHON) $(PROBLEM). Name another one: make PYTHON=python3.12 run))

@@ -9,9 +9,9 @@
 # where each one gives up. *(Lecture: "Parameter efficient finetuning"; claims C16–C17.)* About 125 minutes, 90 of them
 # for the exercises; runs in 85 s on two CPU cores.
 #
-# **You will need** the chat examples and the loss of supervised finetuning: likelihood of the response tokens.
-# **You will be able to** say what a finetuning step holds in memory, build last-k, BitFit and adapters by hand, and
-# choose between them.
+# **You will need** lesson 03: chat examples, and the loss of supervised finetuning, the likelihood of the response
+# tokens. **You will be able to** say what a finetuning step holds in memory, build last-k, BitFit and adapters by hand,
+# and choose between them.
 #
 # **To change a knob** of the next cell, such as the number of seeds, change its default there and run all cells again.
 

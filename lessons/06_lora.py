@@ -10,9 +10,9 @@
 # add low-rank matrices as additional parameters"; claims C17–C22.)* About 130 minutes, 105 of them for the exercises;
 # runs in 60 s on two CPU cores.
 #
-# **You will need** finetuning on conversations, as in `ptlearn.finetuning.sft.fit_sft`. **You will be able to** write
-# LoRA as a layer of your own, put it on any linear layer by name, tune it fairly, count what it trains, merge it, keep
-# several on one model, and write the tests that catch a LoRA which is wrong and runs without an error.
+# **You will need** lesson 03: finetuning on conversations, as in `ptlearn.finetuning.sft.fit_sft`. **You will be able
+# to** write LoRA as a layer of your own, put it on any linear layer by name, tune it fairly, count what it trains, merge
+# it, keep several on one model, and write the tests that catch a LoRA which is wrong and runs without an error.
 #
 # To turn a knob in a notebook, change a default in `arguments(...)` below and run all cells again.
 

@@ -94,7 +94,7 @@ def test_an_old_python_is_one_line_and_leaves_nothing_behind(tmp_path):
 def test_everything_imported_is_declared():
     places = packages_distributions()
     declared = {canonicalize_name(wanted.name) for wanted in RANGES}
-    for extra in ("gpu", "bench"):
+    for extra in ("gpu", "bench", "site-test"):
         declared |= {canonicalize_name(Requirement(line).name) for line in PROJECT["optional-dependencies"][extra]}
     for path in [*ROOT.glob("ptlearn/**/*.py"), *ROOT.glob("lessons/*.py"), *ROOT.glob("tests/**/*.py")]:
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
@@ -103,7 +103,7 @@ def test_everything_imported_is_declared():
         # triton comes with a torch for GPUs, vllm is brought by who wants it
         ours = {"ptlearn", "IPython", "triton", "vllm"}
         tops = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - ours
-        beside = (path.parent, ROOT / "tests", ROOT / "benchmarks" / "gpu")
+        beside = (path.parent, ROOT / "tests", ROOT / "benchmarks" / "gpu", ROOT / "docs" / "site")
         tops -= {sibling.stem for folder in beside for sibling in folder.glob("*.py")}
         missing = {top for top in tops if not {canonicalize_name(name) for name in places.get(top, [top])} & declared}
         assert not missing, f"{path.relative_to(ROOT)} imports {missing}, which pyproject.toml does not name"
