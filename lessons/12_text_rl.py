@@ -5,10 +5,10 @@
 #
 # Everything since lesson 07 was about a robot on a grid, and everything was meant for this: a language model chooses a
 # token as the robot chose a step. In this lesson you write one loop, sample, weigh, step, and it trains both. You hold
-# its gradient on text against an exact one, watch a model learn to add from nothing but "right" and "wrong", find out
-# which improvements of lessons 09 to 11 pay here, and spend a budget of 600 answers as well as you can. *(Lecture:
-# "REINFORCE algorithm on text", and its summary; claims C28, C39–C41.)* About 185 minutes, of which 149 for the
-# exercises; runs in 85 s on two CPU cores.
+# its gradient on text against an exact one, watch a model that adds wrongly half of the time learn from nothing but
+# "right" and "wrong", find out which improvements of lessons 09 to 11 pay here, and spend a budget of 600 answers as
+# well as you can. *(Lecture: "REINFORCE algorithm on text", and its summary; claims C28, C39–C41.)* About 185 minutes,
+# of which 149 for the exercises; runs in 100 s on two CPU cores.
 #
 # **You will need** the estimator of lesson 08, baselines from 09, ratios from 11, finetuning from 03. **You will be
 # able to** write RL on text as sample, weigh, step; measure what a baseline is worth on text; correct for a sampler
@@ -22,7 +22,7 @@
 # 1. A model gets half of its sums right, and is told "right" or "wrong" for 256 of its own answers. **Which share does
 #    it get right afterwards?**
 # 2. Right pays 1, wrong pays 0. **By which factor does the baseline of the other answers to the same prompt reduce the
-#    noise of the gradient** (below 1: it adds noise)?
+#    noise of the gradient, relative to its signal** (below 1: it adds noise)?
 # 3. You sample at temperature 0.5 and forget to tell the learner. **Are its batches "better" or "worse" than at
 #    temperature 1? And the model that it becomes, asked at temperature 1?**
 # 4. RL from the base model, without any finetuning. **Which share of held-out sums is right afterwards, if it is asked
@@ -35,7 +35,7 @@ from ptlearn.course.predictions import predict
 
 guesses = predict(
     right_afterwards=...,  # a share
-    factor_of_the_baseline=...,  # noise of the reward / noise of RLOO
+    factor_of_the_baseline=...,  # noise / signal of the reward, over that of RLOO
     batches_at_half_temperature=...,  # "better" or "worse"
     model_at_half_temperature=...,  # "better" or "worse"
     from_base_in_chat=...,  # a share
@@ -87,21 +87,21 @@ SEEDS = range(args.seed, args.seed + args.seeds)
 # ## A model and a task
 # The task: sums, `What is 26 + 17?`. The **verifier** reads the last number of the answer and pays 1 if it is right, 0
 # if not; **pass@1** is the share of sampled answers that are right. The policy starts from a base model, finetuned
-# briefly on 300 conversations (lesson 03), half of which are other sums and half differences.
+# briefly on 300 conversations (lesson 03), about half of them sums, none of those held out, the others differences.
 
 # %%
 base = load_lm(args.model)
 task = tasks.arithmetic(largest=args.largest)
-QUIZ = task.held_out[:100]  # sums that nobody trains on
+QUIZ = task.held_out[:100]  # sums that neither finetuning nor RL trains on
 
 
 def held_out(lm, samples=2):
-    """pass@1 at temperature 1 on sums that nobody trained on."""
+    """pass@1 at temperature 1 on sums held out of finetuning and RL."""
     return float(sampled_scores(task, lm, QUIZ, samples=samples, seed=args.seed + 1).mean())
 
 
 sft = rl_contest.finetuned(args.model, args.examples)  # lesson 03's finetuning
-before = held_out(sft, samples=4)
+before = held_out(sft)
 
 # %% tags=["again"]
 tried = attempt(task, sft, task.held_out[:4], seed=args.seed)
@@ -144,9 +144,10 @@ for t, (read, written, noted, paid, chosen) in enumerate(zip(*columns)):
 def as_record(prompts, answers, logits):
     """Prompts and their answers as one batch, padded with 0 on the right: a dict of
 
-    "observations" (B, T) int, the token read at each step; "actions" (B, T) int, the one
-    written; "mask" (B, T) bool, True where the model chose what was written; "logprobs"
-    (B, T), log π of the token written, in nats, and 0 where mask is False.
+    "observations" (B, T) int, the padded table of texts without its last column: the token
+    read at each step; "actions" (B, T) int, the table without its first: the one written;
+    "mask" (B, T) bool, True where the model chose what was written; "logprobs" (B, T), log π
+    of the token written, in nats, and 0 where mask is False.
 
     prompts, answers: lists of lists of tokens, none empty; the end token stands in the answer.
     T is the longest text (prompt and answer) less one. logits (B, T, V) are the model's when
@@ -219,11 +220,12 @@ def reinforce(policy, sample, weigh, updates, lr, clip_norm=math.inf):
 
     sample(policy) gives a Rollout; weigh(rollout, logprobs) gives weights (B, T), where
     logprobs (B, T) are log_pi(policy, rollout) without gradient. Adam steps with this lr on
-    the loss above, its gradient clipped with torch.nn.utils.clip_grad_norm_.
+    minus the mean above (the loss), its gradient clipped with torch.nn.utils.clip_grad_norm_.
 
-    "reward", the mean over episodes of their summed rewards; "length", their mean number of
-    steps; "nats", the mean over all steps of -log π, on own samples an estimate of the
-    entropy; "norm", the gradient's norm before it is clipped, which clip_grad_norm_ returns.
+    "reward", the mean over episodes of their rewards' sum where mask is True; "length",
+    their mean number of steps; "nats", the mean over all steps of -log π, on own samples an
+    estimate of the entropy; "norm", the gradient's norm before it is clipped, which
+    clip_grad_norm_ returns.
     """
     # BEGIN SOLUTION
     adam = torch.optim.Adam(policy.parameters(), lr=lr)
@@ -294,8 +296,9 @@ print("robot, star reached   ", *(f"{value:.2f}" for value in on_the_grid["rewar
 print("language model, right ", *(f"{value:.2f}" for value in runs["reward"][0][1]["reward"]))
 
 # %% [markdown]
-# **What you saw.** [C39] One function, two worlds; only `policy` and `sample` were other ones. The package's
-# `train_policy` is this loop with checks, checkpoints and micro-batches around it, and run for run the same.
+# **What you saw.** [C39] One function, two worlds: `policy`, `sample` and the settings of Adam are arguments. The
+# package's `train_policy` is this loop with checks, checkpoints and micro-batches around it, and a test of the course
+# holds both to the same numbers.
 #
 # ## Is it the right gradient?
 # On the grid you had an exact answer. Here is one for text: a real transformer over **6 words**, random weights, at
@@ -313,8 +316,8 @@ J, exact = float(text_objective(toy, every).detach()), exact_text_gradient(toy, 
 print(f"{len(chance)} answers, together {chance.sum():.9f}; J = {J:.4f}; {len(exact)} weights")
 
 # %% [markdown]
-# An estimate's mean over all 781 answers, and its variance, need the score of each, $\nabla_\theta \log \pi_\theta(y \mid
-# x)$: of all parameters, and for one answer at a time. Lesson 08 had a closed form. Here autograd has to do it.
+# An estimate's mean over all 781 answers, and its variance, need the score of each, $\nabla_\theta \log \pi_\theta(y
+# \mid x)$: of all parameters, and for one answer at a time. Lesson 08 had a closed form. Here autograd has to do it.
 
 # %% ex="12.3" title="The score of each answer" points=2 difficulty="medium" minutes=8
 def answer_scores(policy, rollout, parameters):
@@ -412,10 +415,10 @@ print(f"{int(won.sum())} of {len(won)} answers are right; weighted finetuning an
 print(f"largest difference of their gradients {off:.0e} of the largest entry")
 
 # %% [markdown]
-# **What you saw.** [C28] REINFORCE on text *is* finetuning on own answers weighted by return. With a reward of 0 or 1
-# the wrong ones drop out, and it is finetuning on the right answers alone. Only two things are new: the data come from
-# the model itself, anew for every step, and weights may be something else than 0 and 1. The rest of this lesson is
-# about these weights.
+# **What you saw.** [C28] REINFORCE on text *is* finetuning on own answers weighted by return (2e-08 is rounding: the
+# library's norms go through float32). With a reward of 0 or 1 the wrong ones drop out, and it is finetuning on the right
+# answers alone. Only two things are new: the data come from the model itself, anew for every step, and weights may be
+# something else than 0 and 1. The rest of this lesson is about these weights.
 #
 # ## Learning to add
 # One weight has become a standard: compare an answer with the other answers to the *same* prompt. A right answer to an
@@ -487,8 +490,8 @@ show(figure, alt=f"Share of right answers against updates, {args.seeds} seeds: t
      f"{min(after):.2f} to {max(after):.2f} afterwards.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** [C40] Sample, weigh, step: in every seed the held-out score rises by more than 20 points, from 256
-# answers of its own, and nobody ever showed it a right one.
+# **What you saw.** [C40] Sample, weigh, step: in every seed the held-out score rises by more than 25 points, from 256
+# answers of its own, and in these updates nobody showed it a right one.
 #
 # ## Which variance reduction pays?
 # Lesson 09 took the noise out of the gradient step by step. Do the same here, with four weights:
@@ -496,7 +499,7 @@ show(figure, alt=f"Share of right answers against updates, {args.seeds} seeds: t
 # - *reward*: the return itself, lesson 08.
 # - *mean of the batch*: minus the mean of all other answers.
 # - *RLOO*: minus the mean of the other answers to the same prompt.
-# - *standardized*: divided by the group's standard deviation too (the advantage of GRPO, lesson 13).
+# - *standardized*: minus the group's mean, itself included, divided by its standard deviation (GRPO, lesson 13).
 #
 # Reward-to-go, the first step of lesson 09, is missing: with a reward at the end alone, the return from $t$ on *is*
 # the return. First two of the learners: the same seeds, the same number of answers.
@@ -517,13 +520,13 @@ for name, values in ends.items():
     print(f"{name:18s} held-out pass@1, seed by seed:", *(f"{x:.2f}" for x in values))
 
 # %% [markdown]
-# The baseline does not help; in each of the three seeds it even costs a few points. Before you blame chance, measure the
-# noise itself: the gradient of many batches, and how far it scatters about its mean. One answer's gradient is its weight
-# times its score $\nabla_\theta \log \pi_\theta(y \mid x)$, so take the scores once and try every weight. A prompt's
-# answers depend on each other through the baseline; prompts do not. So the unit is the prompt: $K$ gradients $g_k$, one
-# for each, which are independent. A batch averages $P$ of them. Its **noise** is the trace of the covariance of that
-# average; its **signal** is $|\mathbb E[g]|^2$, and the length of the *sample* mean is too large for it, by the noise of
-# an average of $K$.
+# The baseline does not help; in each of the three seeds it even costs a few points. Before you blame chance, measure
+# the noise itself: the gradient of many batches, and how far it scatters about its mean. One answer's gradient is its
+# weight times its score $\nabla_\theta \log \pi_\theta(y \mid x)$, so take the scores once and try every weight. A
+# prompt's answers depend on each other through the baseline; prompts do not (through the mean of the batch a little,
+# neglected here). So the unit is the prompt: $K$ gradients $g_k$, one for each, which are independent. A batch averages
+# $P$ of them. Its **noise** is the trace of the covariance of that average; its **signal** is $|\mathbb E[g]|^2$, and
+# the squared length of the *sample* mean is too large for it, on average by the noise of an average of $K$.
 
 # %% ex="12.6" title="Noise and signal" points=2 difficulty="medium" minutes=8
 def noise_and_signal(gradients, prompts):
@@ -531,7 +534,8 @@ def noise_and_signal(gradients, prompts):
     length of its expectation, both estimated without bias: a dict of two numbers, "noise"
     and "signal".
 
-    gradients (K, P): of K independent prompts one each, K at least 2; prompts, a number.
+    gradients (K, D): of K independent prompts one each, D parameters, K at least 2; prompts,
+    the P above.
     """
     # BEGIN SOLUTION
     spread = gradients.var(0).sum()  # with K - 1
@@ -584,14 +588,15 @@ guesses.reveal("factor_of_the_baseline", noise["reward"][0] / noise["RLOO"][0])
 # %% [markdown]
 # **What you saw.** Look at the scores first. A wrong answer is one that the model found unlikely itself, and the
 # score of something unlikely is long (lesson 08: $\mathbb 1 - \pi$). So nearly all noise comes from wrong answers,
-# and a verifier that pays them **0** has silenced them: the reward itself is already near the best constant baseline.
-# Subtract the mean reward, and the noisy half comes back. The textbook's promise holds for the *mean* only if scores
-# are about equally long. (A few very long scores decide how much: over ten samples such as this one the factor lies
-# between 0.2 and 1.1, over all ten together it is 0.5.)
+# and a verifier that pays them **0** has silenced them: no baseline at all, 0, is near the best constant one, 0.05.
+# Subtract the mean reward, and the noisy half comes back. The textbook's promise holds for the *mean* where the
+# length of a score has little to do with its reward. (How much it costs depends on the sample: a few very long scores
+# decide it, and another seed gives another factor.)
 #
-# In the other columns every reward is shifted by a constant, which changes no optimum. Baselines do not notice. The
-# bare reward does: pay −1 for wrong and it learns from the noisy half alone; pay 3 and 4, and everything is pushed.
-# Does learning agree? RLOO's weights stay as they are, so its runs are those from above.
+# In the other columns every reward is shifted by a constant, which changes no optimum (the signal is the first
+# column's). Baselines do not notice. The bare reward does: pay −1 for wrong and it learns from the noisy half alone; pay
+# 3 and 4, and everything is pushed. Does learning agree? RLOO's weights stay as they are, so its runs are those from
+# above.
 
 # %%
 def reward_and_3(rollout, *_):
@@ -607,7 +612,7 @@ for name in ("RLOO", "reward + 3"):
 # **What you saw.** [C40] With rewards of 3 and 4 the bare reward learns less in each of the three seeds. RLOO is the
 # same run as before. That is what a baseline is for on text: **you need not know where the zero of your rewards
 # lies.** A verifier's 0 and 1 are the lucky case; a reward model's scores (lesson 13) are not. Standardizing divides
-# each group by its own spread: the noise relative to the signal stays about the same, the step is larger, and groups
+# each group by its own spread: the noise relative to the signal stays about the same, the gradient is longer, and groups
 # that nearly agree count as much as others.
 #
 # ## Do sampler and learner agree?
@@ -624,7 +629,7 @@ for name in ("RLOO", "reward + 3"):
 def against_the_sampler(logprobs, recorded, mask, cap):
     """How far the learner is from its sampler, and what repairs it: a dict of
 
-    "largest", the largest difference of a chosen token's log-probability, in nats, a number;
+    "largest", the largest |log π − log μ| of a chosen token, in nats, a number;
     "weights" (B, T), π/μ of each token but at most cap, 0 where mask is False;
     "ess", the effective sample size of the answers by their whole ratios, as a share of B.
 
@@ -670,10 +675,11 @@ for name, rollout in sampled.items():
           f"{float(seen['ess']):4.0%}, reward {rollout.rewards.sum(1).mean():.2f}")
 
 # %% [markdown]
-# Rounding in float32 is a hundred-thousandth of a nat. A sampler in bfloat16 is a tenth of a nat away at its worst token,
-# and yet it costs next to nothing of the effective sample size: answers of ten tokens from a small model. The gap adds up
-# over tokens, and with answers of thousands it is a subject of its own. The other rows are off by more, most of them by
-# whole nats. The package's `check_behavior`, which `train_policy` calls after every collection, stops there.
+# Rounding in float32 is a hundred-thousandth of a nat. A sampler in bfloat16 is a tenth of a nat away at its worst
+# token, and yet it costs next to nothing of the effective sample size: answers of ten tokens from a small model. The
+# gap adds up over tokens, and with answers of thousands it is a subject of its own. The other rows are off by more,
+# most of them by whole nats. The package's `check_behavior`, a comparison that `train_policy` makes after every
+# collection, stops at each row but the first: of a float32 learner it tolerates a thousandth of a nat.
 #
 # What does each correction do to the *mean*? In the toy world, sampled at temperature 0.5, that is a sum:
 
@@ -722,8 +728,8 @@ for what, seen in (("batches", last), ("model", end)):
 # **What you saw.** The wrong run has the *better* training curve: its batches come from a sharper policy than the one
 # that learns. Asked at temperature 1, it has learned less in each of the three seeds. No error, no warning: only the
 # comparison of two numbers that should be the same tells. Truncated ratios win a few points back in two seeds and
-# nothing in the third, and stay behind the learner that samples at temperature 1: they repair the weights of the answers
-# that a cold sampler gives, and cannot bring those that it no longer gives. What agrees needs no repair.
+# nothing in the third, and stay behind the learner that samples at temperature 1: a bias is left, as above, and answers
+# that a cold sampler hardly ever gives are missing from the batch. What agrees needs no repair.
 #
 # ## Long answers, short answers
 # A sum over tokens has to be divided by something, and every library divides by something else:
@@ -765,8 +771,9 @@ normalized = check("12.8", normalized)
 
 # %% [markdown]
 # In the toy world answers have one to four tokens, and the expected gradient of each choice can be listed. (Per token
-# with large batches, whose length is nearly constant: the division is by the mean length.) Its last columns are the
-# answers that are **wrong altogether**, with a reward of 0: by how much a step of length 1 changes their log π.
+# with large batches, whose length is nearly constant: the division is by the mean length.) The table's last columns
+# are the answers that are **wrong altogether**, with a reward of 0: to first order, by how much a step of length 1
+# changes their log π.
 
 # %% tags=["again"]
 divisors = {"constant": 1, "sequence": lengths, "token": chance @ lengths.double()}
@@ -798,16 +805,14 @@ for name, found in slopes.items():
 # Every setting so far was chosen, by trying. What happens beside it?
 
 # %%
-for lr in progress((1e-3, 3e-3), "rates"):
-    lm, history = learner(rloo, args.seed, lr=lr, updates=4)
-    print(f"rate {lr:.0e}, held-out {held_out(lm, samples=1):.2f}, right in each batch:",
-          *(f"{share:.2f}" for share in history["reward"]))  # fmt: skip
+lm, history = learner(rloo, args.seed, lr=30 * args.lr, updates=4)
+for name, unit in (("reward", "right in each batch"), ("nats", "nats per token")):
+    print(f"thirty times the rate, {unit:20s}", *(f"{value:.2f}" for value in history[name]))
 said = attempt(task, lm, task.held_out[:3], seed=args.seed)
-print("after the largest rate:", *completions(lm, said, task.stop), sep="\n  ")
+print("held-out answers afterwards:", *completions(lm, said, task.stop), sep="\n  ")
 
 # %% [markdown]
-# **What you saw.** At ten times the rate the batches jump up and down, and four updates end about where they began. At
-# thirty times, one step destroys the model: not one right answer is left, so every weight is 0, and the updates that
+# **What you saw.** One step destroys the model: not one right answer is left, so every weight is 0, and the updates that
 # follow go on with Adam's momentum alone. Nothing brings it back. A supervised run keeps its data whatever the model
 # does; here the policy makes its own.
 #
@@ -847,9 +852,9 @@ pass_curve = check("12.9", pass_curve)
 # than k wrong ones. <code>right.sum(1).tolist()</code> are the c's.</details>
 
 # %% [markdown]
-# Four starts, the same loop. The base model, asked in the chat format; the model after 60 conversations, and after 300;
-# and the base model once more, but now it is to *go on* with a text, `26 + 17 is`, as it has learned to. That is the
-# set-up of R1-Zero (DeepSeek-AI, 2025): RL with verifiable rewards on a base model, without any finetuning.
+# Three starts, the same loop. The base model, asked in the chat format; the model after 300 conversations;
+# and the base model once more, but now it is to *go on* with a text, `26 + 17 is`, as it has learned to go on with any.
+# That is the set-up of R1-Zero (DeepSeek-AI, 2025): RL with verifiable rewards on a base model, without any finetuning.
 
 # %%
 def going_on(problem):
@@ -859,7 +864,6 @@ def going_on(problem):
 sides = {side: tuple(map(going_on, getattr(task, side))) for side in ("train", "held_out")}
 bare = replace(task, **sides, chat=False)  # the same sums as texts to be gone on with
 starts = {"base": (base, task), "base, going on": (base, bare),
-          "60 conversations": (rl_contest.finetuned(args.model, 60), task),
           f"{args.examples} conversations": (sft, task)}  # fmt: skip
 KS, FEW = [1, 2, 4, 8], 25
 
@@ -904,19 +908,20 @@ for name, (old, *later) in results.items():
     for k, at in ((1, 0), (8, -1)):
         rises = ", ".join(f"{new[at]:.2f}" for new in later)
         said.append(f"{name}: pass@{k} {old[at]:.2f} to {rises}")
-show(figure, alt="pass@k against k, before (dotted) and after RL, for four starts. "
+show(figure, alt="pass@k against k, before (dotted) and after RL, for three starts. "
      f"{'; '.join(said)}.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** [C41] Asked in a format that it has never seen, the base model never adds: all rewards of a group are
-# 0, so all weights are, and the gradient is 0 to the last digit. More updates would give more zeros. Asked in the form
-# that it knows, it is right in one answer of eight, and the same loop makes it right in half or nine tenths of them,
-# depending on the seed: RL from a base works where the base sometimes succeeds. From 60 conversations it is the same
-# story. So what bounds RL is *how often the start succeeds*, not whether it was finetuned.
+# **What you saw.** [C41] Asked in a format that it has never seen, the base model never adds: all rewards of a group
+# are 0, so all weights are, and the gradient is 0 to the last digit. More updates would give more zeros. Asked to go on
+# with a text, it is right in one answer of eight, and the same loop makes it right in half or nine tenths of them,
+# depending on the seed: RL from a base works where the base sometimes succeeds. So what RL needs is a start that
+# succeeds *sometimes*, finetuned or not.
 #
 # Does RL add something, or sharpen what is there? Look at pass@8: at each start that learns it rises too, on sums that
-# nobody trained on. With more answers per question the curves of large models before and after have been seen to cross
-# (Yue et al., 2025): what is right once in a thousand answers before may be gone afterwards.
+# neither finetuning nor RL has trained on (the base model's corpus holds none back). With more answers per question the
+# curves of large models before and after have been seen to cross (Yue et al., 2025): what is right once in a thousand
+# answers before may be gone afterwards.
 #
 # ## Which token earned it?
 # REINFORCE gives every token of an answer the same credit. The lecture: "We can improve the estimate by sampling more
@@ -1005,12 +1010,12 @@ show(figure, alt="Four answers as coloured tokens. Left: all tokens of an answer
      f"colour. Right: tokens with a credit beyond ±0.2: {', '.join(moved)}.")  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** The credits of an answer sum to its reward minus $\hat V$ of the prompt, but they are spread unevenly.
-# In the first answer no token moves the expected reward by more than 0.2. In the second the "+" was in doubt. In each of
-# the wrong ones a single token carries nearly all: a "-" that makes a difference of the sum, and a "5" that copies the
-# question wrongly, after which the arithmetic is right. (48 samples know a probability of one half to ± 0.07, one
-# standard error, and a credit is a difference of two: pale colours may be chance.) Credit by sampling costs 48 answers
-# per token. A critic (lesson 10) is the attempt to get it for one forward pass.
+# **What you saw.** The credits of an answer sum to its reward minus $\hat V$ of the prompt, but they are spread
+# unevenly. In the first answer no token moves the expected reward by more than 0.2. In the second the "+" was in doubt.
+# In each of the wrong ones a single token carries nearly all: a "-" that makes a difference of the sum, and a "5" that
+# copies the question wrongly, after which the arithmetic is right. (48 samples know a probability of one half to ±
+# 0.07, one standard error, and a credit is a difference of two: pale colours may be chance.) Credit by sampling costs
+# 48 answers per token. A critic (lesson 10) is the attempt to get it for one forward pass.
 #
 # [Explore it](../docs/interactive/token_credit.html): sixteen answers, the credit of each token, and what sampler and
 # learner think of it.
@@ -1051,7 +1056,7 @@ with_600_answers = check("12.11", with_600_answers)
 
 # %% [markdown]
 # The package's answer takes the weights with the least noise, the bare reward, which compares no answers of a prompt and
-# so wants many sums with few answers each: 16 × 2 reaches 0.965, the 8 × 4 from above 0.94. It uses each answer once.
+# so needs no groups: 16 sums with 2 answers each reach 0.965. It uses each answer once.
 #
 # ## Silent bug lab
 # Here are eight losses that you can call and not read. One of them is RLOO's loss, seven have a bug that raises no
@@ -1110,15 +1115,16 @@ is_rloo_loss = check("12.12", is_rloo_loss)
 # <details><summary>Hint 1</summary><code>torch.autograd.grad(loss, logits)</code> gives the gradient of what a run
 # returns; the logits need <code>requires_grad_()</code>. Which entries must be 0?</details>
 # <details><summary>Hint 2</summary>The expected gradient is <code>-(advantages[:, None] * mask)[..., None] * (one_hot -
-# softmax) / B</code> with the one-hot of <code>tokens[:, 1:]</code>. Advantages that do not sum to zero show what a group
-# would hide.</details>
+# softmax) / B</code> with the one-hot of <code>tokens[:, 1:]</code>. Advantages that do not sum to zero show what a
+# group would hide.</details>
 
 # %% [markdown]
-# **What you saw.** Run H is RLOO's loss. Five of the seven wrong runs end at 0.94 or higher in both seeds, as it does: a
-# curve cannot tell them. Run A takes the softmax at temperature 0.5, run B credits the prompt too, run C the first token
-# alone, run D divides by the columns of the table as well, run E forgets the token that ends the answer, run F discounts,
-# so that early tokens get less, and run G asks the logits for the token that is read instead of the one written. Here
-# even that learns: it trains the model to repeat itself, and an answer that repeats "c" is what is paid.
+# **What you saw.** Run H is RLOO's loss. Five of the seven wrong runs end at 0.94 or higher in both seeds, as it does:
+# a curve cannot tell them. Run A takes the softmax at temperature 0.5, run B credits the prompt too, run C the first
+# token alone, run D divides by the columns of the table as well, run E forgets the token that ends the answer, run F
+# discounts, so that early tokens get less, and run G asks the logits for the token that is read instead of the one
+# written. Here even that learns: it makes "c" likelier wherever a paid answer has read one, and shared weights carry
+# this to the first place.
 #
 # One bug no loss can show: a sampler that never gets the new weights. Each batch looks right, and from the second
 # update on it is another policy's. The comparison of the log-probabilities after each collection sees it at once.
@@ -1128,7 +1134,7 @@ is_rloo_loss = check("12.12", is_rloo_loss)
 #   model. On a transformer small enough to list, the estimate's mean is $\nabla J$ to rounding.
 # - REINFORCE on text is finetuning on own answers weighted by return.
 # - With a reward of 0 and 1 the bare reward is hard to beat here: wrong answers have the long scores, and weigh
-#   nothing. A baseline makes the learner independent of the rewards' zero, which is why everybody has one.
+#   nothing. A baseline makes the learner independent of the rewards' zero.
 # - Sampler and learner must agree on log-probabilities. Compare after every collection; a ratio repairs what cannot be
 #   avoided, the whole one without bias, a truncated one with bounded weights.
 # - Dividing by each answer's own length changes the objective; a constant or the batch's tokens only the step.

@@ -181,14 +181,15 @@ for name, each in {"rewards": rewards, "RLOO": rloo, **found}.items():
 # %% [markdown]
 # **What you saw.** Four groups side by side. Signs and order within a group are the same in all three. Dr. GRPO's
 # advantage *is* RLOO's times $1 - 1/n$ (the row itself in the mean costs that factor, lesson 09; the cell asserts it),
-# so it needs no run of its own. GRPO makes groups alike: those whose completions hardly differ are blown up to the
-# size of the others.
+# so RLOO needs no run of its own below. GRPO makes groups alike: those whose completions hardly differ are blown up to
+# the size of the others.
 #
 # ## Where the ratio lives
 # Sampling is dear, so a rollout is used for several steps, and from the second one on the policy π is no longer the μ
 # that sampled it. Lesson 11 had the ratio of a token, $\rho_t = \pi(a_t \mid s_t) / \mu(a_t \mid s_t)$, and of a whole
 # trajectory. The recipes differ in where they put it, and the names below are these objectives for one completion $y$
-# of $|y|$ tokens with advantage $A$, the $\varepsilon$ small numbers such as 0.2:
+# of $|y|$ tokens with advantage $A$ (PPO's critic gives each token one of its own), the $\varepsilon$ small numbers
+# such as 0.2:
 #
 # $$\begin{aligned}
 # \text{PPO, Dr. GRPO} \quad & \textstyle\sum_t
@@ -355,13 +356,13 @@ guesses.reveal("keeps_most", max(list(RECIPES)[3:], key=lambda name: bias[0.01][
 # leaves both divisions out. At 0.005 nats nothing is clipped yet. At 0.1 nats the token's ratio is still off by little;
 # the three with a clip have a fifth of their weights at 0, and the cosine falls to about a half: what is clipped is
 # what had moved *with* the gradient, so what is left points elsewhere. CISPO lets it push on and nearly keeps the
-# direction. Only the trajectory's ratio is exact everywhere, and lesson 11 showed its price. A clip is a brake, not an
-# estimator.
+# direction. Of these only the trajectory's ratio is exact everywhere, and lesson 11 showed its price. A clip is a
+# brake, not an estimator.
 #
 # This is one world, and a mild one. `tests/test_claims_13.py` asks ten of them: there the three with a clip keep a
-# cosine below 0.3 on average, below 0 in the worst, CISPO above 0.85 on average, and in one world it is the other way
-# round. (Texts of three tokens are short. Over a thousand tokens a geometric mean hardly moves, and GSPO's paper clips
-# it at a few times 10⁻⁴.)
+# cosine below 0.3 on average, below 0 in the worst, CISPO above 0.85 on average, and in at most one world it is the
+# other way round. (Texts of three tokens are short. Over a thousand tokens a geometric mean hardly moves, and GSPO's
+# paper clips it at a few times 10⁻⁴.)
 #
 # ## The two ideas of DAPO
 # DAPO (Yu et al., 2025) adds to GRPO, besides a mean over all tokens and a penalty for overlong answers, two things
@@ -438,11 +439,11 @@ for steps in (0, 2, 4, 8):
 #
 # ## All of them, learning
 # Now each name as a run, with what its paper says: advantages within groups, or from a **critic** as PPO has them (a
-# value head on the policy's last hidden state, lesson 10, with GAE); the clip, ε = 0.2 but for one row; GRPO's division
-# by the length; four epochs per rollout of two groups of eight. The KL in GRPO's loss is left out; the next section is
-# about it. Adam divides a common factor out, so Dr. GRPO here is RLOO with PPO's clip. Every run keeps the same log;
-# its "clipped" is the share of the weights that were 0 at the last epoch and not at the first, here its mean over
-# updates.
+# value head on the policy's last hidden state, lesson 10, with GAE); the clip, ε = 0.2 for all but one row (GSPO's
+# paper has a far smaller one, CISPO's no lower bound); GRPO's division by the length; four epochs per rollout of two
+# groups of eight. The KL in GRPO's loss is left out; the next section is about it. Adam divides a common factor out, so
+# Dr. GRPO here is RLOO with PPO's clip. Every run keeps the same log; its "clipped" is, of the weights that were not 0
+# at the first epoch, the share that is 0 at the last, here its mean over updates and seeds.
 
 # %%
 def recipe(rollout, values, bootstrap, logprobs, form, name="GRPO", high=0.2, by_length=False):
@@ -491,11 +492,12 @@ for name, settings in NAMES.items():
 # seed's at the end excepted: a difference that three seeds cannot show. DAPO saw the collapse, and the remedy, over
 # thousands of updates on long answers; eight rollouts of three tokens neither confirm nor refute it.
 #
-# So what is in a name? Near μ, all are the same step but for the divisors; further away each brakes in its own way, as
-# the table of biases shows; and in a task as easy as this one all of them learn about the same.
+# So what is in a name? Near μ, all are the same step but for the divisors and PPO's critic; further away each brakes in
+# its own way, as the table of biases shows; and in a task as easy as this one all of them learn about the same.
 #
 # ## How far from where it began?
-# The last column is the KL divergence of the policy from the model it started from, the *reference*,
+# The last column estimates, from the last rollout, the KL divergence of the policy from the model it started from, the
+# *reference*,
 # $$\mathrm{KL}(\pi_\theta \,\|\, \pi_\mathrm{ref}) =
 # \mathbb{E}_{\tau \sim \pi_\theta}\Big[\log\frac{\pi_\theta(\tau)}{\pi_\mathrm{ref}(\tau)}\Big].$$
 # Where the reward was **learned**, recipes hold it down: they maximise $J(\theta) - \beta\,\mathrm{KL}$, and the second
@@ -710,8 +712,9 @@ fit_rewards = check("13.8", fit_rewards)
 # + n.</details>
 
 # %% [markdown]
-# Those who compare see **short** completions of the base model, ten tokens, six for each of 24 openings, and
-# label all pairs of one opening that differ; one label in ten is wrong. Three epochs over each model's pairs.
+# Those who compare see **short** completions of the base model, ten tokens, six for each of 24 openings, and label all
+# pairs of one opening whose rewards differ, each label wrongly with a probability of a tenth. Three epochs over each
+# model's pairs.
 
 # %%
 def shuffled(count, epochs, seed, size=32):
@@ -801,10 +804,10 @@ improve = check("13.9", improve)
 # ## You get what you pay for
 # The reward model pays, and the judge only watches. Five seeds, each with its own pairs, reward model and learner;
 # first without a penalty, then with $\beta$ = 0.5 per nat. Beside them three shorter runs that the judge itself pays,
-# with two epochs per rollout. Each update is logged, and below the seeds' mean at the last one is shown: what was paid,
-# what it was worth, KL, length, the share of weights at 0 (clipped, or in a group of equals), and the entropy of a
-# choice, estimated by the mean of −log π over what was sampled. True reward and KL of each seed are measured after it,
-# on new openings.
+# with two epochs per rollout and smaller steps. Each update is logged, and below the seeds' mean at the last one is
+# shown: what was paid (before the penalty), what it was worth, KL, length, the share of weights at 0 (clipped, or in a
+# group of equals), and the entropy of a choice, estimated by the mean of −log π over what was sampled. True reward and
+# KL of each seed are measured after it, on new openings.
 
 # %%
 def learner(seed, model=None, beta=0.0):
@@ -875,26 +878,27 @@ for beta, runs in chased.items():
 
 # %% [markdown]
 # **What you saw.** Without the penalty what the policy is paid rises; what it is worth rises for a few updates, turns,
-# and ends below its start in all five runs, in three of them at next to nothing. Read the samples: the words are still
-# those of praise, "deserves every penny", which are a good sign in what the base model writes. That no review ends in
-# "to to to" the reward model never had to learn, for the base model does not write so. The policy has left the region
-# that its reward model knows. This is **reward hacking**, or overoptimisation (Gao et al., 2023), and an
+# and ends below its start in all five runs, in three of them at next to nothing. Read the samples: some words are still
+# those of praise, "it deserves all every penny", which are a good sign in what the base model writes. That no review
+# ends in "to to to" the reward model never had to learn, for the base model does not write so. The policy has left the
+# region that its reward model knows. This is **reward hacking**, or overoptimisation (Gao et al., 2023), and an
 # instance of Goodhart's law: a measure that becomes the target stops being a good measure.
 #
-# With the penalty the policy stays within eight nats of the base, where the reward model can be trusted somewhat, and
+# With the penalty the policy ends within eight nats of the base, where the reward model can be trusted somewhat, and
 # all five end above the start. It is no wall: a penny too many turns up there as well. The first panel shows the trap:
-# both are paid alike. In life there is no middle panel, and the reward cannot tell you which of the two you have. The
-# right one you do have: watch the KL, and read what your policy writes.
+# before the penalty both are paid alike. In life there is no middle panel, and the reward cannot tell you which of the
+# two you have. The right one you do have: watch the KL, and read what your policy writes.
 #
-# And the judge's own runs? No penalty, a few updates, and nothing is hacked: there is nothing to be fooled. Hence
+# And the judge's own runs? No penalty, a few updates, and nothing can be hacked: what is paid is what it is worth. Hence
 # the rule of thumb: **learned reward, hold the policy near; verifier, often not needed** (as far as it checks what you
 # want).
 #
 # ## Choose instead of learn: best of n
 # The simplest use of a reward model trains nothing: sample $n$ completions and take the one it likes best. From $N$
-# samples with scores and truths the expected truth of the best of $n$ (drawn with putting back) can be computed
-# without drawing: the completion at rank $i$ of $N$ is the best of $n$ with probability $(i/N)^n - ((i-1)/N)^n$. And
-# whatever the scores, its KL to the base is at most $\log n - (n-1)/n$ nats (Beirami et al., 2024).
+# samples with scores and truths the expected truth of the best of $n$ (drawn with putting back) can be computed without
+# drawing: the completion at rank $i$ of $N$, counted from the lowest score, is the best of $n$ with probability
+# $(i/N)^n - ((i-1)/N)^n$. And whatever the scores, its KL to the base is at most $\log n - (n-1)/n$ nats (Beirami et
+# al., 2024).
 
 # %% ex="13.10" title="Best of n without drawing" points=2 difficulty="medium" minutes=10
 def best_of(scores, truths, n):
@@ -955,8 +959,8 @@ show(figure, alt=f"True reward by KL: best of n ends at {last:.2f}, {bounds[-1]:
 # **What you saw.** Picked by the judge, one of 16 is nearly always fine. Picked by the reward models, the mean curve
 # rises and flattens: the best of 16 is still something that the base model writes, and there a reward model knows its
 # way, mostly. One of the five turns after $n = 4$: with enough to choose from it can be fooled in this way too (Gao et
-# al., 2023). In nats it costs far less than RL did, for no less reward. But it costs $n$ samples for every answer,
-# for ever, while learning pays once.
+# al., 2023). In nats it costs far less than RL against these models did, for no less reward. But it costs $n$ samples
+# for every answer, for ever, while learning pays once.
 #
 # ## The best policy, and how to reach it without a reward model
 # What does $J - \beta\,\mathrm{KL}$ want? The answer has a closed form: of all distributions over texts the best is
@@ -1030,12 +1034,12 @@ fit_dpo = check("13.12", fit_dpo)
 # 0)</code> before you sum.</details>
 
 # %% [markdown]
-# Its gradient is, once more, the one loss of this course. Which weight does each pair put on its chosen completion, and
-# with a minus on its rejected one?
+# Its gradient is, once more, the one loss of this course. Which weight does each pair's $-\log \sigma(m)$, before
+# the mean over pairs, put on its chosen completion, and with a minus on its rejected one?
 
 # %% ex="13.13" title="DPO as a weight" points=2 difficulty="medium" minutes=8
 def dpo_push(chosen, rejected, beta):
-    """How hard each pair pushes its chosen completion up (and its rejected one down).
+    """How hard each pair pushes its chosen completion up: minus the slope of -log σ(m).
 
     chosen, rejected (P,) float, log π − log π_ref of the two completions of each pair, with
     gradient; beta, a number -> (P,) without gradient.
@@ -1093,8 +1097,8 @@ for name, weigh in (("RL with the penalty", penalized), ("DPO on pairs", direct)
 
 # %% [markdown]
 # **What you saw.** Two roads, nearly one place: the closed form, which neither was told (the last column is half the
-# sum of the differences of probabilities). Now DPO on the reviews, from exactly the pairs that the reward models
-# learned from, and what it does to each side of its pairs.
+# sum of the absolute differences of probabilities). Now DPO on the reviews, from exactly the pairs that the reward
+# models learned from, and what it does to each side of its pairs.
 
 # %%
 def direct_learner(pairs, seed, epochs=2):
@@ -1124,13 +1128,14 @@ guesses.reveal("chosen_after_long_DPO", "lower" if after[0] < before[0] else "hi
 
 # %% [markdown]
 # **What you saw.** Two epochs on the pairs take the true reward from about 0.4 to 0.6 or 0.7, less than a nat from the
-# base; RL against a reward model with a penalty, best of 16 and DPO end alike, as far as so few seeds can tell. And
-# what did the loss raise? The chosen completions have gained half a nat or less, and the rejected ones have lost two or
-# more: the difference grows mostly from below. After eight epochs, in the one run, the chosen ones are *less* likely
-# than before all training, and the rejected ones far less. The loss knows the difference alone, and is content. This is
-# **likelihood displacement** (Razin et al., 2024): the probability went to texts that stand in no pair, which nobody
-# has judged. In this run they are still praise, for the true reward is no lower; but the KL has grown from 0.4 to 9
-# nats, and nothing in the loss would say so. Log both likelihoods, not the margin alone.
+# base; in true reward, RL against a reward model with a penalty, best of 16 and DPO end alike, as far as so few seeds
+# can tell, and RL is the furthest from the base. And what did the loss raise? The chosen completions have gained half a
+# nat or less, and the rejected ones have lost two or more: the difference grows mostly from below. After eight epochs,
+# in the one run, the chosen ones are *less* likely than before all training, and the rejected ones far less. The loss
+# knows the difference alone, and is content. This is **likelihood displacement** (Razin et al., 2024): the loss is
+# content if both sides fall, and what they lose may go to texts that stand in no pair, which nobody has judged. In this
+# run what the policy writes is praise as often as before, for the true reward is no lower; but the KL has grown from
+# 0.4 to 9 nats, and nothing in the loss would say so. Log both likelihoods, not the margin alone.
 #
 # ## Silent bug lab
 # Eight trainers maximise $J - \beta\,\mathrm{KL}$ with $\beta = 0.2$ and the penalty in the rewards; you can call them
@@ -1189,17 +1194,17 @@ is_penalized = check("13.14", is_penalized)
 # **What you saw.** Run A is right. In B the reference is the policy itself, so that the penalty is 0 whatever happens;
 # in F the mean log-ratio is added to the loss, whose gradient is 0 on average, and both end alike, with no penalty at
 # all. C charges each token with its own log-ratio alone, the gradient of "k2 in the loss". D subtracts twice, and its
-# $J - \beta\, \mathrm{KL}$ is so near to the right one's that no curve would give it away. E has $k_3$ in the rewards,
-# which drives it away from the reference. G forgot to detach, so that the gradient has a second part. H charges the
-# last token's log-ratio alone. All but B, which would say 0, could report a KL that is estimated
-# rightly: a *number* may be right while its gradient is another. Test the gradient, on numbers of your own, with
-# several tokens to a row.
+# $J - \beta\, \mathrm{KL}$ is so near to the right one's that a curve of it would not give it away. E has $k_3$ in the
+# rewards, which drives it away from the reference. G forgot to detach, so that the gradient has a second part. H
+# charges the last token's log-ratio alone. All but B, which would say 0, could report a KL that is estimated rightly: a
+# *number* may be right while its gradient is another. Test the gradient, on numbers of your own, with several tokens to
+# a row.
 #
 # ## Recap
 # - GRPO, Dr. GRPO, RLOO: rewards compared within the group of a prompt; GRPO divides by its spread, and by lengths.
 # - PPO and GRPO clip the ratio of a token, GSPO that of a sequence, CISPO clips the number and keeps the gradient. All
-#   of them are weights in the loss of lesson 08. Away from μ only the trajectory's ratio is unbiased; a clip is a
-#   brake.
+#   of them are weights in the loss of lesson 08. Of these, away from μ, only the trajectory's ratio is unbiased
+#   (lesson 11 has the prefix's too); a clip is a brake.
 # - Groups of equal rewards have weight 0. To drop and refill them changes the length of the mean gradient, not where it
 #   points.
 # - A KL penalty belongs in the rewards as $k_1$. Other estimates of the same number, or another place, have another
@@ -1210,10 +1215,11 @@ is_penalized = check("13.14", is_penalized)
 #   directly; it is a weight in the same loss too, and what it raises is a difference.
 #
 # ## More names, a sentence each
-# **SimPO** (Meng et al., 2024) is DPO with log π per token and no reference. **KTO** (Ethayarajh et al., 2024) learns
-# from single completions marked good or bad instead of pairs. **ORPO** (Hong et al., 2024) adds a term on the odds of
-# chosen against rejected to supervised finetuning, again without a reference. **Process rewards** (Lightman et al.,
-# 2023) judge each step of a solution instead of its end: in this course's terms, rewards at more than one token.
+# **SimPO** (Meng et al., 2024) is DPO with log π per token, no reference, and a margin to be won by. **KTO**
+# (Ethayarajh et al., 2024) learns from single completions marked good or bad instead of pairs. **ORPO** (Hong et al.,
+# 2024) adds a term on the odds of chosen against rejected to supervised finetuning, again without a reference.
+# **Process rewards** (Lightman et al., 2023) judge each step of a solution instead of its end: in this course's terms,
+# rewards at more than one token.
 #
 # ## Try next
 # - `beta` 0.1 and 2: which penalty is too small to hold it, and which too large to learn?
@@ -1222,7 +1228,7 @@ is_penalized = check("13.14", is_penalized)
 # - `error_rate` 0.4: which of the three roads from pairs suffers most: RL, best of $n$, or DPO?
 # - Train a second reward model on completions of a hacked policy, labelled by the judge, and go on. This is how it is
 #   done in practice: rounds.
-# - Another toy world, `toy_lm(…, seed=1)`: there the three with a clip even point backwards at the longest step.
+# - Other toy worlds, `toy_lm(…, seed=1)` and on: in some the clipped ones even point backwards at the longest step.
 # - Add SimPO to the toy world: which distribution does it go to?
 #
 # ## References

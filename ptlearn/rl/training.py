@@ -48,8 +48,8 @@ class History:
     length: list[float] = field(default_factory=list)  # steps per episode
     entropy: list[float] = field(default_factory=list)  # nats per action
     gradient_norm: list[float] = field(default_factory=list)
-    effective_sample_size: list[float] = field(default_factory=list)  # share of the batch, at the last epoch; 1 = fresh
-    clip_fraction: list[float] = field(default_factory=list)  # share of the weights that were 0 at the last epoch alone
+    effective_sample_size: list[float] = field(default_factory=list)  # share of the batch, last epoch; 1 = fresh
+    clip_fraction: list[float] = field(default_factory=list)  # of weights not 0 at the first epoch, those 0 at the last
     sampler_gap: list[float] = field(default_factory=list)  # mean |log p - log p as sampled| before the first, nats
     kl: list[float] = field(default_factory=list)  # to the reference, nats per episode; empty without one
     held_out_update: list[int] = field(default_factory=list)  # updates made when `evaluate` was asked

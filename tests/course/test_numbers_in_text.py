@@ -22,7 +22,7 @@ ELSEWHERE = {  # what no cell prints, and where it is from
     "07": {"a setting of the next cell": "27.5"},
     "09": {"1 - 1/N at N = 2, 8, 32": "0.50 0.88 0.97", "the contest's cost of a step": "0.25"},
     "10": {"a section of Sutton and Barto": "6.3"},
-    "12": {"the root of 1/4 over 48": "0.07", "ten samples of 32 prompts": "1.1", "a point of the contest": "0.85"},
+    "12": {"the root of 1/4 over 48": "0.07", "a point of the contest": "0.85"},
     "13": {"DAPO's bounds": "0.012 0.28", "asserted over ten worlds by the test of claims": "0.3 0.85"},
     "14": {"a table from `--seeds 3`, as its caption says": "0.96 0.54 −0.08 0.14 0.20 0.35 0.49 3.99 2.87 5.11"},
 }  # fmt: skip
