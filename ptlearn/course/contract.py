@@ -160,7 +160,7 @@ def snapshot(value: Any) -> Any:
     if hasattr(value, "detach"):
         return value.detach().clone()
     if dataclasses.is_dataclass(value):
-        return dataclasses.replace(value, **{name: snapshot(part) for name, part in vars(value).items()})
+        return dataclasses.replace(value, **{name: snapshot(part) for name, part in fields(value).items()})
     return copy.deepcopy(value) if isinstance(value, list | dict | set | tuple) or hasattr(value, "dtype") else value
 
 
@@ -176,8 +176,13 @@ def unchanged(before: Any, after: Any) -> bool:
     if isinstance(before, dict):
         return list(before) == list(after) and all(unchanged(before[key], after[key]) for key in before)
     if dataclasses.is_dataclass(before):
-        return unchanged(vars(before), vars(after))
+        return unchanged(fields(before), fields(after))
     return hasattr(before, "dtype") or before is after or before == after
+
+
+def fields(value: Any) -> dict[str, Any]:
+    """What a dataclass was made of: not what it has since worked out and kept (a `cached_property`)."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def gradients(result: Any, inputs: dict[str, Any]) -> dict[str, Any]:

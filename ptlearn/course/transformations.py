@@ -319,7 +319,8 @@ def changes_of(name: str, value: Any, axes: tuple[str, ...] | None) -> Iterator[
         yield f"for an empty {name}", lambda x: []
         yield from ((f"for {name} {words}", change) for words, change in lists())
     elif dataclasses.is_dataclass(value):
-        for field, part in vars(value).items():
+        for field in (each.name for each in dataclasses.fields(value)):  # not what a cached_property has kept
+            part = getattr(value, field)
             for words, change in changes_of(f"{name}.{field}", part, None):
                 yield words, lambda x, f=field, change=change: dataclasses.replace(x, **{f: change(getattr(x, f))})
 

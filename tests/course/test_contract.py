@@ -1,5 +1,8 @@
 """A signature holds what an answer takes and returns, with words."""
 
+import dataclasses
+import functools
+
 import pytest
 import torch
 
@@ -89,6 +92,22 @@ def test_lists_and_dicts_that_are_changed_are_named():
     assert told(lambda items, table: items.sort() or 1, signature, [3, 1], {}).startswith("items was changed")
     assert told(lambda items, table: table["a"].pop(), signature, [3], {"a": [1]}).startswith("table was changed")
     assert told(lambda items, table: items.clear() or 1, signature, [3], {}).startswith("items was changed")
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    walls: list
+
+    @functools.cached_property
+    def free(self):
+        return 16 - len(self.walls)
+
+
+def test_what_an_object_works_out_and_keeps_is_no_change_of_it():
+    signature, world = "f(world: any) -> any", World([3, 5])
+    assert told(lambda world: world.free, signature, world) is None and "free" in vars(world)
+    assert told(lambda world: world.free, signature, world) is None  # nor where it was kept before
+    assert told(lambda world: world.walls.pop(), signature, world).startswith("world was changed")
 
 
 def test_a_gradient_is_collected_as_numbers():
