@@ -76,7 +76,7 @@ args = arguments(
     prompts=(8, "different sums per update", "at least 2"),
     group=(4, "completions per sum", "at least 2"),
     lr=(1e-4, "step size of Adam", "above 0"),
-    seeds=(5, "learners in the main result; other comparisons take three", "at least 2"),
+    seeds=(5, "learners in the main result; other comparisons take at most three", "at least 2"),
     seed=(0, "of everything that is sampled", "at least 0"),
 )
 torch.set_num_threads(min(2, torch.get_num_threads()))  # more would wait for these two
@@ -296,7 +296,7 @@ print("robot, star reached   ", *(f"{value:.2f}" for value in on_the_grid["rewar
 print("language model, right ", *(f"{value:.2f}" for value in runs["reward"][0][1]["reward"]))
 
 # %% [markdown]
-# **What you saw.** [C39] One function, two worlds: `policy`, `sample` and the settings of Adam are arguments. The
+# **What you saw.** [C39] One function, two worlds: `policy`, `sample` and Adam's step size are arguments. The
 # package's `train_policy` is this loop with checks, checkpoints and micro-batches around it, and a test of the course
 # holds both to the same numbers.
 #
@@ -727,9 +727,9 @@ for what, seen in (("batches", last), ("model", end)):
 # %% [markdown]
 # **What you saw.** The wrong run has the *better* training curve: its batches come from a sharper policy than the one
 # that learns. Asked at temperature 1, it has learned less in each of the three seeds. No error, no warning: only the
-# comparison of two numbers that should be the same tells. Truncated ratios win a few points back in two seeds and
-# nothing in the third, and stay behind the learner that samples at temperature 1: a bias is left, as above, and answers
-# that a cold sampler hardly ever gives are missing from the batch. What agrees needs no repair.
+# comparison of two numbers that should be the same tells. Truncated ratios win nine and four points back in two seeds
+# and nothing in the third, and stay behind the learner that samples at temperature 1: a bias is left, as above, and
+# answers that a cold sampler hardly ever gives are missing from the batch. What agrees needs no repair.
 #
 # ## Long answers, short answers
 # A sum over tokens has to be divided by something, and every library divides by something else:
@@ -1121,7 +1121,7 @@ is_rloo_loss = check("12.12", is_rloo_loss)
 # %% [markdown]
 # **What you saw.** Run H is RLOO's loss. Five of the seven wrong runs end at 0.94 or higher in both seeds, as it does:
 # a curve cannot tell them. Run A takes the softmax at temperature 0.5, run B credits the prompt too, run C the first
-# token alone, run D divides by the columns of the table as well, run E forgets the token that ends the answer, run F
+# token alone, run D divides by the columns of the table as well, run E forgets the last token of each answer, run F
 # discounts, so that early tokens get less, and run G asks the logits for the token that is read instead of the one
 # written. Here even that learns: it makes "c" likelier wherever a paid answer has read one, and shared weights carry
 # this to the first place.
