@@ -76,7 +76,7 @@ args = arguments(
     prompts=(8, "different sums per update", "at least 2"),
     group=(4, "completions per sum", "at least 2"),
     lr=(1e-4, "step size of Adam", "above 0"),
-    seeds=(5, "learners in the main result; other comparisons take at most three", "at least 2"),
+    seeds=(5, "learners in the main result; elsewhere at most three", "at least 2"),
     seed=(0, "of everything that is sampled", "at least 0"),
 )
 torch.set_num_threads(min(2, torch.get_num_threads()))  # more would wait for these two

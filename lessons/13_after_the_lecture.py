@@ -366,10 +366,11 @@ guesses.reveal("keeps_most", max(list(RECIPES)[3:], key=lambda name: bias[0.01][
 #
 # ## The two ideas of DAPO
 # DAPO (Yu et al., 2025) adds to GRPO, besides a mean over all tokens and a penalty for overlong answers, two things
-# that you can weigh here. **Clip-higher**: $\varepsilon_h = 0.28 > \varepsilon_l = 0.2$. A token with probability 0.01
-# may grow to 0.012 on one rollout and no further, one with 0.9 may grow as it likes; so the upper clip holds down what
-# is *unlikely*, and entropy is said to collapse. **Dynamic sampling**: groups in which all rewards are equal teach
-# nothing, since all their advantages are 0; they are dropped, and others are sampled until the batch is full.
+# that you can weigh here. **Clip-higher**: $\varepsilon_h = 0.28 > \varepsilon_l = 0.2$. With $\varepsilon_h = 0.2$ a
+# token with probability 0.01 may grow to 0.012 on one rollout and no further, one with 0.9 may grow as it likes; so
+# the upper clip holds down what is *unlikely*, and entropy is said to collapse. **Dynamic sampling**: groups in which
+# all rewards are equal teach nothing, since all their advantages are 0; they are dropped, and others are sampled
+# until the batch is full.
 
 # %% ex="13.3" title="Drop and refill" points=2 difficulty="medium" minutes=10
 def kept(rewards, groups, wanted):
@@ -958,9 +959,9 @@ show(figure, alt=f"True reward by KL: best of n ends at {last:.2f}, {bounds[-1]:
 # %% [markdown]
 # **What you saw.** Picked by the judge, one of 16 is nearly always fine. Picked by the reward models, the mean curve
 # rises and flattens: the best of 16 is still something that the base model writes, and there a reward model knows its
-# way, mostly. One of the five turns after $n = 4$: with enough to choose from it can be fooled in this way too (Gao et
-# al., 2023). In nats it costs far less than RL against these models did, for no less reward. But it costs $n$ samples
-# for every answer, for ever, while learning pays once.
+# way, mostly. One of the five turns after $n = 4$: with enough to choose from it can be fooled in this way too (Gao
+# et al., 2023). In nats it costs far less than RL against these models did, and on average for no less reward. But it
+# costs $n$ samples for every answer, for ever, while learning pays once.
 #
 # ## The best policy, and how to reach it without a reward model
 # What does $J - \beta\,\mathrm{KL}$ want? The answer has a closed form: of all distributions over texts the best is
@@ -1127,15 +1128,16 @@ before, after = long_run[1]
 guesses.reveal("chosen_after_long_DPO", "lower" if after[0] < before[0] else "higher")
 
 # %% [markdown]
-# **What you saw.** Two epochs on the pairs take the true reward from about 0.4 to 0.6 or 0.7, less than a nat from the
-# base; in true reward, RL against a reward model with a penalty, best of 16 and DPO end alike, as far as so few seeds
-# can tell, and RL is the furthest from the base. And what did the loss raise? The chosen completions have gained half a
-# nat or less, and the rejected ones have lost two or more: the difference grows mostly from below. After eight epochs,
-# in the one run, the chosen ones are *less* likely than before all training, and the rejected ones far less. The loss
-# knows the difference alone, and is content. This is **likelihood displacement** (Razin et al., 2024): the loss is
-# content if both sides fall, and what they lose may go to texts that stand in no pair, which nobody has judged. In this
-# run what the policy writes is praise as often as before, for the true reward is no lower; but the KL has grown from
-# 0.4 to 9 nats, and nothing in the loss would say so. Log both likelihoods, not the margin alone.
+# **What you saw.** Two epochs on the pairs take the true reward from about 0.4 to 0.6 or 0.7, less than a nat from
+# the base; in true reward, RL against a reward model with a penalty, best of 16 and these two epochs end alike, as
+# far as so few seeds can tell, and of the three RL is the furthest from the base. And what did the loss raise? The
+# chosen completions have gained half a nat or less, and the rejected ones have lost two or more: the difference grows
+# mostly from below. After eight epochs, in the one run, the chosen ones are *less* likely than before all training,
+# and the rejected ones far less. The loss knows the difference alone, and is content. This is **likelihood
+# displacement** (Razin et al., 2024): the loss is content if both sides fall, and what they lose may go to texts that
+# stand in no pair, which nobody has judged. In this run what the policy writes is praise as often as before, for the
+# true reward is no lower; but the KL has grown from 0.4 to 9 nats, and nothing in the loss would say so. Log both
+# likelihoods, not the margin alone.
 #
 # ## Silent bug lab
 # Eight trainers maximise $J - \beta\,\mathrm{KL}$ with $\beta = 0.2$ and the penalty in the rewards; you can call them
@@ -1203,12 +1205,12 @@ is_penalized = check("13.14", is_penalized)
 # ## Recap
 # - GRPO, Dr. GRPO, RLOO: rewards compared within the group of a prompt; GRPO divides by its spread, and by lengths.
 # - PPO and GRPO clip the ratio of a token, GSPO that of a sequence, CISPO clips the number and keeps the gradient. All
-#   of them are weights in the loss of lesson 08. Of these, away from μ, only the trajectory's ratio is unbiased
-#   (lesson 11 has the prefix's too); a clip is a brake.
+#   of them are weights in the loss of lesson 08. Away from μ each of these is biased; the trajectory's ratio is not
+#   (lesson 11 has the prefix's too). A clip is a brake.
 # - Groups of equal rewards have weight 0. To drop and refill them changes the length of the mean gradient, not where it
 #   points.
-# - A KL penalty belongs in the rewards as $k_1$. Other estimates of the same number, or another place, have another
-#   gradient, or none. Learned reward: hold the policy near. Verifier: often not needed.
+# - A KL penalty belongs in the rewards as $k_1$; $k_3$ in both places has the same gradient. The others have
+#   another, or none. Learned reward: hold the policy near. Verifier: often not needed.
 # - A reward model turns choices into rewards, and is right only near what it was trained on. Optimise against it, and
 #   the policy goes where it is wrong. A KL penalty, few steps, or best of $n$ keep it near; reading samples tells.
 # - The best policy under a KL penalty is the reference times $\exp(r / \beta)$. DPO uses that to learn from pairs
