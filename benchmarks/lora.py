@@ -116,7 +116,7 @@ def main():
     for prompts, repeats in ((["The capital of"], 4), (["The capital of"] * 64, 1)):
         print(f"sampling, {len(prompts)} prompts, {NEW} tokens each; ms per step of all rows")
         samplers = {name: sampling(lm, prompts) for name, lm in models.items()}
-        report("sampling", compare(samplers, options.rounds, repeats), "base", unit=NEW)
+        report(f"sampling, {len(prompts)} at a time", compare(samplers, options.rounds, repeats), "base", unit=NEW)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def pages() -> dict[str, str]:
     >>> pages()["docs/claims.md"], pages()["lessons/08_reinforce.py"], pages()["ptlearn/rollout.py"]
     ('claims.md', 'solutions/08_reinforce.ipynb', 'api/ptlearn.rollout.md')
     """
-    found = TOP | {"benchmarks/README.md": "benchmarks.md"}
+    found = TOP | {"benchmarks/README.md": "benchmarking.md"}
     found |= {f"docs/{path.name}": path.name for path in sorted(ROOT.glob("docs/*.md"))}
     for path in sorted(ROOT.glob("docs/images/*")) + sorted(ROOT.glob("docs/interactive/*")):
         name = path.relative_to(ROOT / "docs").as_posix()
@@ -237,7 +237,7 @@ def contents() -> dict[str, list[str]]:
         "To play with": ["interactive/index"],
         "To look up": ["formulas", "glossary", "claims", "wrong_answers"],
         "To build with": ["recipes", "going_further", "pocket", "api/index"],
-        "Measured": ["benchmarks", "gpu"],
+        "Measured": ["benchmarks", "benchmarking", "gpu"],
         "For instructors": ["instructors"],
         "The project": ["contributing", "changelog"],
     }
