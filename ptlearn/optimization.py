@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from ptlearn.policy_gradient import entropies, policy_gradient_loss
+from ptlearn.policy_gradient import entropies, policy_gradient_loss, prompt_groups
 from ptlearn.processes import averages, gathered, in_step, size, total, whole
 from ptlearn.rollout import Rollout, action_logprobs, condense, distinct_rows, take_rows
 
@@ -77,12 +77,17 @@ def update(
         rollout, weights = condense(rollout, weights)
 
     def losses() -> Iterator[Tensor]:
-        for (piece, rows), counts in in_step(policy, list(micro_batches(rollout, micro_batch))):
+        pieces = list(micro_batches(rollout, micro_batch, _shares_prompts(policy)))
+        for (piece, rows), counts in in_step(policy, pieces):
             part = weights[rows, : piece.mask.shape[1]] * counts
             yield policy_gradient_loss(action_logprobs(policy, piece), part, piece.mask, normalizer)
 
     with _recomputing(policy):
         return gradient_step(optimizer, losses(), clip_norm, averages(policy))[1]
+
+
+def _shares_prompts(policy: nn.Module) -> bool:
+    return getattr(policy, "shares_prompts", False)
 
 
 @contextmanager
@@ -104,14 +109,23 @@ def _drops_out(layer: nn.Module) -> bool:
     return any("dropout" in name and isinstance(rate, float) and rate > 0 for name, rate in vars(layer).items())
 
 
-def micro_batches(rollout: Rollout, size: int | None) -> Iterator[tuple[Rollout, Tensor]]:
-    """The rollout in pieces of at most `size` rows, of similar length (None: in one), and the numbers of these rows."""
+def micro_batches(
+    rollout: Rollout, size: int | None, by_prompt: bool = False
+) -> Iterator[tuple[Rollout, Tensor]]:  # fmt: skip
+    """The rollout in pieces of at most `size` rows, of similar length (None: in one), and the numbers of these rows.
+
+    Args: by_prompt, whether rows of one prompt stay together, for a policy that reads it once.
+    """
     if size is None or size >= len(rollout.mask):
         yield rollout, torch.arange(len(rollout.mask), device=rollout.mask.device)
         return
     steps = torch.arange(1, rollout.mask.shape[1] + 1, device=rollout.mask.device)
-    longest_first = (rollout.mask * steps).max(1).values.argsort(descending=True, stable=True)
-    for rows in longest_first.split(size):
+    lengths = (rollout.mask * steps).max(1).values
+    if by_prompt:
+        groups = prompt_groups(rollout.observations, rollout.mask)
+        longest = torch.zeros_like(lengths).scatter_reduce(0, groups, lengths, "amax")
+        lengths = longest[groups] * len(groups) + groups
+    for rows in lengths.argsort(descending=True, stable=True).split(size):
         yield take_rows(rollout, rows), rows
 
 
@@ -127,7 +141,7 @@ def score_actions(policy: nn.Module, rollout: Rollout, micro_batch: int | None =
     first, which = distinct_rows(rollout)
     scores = rollout.logprobs.new_zeros(2, len(first), rollout.mask.shape[1])
     with gathered(policy):
-        for piece, rows in micro_batches(take_rows(rollout, first), micro_batch):
+        for piece, rows in micro_batches(take_rows(rollout, first), micro_batch, _shares_prompts(policy)):
             logits = policy.logits_at(piece.observations, piece.mask)
             logprobs = action_logprobs(SimpleNamespace(logits_at=lambda *_, known=logits: known), piece)
             choices = torch.zeros_like(logprobs).masked_scatter(piece.mask, entropies(logits).to(logprobs.dtype))

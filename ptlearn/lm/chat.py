@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ptlearn.lm.models import attention_bias
 from ptlearn.lm.text import check_utf8, encode
 from ptlearn.rollout import Rollout, pad_and_stack
 
@@ -264,21 +265,17 @@ def response_logprobs(lm, rollout: Rollout, segments: Tensor | None = None) -> T
 
 def _apart(lm, segments: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """Attention within segments only, and positions that begin anew in each: arguments of a transformers model."""
-    kind = segments.device.type
-    # under autocast every layer would keep a converted copy of its own
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else lm.model.dtype
     steps = torch.arange(segments.shape[1], device=segments.device)
     same = (segments[:, :, None] == segments[:, None, :]) & (steps[:, None] >= steps)
     # padding forms a segment of its own, so that no row of the mask is empty
     begins = torch.where(segments != segments.roll(1, 1), steps, 0)
     begins[:, 0] = 0
-    blocked = torch.zeros(same.shape, dtype=dtype, device=segments.device).masked_fill(~same, torch.finfo(dtype).min)
     positions = steps - begins.cummax(1).values
     # this mask takes the place of the model's own, which would hide what is further back than a window
     if lm.window is not None and (longest := int(positions[mask].max()) + 1) > lm.window:
         raise ValueError(f"an example reads {longest} tokens beside others in its row: expected at most {lm.window}, "
                          f"the window of {lm.name!r}, or one example a row")  # fmt: skip
-    return {"attention_mask": blocked[:, None], "position_ids": positions}
+    return {"attention_mask": attention_bias(lm, same), "position_ids": positions}
 
 
 # ---------------------------------------------------------------- files

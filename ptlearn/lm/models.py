@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from ptlearn.lm.checksums import SUMS, damaged_files
+from ptlearn.lm.decoding import has_llama_layout
 from ptlearn.lm.real_model import REAL_MODELS, real_folder
+from ptlearn.lm.shared_prefixes import Forest, forest
 
 WEIGHTS = Path(__file__).parents[1] / "pocket" / "weights"
 END_TOKEN = "<|endoftext|>"  # between documents, in many vocabularies; the pocket LMs' begin, end and padding token
@@ -69,13 +71,31 @@ class LanguageModel(nn.Module):
         """The logits (n, V) of the positions where the mask (B, T) is True, row by row.
 
         The rows of the vocabulary are the larger part of the work of a small model, and prompts and padding need none:
-        the output layer is given the hidden states of these positions alone. Further options go to the model.
+        the output layer is given the hidden states of these positions alone. What rows have in common is read once
+        where the model `shares_prompts`. Further options go to the model.
         """
+        trees = None if options else self._trees(observations, mask)
+        if trees is not None:
+            asked = torch.zeros_like(trees.tokens, dtype=torch.bool)
+            asked[trees.tree, trees.place] = True
+            options = {"attention_mask": attention_bias(self, trees.visible()), "position_ids": trees.positions}
+            numbers = asked.flatten().cumsum(0).view(asked.shape) - 1
+            return self.logits_at(trees.tokens, asked, **options)[numbers[trees.tree, trees.place]]
         self._wanted.mask = mask
         try:
             return self._logits(observations, **options)
         finally:
             self._wanted.mask = None
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether rows of one prompt are read as a tree: a Llama layout, without dropout, which is a row's own."""
+        attends = self.model.config._attn_implementation in ("sdpa", "eager")  # on any mask
+        return attends and not self.training and has_llama_layout(self.model)
+
+    def _trees(self, observations: Tensor, mask: Tensor) -> Forest | None:
+        """The rows as trees, where that is less work."""
+        return forest(observations, mask, self.model.config.hidden_size) if self.shares_prompts else None
 
     def _logits(self, observations: Tensor, **options) -> Tensor:
         self._wanted.stand_before(self.model)
@@ -136,6 +156,17 @@ class LanguageModel(nn.Module):
         if "local" in getattr(config, "attention_layers", ()):
             widths.append(config.window_size)  # GPT-Neo, whose cache is whole
         return min(widths, default=None)
+
+
+def attention_bias(lm: LanguageModel, visible: Tensor) -> Tensor:
+    """What a model adds to its attention's scores, (B, 1, T, T): 0 where visible (B, T, T) is True, else its least."""
+    kind = visible.device.type
+    # in the precision of the scores: under autocast every layer would keep a converted copy of its own
+    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    dtype = autocast or (torch.bfloat16 if lm.bf16 else lm.model.dtype)
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
+        ~visible, torch.finfo(dtype).min
+    )[:, None]  # fmt: skip
 
 
 class _Positions:
