@@ -6,8 +6,10 @@ size (FrozenLake, Taxi) or -20 (CliffWalking). Where it does not (CartPole), it 
 episodes, and the threshold Gymnasium's own 475. The clock stands still while a policy is judged.
 
 Ours comes twice where it can: on the arrays, as `collect` samples them by the batch, and stepping the environment, as
-`collect_from` and the peers do. The contenders take turns, seed by seed, all with one thread. A run that never gets
-there counts with what it used until the cap.
+`collect_from` and the peers do. The peers are set up as somebody who knows them would: on CartPole as RL Baselines3 Zoo
+does it, elsewhere (the Zoo has nothing there) with a policy and a value without hidden layers, which on numbered states
+is a table, as ours are; their learning rates are the best of 0.003, 0.01, 0.03 and 0.1 in each world. The contenders
+take turns, seed by seed, all with one thread. A run that never gets there counts with what it used until the cap.
 
     python benchmarks/actor_critic.py [--worlds CliffWalking CartPole] [--seeds 5] [--cap 30]
 """
@@ -32,24 +34,40 @@ GAMMA, ENVIRONMENTS, JUDGED_EVERY = 0.99, 8, 1000  # of the peers: environments 
 
 @dataclass(frozen=True)
 class World:
-    """An environment with its time limit, when it counts as solved, and the settings of ours for it."""
+    """An environment with its time limit, when it counts as solved, and the settings of each side for it."""
 
     environment: dict  # arguments of gymnasium.make
     ours: dict  # lr, critic_lr, lam, batch (episodes per update)
+    a2c: dict  # arguments of Stable-Baselines3's A2C
+    ppo: dict  # and of its PPO; steps, those over which a schedule runs
     threshold: float | None = None  # mean return; None: the best possible less five percent
 
 
 LAKE = {"lr": 0.2, "critic_lr": 0.1, "lam": 0.3, "batch": 16}
+TABLE = {"policy_kwargs": {"net_arch": []}, "ent_coef": 0.01}
+A2C_TABLE = {"learning_rate": 0.03} | TABLE
+PPO_TABLE = {"learning_rate": 0.03, "n_steps": 128, "batch_size": 256} | TABLE
+ZOO_PPO = {
+    "n_steps": 32, "batch_size": 256, "gae_lambda": 0.8, "gamma": 0.98, "n_epochs": 20, "ent_coef": 0.0,
+    "learning_rate": lambda left: 0.001 * left, "clip_range": lambda left: 0.2 * left, "steps": 100_000,
+}  # fmt: skip
 WORLDS = {
-    "FrozenLake 4x4": World({"id": "FrozenLake-v1", "is_slippery": False}, LAKE),
-    "FrozenLake 4x4 slippery": World({"id": "FrozenLake-v1"}, LAKE),
-    "FrozenLake 8x8": World({"id": "FrozenLake-v1", "map_name": "8x8", "is_slippery": False}, LAKE),
-    "CliffWalking": World(
-        {"id": "CliffWalking-v1", "max_episode_steps": 200}, {"lr": 0.2, "critic_lr": 4, "lam": 0.9, "batch": 8}, -20
+    "FrozenLake 4x4": World({"id": "FrozenLake-v1", "is_slippery": False}, LAKE, A2C_TABLE, PPO_TABLE),
+    "FrozenLake 4x4 slippery": World({"id": "FrozenLake-v1"}, LAKE, A2C_TABLE, PPO_TABLE),
+    "FrozenLake 8x8": World(
+        {"id": "FrozenLake-v1", "map_name": "8x8", "is_slippery": False}, LAKE, A2C_TABLE, PPO_TABLE
     ),
-    "Taxi": World({"id": "Taxi-v4"}, {"lr": 0.1, "critic_lr": 2, "lam": 0.7, "batch": 64}),
-    "CartPole": World({"id": "CartPole-v1"}, {"lr": 0.01, "critic_lr": 0.05, "lam": 0.98, "batch": 4}, 475),
-}
+    "CliffWalking": World(
+        {"id": "CliffWalking-v1", "max_episode_steps": 200}, {"lr": 0.2, "critic_lr": 4, "lam": 0.9, "batch": 8},
+        A2C_TABLE, PPO_TABLE, -20,
+    ),
+    "Taxi": World(
+        {"id": "Taxi-v4"}, {"lr": 0.1, "critic_lr": 2, "lam": 0.7, "batch": 64}, A2C_TABLE, PPO_TABLE
+    ),
+    "CartPole": World(
+        {"id": "CartPole-v1"}, {"lr": 0.01, "critic_lr": 0.05, "lam": 0.98, "batch": 4}, {"ent_coef": 0.0}, ZOO_PPO, 475
+    ),
+}  # fmt: skip
 # position, speed, angle, angular speed: a network on the middles of fine bins
 POLE = Bins([[i * w for i in range(-n, n + 1)] for w, n in ((0.4, 5), (0.3, 4), (0.02, 8), (0.25, 5))])
 
@@ -130,8 +148,10 @@ def ours(
     return won, history.steps[-1], judge.seconds
 
 
-def peer(algorithm: str, world: World, seed: int, cap: float, **settings) -> tuple[bool, int, float]:
-    """An algorithm of Stable-Baselines3 with its MlpPolicy."""
+def peer(
+    algorithm: str, world: World, seed: int, cap: float, *, steps: int = 10**9, **settings
+) -> tuple[bool, int, float]:  # fmt: skip
+    """An algorithm of Stable-Baselines3 with its MlpPolicy; `steps`, after which it is over and schedules are at 0."""
     import stable_baselines3
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
@@ -156,19 +176,19 @@ def peer(algorithm: str, world: World, seed: int, cap: float, **settings) -> tup
 
     environments = make_vec_env(lambda: gymnasium.make(**world.environment), n_envs=ENVIRONMENTS, seed=seed)
     model = getattr(stable_baselines3, algorithm)(
-        "MlpPolicy", environments, gamma=GAMMA, seed=seed, device="cpu", **settings
+        "MlpPolicy", environments, seed=seed, device="cpu", **{"gamma": GAMMA} | settings
     )
     over = Over()
     judge.start = time.perf_counter()
-    model.learn(10**9, callback=over)
+    model.learn(steps, callback=over)
     return over.won, model.num_timesteps, judge.seconds
 
 
 CONTENDERS = {
     "ours, on arrays": lambda *run: ours(*run, stepping=False),
     "ours, stepping": lambda *run: ours(*run, stepping=True),
-    "A2C": lambda *run: peer("A2C", *run, ent_coef=0.01),
-    "PPO": lambda *run: peer("PPO", *run, ent_coef=0.01, n_steps=128),
+    "A2C": lambda world, *run: peer("A2C", world, *run, **world.a2c),
+    "PPO": lambda world, *run: peer("PPO", world, *run, **world.ppo),
 }
 
 
@@ -200,7 +220,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # the first one imports torch's compiler, for a second
-    print(f"one thread, at most {options.cap:g} s a run; A2C with entropy 0.01, PPO with entropy 0.01 and n_steps 128")
+    print(f"one thread, at most {options.cap:g} s a run")
     for name in options.worlds:
         compare(name, options.seeds, options.cap)
 

@@ -1,9 +1,11 @@
-"""Environment steps per second of `ptlearn.grid.collection.collect` beside gymnasium's `SyncVectorEnv`, same dynamics.
+"""Steps per second of `ptlearn.grid.collection.collect` beside gymnasium's `SyncVectorEnv` and NumPy, same dynamics.
 
 Both follow the uniform policy for at most 100 steps an episode: `collect` samples 4,096 episodes with their
 log-probabilities into one record; the 64 environments of the vector are given random actions drawn beforehand, and
 what they return is dropped. They are as `gymnasium.make` gives them, with its time limit and without its checker, and
-once more bare, without the limit. The rounds are interleaved, because the speed of a shared machine drifts.
+once more bare, without the limit. The third peer is what one would write by hand: a loop of NumPy over the steps of
+4,096 episodes at once, which looks the successors up in arrays and writes down states, actions and rewards, but no
+log-probabilities. The rounds are interleaved, because the speed of a shared machine drifts.
 
     python benchmarks/collection.py [--threads 2] [--rounds 5]
 
@@ -38,6 +40,26 @@ def with_vector(vector, actions: np.ndarray) -> np.ndarray:
     return actions >= 0
 
 
+def with_numpy(mdp, successors: np.ndarray, sums: np.ndarray, rewards: np.ndarray, generator) -> np.ndarray:
+    """Walks of the uniform policy; successors, running sums of their probabilities and rewards are (S, A, K)."""
+    terminal, first = mdp.terminal.numpy(), mdp.start.numpy()
+    states = generator.choice(mdp.states, size=EPISODES, p=first)
+    seen, done, paid, going = [], [], [], []
+    for _ in range(HORIZON):
+        alive = ~terminal[states]
+        if not alive.any():
+            break
+        actions = generator.integers(mdp.actions, size=EPISODES)
+        which = (generator.random(EPISODES)[:, None] > sums[states, actions]).sum(1).clip(max=sums.shape[2] - 1)
+        seen.append(states)
+        done.append(actions)
+        paid.append(rewards[states, actions, which])
+        going.append(alive)
+        states = successors[states, actions, which]
+    record = [np.stack(steps, 1) for steps in (seen, done, paid, going)]
+    return record[-1]
+
+
 def with_collect(mdp, policy, generator) -> np.ndarray:
     return collect(mdp, policy, EPISODES, horizon=HORIZON, generator=generator)[0].mask.numpy()
 
@@ -53,10 +75,14 @@ def compare(name: str, options: dict, rounds: int) -> dict[str, tuple[float, flo
     policy, generator = TabularPolicy(mdp.states, mdp.actions), torch.Generator().manual_seed(0)
     made = SyncVectorEnv([make] * ENVIRONMENTS)
     bare = SyncVectorEnv([lambda: make().unwrapped] * ENVIRONMENTS)
+    chances, successors = mdp.outcomes
+    arrays = successors.numpy(), chances.cumsum(-1).numpy(), mdp.R.gather(2, successors).numpy()
+    numbers = np.random.default_rng(0)
     actions = np.random.default_rng(0).integers(mdp.actions, size=(VECTOR_STEPS, ENVIRONMENTS))
     sides = {
         "made": lambda: with_vector(made, actions),
         "bare": lambda: with_vector(bare, actions),
+        "numpy": lambda: with_numpy(mdp, *arrays, numbers),
         "collect": lambda: with_collect(mdp, policy, generator),
     }
     speeds = {side: [] for side in sides}
@@ -80,7 +106,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{EPISODES} episodes against {ENVIRONMENTS} environments, {options.threads} threads; steps per second")
-    peers = ("made", "bare")
+    peers = ("made", "bare", "numpy")
     print(f"{'':26}{'collect':>12}" + "".join(f"{side:>11}{'ratio':>7}{'by core time':>14}" for side in peers))
     for case, (name, arguments) in WORLDS.items():
         speed = compare(name, arguments, options.rounds)
@@ -88,10 +114,11 @@ def main():
         print(f"{case:26}{own:12,.0f}", end="")
         for side in peers:
             peer, peer_busy = speed[side]
-            print(f"{peer:11,.0f}{own / peer:7.0f}{own_busy / peer_busy:14.0f}", end="")
+            print(f"{peer:11,.0f}{own / peer:7.3g}{own_busy / peer_busy:14.3g}", end="")
         print()
         for side in peers:
-            print(f"ratio: walks in {case} | SyncVectorEnv, {side} | {own / speed[side][0]:.0f}", flush=True)
+            beside = "a loop of NumPy" if side == "numpy" else f"SyncVectorEnv, {side}"
+            print(f"ratio: walks in {case} | {beside} | {own / speed[side][0]:.3g}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     time = constant * size ** exponent,   least squares on the logarithms of the larger half of the sizes
 
 Rounds go through all sizes in turns, and the median counts; memory is what the process needed at most beyond what it
-held before (Linux only). The last column is the share of a limit measured in the same run: of the rate of a matrix
-product for a training step and a linear solve, of the memory's rate for sampling one row at a time, of the rate of
-drawing numbers for walks on a grid.
+held before (Linux only). The last column is the share of a limit measured in the same run, at the largest size: of the
+rate of a matrix product for a training step and a linear solve; for sampling of whichever takes longer, to read all
+weights at every token or to multiply with them; of the memory's rate for sweeps over a table of transitions; of the
+rate of drawing numbers for walks on a grid.
 
     python benchmarks/growth.py [--threads 2] [--rounds 5]
 """
@@ -88,8 +89,13 @@ def text_series(rate: float, bandwidth: float) -> list[Series]:
     by_vocabulary = {size: language_model(vocabulary=size) for size in (4096, 8192, 16384, 32768)}
     weights = sum(p.numel() * p.element_size() for p in lm.parameters())
 
-    def read(steps: Callable[[int], int]) -> Callable:
-        return lambda size, seconds: weights * steps(size) / seconds / bandwidth
+    def decoded(rows: Callable[[int], int], steps: Callable[[int], int]) -> Callable:
+        multiplied = 2 * sum(p.numel() for p in lm.parameters())  # operations a token; the head is the embedding's own
+
+        def share(size: int, seconds: float) -> float:
+            return max(weights / bandwidth, multiplied * rows(size) / rate) * steps(size) / seconds
+
+        return share
 
     return [
         Series("a step of SFT, 8 rows", "tokens of a row",
@@ -102,10 +108,10 @@ def text_series(rate: float, bandwidth: float) -> list[Series]:
                {n: sft_step(one, 8, 128) for n, one in by_vocabulary.items()}, trained(rate, lms=by_vocabulary)),
         Series("sampling, one prompt", "new tokens",
                {n: lambda n=n: sample_text(lm, ["One"], max_new_tokens=n) for n in (32, 64, 128, 256, 512)},
-               read(lambda size: size)),
+               decoded(lambda size: 1, lambda size: size)),
         Series("sampling, 32 new tokens", "prompts",
                {n: lambda n=n: sample_text(lm, prompts(n), max_new_tokens=32) for n in (1, 4, 16, 64, 256)},
-               read(lambda size: 32)),
+               decoded(lambda size: size, lambda size: 32)),
     ]  # fmt: skip
 
 

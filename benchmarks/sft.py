@@ -3,11 +3,12 @@
 Every side finetunes the same model on the same conversations for one epoch: zero to six solved lines, then a line to
 complete, so lengths are mixed; same batch size, clipping, learning rate and schedule, float32. The bare loops get the
 very batches of `fit_sft`, ready made: one lets transformers compute the label loss, one takes logits of responses only.
-TRL runs as shipped (bfloat16 and gradient checkpointing) and tuned (neither, and batches by length). The rounds are
-interleaved, because the speed of a shared machine drifts; the held-out loss afterwards says whether all learned alike.
+TRL runs as shipped (bfloat16 and gradient checkpointing) and tuned (neither, and batches by length). The sides take
+turns, because the speed of a shared machine drifts, and every round has other conversations; the held-out loss
+afterwards, its mean and standard deviation over the rounds, says whether all learned alike.
 
     pip install -c constraints.txt -e '.[bench]'      # TRL; without it the other rows are printed
-    python benchmarks/sft.py [--model pocket-m] [--threads 2] [--rounds 3] [--examples 1024]
+    python benchmarks/sft.py [--model pocket-m] [--threads 2] [--rounds 5] [--examples 1024]
 
 On busy cores trust the ratio by core time, with `--threads 1`.
 """
@@ -120,7 +121,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="pocket-m", help="pocket model, folder or hub id (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; the median counts (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved, each with data of its own (%(default)s)")
     parser.add_argument("--examples", type=int, default=1024, help="conversations of the epoch (%(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -128,25 +129,31 @@ def main():
     if importlib.util.find_spec("trl") is None:
         print("trl is not installed, so its two rows are missing: pip install -c constraints.txt -e '.[bench]'")
         sides = {name: run for name, run in sides.items() if not name.startswith("TRL")}
-    talks, lm = conversations(options.examples, seed=0), load_lm(options.model)
-    examples, held_out = render_all(lm, talks)[0], render_all(lm, conversations(256, seed=1))[0]
-    tokens = sum(sum(example.mask[1:]) for example in examples)
-    seconds, losses = {side: [] for side in sides}, {}
-    for run in sides.values():  # once to warm up
-        run(load_lm(options.model), talks[:64], examples[:64])
-    for _ in range(options.rounds):
+    lm = load_lm(options.model)
+    held_out = render_all(lm, conversations(256, seed=options.rounds))[0]
+    speeds, losses = {side: [] for side in sides}, {side: [] for side in sides}
+    for seed in range(options.rounds):
+        talks = conversations(options.examples, seed)
+        examples = render_all(lm, talks)[0]
+        tokens = sum(sum(example.mask[1:]) for example in examples)
         for side, run in sides.items():
+            if not seed:
+                run(load_lm(options.model), talks[:64], examples[:64])  # to warm up
             lm = load_lm(options.model)
-            seconds[side].append(run(lm, talks, examples))
-            losses[side] = sft_loss(lm, held_out)
-    print(f"{options.model}, {options.threads} threads, {len(examples)} conversations, {tokens} trained tokens")
-    print(f"{'':24}{'tokens/s':>10}{'fit_sft is':>12}{'by core time':>14}{'held-out loss':>15}")
-    medians = {side: np.median(times, axis=0) for side, times in seconds.items()}
-    for side, spent in medians.items():
-        by_clock, by_core = spent / medians["fit_sft"]
-        print(f"{side:24}{tokens / spent[0]:10.0f}{by_clock:11.2f}x{by_core:13.2f}x{losses[side]:15.3f}")
+            speeds[side].append(tokens / run(lm, talks, examples))
+            losses[side].append(sft_loss(lm, held_out))
+    print(f"{options.model}, {options.threads} threads, {options.rounds} rounds of {options.examples} conversations")
+    print(f"{'':24}{'tokens/s':>10}{'fit_sft is':>12}{'by core time':>14}{'held-out loss':>18}")
+    medians = {side: np.median(rounds, axis=0) for side, rounds in speeds.items()}
+    for side, speed in medians.items():
+        by_clock, by_core = medians["fit_sft"] / speed
+        print(f"{side:24}{speed[0]:10.0f}{by_clock:11.2f}x{by_core:13.2f}x{mean_and_deviation(losses[side]):>18}")
         if side != "fit_sft":
             print(f"ratio: an epoch of SFT | {side} | {by_clock:.2f}")
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.3f}"
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ Nothing is re-exported: `from ptlearn.rollout import Rollout` says where a name 
 
 import warnings
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 
 # Libraries that this course loads ask for a bar that is a widget; without widgets they say so on stderr, in red.
 warnings.filterwarnings("ignore", message="IProgress not found")

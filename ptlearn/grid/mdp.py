@@ -79,6 +79,11 @@ class MDP:
         return self.P.topk(int((self.P > 0).sum(-1).max()))
 
     @cached_property
+    def expected_rewards(self) -> Tensor:
+        """E[r | s, a], (S, A)."""
+        return torch.einsum("sat,sat->sa", self.P, self.R)
+
+    @cached_property
     def terminal(self) -> Tensor:
         """(S,) bool: no action leaves the state, and none pays there."""
         stays = self.P.diagonal(dim1=0, dim2=2).T == 1  # (S, A)
@@ -150,7 +155,8 @@ def horizon_values(mdp: MDP, pi: Tensor, horizon: int) -> Tensor:
 
 def action_values(mdp: MDP, values: Tensor) -> Tensor:
     """Q(s, a) = E[r + gamma V(s')], given the values (S,) of the states that follow: (S, A). Q - V is the advantage."""
-    return (mdp.P * (mdp.R + mdp.gamma * values)).sum(-1)
+    chances, successors = mdp.outcomes
+    return mdp.expected_rewards + mdp.gamma * (chances * values[successors]).sum(-1)
 
 
 def occupancy(mdp: MDP, pi: Tensor, horizon: int | None = None) -> Tensor:
@@ -326,7 +332,7 @@ def _under(mdp: MDP, pi: Tensor) -> tuple[Tensor, Tensor]:
     if pi.shape != (mdp.states, mdp.actions):
         raise ValueError(f"pi has shape {tuple(pi.shape)}: expected {(mdp.states, mdp.actions)}")
     pi = pi.double()
-    return torch.einsum("sa,sat->st", pi, mdp.P), (pi * (mdp.P * mdp.R).sum(-1)).sum(-1)
+    return torch.einsum("sa,sat->st", pi, mdp.P), (pi * mdp.expected_rewards).sum(-1)
 
 
 def _check_ends(transitions: Tensor, going: Tensor) -> None:
