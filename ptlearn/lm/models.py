@@ -27,6 +27,7 @@ from ptlearn.lm.shared_prefixes import Forest, forest
 WEIGHTS = Path(__file__).parents[1] / "pocket" / "weights"
 END_TOKEN = "<|endoftext|>"  # between documents, in many vocabularies; the pocket LMs' begin, end and padding token
 _SIZES = ("s", "m", "l")
+_SLOW = 64  # width from which on a model takes longer to read a token than Python to find out whether it has to
 # buffers that older files hold though they follow from the configuration: causal masks, rotary frequencies
 _BUFFERS = re.compile(r"((attn|attention)\.(bias|masked_bias|causal_mask)|inv_freq|position_ids)$")
 
@@ -90,8 +91,9 @@ class LanguageModel(nn.Module):
     @property
     def shares_prompts(self) -> bool:
         """Whether rows of one prompt are read as a tree: a Llama layout, without dropout, which is a row's own."""
-        attends = self.model.config._attn_implementation in ("sdpa", "eager")  # on any mask
-        return attends and not self.training and has_llama_layout(self.model)
+        config = self.model.config
+        able = config._attn_implementation in ("sdpa", "eager") and has_llama_layout(self.model)  # with any mask
+        return able and not self.training and config.hidden_size >= _SLOW
 
     def _trees(self, observations: Tensor, mask: Tensor) -> Forest | None:
         """The rows as trees, where that is less work."""

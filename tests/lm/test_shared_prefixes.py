@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from conftest import tiny_model, tiny_tokenizer
+from ptlearn.lm import models
 from ptlearn.lm.models import LanguageModel
 from ptlearn.lm.shared_prefixes import forest
 from ptlearn.optimization import micro_batches, score_actions, update
@@ -35,7 +36,8 @@ def rollout_of(tokens, mask):
 
 
 @pytest.fixture(params=["llama", "qwen2", "qwen3"])
-def lm(request):
+def lm(request, monkeypatch):
+    monkeypatch.setattr(models, "_SLOW", WIDTH)
     return LanguageModel(tiny_model(request.param), tiny_tokenizer(), request.param)
 
 
@@ -130,6 +132,9 @@ def test_rows_are_read_as_they_are_where_that_is_less_work():
 
 def test_models_that_cannot_read_trees_and_dropout_read_rows(lm, monkeypatch):
     assert lm.shares_prompts
+    monkeypatch.setattr(models, "_SLOW", WIDTH + 1)
+    assert not lm.shares_prompts
+    monkeypatch.setattr(models, "_SLOW", WIDTH)
     assert not lm.train().shares_prompts
     lm.eval().model.config._attn_implementation = "flash_attention_2"
     assert not lm.shares_prompts
