@@ -28,7 +28,6 @@ PAGES = WORK / "pages"  # what Sphinx reads
 OUTPUT = ROOT / "site"
 TOP = {"README.md": "install.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 SHOWN = ("benchmarks/**/*.py", "benchmarks/**/*.sh", "lessons/accelerate/*.yaml", "docs/*.py", "Makefile")
-TITLES = {"install": "Install and run", "contributing": "Contributing", "changelog": "What changed"}  # in the sidebar
 LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", "": "text"}
 LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+\.\w+|[^)\s#]*/[^)\s#]*)(#[^)\s]*)?\)")
 SHADES = re.compile(r"\b(dark|darkest|white|bright|pale)\b")  # words that turning a figure over would make wrong
@@ -249,8 +248,7 @@ def contents() -> dict[str, list[str]]:
 def toctree(caption: str, entries: list[str], depth: int = 2) -> str:
     """A table of contents for the sidebar."""
     options = f":caption: {caption}\n" if caption else ""
-    lines = "\n".join(f"{TITLES[entry]} <{entry}>" if entry in TITLES else entry for entry in entries)
-    return f"```{{toctree}}\n:hidden:\n:maxdepth: {depth}\n{options}\n{lines}\n```"
+    return "\n".join(["```{toctree}", ":hidden:", f":maxdepth: {depth}", options, *entries, "```"])
 
 
 # ---------------------------------------------------------------- the build
@@ -280,6 +278,8 @@ def lay_out() -> None:
 def prose(file: str, text: str) -> str:
     """A page of prose, ready for Sphinx."""
     text = relinked(text, file)
+    if file == "README.md":  # the site's first page says what the course is
+        return re.sub(r"\A# .+", "# Install and run", text)
     return glossary(with_lessons(text)) if file == "docs/glossary.md" else text
 
 
