@@ -188,6 +188,8 @@ def progress(items, description: str = "", total: int | None = None):
 class Shown:
     """A line below the cell that is written over and over, apart from what is printed."""
 
+    encoding = "utf-8"  # so that the bar is drawn with blocks
+
     def __init__(self):
         self.handle = None
 
