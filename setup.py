@@ -1,4 +1,4 @@
-"""The package, and inside it what lies beside it in the repository: the lessons and their blank notebooks."""
+"""The package, and inside it what lies beside it in the repository: lessons, notebooks, the pages these link to."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-MATERIAL = {"lessons": "*.py", "notebooks": "*.ipynb"}
+MATERIAL = {"lessons": "*.py", "notebooks": "*.ipynb", "docs": "claims.md", "docs/interactive": "*.html"}
 
 
 class BuildWithMaterial(build_py):

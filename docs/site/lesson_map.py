@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from ptlearn.course.lesson import lesson_files, summary
 
-BOX = (104, 56)  # width and height of a lesson on the map
+BOX = (122, 56)  # width and height of a lesson on the map
+BEND = 4  # width of a line that passes a row
 GAP = (16, 44)
 
 
@@ -95,32 +96,56 @@ def rows(needs: dict[str, list[str]]) -> list[list[str]]:
     return [[number for number in needs if depths[number] == row] for row in range(max(depths.values()) + 1)]
 
 
+def bent(needs: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The needs with a bend, "from-to-row", in every row that a line passes: it has a place there, and crosses no box.
+
+    >>> bent({"00": [], "01": ["00"], "02": ["01", "00"]})
+    {'00': [], '01': ['00'], '02': ['01', '00-02-1'], '00-02-1': ['00']}
+    """
+    depth = {number: index for index, row in enumerate(rows(needs)) for number in row}
+    found = {number: list(wanted) for number, wanted in needs.items()}
+    for number, wanted in needs.items():
+        for place, last in enumerate(wanted):
+            for row in range(depth[last] + 1, depth[number]):
+                bend = f"{wanted[place]}-{number}-{row}"
+                found[bend], last = [last], bend
+            found[number][place] = last
+    return found
+
+
+def width(name: str) -> int:
+    """The width of a lesson, or of a bend."""
+    return BEND if "-" in name else BOX[0]
+
+
 def places(needs: dict[str, list[str]]) -> dict[str, tuple[float, float]]:
-    """Where the upper left corner of each lesson is: every row in the middle, a lesson below what it needs."""
+    """The middle of the upper edge of each lesson and bend: every row in the middle, each below what it needs."""
     found: dict[str, tuple[float, float]] = {}
 
-    def above(number: str) -> float:
-        return mean(found[other][0] for other in needs[number]) if needs[number] else 0
+    def above(name: str) -> float:
+        return mean(found[other][0] for other in needs[name]) if needs[name] else 0
 
     laid = rows(needs)
-    widest = max(map(len, laid))
-    step = (BOX[0] + GAP[0], BOX[1] + GAP[1])
+    totals = [sum(map(width, row)) + GAP[0] * len(row) for row in laid]
     for index, row in enumerate(laid):
-        for column, number in enumerate(sorted(row, key=above)):
-            found[number] = ((column + (widest - len(row)) / 2) * step[0] + GAP[0] / 2, index * step[1] + 4)
+        x = (max(totals) - totals[index] + GAP[0]) / 2
+        for name in sorted(row, key=above):
+            found[name] = (x + width(name) / 2, index * (BOX[1] + GAP[1]) + 4)
+            x += width(name) + GAP[0]
     return found
 
 
 def picture(known: list[Lesson]) -> str:
     """The map as SVG: a box per lesson, which leads to it, and a line from each lesson to what needs it."""
-    needs = direct({lesson.number: lesson.needs for lesson in known})
+    needs = bent(direct({lesson.number: lesson.needs for lesson in known}))
     place = places(needs)
-    width = max(x for x, _ in place.values()) + BOX[0] + GAP[0] / 2
+    right = max(x + width(name) / 2 for name, (x, _) in place.items()) + GAP[0] / 2
     height = max(y for _, y in place.values()) + BOX[1] + 4
-    lines = [line(place[other], place[number]) for number, wanted in needs.items() for other in wanted]
+    lines = [line(place[other], place[name]) for name, wanted in needs.items() for other in wanted]
+    lines += [f'<path d="M{x:g} {y:g} v{BOX[1]}"/>' for name, (x, y) in place.items() if "-" in name]
     boxes = [box(lesson, *place[lesson.number]) for lesson in known]
     return (
-        f'<div class="map-frame"><svg class="lesson-map" viewBox="0 0 {width:g} {height:g}" role="group" '
+        f'<div class="map-frame"><svg class="lesson-map" viewBox="0 0 {right:g} {height:g}" role="group" '
         'aria-label="Map of the lessons; the table below says the same">\n'
         + "\n".join(lines + boxes)
         + "\n</svg></div>"
@@ -128,20 +153,20 @@ def picture(known: list[Lesson]) -> str:
 
 
 def line(start: tuple[float, float], end: tuple[float, float]) -> str:
-    """A curve from the lower edge of one box to the upper edge of another."""
-    x, y, to_x, to_y = start[0] + BOX[0] / 2, start[1] + BOX[1], end[0] + BOX[0] / 2, end[1]
+    """A curve from the lower edge of one place to the upper edge of another."""
+    x, y, to_x, to_y = start[0], start[1] + BOX[1], *end
     return f'<path d="M{x:g} {y:g} C{x:g} {y + 28:g} {to_x:g} {to_y - 28:g} {to_x:g} {to_y:g}"/>'
 
 
 def box(lesson: Lesson, x: float, y: float) -> str:
     """A lesson on the map: number, short title in at most two lines, minutes."""
-    words = wrapped(lesson.short, 17)
+    words = wrapped(lesson.short, 19)
     texts = [(f"{lesson.number} · {lesson.minutes} min", "number"), *((text, "title") for text in words[:2])]
     shown = "".join(
-        f'<text x="{x + BOX[0] / 2:g}" y="{y + 17 + 15 * index:g}" class="{kind}">{html.escape(text)}</text>'
+        f'<text x="{x:g}" y="{y + 17 + 15 * index:g}" class="{kind}">{html.escape(text)}</text>'
         for index, (text, kind) in enumerate(texts)
     )
-    rectangle = f'<rect x="{x:g}" y="{y:g}" width="{BOX[0]}" height="{BOX[1]}" rx="6"/>'
+    rectangle = f'<rect x="{x - BOX[0] / 2:g}" y="{y:g}" width="{BOX[0]}" height="{BOX[1]}" rx="6"/>'
     return f'<a href="solutions/{lesson.name}.html">{rectangle}{shown}</a>'
 
 

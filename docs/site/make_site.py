@@ -28,10 +28,10 @@ PAGES = WORK / "pages"  # what Sphinx reads
 OUTPUT = ROOT / "site"
 TOP = {"README.md": "install.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 SHOWN = ("benchmarks/**/*.py", "benchmarks/**/*.sh", "lessons/accelerate/*.yaml", "docs/*.py", "Makefile")
-TITLES = {"install": "Install and run", "contributing": "Contributing", "changelog": "What changed"}  # in the sidebar
 LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", "": "text"}
 LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+\.\w+|[^)\s#]*/[^)\s#]*)(#[^)\s]*)?\)")
 SHADES = re.compile(r"\b(dark|darkest|white|bright|pale)\b")  # words that turning a figure over would make wrong
+PICTURE = re.compile(r'<img alt="[^"]*" src="data:(?P<kind>image/\w+);base64,(?P<content>[^"]+)">')
 FENCED = re.compile(r"^(`{3,}).*?^\1`*$", re.MULTILINE | re.DOTALL)
 
 
@@ -129,6 +129,8 @@ def notebook(path: Path) -> str:
         if cell["cell_type"] == "markdown":
             cell["source"] = apart(relinked("".join(cell["source"]), file))
     for cell, after in itertools.pairwise([*content["cells"], {}]):
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [as_picture(output) for output in cell["outputs"]]
         if alt := " ".join(filter(None, map(alt_text, cell.get("outputs", [])))):
             words = f"{alt} {''.join(after.get('source', '')) if after.get('cell_type') == 'markdown' else ''}"
             shades = {"classes": "paper"} if SHADES.search(words) else {}
@@ -141,9 +143,18 @@ def role(cell: dict) -> str:
     return cell["metadata"].get("ptlearn", {}).get("role", "")
 
 
+def as_picture(output: dict) -> dict:
+    """An output of HTML that is one picture as this picture, of which Sphinx makes a file; another one as it is."""
+    found = PICTURE.fullmatch("".join(output.get("data", {}).get("text/html", "")))
+    if not found:
+        return output
+    alt = output["metadata"]["text/html"]["alt"]
+    return output | {"data": {found["kind"]: found["content"]}, "metadata": {found["kind"]: {"alt": alt}}}
+
+
 def alt_text(output: dict) -> str:
     """The alt text of a picture among the outputs; nothing for another output."""
-    return output.get("metadata", {}).get("image/png", {}).get("alt", "")
+    return next((about["alt"] for kind, about in output.get("metadata", {}).items() if kind.startswith("image/")), "")
 
 
 # ---------------------------------------------------------------- pages that are made
@@ -249,8 +260,7 @@ def contents() -> dict[str, list[str]]:
 def toctree(caption: str, entries: list[str], depth: int = 2) -> str:
     """A table of contents for the sidebar."""
     options = f":caption: {caption}\n" if caption else ""
-    lines = "\n".join(f"{TITLES[entry]} <{entry}>" if entry in TITLES else entry for entry in entries)
-    return f"```{{toctree}}\n:hidden:\n:maxdepth: {depth}\n{options}\n{lines}\n```"
+    return "\n".join(["```{toctree}", ":hidden:", f":maxdepth: {depth}", options, *entries, "```"])
 
 
 # ---------------------------------------------------------------- the build
@@ -280,6 +290,8 @@ def lay_out() -> None:
 def prose(file: str, text: str) -> str:
     """A page of prose, ready for Sphinx."""
     text = relinked(text, file)
+    if file == "README.md":  # the site's first page says what the course is
+        return re.sub(r"\A# .+", "# Install and run", text)
     return glossary(with_lessons(text)) if file == "docs/glossary.md" else text
 
 

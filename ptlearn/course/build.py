@@ -33,7 +33,7 @@ THREADS = 2  # fixed, since sums depend on how they are split
 CELL_SECONDS = 900  # a lesson takes 90 s; this stops a cell that hangs
 
 COLAB = """\
-#@title On Colab this installs the course, beside Colab's own torch and numpy. Anywhere else it does nothing.
+#@title On Colab this installs the course, beside Colab's torch and numpy; elsewhere nothing.
 import importlib.util
 import pathlib
 import subprocess
@@ -45,9 +45,10 @@ if "google.colab" in sys.modules and importlib.util.find_spec("ptlearn") is None
     if course:
         kept = pathlib.Path("kept.txt")
         kept.write_text("".join(f"{{name}}=={{version(name)}}\\n" for name in ("torch", "numpy")))
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-c", str(kept), course], check=True)
+        install = [sys.executable, "-m", "pip", "install", "-q", "-c", str(kept)]
+        subprocess.run([*install, course], check=True)
     else:
-        print("Write git+ and the address of the course's repository into the field above, run this cell again.")"""
+        print("Write git+ and the address of the course's repository above, and run it again.")"""
 
 
 def build(
@@ -202,7 +203,7 @@ def serialized(made) -> str:
 
 def write(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(text, encoding="utf-8", newline="\n")
     partial.replace(path)

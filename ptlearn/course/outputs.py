@@ -1,6 +1,5 @@
 """What a cell shows, made fit to publish, or refused with the reason."""
 
-import base64
 import re
 
 from ptlearn.course.lesson import keys
@@ -19,21 +18,6 @@ def outputs(cell) -> list:
 def tidy(cell) -> None:
     """Remove what differs from run to run and says nothing to a reader."""
     cell.metadata.pop("execution", None)
-    for output in outputs(cell):
-        picture = output.get("data", {}).get("image/png")
-        if picture:
-            output.data["image/png"] = base64.b64encode(without_software(base64.b64decode(picture))).decode()
-
-
-def without_software(png: bytes) -> bytes:
-    """A PNG without the note of the program that wrote it, which names a version."""
-    kept, position = png[:8], 8
-    while position < len(png):
-        end = position + 12 + int.from_bytes(png[position : position + 4], "big")
-        chunk = png[position:end]
-        kept += b"" if chunk[4:].startswith(b"tEXtSoftware\0") else chunk
-        position = end
-    return kept
 
 
 def problems_of(cell) -> list[str]:
@@ -44,9 +28,8 @@ def problems_of(cell) -> list[str]:
         if output.get("name") == "stderr":
             found.append(f"stderr: {' '.join(output.text.split())[-200:]}")
         found += [f"a widget ({kind}), which a reader sees frozen" for kind in data if "widget-view" in kind]
-        for kind in data:
-            if kind.startswith("image/") and not output.metadata.get(kind, {}).get("alt", "").strip():
-                found.append(f"a picture without alt text, {data.get('text/plain', kind)}: use show(figure, alt=...)")
+        if any(kind.startswith("image/") for kind in data):
+            found.append(f"a picture without alt text, {data.get('text/plain', '')}: use show(figure, alt=...)")
         texts = [output.get("text", ""), *(text for kind, text in data.items() if kind.startswith("text/"))]
         found += [trace for text in texts for trace in local_traces(EMBEDDED.sub("", text))]
     passed = any(output.get("text", "").startswith("PASS ") for output in outputs(cell))
@@ -64,6 +47,6 @@ def local_traces(text: str) -> list[str]:
 
 def size_problems(full) -> list[str]:
     """Whether the pictures of a notebook are too large to keep under version control."""
-    shown = [output.get("data", {}) for cell in full.cells for output in outputs(cell)]
-    total = sum(len(content) for data in shown for kind, content in data.items() if kind.startswith("image/"))
+    shown = [output.get("data", {}).get("text/html", "") for cell in full.cells for output in outputs(cell)]
+    total = sum(len(picture) for text in shown for picture in EMBEDDED.findall(text))
     return [f"pictures of {total:,} bytes, at most {FIGURE_BYTES:,}"] if total > FIGURE_BYTES else []

@@ -5,6 +5,7 @@ A lesson runs as a script, in a notebook and under the builder; these three help
 
 import argparse
 import base64
+import html
 import io
 import linecache
 import operator
@@ -180,7 +181,32 @@ def progress(items, description: str = "", total: int | None = None):
     from tqdm import tqdm
 
     quiet = bool(os.environ.get("PTLEARN_QUIET")) or not (in_notebook() or sys.stdout.isatty())
-    return tqdm(items, desc=description, total=total, file=sys.stdout, disable=quiet, mininterval=0.5, ncols=80)
+    file = Shown() if in_notebook() else sys.stdout
+    return tqdm(items, desc=description, total=total, file=file, disable=quiet, mininterval=0.5, ncols=80)
+
+
+class Shown:
+    """A line below the cell that is written over and over, apart from what is printed."""
+
+    encoding = "utf-8"  # so that the bar is drawn with blocks
+
+    def __init__(self):
+        self.handle = None
+
+    def write(self, text: str) -> None:
+        """Show a line instead of the one before; white space alone, which wipes a terminal's line, changes nothing."""
+        from IPython.display import display
+
+        line = {"text/plain": text.strip()}
+        if not line["text/plain"]:
+            return
+        if self.handle:
+            self.handle.update(line, raw=True)
+        else:
+            self.handle = display(line, raw=True, display_id=True)
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
 
 def show(picture: Any, alt: str) -> None:
@@ -197,10 +223,15 @@ def show(picture: Any, alt: str) -> None:
     if in_notebook():
         from IPython.display import display
 
-        data = content if kind == "text/html" else base64.b64encode(content).decode()
-        display({kind: data, "text/plain": alt}, raw=True, metadata={kind: {"alt": alt}})
+        shown = content if kind == "text/html" else picture_tag(kind, content, alt)
+        display({"text/html": shown, "text/plain": alt}, raw=True, metadata={"text/html": {"alt": alt}})
     else:
         print(f"{saved(kind, content)}: {alt}")
+
+
+def picture_tag(kind: str, content: bytes, alt: str) -> str:
+    """A picture as HTML: as a picture alone, JupyterLab would show it without its alt text."""
+    return f'<img alt="{html.escape(alt)}" src="data:{kind};base64,{base64.b64encode(content).decode()}">'
 
 
 def rendered(picture: Any, alt: str) -> tuple[str, bytes | str]:

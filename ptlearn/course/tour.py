@@ -4,7 +4,6 @@ A stage measures something and returns a Section; the page is the sections of ST
 """
 
 import argparse
-import base64
 import copy
 import functools
 import io
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from ptlearn.course.session import progress
+from ptlearn.course.session import picture_tag, progress
 
 
 @dataclass(frozen=True)
@@ -416,7 +415,7 @@ def _html(section: Section) -> str:
     parts += [f"<pre>{escape(prompt)}<b>{escape(text)}</b></pre>" for prompt, text in section.samples]
     if section.figure:
         png, alt = section.figure
-        parts.append(f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">')
+        parts.append(picture_tag("image/png", png, alt))
     if section.rows:
         cells = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in section.rows)
         parts.append(f"<table>{cells}</table>")

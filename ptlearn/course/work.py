@@ -18,13 +18,15 @@ FIXED = ("check", "head", "hints")  # parts of an exercise that come from the re
 def copy_notebooks(lessons: list[str] | None = None, *, root: Path = ROOT) -> list[str]:
     """Copy the blank notebooks of the lessons (all by default) into `work/`, or merge them into the copies there.
 
-    Args:    root: where the release is, and `work/` beside it; one that is installed makes it where you are.
+    Args:    root: where the release is, and `work/` beside it; one that is installed makes it where you are, and puts
+             the pages that notebooks link to into `docs/` beside it.
     Returns: a line per notebook that was written or cannot be read, and per answer whose exercise has changed. A copy
              that cannot be read stays as it is.
     """
     import nbformat
 
-    lines, place = [], PLACE if Path(root) == ROOT else Path(root)
+    place = PLACE if Path(root) == ROOT else Path(root)
+    lines = copy_pages(Path(root, "docs"), Path(place, "docs")) if place != Path(root) else []
     for lesson in lesson_files(Path(root), lessons):
         name = f"work/{lesson.stem}.ipynb"
         released, path = nbformat.read(Path(root, "notebooks", f"{lesson.stem}.ipynb"), as_version=4), Path(place, name)
@@ -44,6 +46,21 @@ def copy_notebooks(lessons: list[str] | None = None, *, root: Path = ROOT) -> li
             lines.append(f"{name}: brought up to date; what you wrote is kept")
         lines += [f"{name}: {note}" for note in notes]
     return lines
+
+
+def copy_pages(released: Path, place: Path) -> list[str]:
+    """Put the pages that notebooks link to beside `work/`, and return a line if one was new or has changed.
+
+    A wheel has no solutions: where a page leads to one, it leads to the copy in `work/`.
+    """
+    new = False
+    for page in sorted(released.rglob("*.*")):
+        text = page.read_text(encoding="utf-8").replace("](../solutions/", "](../work/")
+        path = Path(place, page.relative_to(released))
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write(path, text)
+            new = True
+    return ["docs/: the pages that the notebooks link to"] if new else []
 
 
 def merge(released, own) -> tuple:

@@ -57,6 +57,20 @@ def test_no_line_of_a_solution_is_handed_out(path):
 
 
 @LESSONS
+def test_no_line_of_code_is_wider_than_a_cell_on_a_laptop(path):
+    cells = [cell for folder in ("notebooks", "solutions") for cell in notebook(folder, path).cells]
+    lines = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    assert [line for line in lines if len(line) > 95] == []
+
+
+@LESSONS
+def test_titles_of_exercises_are_headings_as_the_outline_needs_them(path):
+    heads = [cell.source for cell in notebook("notebooks", path).cells if keys(cell).get("role") == "head"]
+    expected = [f"#### Exercise {keys(cell)['ex']}: {keys(cell)['title']}" for cell in answer_cells(path)]
+    assert [head.splitlines()[0] for head in heads] == expected
+
+
+@LESSONS
 def test_the_outputs_are_fit_to_publish(path):
     cells = notebook("solutions", path).cells
     assert [problem for cell in cells for problem in problems_of(cell)] == []

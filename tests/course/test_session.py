@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from matplotlib import animation
@@ -194,3 +195,35 @@ def test_a_bar_is_silent_in_a_log(capsys):
     assert list(progress(range(3), "counting")) == [0, 1, 2]
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_a_bar_in_a_notebook_has_an_output_of_its_own(monkeypatch, capsys):
+    from IPython import display
+
+    shown = []
+
+    def show_first(data, **options):
+        assert options == {"raw": True, "display_id": True}
+        shown.append(data["text/plain"])
+        return SimpleNamespace(update=lambda data, raw: shown.append(data["text/plain"]))
+
+    monkeypatch.setattr(session, "in_notebook", lambda: True)
+    monkeypatch.setattr(display, "display", show_first)
+    monkeypatch.delenv("PTLEARN_QUIET", raising=False)
+    for number in progress(range(3), "counting"):
+        print("line", number)
+    assert shown[0].startswith("counting:   0%") and shown[-1].startswith("counting: 100%")
+    assert not any("\r" in line for line in shown)
+    assert capsys.readouterr().out == "line 0\nline 1\nline 2\n"
+
+
+def test_a_figure_in_a_notebook_is_shown_with_its_words(monkeypatch):
+    from IPython import display
+
+    shown = []
+    monkeypatch.setattr(session, "in_notebook", lambda: True)
+    monkeypatch.setattr(display, "display", lambda data, **options: shown.append(data))
+    show(Figure(figsize=(1, 1)), alt='A "line" < 2.')
+    (data,) = shown
+    assert data["text/html"].startswith('<img alt="A &quot;line&quot; &lt; 2." src="data:image/png;base64,iVBOR')
+    assert data["text/plain"] == 'A "line" < 2.' and set(data) == {"text/html", "text/plain"}

@@ -200,13 +200,23 @@ def test_the_map_says_what_the_lessons_say():
     assert [number for number, lesson in known.items() if not lesson.needs] == ["00", "07"]
 
 
-def test_lessons_on_the_map_do_not_lie_on_each_other():
+def test_lessons_and_lines_on_the_map_do_not_lie_on_each_other():
     known = lesson_map.lessons()
-    place = lesson_map.places(lesson_map.direct({lesson.number: lesson.needs for lesson in known}))
-    assert len(place) == len(known)
-    corners = sorted(place.values(), key=lambda corner: (corner[1], corner[0]))
-    for (x, y), (to_x, to_y) in zip(corners, corners[1:]):
-        assert y != to_y or x + lesson_map.BOX[0] < to_x
+    needs = lesson_map.bent(lesson_map.direct({lesson.number: lesson.needs for lesson in known}))
+    place = lesson_map.places(needs)
+    assert {lesson.number for lesson in known} <= set(place) == set(needs)
+    edges = sorted(
+        (y, x - lesson_map.width(name) / 2, x + lesson_map.width(name) / 2) for name, (x, y) in place.items()
+    )
+    for (y, _, right), (to_y, left, _) in zip(edges, edges[1:]):
+        assert y != to_y or right < left
+
+
+def test_no_line_of_the_map_passes_a_row_without_a_place_of_its_own():
+    known = lesson_map.lessons()
+    needs = lesson_map.bent(lesson_map.direct({lesson.number: lesson.needs for lesson in known}))
+    row = {name: index for index, names in enumerate(lesson_map.rows(needs)) for name in names}
+    assert all(row[other] == row[name] - 1 for name, wanted in needs.items() for other in wanted)
 
 
 def test_a_page_of_the_package_shows_signature_words_and_source():

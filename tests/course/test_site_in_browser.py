@@ -251,3 +251,25 @@ def test_wide_code_can_be_moved_with_the_keyboard(browser, address):
     visit.open("solutions/08_reinforce.html")
     assert visit.tab.evaluate("""() => [...document.querySelectorAll("pre")]
         .filter(e => e.scrollWidth > e.clientWidth + 1).every(e => e.tabIndex === 0)""")
+
+
+def test_an_animation_plays_and_pauses(browser, address):
+    visit = Visit(browser, address, DESKTOP)
+    visit.open("solutions/07_grid_world.html")
+    player = visit.tab.locator(".text_html > div", has=visit.tab.locator(".count")).first
+    count, start = player.locator(".count").first, player.locator(".count").first.inner_text()
+    assert start.startswith("episode 1 of") and ", step 0 of" in start  # it waits: less motion is asked for
+    player.get_by_role("button").click()
+    visit.tab.wait_for_function("([count, start]) => count.textContent !== start", arg=[count.element_handle(), start])
+    player.get_by_role("button", name="Pause").click()
+    stopped = count.inner_text()
+    visit.tab.wait_for_timeout(1500)
+    assert count.inner_text() == stopped and not visit.problems
+
+
+def test_a_lesson_leads_to_its_interactive_page(browser, address):
+    visit = Visit(browser, address, DESKTOP)
+    visit.open("solutions/08_reinforce.html")
+    visit.tab.get_by_role("link", name="Explore it").click()
+    visit.tab.get_by_role("button", name="100 batches").click()
+    assert "100 batches" in visit.tab.locator("#status").inner_text() and not visit.problems

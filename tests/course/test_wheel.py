@@ -1,10 +1,12 @@
 """A wheel brings the lessons and the blank notebooks along, and the command works from them, where no repository is."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -18,7 +20,7 @@ LIGHT = shutil.ignore_patterns("*.safetensors", "__pycache__", "*.egg-info", ".g
 def installed(tmp_path_factory):
     """A folder that holds the package as a wheel would install it, without the weights of the pocket models."""
     source, place = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-    for name in ("ptlearn", "lessons", "notebooks"):
+    for name in ("ptlearn", "lessons", "notebooks", "docs"):
         shutil.copytree(ROOT / name, source / name, ignore=LIGHT)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -37,13 +39,27 @@ def ptlearn(installed, folder, *arguments):
     return done.returncode, done.stdout + done.stderr
 
 
+def linked_folders(place):
+    """The folders that the copies and the page of claims link to; each link leads to a file, each anchor to a claim."""
+    seen, claims = set(), (place / "docs/claims.md").read_text(encoding="utf-8")
+    for path in [*place.glob("work/*.ipynb"), place / "docs/claims.md"]:
+        for target, anchor in re.findall(r"\]\((\.\./[^)#]+)(?:#(\w+))?\)", path.read_text(encoding="utf-8")):
+            page = Path(os.path.normpath(path.parent / target))
+            assert page.is_file() and (not anchor or f"## {anchor.upper()}\n" in claims), f"{path.name}: {target}"
+            seen.add(page.parent.relative_to(place).as_posix())
+    return seen
+
+
 def test_lessons_are_listed_copied_and_run_without_a_repository(installed, tmp_path):
     code, said = ptlearn(installed, tmp_path, "lessons")
     assert code == 0 and len(said.splitlines()) == 1 + len(list(ROOT.glob("lessons/*.py")))
-    assert ptlearn(installed, tmp_path, "copy", "07") == (0, "work/07_grid_world.ipynb: new\n")
+    code, said = ptlearn(installed, tmp_path, "copy")
+    new = [f"work/{path.stem}.ipynb: new" for path in lesson_files()]
+    assert code == 0 and said.splitlines() == ["docs/: the pages that the notebooks link to", *new]
     assert (tmp_path / "work" / "07_grid_world.ipynb").read_bytes() == (
         ROOT / "notebooks/07_grid_world.ipynb"
     ).read_bytes()
+    assert linked_folders(tmp_path) == {"docs", "docs/interactive", "work"}
     code, said = ptlearn(installed, tmp_path, "lesson", "07", "--help")
     assert code == 0 and said.startswith("usage: 07_grid_world.py")
 
