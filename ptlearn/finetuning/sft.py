@@ -28,6 +28,8 @@ from ptlearn.policy_gradient import policy_gradient_loss
 from ptlearn.processes import averages, in_step, rank, share, total
 from ptlearn.rollout import Rollout, check_counts
 
+_CACHED = 16  # rows that a CPU trains on at a time: what more of them leave behind does not stay in its caches
+
 
 @dataclass
 class SFTHistory:
@@ -67,7 +69,7 @@ def fit_sft(
     serves LoRA and its relatives. The learning rate rises over the first `warmup` of all steps and falls linearly to 0.
 
     Args:    examples, from `chat.render`; batch, examples per step; micro_batch, rows per forward pass: the gradient
-             is the same, the memory less; bf16, forward passes in bfloat16; packed, a row length in tokens: examples
+             is the same, the memory less (None: 16 on a CPU, elsewhere all); bf16, forward passes in bfloat16; packed, a row length in tokens: examples
              share rows and do not see each other; seed, of the order (and of dropout); held_out, examples whose loss
              is taken every `evaluate_every` steps (default: once an epoch); patience, stop after so many of those
              without a new best, and leave the weights of the best in `lm`; checkpoint, a file that is resumed from
@@ -180,7 +182,8 @@ def _losses(lm, rows: list[list[Example]], micro_batch: int | None, bf16: bool) 
     count = _response_tokens(rows)
     # where there are fewer rows than processes, some read one that others count
     own, idle = share(rows) or rows[:1], not share(rows)
-    size = micro_batch or len(own)
+    own = sorted(own, key=lambda row: -sum(len(example.tokens) for example in row))  # similar ones: less padding
+    size = micro_batch or (_CACHED if lm.device.type == "cpu" else len(own))
     for piece, counts in in_step(lm, [own[first : first + size] for first in range(0, len(own), size)]):
         rollout, segments = as_packed_rollout(piece)
         rollout = _on_device(rollout, lm.device)
