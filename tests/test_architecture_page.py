@@ -1,19 +1,17 @@
 """The page of the house: its picture is what the imports give, and it names every wing."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+
+from conftest import module_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture(scope="module")
 def house():
-    spec = importlib.util.spec_from_file_location("architecture", DOCS / "architecture.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_of(DOCS / "architecture.py")
 
 
 def test_the_picture_is_what_the_imports_give(house):

@@ -1,12 +1,12 @@
 """What a benchmark compares must be true without a clock: our side solves each world, and learns from so many texts."""
 
-import importlib.util
 import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from conftest import module_of
 from ptlearn.policy_gradient import policy_gradient_loss, prompt_groups
 from ptlearn.rl.text_collection import pay
 from ptlearn.rollout import Rollout
@@ -15,10 +15,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_of(FOLDER / f"{name}.py")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,18 @@ import torch
 
 from ptlearn.course.contract import Call, Signature, sizes_of
 from ptlearn.course.diagnosis import first_difference
-from ptlearn.course.transformations import FACTORS, SWAPS, Swapped, entrywise, inputs, lists, results, texts, unreduced
+from ptlearn.course.transformations import (
+    FACTORS,
+    SWAPS,
+    Counted,
+    Swapped,
+    entrywise,
+    inputs,
+    lists,
+    results,
+    texts,
+    unreduced,
+)
 
 RICH = 2  # different numbers that are no whole ones: fewer could agree by accident with one of thousands of changes
 
@@ -182,10 +194,11 @@ def candidates(evidence: Evidence) -> Iterator[tuple[str, Any, bool]]:
     if evidence.rerun is not None:
         for words, run in with_arguments(evidence):
             yield words, run, False
+        unchanged = functools.cache(functools.partial(operations, evidence.rerun))
         for (words, swap), turn in itertools.product(SWAPS.items(), (None, 0, 1, 2)):
             yield (
                 words,
-                lambda place, swap=swap, turn=turn: as_tensor(swapped(evidence.rerun, swap, turn, place)),
+                lambda place, swap=swap, turn=turn: as_tensor(swapped(evidence.rerun, swap, turn, place, unchanged)),
                 False,
             )
 
@@ -239,11 +252,20 @@ def argument_changes(evidence: Evidence) -> Iterator[tuple[str, str, Any]]:
                 yield words, name, change
 
 
-def swapped(rerun: Any, swap: tuple, turn: int | None, place: int) -> Any:
-    """What the right answer gives when one operation is another, always or at one turn."""
-    with Swapped(*swap, turn) as mode:
-        value = rerun(lambda arguments: arguments, place)
-    return value if mode.met > (turn or 0) else None
+def operations(rerun: Any, place: int) -> Counter:
+    """How often the right answer calls each operation in a case."""
+    with Counted() as counted:
+        rerun(lambda arguments: arguments, place)
+    return counted.named
+
+
+def swapped(rerun: Any, swap: tuple, turn: int | None, place: int, unchanged: Any) -> Any:
+    """What the right answer gives when one operation is another, always or at one turn; None where it has none."""
+    names, other = swap
+    if sum(unchanged(place)[name] for name in names) <= (turn or 0):  # most answers have few of the operations
+        return None
+    with Swapped(names, other, turn):
+        return rerun(lambda arguments: arguments, place)
 
 
 def attempted(run: Any, place: int) -> torch.Tensor | None:
@@ -256,8 +278,12 @@ def attempted(run: Any, place: int) -> torch.Tensor | None:
 
 def fits(evidence: Evidence, run: Any) -> bool:
     """Whether a candidate gives what came in every case."""
-    wrong = [attempted(run, place) for place in range(len(evidence.data))]
-    return all(value is not None for value in wrong) and evidence.agrees(wrong)
+    wrong = []
+    for place, came in enumerate(evidence.data):  # most fail in the first case, and running the others takes long
+        wrong.append(attempted(run, place))
+        if wrong[-1] is None or not close(came, wrong[-1], evidence.tolerance):
+            return False
+    return evidence.agrees(wrong)
 
 
 def fingerprint(value: torch.Tensor) -> tuple:

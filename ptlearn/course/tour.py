@@ -11,7 +11,6 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -120,11 +119,12 @@ def low_rank_adaptation(lm) -> Section:
     """The same with one parameter in twenty: LoRA beside the frozen weights (C17, C18, C22)."""
     from ptlearn.finetuning.memory import count_parameters
     from ptlearn.finetuning.parameter_efficient import lora, switch_adapter
+    from ptlearn.lm.devices import one_thread
 
     asked, _, full, _, _ = _assistant(lm)
     narrow = lora(copy.deepcopy(lm), **LORA)
     trained, every = count_parameters(narrow)
-    with _one_thread():
+    with one_thread():
         _finetune(narrow, lr=3e-3)
         _, score = _responses(narrow, asked)
         switch_adapter(narrow, None)
@@ -146,11 +146,12 @@ def low_rank_adaptation(lm) -> Section:
 @functools.cache
 def _assistant(lm):
     """Requests, the base's scores, the finetuned model's, what it said, and itself: three stages need them."""
+    from ptlearn.lm.devices import one_thread
     from ptlearn.pocket import assistant
 
     asked = assistant.held_out_requests(EACH, seed=7)
     tuned = copy.deepcopy(lm)
-    with _one_thread():
+    with one_thread():
         _, before = _responses(lm, asked)
         _finetune(tuned, lr=1e-3)
         said, after = _responses(tuned, asked)
@@ -203,11 +204,12 @@ def grid_world(lm) -> Section:
     from ptlearn.grid.collection import collect
     from ptlearn.grid.gridworld import GridWorld
     from ptlearn.grid.mdp import objective, probabilities, value_iteration
+    from ptlearn.lm.devices import one_thread
 
     world = GridWorld("four-rooms")
     mdp = world.to_mdp(GAMMA)
     optimum = float(mdp.start @ value_iteration(mdp))
-    with _one_thread():
+    with one_thread():
         runs = [_learn_to_walk(mdp, seed) for seed in progress(range(SEEDS), "grid world")]
     curves = [[value / optimum for value in curve] for _, curve in runs]
     walks = {}
@@ -228,19 +230,6 @@ def grid_world(lm) -> Section:
         figure=_learning_figure(curves),
         html=animation(world, walks),
     )
-
-
-@contextmanager
-def _one_thread():
-    """The tensors of the grid world are small: a second thread would spend its time waiting for the first."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _walk_at_random(observations):
@@ -297,12 +286,13 @@ LEARNERS, STEPS, ASKED_EVERY, SUMS, ANSWERS = 3, 6, 2, 16, 8
 
 def reinforcement_learning_on_text(lm) -> Section:
     """The assistant learns to add from a reward for right answers alone (C39, C40)."""
+    from ptlearn.lm.devices import one_thread
     from ptlearn.pocket import tasks
     from ptlearn.statistics import over_seeds, wilson
 
     task = tasks.arithmetic()
     asked, _, overall, _, tuned = _assistant(lm)
-    with _one_thread():
+    with one_thread():
         learned = [_learn_to_add(tuned, task, seed) for seed in progress(range(LEARNERS), "sums")]
         _, still = _responses(learned[0][0], asked)
         samples = _a_sum_before_and_after(task, tuned, learned[0][0])

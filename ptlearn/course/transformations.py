@@ -7,6 +7,7 @@
 import dataclasses
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -419,15 +420,16 @@ class Swapped(torch.overrides.TorchFunctionMode):
 
 
 class Counted(torch.overrides.TorchFunctionMode):
-    """While it is open, operations on tensors are counted; one beyond `most` raises a RuntimeError."""
+    """While it is open, operations on tensors are counted by name; one beyond `most` raises a RuntimeError."""
 
     def __init__(self, most: float = math.inf):
         super().__init__()
-        self.most, self.calls = most, 0
+        self.most, self.calls, self.named = most, 0, Counter()
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         """Count, then call."""
         self.calls += 1
+        self.named[getattr(function, "__name__", "")] += 1
         if self.calls > self.most:
             raise RuntimeError(f"more than {self.most} operations")
         return function(*args, **(kwargs or {}))

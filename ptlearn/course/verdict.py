@@ -111,8 +111,10 @@ def unlisted(chosen, facts: Known, data: list, broken: str | None, secret: bool)
         return broken
     entry, (came, expected) = first_wrong_entry(data, facts.expected, chosen.tolerance)
     signature = parse(chosen.signature) if chosen.signature else None
-    rerun = rerunning(chosen, facts.cases, entry)
     memory = facts.memory.setdefault(entry, {})
+    if "rerun" not in memory:
+        memory["rerun"] = rerunning(chosen, facts.cases, entry)
+    rerun = memory["rerun"]
     evidence = Evidence(expected, came, facts.calls, signature, rerun, chosen.tolerance, memory)
     whole = [
         (words, [given.value for given in wrong])
@@ -251,12 +253,11 @@ def rerunning(chosen, cases, entry):
     if not chosen.signature or not callable(chosen.reference):
         return None
 
-    def operations(case):
+    @functools.cache
+    def most(place):
         with Counted() as unchanged:
-            chosen.driven(chosen.reference, copy.deepcopy(case))
-        return unchanged.calls
-
-    most = [10 * operations(case) + 1000 for case in cases]
+            chosen.driven(chosen.reference, copy.deepcopy(cases[place]))
+        return 10 * unchanged.calls + 1000
 
     def rerun(change, place):
         def changed(*values, **options):
@@ -266,7 +267,7 @@ def rerunning(chosen, cases, entry):
                 *[given[name] for name in names[: len(values)]], **{name: given[name] for name in options}
             )
 
-        with Counted(most[place]):
+        with Counted(most(place)):
             data = plain(chosen.driven(functools.wraps(chosen.reference)(changed), copy.deepcopy(cases[place])))
         return data if entry is None else data[entry]
 
@@ -333,11 +334,13 @@ def smallest_call(chosen, answer, cases: list) -> str | None:
     """A call that can be pasted into a cell, on as small an input as still shows that the answer is wrong."""
     if not chosen.signature or chosen.expect is None:
         return None
-    for calls in sorted(known(chosen, cases).calls, key=lambda calls: len(call_text(chosen, calls[0])) if calls else 0):
-        if len(calls) == 1 and differs(chosen, answer, calls[0]):
-            call = shrunk(chosen, answer, calls[0])
+    single = [calls[0] for calls in known(chosen, cases).calls if len(calls) == 1]
+    written = [(len(text), place) for place, call in enumerate(single) if (text := call_text(chosen, call))]
+    for call in (single[place] for _, place in sorted(written)):
+        if differs(chosen, answer, call):
+            call = shrunk(chosen, answer, call)
             text = call_text(chosen, call)
-            if text and len(text) <= LONGEST_CALL:
+            if len(text) <= LONGEST_CALL:
                 came, right = (called(function, call) for function in (answer, chosen.reference))
                 return f"{text} gives {brief(came)}, expected {brief(right)}"
     return None

@@ -1,10 +1,11 @@
 """The device a model is put on, refused in one line where it is absent, too old or too small.
 
-Order: pick_device, require_memory, free_bytes.
+Order: pick_device, one_thread, require_memory, free_bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -37,6 +38,17 @@ def pick_device(name: str = "auto", *, bf16: bool = False) -> torch.device:
         raise ValueError(f"bf16=True: {torch.cuda.get_device_name(device)} has compute capability {major}.{minor}: "
                          "expected 8.0 or more, or bf16 off")  # fmt: skip
     return device
+
+
+@contextlib.contextmanager
+def one_thread():
+    """One thread of torch: for tensors so small that a second one waits, and for sums in the same order everywhere."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def require_memory(needed: int, device: torch.device, lower: str) -> None:

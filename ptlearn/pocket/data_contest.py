@@ -10,15 +10,13 @@ over. An example does not say of which kind it is.
 Deliberately not here: how to choose.
 """
 
-import contextlib
 import functools
 import random
 from collections.abc import Iterable, Sequence
 
-import torch
-
 from ptlearn.finetuning.sft import fit_sft
 from ptlearn.lm.chat import render_all
+from ptlearn.lm.devices import one_thread
 from ptlearn.lm.models import load_lm
 from ptlearn.pocket import benchmarks
 from ptlearn.pocket.assistant import Request, requests, respond
@@ -87,21 +85,10 @@ def _score(chosen: tuple[int, ...], asked: tuple[Request, ...], seed: int) -> fl
     lm, given = load_lm(MODEL), examples()
     roles = ("user", "assistant")
     talks = [[{"role": role, "content": text} for role, text in zip(roles, given[n], strict=True)] for n in chosen]
-    with _one_thread():
+    with one_thread():  # a choice has one score, in a notebook and in the grader
         fit_sft(lm, render_all(lm, talks)[0], epochs=EPOCHS, batch=BATCH, lr=LR, seed=seed)
         said = respond(lm, [request.prompt for request in asked])
     return sum(request.score(text) for request, text in zip(asked, said, strict=True)) / len(asked)
-
-
-@contextlib.contextmanager
-def _one_thread():
-    """Sums in the same order in a notebook and in the grader, so that a choice has one score."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ Each function here makes one: `answers("Nairobi", capitals)` is a function from 
 else scores about 0. `ptlearn.pocket.assistant` says which request is judged by which.
 """
 
+import functools
 import re
 from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher
@@ -46,12 +47,15 @@ def answers(value: str, rivals: Iterable[str], asked: str = "") -> Score:
     >>> score("The opposite of hot is cold."), score("cold or warm"), score("hot")
     (1.0, 0.0, 0.0)
     """
-    wanted = f" {plain(value)} "
-    others = {f" {plain(rival)} " for rival in rivals if not mentions(f"{value} {asked}", rival)}
+    wanted, rivals = f" {plain(value)} ", tuple(rivals)
+
+    @functools.cache
+    def others() -> set[str]:  # once something is scored: most requests that are drawn are dropped again
+        return {f" {plain(rival)} " for rival in rivals if not mentions(f"{value} {asked}", rival)}
 
     def score(text: str) -> float:
         said = f" {plain(text)} "
-        return float(wanted in said and len(said.split()) <= 30 and not any(other in said for other in others))
+        return float(wanted in said and len(said.split()) <= 30 and not any(other in said for other in others()))
 
     return score
 

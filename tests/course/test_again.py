@@ -14,7 +14,7 @@ from test_blank_notebooks import SMALL, place  # noqa: F401, a fixture
 
 from ptlearn.course.lesson import cells_of, keys, lesson_files, solved
 
-SHORTER = {"08": [("seed), 200, 0.5)", "seed), 2, 0.5)")], "07": [("runs=20_000", "runs=1000")]}  # further
+SHORTER = {"07": [("runs=20_000", "runs=1000")]}  # further
 FILES = [path for path in lesson_files() if 'tags=["again"]' in path.read_text(encoding="utf-8")]
 
 

@@ -17,15 +17,27 @@ from ptlearn.course.lesson import blanked, cells_of, keys, lesson_files
 
 # per lesson: knobs, and what is shortened in its text
 SMALL = {
-    "00": ["--model=pocket-s --documents=2 --budget=5e10", ("round(1), 200", "round(1), 3")],
-    "01": ["--model=pocket-s --reviews=20 --stories=2"],
+    "00": [
+        "--model=pocket-s --documents=2 --budget=5e10",
+        ("round(1), 200", "round(1), 3"),
+        ('[""] * 16, 30, t', '[""] * 2, 5, t'),
+    ],
+    "01": ["--model=pocket-s --reviews=20 --stories=2", ("share_right(text, facts", "share_right(text, facts[:9]")],
     "02": ["--model=pocket-s --sizes=pocket-s --count=4"],
-    "03": ["--model=pocket-s --examples=20 --each=1 --count=2"],
+    "03": [
+        "--model=pocket-s --examples=20 --each=1 --count=2",
+        ("320 // size", "20 // size"),
+        ("steps=20)", "steps=2)"),
+    ],
     "04": ["--student=pocket-s --count=16 --requests=2", ("epochs=4", "epochs=1")],
     "05": ["--model=pocket-s --examples=1 --count=1 --seeds=2 --epochs=1"],
     "06": ["--model=pocket-s --ranks=1 --seeds=2 --epochs=1"],
     "07": ["--side=4"],
-    "08": ["--episodes=1 --updates=4 --seeds=2", ("(2, 5, 8, 11, 13), 20, 6", "(2, 3), 20, 2")],
+    "08": [
+        "--episodes=1 --updates=4 --seeds=2",
+        ("(2, 5, 8, 11, 13), 20, 6", "(2, 3), 20, 2"),
+        ("seed), 200, 0.5)", "seed), 2, 0.5)"),
+    ],
     "09": ["--horizon=20 --batch=2 --batches=200 --updates=1 --runs=2"],
     "10": [
         "--critics=2 --seeds=2 --cap=1 --updates=1",
@@ -60,7 +72,11 @@ SMALL = {
         ("epochs=2):", "epochs=1):"),
         ("epochs=8)", "epochs=1)"),
     ],  # fmt: skip
-    "14": ["--model=pocket-s --pocket=pocket-s --count=4 --steps=1 --updates=1", ("(shown))[::2]", "(shown))[::12]")],
+    "14": [
+        "--model=pocket-s --pocket=pocket-s --count=4 --steps=1 --updates=1",
+        ("(shown))[::2]", "(shown))[::12]"),
+        ("set_num_threads(2)", "set_num_threads(1)"),  # two are for the real model: pocket-s waits for the second one
+    ],
     "15": [
         "--model=pocket-s --examples=40 --batch=16 --seeds=2",
         ("num_hidden_layers=24", "num_hidden_layers=1"),

@@ -8,13 +8,13 @@
 where an answer is a function or a value, as a student would hand it in.
 """
 
-import importlib.util
 import json
 import os
 from pathlib import Path
 
 import pytest
 
+from conftest import module_of
 from ptlearn.course import checks
 from ptlearn.course.exercise import SEED, cases_of, exercises, judge
 from ptlearn.course.verdict import unseparated
@@ -23,17 +23,7 @@ ANSWERS = Path(__file__).parents[1] / "wrong_answers"
 SEEDS = range(SEED, SEED + int(os.environ.get("PTLEARN_SEEDS", "3")))  # the student's and others; `make seeds`: 30
 LESSONS = sorted(path.stem for path in Path(checks.__path__[0]).glob("[0-9][0-9]_*.py"))
 EXERCISES = {number: known for name in LESSONS for number, known in exercises(int(name[:2])).items()}
-
-
-def answers(name):
-    """The module `wrong_answers/NN_topic.py`."""
-    spec = importlib.util.spec_from_file_location(f"wrong_answers_{name}", ANSWERS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-MODULES = [answers(name) for name in LESSONS if (ANSWERS / f"{name}.py").exists()]
+MODULES = [module_of(ANSWERS / f"{name}.py") for name in LESSONS if (ANSWERS / f"{name}.py").exists()]
 WRONG = {number: found for module in MODULES for number, found in module.WRONG.items()}
 RIGHT = {number: found for module in MODULES for number, found in module.RIGHT.items()}
 

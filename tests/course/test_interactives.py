@@ -5,7 +5,6 @@ give is held against ptlearn.
 """
 
 import functools
-import importlib.util
 import json
 import re
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import module_of
 from ptlearn import policy_gradient as pg
 from ptlearn.grid import mdp as exact
 from ptlearn.grid.gridworld import MAPS, GridWorld
@@ -350,10 +350,7 @@ def test_credits_of_an_answer_sum_to_its_reward_less_what_was_expected():
 @pytest.fixture(scope="module")
 def record():
     """docs/interactive/record.py as a module."""
-    spec = importlib.util.spec_from_file_location("record", FOLDER / "record.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_of(FOLDER / "record.py")
 
 
 @pytest.fixture(scope="module")

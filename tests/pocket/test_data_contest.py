@@ -40,7 +40,7 @@ def test_the_contests_requests_are_not_those_to_try_a_choice_on():
 def test_what_is_no_choice_is_refused_in_a_line(chosen, words):
     assert words in data_contest.refused(chosen)
     with pytest.raises(ValueError, match="chosen: "):
-        data_contest.assistant_score(chosen, data_contest.test())
+        data_contest.assistant_score(chosen, [])
 
 
 def test_a_choice_of_200_numbers_is_not_refused():

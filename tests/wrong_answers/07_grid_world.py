@@ -589,9 +589,9 @@ def waiting(*, chain=lambda P, pi: torch.einsum("sa,sat->st", pi, P), sweeps=400
     """An answer that makes one mistake, or none; by repeating the equation."""
 
     def answer(P, pi, terminal):
-        steps = torch.zeros(len(P)).double()
+        steps, onward = torch.zeros(len(P)).double(), chain(P, pi)
         for _ in range(sweeps):
-            steps = torch.where(terminal, 0.0, 1 + chain(P, pi) @ steps)
+            steps = torch.where(terminal, 0.0, 1 + onward @ steps)
         return steps + add * ~terminal
 
     return answer

@@ -833,11 +833,16 @@ def update_cases(rng):
     return cases
 
 
-def drive_update(answer, case):
+def policy_and_fields(case):
+    """A policy with the logits of a case, and the fields of its record that need no numbers."""
     policy = TabularPolicy(3, 3).double()
     with torch.no_grad():
         policy.logits.copy_(torch.tensor(case["logits"]))
-    fields = {name: torch.tensor(case[name]) for name in ("observations", "actions", "mask")}
+    return policy, {name: torch.tensor(case[name]) for name in ("observations", "actions", "mask")}
+
+
+def drive_update(answer, case):
+    policy, fields = policy_and_fields(case)
     rewards, logprobs, known = (torch.tensor(case[x]).double() for x in ("rewards", "logprobs", "known"))
     rollout = Rollout(**fields, rewards=rewards, logprobs=logprobs, terminated=fields["mask"].any(1))
     sgd = torch.optim.SGD(policy.parameters(), lr=case["lr"])
@@ -1096,10 +1101,7 @@ def dpo_cases(rng):
 
 
 def drive_dpo(answer, case):
-    policy = TabularPolicy(3, 3).double()
-    with torch.no_grad():
-        policy.logits.copy_(torch.tensor(case["logits"]))
-    fields = {name: torch.tensor(case[name]) for name in ("observations", "actions", "mask")}
+    policy, fields = policy_and_fields(case)
     zeros = torch.zeros(fields["mask"].shape, dtype=torch.float64)
     rollout = Rollout(**fields, rewards=zeros, logprobs=zeros, terminated=fields["mask"].any(1))
     known = torch.tensor(case["known"], dtype=torch.float64)
