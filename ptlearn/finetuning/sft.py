@@ -68,12 +68,12 @@ def fit_sft(
     which is `policy_gradient_loss` with weights 1. Only parameters that require grad are trained, so the same call
     serves LoRA and its relatives. The learning rate rises over the first `warmup` of all steps and falls linearly to 0.
 
-    Args:    examples, from `chat.render`; batch, examples per step; micro_batch, rows per forward pass: the gradient
-             is the same, the memory less (None: 16 on a CPU, elsewhere all); bf16, forward passes in bfloat16; packed, a row length in tokens: examples
-             share rows and do not see each other; seed, of the order (and of dropout); held_out, examples whose loss
-             is taken every `evaluate_every` steps (default: once an epoch); patience, stop after so many of those
-             without a new best, and leave the weights of the best in `lm`; checkpoint, a file that is resumed from
-             when it is there; progress, wraps the steps.
+    Args:    examples, from `chat.render`; batch, examples per step; micro_batch, rows per forward pass (None: 16 on a
+             CPU, elsewhere all): the gradient is the same, the memory less; bf16, forward passes in bfloat16; packed, a
+             row length in tokens: examples share rows and do not see each other; seed, of the order (and of dropout);
+             held_out, examples whose loss is taken every `evaluate_every` steps (default: once an epoch); patience,
+             stop after so many of those without a new best, and leave the weights of the best in `lm`; checkpoint, a
+             file that is resumed from when it is there; progress, wraps the steps.
     Raises:  ValueError for no examples, an example without a response or longer than the context, nothing to train, a
              count below 1, a checkpoint of another run; naming the step and the last checkpoint if a loss or gradient
              is not finite.
