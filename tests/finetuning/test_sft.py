@@ -81,6 +81,14 @@ def test_cutting_or_packing_a_batch_does_not_change_the_run(tiny_folders, option
     assert largest_gap(weights(whole), weights(cut)) < 0.05 * moved
 
 
+def test_a_cpu_reads_at_most_sixteen_rows_at_a_time_and_similar_ones_together(lm):
+    examples, shapes = made(40), []
+    lm.model.get_input_embeddings().register_forward_hook(lambda _, inputs, output: shapes.append(inputs[0].shape))
+    fit_sft(lm, examples, batch=40)
+    longest = sorted((len(example.tokens) - 1 for example in examples), reverse=True)
+    assert shapes == [(16, longest[0]), (16, longest[16]), (8, longest[32])] and longest[0] > longest[32]
+
+
 def test_it_learns_and_leaves_the_frozen_alone(lm):
     head = {name for name, _ in lm.named_parameters() if ".layers.1." in name}
     for name, parameter in lm.named_parameters():
