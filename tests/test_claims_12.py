@@ -359,7 +359,8 @@ def test_c28_weighted_finetuning_has_the_gradient_of_reinforce(seed):
     """Against labels as finetuning makes them, text by text; without its end token it is another gradient."""
     lm, rollout = load_small(), sampled(seed)
     parameters, returns = list(lm.parameters()), returns_of(rollout).double()
-    logprobs = action_logprobs(lm, rollout)
+    # rows as they stand: trees of prefixes round apart from them where transformers goes through float32
+    logprobs = action_logprobs(lm.forward, rollout)
     reinforce = flat(torch.autograd.grad(-(returns[:, None] * logprobs).sum() / 8, parameters))
     tokens = torch.cat([rollout.observations[:, :1], rollout.actions], 1)
     logits = lm(rollout.observations)

@@ -220,8 +220,8 @@ WORLD = of(
      "dtype=torch.float64) - mdp.gamma * inner, rewards", "dtype=torch.float64) - inner, rewards",
      "test_linear_solve_equals_bellman_iteration", 0.9),
     ("gamma on the reward too",
-     "(mdp.R + mdp.gamma * values)", "mdp.gamma * (mdp.R + values)", "test_action_values_average_to_the_state_values",
-     0.9),
+     "return mdp.expected_rewards + mdp", "return mdp.gamma * mdp.expected_rewards + mdp",
+     "test_action_values_average_to_the_state_values", 0.9),
     ("transitions transposed", '"sa,sat->st"', '"sa,sat->ts"', "test_linear_solve_equals_bellman_iteration", 1.0),
     ("visits flow backwards",
      "torch.eye(len(inner), dtype=torch.float64) - inner).T, start)",
@@ -229,7 +229,7 @@ WORLD = of(
     ("values in the wrong order of time",
      "torch.stack(values[::-1])", "torch.stack(values)", "test_horizon_values_count_the_steps_left"),
     ("rewards not weighted by where one lands",
-     "(mdp.P * mdp.R).sum(-1)", "mdp.R.mean(-1)", "test_occupancy_times_reward_is_the_objective", 0.9, None),
+     "(pi * mdp.expected_rewards)", "(pi * mdp.R.mean(-1))", "test_occupancy_times_reward_is_the_objective", 0.9, None),
     ("the time limit is forgotten",
      "probabilities(mdp, policy), horizon), parameters", "probabilities(mdp, policy)), parameters",
      "test_exact_gradient_equals_the_policy_gradient_theorem", 0.9, 3),
@@ -461,13 +461,23 @@ ASSISTANT = of(
 ) + of(
     "pocket.verifiers",
     ("who hedges is right",
-     " and not any(other in said for other in others))", ")", HEDGING),
-    ("a part of a word is right", 'wanted = f" {plain(value)} "', "wanted = plain(value)", HEDGING),
+     " and not any(other in said for other in others()))", ")", HEDGING),
+    ("a part of a word is right", 'f" {plain(value)} ", tuple', "plain(value), tuple", HEDGING),
     ("wrong items cost nothing",
      "len(right.intersection(named)) - wrong)", "len(right.intersection(named)))", "test_lists_by_hand"),
     ("a copy of the source earns something",
      "start = max(0.5, likeness(source))", "start = 0.5", "test_approaches_by_hand"),
     file="test_verifiers",
+)
+TREES = of(
+    "lm.shared_prefixes",
+    ("a token sees the branches before its own",
+     "& (steps[:, None] < self.ends[:, None])", "& (self.ends[:, None] > 0)", "test_a_walk_up_a_tree_spells_the_text", 0),
+    ("positions count through the row",
+     "positions += range(common, len(text))", "positions += range(len(positions), len(tokens))",
+     "test_a_walk_up_a_tree_spells_the_text", 0),
+    ("one token too many is held to be shared",
+     "ends[place] = len(tokens)", "ends[place] = len(tokens) + 1", "test_a_walk_up_a_tree_spells_the_text", 0),
 )
 DPO = "test_dpo_is_the_one_loss_with_its_weights"
 APOSTROPHE = "test_an_apostrophe_and_an_accent_are_the_same_however_they_are_written"
@@ -573,7 +583,7 @@ PREFERENCES = of(
 # fmt: on
 
 MUTANTS = LOSS + RETURNS + RECURSION + BASELINE + RATIO + DIAGNOSTIC + WORLD + RECORD
-MUTANTS += CHAT + FINETUNING + INSERTED + BYTES + INSTRUCTIONS + ASSISTANT + TEXT + PREFERENCES
+MUTANTS += CHAT + FINETUNING + INSERTED + BYTES + INSTRUCTIONS + ASSISTANT + TEXT + TREES + PREFERENCES
 
 
 def run_with_copy(monkeypatch, request, mutant, *, edited):
