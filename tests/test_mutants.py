@@ -472,7 +472,8 @@ ASSISTANT = of(
 TREES = of(
     "lm.shared_prefixes",
     ("a token sees the branches before its own",
-     "& (steps[:, None] < self.ends[:, None])", "& (self.ends[:, None] > 0)", "test_a_walk_up_a_tree_spells_the_text", 0),
+     "& (steps[:, None] < self.ends[:, None])", "& (self.ends[:, None] > 0)",
+     "test_a_walk_up_a_tree_spells_the_text", 0),
     ("positions count through the row",
      "positions += range(common, len(text))", "positions += range(len(positions), len(tokens))",
      "test_a_walk_up_a_tree_spells_the_text", 0),
