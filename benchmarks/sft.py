@@ -123,9 +123,10 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved, each with data of its own (%(default)s)")
     parser.add_argument("--examples", type=int, default=1024, help="conversations of the epoch (%(default)s)")
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=list(SIDES), help="all by default")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    sides = dict(SIDES)
+    sides = {side: SIDES[side] for side in options.sides}
     if importlib.util.find_spec("trl") is None:
         print("trl is not installed, so its two rows are missing: pip install -c constraints.txt -e '.[bench]'")
         sides = {name: run for name, run in sides.items() if not name.startswith("TRL")}
