@@ -5,8 +5,7 @@
 Rounds go through all sizes in turns, and the median counts; memory is what the process needed at most beyond what it
 held before (Linux only). The last column is the share of a limit measured in the same run, at the largest size: of the
 rate of a matrix product for a training step and a linear solve; for sampling of whichever takes longer, to read all
-weights at every token or to multiply with them; of the memory's rate for sweeps over a table of transitions; of the
-rate of drawing numbers for walks on a grid.
+weights at every token or to multiply with them; of the rate of drawing numbers for walks on a grid.
 
     python benchmarks/growth.py [--threads 2] [--rounds 5]
 """
