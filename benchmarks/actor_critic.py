@@ -8,8 +8,8 @@ episodes, and the threshold Gymnasium's own 475. The clock stands still while a 
 Ours comes twice where it can: on the arrays, as `collect` samples them by the batch, and stepping the environment, as
 `collect_from` and the peers do. The peers are set up as somebody who knows them would: on CartPole as RL Baselines3 Zoo
 does it, elsewhere (the Zoo has nothing there) with a policy and a value without hidden layers, which on numbered states
-is a table, as ours are, and a learning rate of 0.03. The contenders take turns, seed by seed, all with one thread. A run
-that never gets there counts with what it used until the cap.
+is a table, as ours are, and a learning rate of 0.03. The contenders take turns, seed by seed, all with one thread. A
+run that never gets there counts with what it used until the cap.
 
     python benchmarks/actor_critic.py [--worlds CliffWalking CartPole] [--seeds 5] [--cap 30]
 """
