@@ -109,9 +109,7 @@ def _drops_out(layer: nn.Module) -> bool:
     return any("dropout" in name and isinstance(rate, float) and rate > 0 for name, rate in vars(layer).items())
 
 
-def micro_batches(
-    rollout: Rollout, size: int | None, by_prompt: bool = False
-) -> Iterator[tuple[Rollout, Tensor]]:  # fmt: skip
+def micro_batches(rollout: Rollout, size: int | None, by_prompt: bool = False) -> Iterator[tuple[Rollout, Tensor]]:
     """The rollout in pieces of at most `size` rows, of similar length (None: in one), and the numbers of these rows.
 
     Args: by_prompt, whether rows of one prompt stay together, for a policy that reads it once.

@@ -59,7 +59,7 @@ def forest(observations: Tensor, mask: Tensor, width: int) -> Forest | None:
     order = sorted(range(len(texts)), key=texts.__getitem__)  # so that equal beginnings are neighbours
     shared = [0, *(len(commonprefix([texts[a], texts[b]])) for a, b in itertools.pairwise(order))]
     sizes = [len(texts[row]) for row in order]
-    allowed, longest = _GAIN * _work(*observations.shape, width), max(sizes)
+    allowed, longest = _GAIN * _work(*observations.shape, width), max(sizes, default=0)
     if not longest or (sum(sizes) - sum(shared)) * 6 * width >= allowed:
         return None
     doublings = range((len(texts) - 1).bit_length() + 1)

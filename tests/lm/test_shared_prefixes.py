@@ -123,6 +123,7 @@ def test_rows_are_read_as_they_are_where_that_is_less_work():
     tokens, mask = answers(prompts=12, group=1)
     assert forest(tokens[:, :-1], mask, WIDTH) is None  # nothing in common
     assert forest(tokens[:, :-1], torch.zeros_like(mask), WIDTH) is None  # nothing asked
+    assert forest(tokens[:0, :-1], mask[:0], WIDTH) is None  # no row at all
     long = torch.arange(4000).repeat(3, 1)
     long[:, 2000:] += torch.arange(3)[:, None] * 4000
     late = torch.ones_like(long, dtype=torch.bool)
