@@ -2,7 +2,7 @@
 
 Here: `start`, which reads the prompts, and two decoders with the same two verbs, `step` (one token per row in, the
 next logits out) and `keep` (drop rows, or copy them). `LlamaDecoder` runs Llama, Qwen2 and Qwen3 layouts on plain
-tensors, into buffers allocated ahead; `CacheDecoder` runs any other causal model of `transformers` through its own
+tensors; `CacheDecoder` runs any other causal model of `transformers` through its own
 forward.
 Deliberately not here: choosing the next token (text.py) and gradients.
 
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-_GROWTH = 64  # columns by which a full cache grows: few copies, and few empty columns to attend over
+_PAGE = 16  # columns at least by which a full cache grows
 _FAMILIES = ("Llama", "Qwen2", "Qwen3")
 
 
@@ -79,24 +79,25 @@ class CacheDecoder:
 
 
 class LlamaDecoder:
-    """Steps a Llama layout on plain tensors. State: keys and values, (layers, n, key heads, columns, head size)."""
+    """Steps a Llama layout on plain tensors. State: pages of keys and values, (layers, n, key heads, columns, size).
+
+    On a CPU, in full precision, columns are spread over pages that are filled one after the other: memory is read up to
+    twice as fast where no empty room stands between one head's columns and the next one's. Elsewhere a single page
+    grows, for the fused kernel.
+    """
 
     def __init__(self, model: nn.Module, cache, hidden: Tensor, max_new_tokens: int):
         self.model, self.hidden = model, hidden
-        self.used = cache.get_seq_length()
-        capacity = self.used + min(max_new_tokens, _GROWTH)
-        first = cache.layers[0].keys
-        shape = (len(cache.layers), *first.shape[:2], capacity, first.shape[3])
-        self.keys, self.values = first.new_empty(shape), first.new_empty(shape)
-        for index, layer in enumerate(cache.layers):
-            self.keys[index, :, :, : self.used] = layer.keys
-            self.values[index, :, :, : self.used] = layer.values
+        self.used = self.filled = cache.get_seq_length()  # in all pages, and in the last one
+        self.most = self.used + max_new_tokens
+        read = [torch.stack([getattr(layer, name) for layer in cache.layers]) for name in ("keys", "values")]
+        self.pages = [tuple(read)]
+        self.fused = read[0].device.type != "cpu" or read[0].dtype.itemsize < 4
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token (n,) to every row; return the logits (n, V) for the next."""
-        if self.used == self.keys.shape[3]:
-            self.keys = nn.functional.pad(self.keys, (0, 0, 0, _GROWTH))
-            self.values = nn.functional.pad(self.values, (0, 0, 0, _GROWTH))
+        if self.filled == self.pages[-1][0].shape[3]:
+            self._make_room()
         body = self.model.model
         states = body.embed_tokens(tokens)
         rotation = body.rotary_emb(states, (self.used - self.hidden)[:, None])
@@ -104,12 +105,22 @@ class LlamaDecoder:
         for index, layer in enumerate(body.layers):
             states = states + self._attend(index, layer.self_attn, layer.input_layernorm(states), rotation, bias)
             states = states + layer.mlp(layer.post_attention_layernorm(states))
-        self.used += 1
+        self.used, self.filled = self.used + 1, self.filled + 1
         return self.model.lm_head(body.norm(states))
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows (n,) alone, in this order; one that is named twice is copied."""
-        self.keys, self.values, self.hidden = self.keys[:, rows], self.values[:, rows], self.hidden[rows]
+        self.pages = [(keys[:, rows], values[:, rows]) for keys, values in self.pages]
+        self.hidden = self.hidden[rows]
+
+    def _make_room(self) -> None:
+        columns = max(1, min(max(_PAGE, self.used // 4), self.most - self.used))
+        if self.fused:
+            self.pages = [tuple(nn.functional.pad(part, (0, 0, 0, columns)) for part in self.pages[0])]
+        else:
+            layers, rows, heads, _, size = self.pages[0][0].shape
+            self.pages.append(tuple(part.new_empty(layers, rows, heads, columns, size) for part in self.pages[0]))
+            self.filled = 0
 
     def _padding_bias(self, dtype: torch.dtype) -> Tensor | None:
         """What is added to the scores, (n, 1, 1, columns): -inf at a row's padding. None where nothing is padded."""
@@ -121,26 +132,34 @@ class LlamaDecoder:
 
     def _attend(self, index: int, attention: nn.Module, states: Tensor, rotation, bias: Tensor | None) -> Tensor:
         """Write each row's new key and value, then let its one query look at all of them: (n, width) to (n, width)."""
-        keys, values = self.keys[index], self.values[index]
+        pages = [(keys[index], values[index]) for keys, values in self.pages]
+        keys, values = pages[-1]
         rows, heads, _, size = keys.shape
         query, key = (project(states).view(rows, -1, size) for project in (attention.q_proj, attention.k_proj))
         if hasattr(attention, "q_norm"):
             query, key = attention.q_norm(query), attention.k_norm(key)
-        keys[:, :, self.used] = _rotate(key, rotation)
-        values[:, :, self.used] = attention.v_proj(states).view(rows, heads, size)
+        keys[:, :, self.filled] = _rotate(key, rotation)
+        values[:, :, self.filled] = attention.v_proj(states).view(rows, heads, size)
+        pages[-1] = tuple(part[:, :, : self.filled + 1] for part in pages[-1])
         # the query heads that share a key head stand where positions usually stand
         query = _rotate(query, rotation).view(rows, heads, -1, size)
-        columns = slice(0, self.used + 1)
-        mixed = _look(query, keys[:, :, columns], values[:, :, columns], bias, attention.scaling)
+        if self.fused:
+            options = {"attn_mask": bias, "scale": attention.scaling}
+            mixed = nn.functional.scaled_dot_product_attention(query, *pages[0], **options)
+        else:
+            mixed = _look(query * attention.scaling, pages, bias)
         return attention.o_proj(mixed.reshape(rows, -1))
 
 
-def _look(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, scaling: float) -> Tensor:
-    """Attention of few queries on many keys; in float32 on a CPU two products beat the fused kernel."""
-    if query.dtype != torch.float32 or query.device.type != "cpu":
-        return nn.functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias, scale=scaling)
-    scores = (query * scaling) @ keys.transpose(2, 3)
-    return (scores if bias is None else scores + bias).softmax(-1) @ values
+def _look(query: Tensor, pages: list[tuple[Tensor, Tensor]], bias: Tensor | None) -> Tensor:
+    """Attention of few queries (n, heads, q, size) on the keys and values of all pages, by plain products."""
+    shape, query = query.shape, query.flatten(0, 1)
+    keys, values = zip(*((keys.flatten(0, 1), values.flatten(0, 1)) for keys, values in pages), strict=True)
+    scores = torch.cat([torch.bmm(query, part.transpose(1, 2)) for part in keys], -1)
+    if bias is not None:
+        scores = (scores.unflatten(0, shape[:2]) + bias).flatten(0, 1)
+    shares = scores.softmax(-1).split([part.shape[1] for part in values], -1)
+    return sum(torch.bmm(*pair) for pair in zip(shares, values, strict=True)).view(shape)
 
 
 def _rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

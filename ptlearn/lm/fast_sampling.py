@@ -29,7 +29,7 @@ from ptlearn.lm.text import (
     stop_detector,
     uniform_numbers,
 )
-from ptlearn.rollout import Rollout, check_sampling, sampling_logprobs, upcast
+from ptlearn.rollout import Rollout, check_sampling, sampling_probabilities, upcast
 
 _LOOK = 16  # steps between two looks at what has ended
 _ROWS = 32  # rows are rounded up to a multiple: fewer shapes to compile and capture for
@@ -201,9 +201,9 @@ class _Room:
         uniforms = self.uniforms.index_select(1, self.step)[:, 0]
         if self.sampling[1:] == (None, None):
             return draw(logits, uniforms, self.temperature)
-        logprobs = sampling_logprobs(logits, *self.sampling)
-        tokens = invert_cdf(logprobs, uniforms)
-        return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+        probabilities = sampling_probabilities(logits, *self.sampling)
+        tokens = invert_cdf(probabilities, uniforms)
+        return tokens, probabilities.gather(1, tokens[:, None])[:, 0].log()
 
     def _record(self, tokens: Tensor, logprobs: Tensor) -> None:
         self.latest.copy_(tokens)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ptlearn.lm import decoding
 from ptlearn.processes import gathered
-from ptlearn.rollout import Rollout, check_sampling, pad_and_stack, sampling_logprobs
+from ptlearn.rollout import Rollout, check_sampling, pad_and_stack, sampling_logprobs, sampling_probabilities
 
 _ROWS = 256  # prompts that are completed at a time
 _CROWD = 0.75  # share of the decoder's rows still needed below which the others leave: fewer copies of the cache
@@ -72,9 +72,9 @@ def sample_text(
     uniforms = uniform_numbers(len(tokens), max_new_tokens, seed).to(lm.device)
 
     def draw(logits: Tensor, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        logprobs = sampling_logprobs(logits, temperature, top_k, top_p)
-        choices = invert_cdf(logprobs, uniforms[rows, step])
-        return choices, logprobs.gather(-1, choices[:, None])[:, 0]
+        probabilities = sampling_probabilities(logits, temperature, top_k, top_p)
+        choices = invert_cdf(probabilities, uniforms[rows, step])
+        return choices, probabilities.gather(-1, choices[:, None])[:, 0].log()
 
     with evaluation(lm), torch.inference_mode():
         sampled, logprobs, ended = _decode(lm, tokens, max_new_tokens, stop, draw)
@@ -125,18 +125,18 @@ def completions(lm, rollout: Rollout, stop: str | Sequence[str] = ()) -> list[st
     return [_text(lm, actions[mask].tolist(), stop) for actions, mask in rows]
 
 
-def invert_cdf(logprobs: Tensor, uniforms: Tensor) -> Tensor:
+def invert_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     """Draw one index per row by finding a uniform number among the running sums of the probabilities.
 
     The same distribution as `torch.multinomial`, which draws a random number per vocabulary entry and takes 15 times
     as long on a CPU.
 
-    Args:    logprobs (n, V) nats; uniforms (n,) in [0, 1).
+    Args:    probabilities (n, V); uniforms (n,) in [0, 1).
     Returns: (n,) int. An entry of probability 0 is never drawn.
-    >>> invert_cdf(torch.tensor([[0.25, 0.0, 0.75]] * 3).log(), torch.tensor([0.0, 0.24, 0.26]))
+    >>> invert_cdf(torch.tensor([[0.25, 0.0, 0.75]] * 3), torch.tensor([0.0, 0.24, 0.26]))
     tensor([0, 0, 2])
     """
-    sums = logprobs.exp().cumsum_(-1)
+    sums = probabilities.cumsum(-1)
     # rounding leaves the last sum a little off 1: scale, so that no draw falls behind it
     targets = uniforms[:, None].to(sums) * sums[:, -1:]
     # sums that are NaN are all passed: the last index, whose NaN shows, and none behind it
@@ -201,7 +201,7 @@ def _decode(
     rows = torch.arange(len(prompts), device=lm.device)
     states = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=lm.device)
     for step in range(max_new_tokens):
-        latest, scores = choose(logits[states], rows, step)
+        latest, scores = choose(_take(logits, states), rows, step)
         tokens[rows, step], logprobs[rows, step] = latest, scores.float()
         ends = torch.isin(latest, end_tokens) | holds_stop(tokens[rows, : step + 1])
         ended[rows[ends]], lengths[rows[ends]] = True, step + 1
@@ -227,6 +227,12 @@ def _advance(decoder, size: int, states: Tensor, latest: Tensor) -> tuple[Tensor
         decoder.keep(parents)
         return decoder.step(entered), joined
     return decoder.step(latest.new_zeros(size).scatter(0, states, latest)), states
+
+
+def _take(logits: Tensor, states: Tensor) -> Tensor:
+    """The logits of these states, without a copy where every state stands once and in its place."""
+    here = torch.arange(len(logits), device=states.device)
+    return logits if torch.equal(states, here) else logits[states]
 
 
 def stop_detector(lm, stop: Sequence[str]) -> Callable[[Tensor], Tensor]:

@@ -60,7 +60,7 @@ def test_windows_slide_as_in_the_plain_forward_pass(windowed_lm):
 
 
 def test_buffers_grow(llama_lm, monkeypatch):
-    monkeypatch.setattr(decoding, "_GROWTH", 4)
+    monkeypatch.setattr(decoding, "_PAGE", 2)
     assert follow(llama_lm, PROMPTS, 11, drop=7, max_new_tokens=30) < 1e-4
 
 

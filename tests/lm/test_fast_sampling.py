@@ -147,7 +147,7 @@ def test_the_draw_in_two_levels_is_the_inverse_of_the_distribution():
     shares = torch.bincount(tokens, minlength=300) / 4_000
     assert (shares - exact.exp()).abs().max() < 1.1 / 4_000
     assert torch.allclose(logprobs, exact[tokens], atol=1e-12)
-    assert torch.equal(tokens, invert_cdf(exact.expand(4_000, -1), numbers))
+    assert torch.equal(tokens, invert_cdf(exact.exp().expand(4_000, -1), numbers))
     edges = torch.tensor([0.0, 1 - 2**-24])
     logits[0, :3] = logits[0, 298:] = -math.inf
     tokens, logprobs = draw(logits.float().expand(2, -1), edges, torch.tensor(1.0))
