@@ -301,12 +301,19 @@ def index() -> str:
     return "\n\n".join([(HERE / "index.md").read_text(encoding="utf-8"), *trees])
 
 
+# "theme" is where the site's own switch keeps what was chosen: "light", "dark", or "auto" as the system has it
+AS_THE_SITE = """<link rel="icon" href="../_static/icon.svg">
+<script>
+const theme = localStorage.getItem("theme");
+if (theme === "light" || theme === "dark") document.documentElement.style.colorScheme = theme;
+</script>"""
+
+
 def copy_interactives() -> None:
-    """Put the interactives beside the site's own list of them, with its icon."""
-    icon = '<link rel="icon" href="../_static/icon.svg">'
+    """Put the interactives beside the site's own list of them, with its icon and the choice of light or dark."""
     for path in sorted(ROOT.glob("docs/interactive/*.*")):
         if path.suffix == ".html" and path.name != "index.html":
-            text = path.read_text(encoding="utf-8").replace("</title>", f"</title>\n{icon}", 1)
+            text = path.read_text(encoding="utf-8").replace("</title>", f"</title>\n{AS_THE_SITE}", 1)
             (OUTPUT / "interactive" / path.name).write_text(text, encoding="utf-8")
         elif path.suffix in (".json", ".js", ".css"):
             shutil.copy(path, OUTPUT / "interactive")

@@ -49,18 +49,22 @@ def copy_notebooks(lessons: list[str] | None = None, *, root: Path = ROOT) -> li
 
 
 def copy_pages(released: Path, place: Path) -> list[str]:
-    """Put the pages that notebooks link to beside `work/`, and return a line if one was new or has changed.
+    """Put the pages that notebooks link to beside `work/`, and return a line if one was new or has changed, and one for
+    each file of the same name that is not ours, known by its first line: it stays as it is.
 
     A wheel has no solutions: where a page leads to one, it leads to the copy in `work/`.
     """
-    new = False
+    new, lines = False, []
     for page in sorted(released.rglob("*.*")):
         text = page.read_text(encoding="utf-8").replace("](../solutions/", "](../work/")
         path = Path(place, page.relative_to(released))
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        there = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+        if there is not None and there.splitlines()[:1] != text.splitlines()[:1]:
+            lines.append(f"docs/{page.relative_to(released)}: left as it is, not a page of the course")
+        elif there != text:
             write(path, text)
             new = True
-    return ["docs/: the pages that the notebooks link to"] if new else []
+    return ["docs/: the pages that the notebooks link to"] * new + lines
 
 
 def merge(released, own) -> tuple:

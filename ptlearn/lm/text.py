@@ -203,9 +203,12 @@ def _decode(
     for step in range(max_new_tokens):
         latest, scores = choose(_take(logits, states), rows, step)
         tokens[rows, step], logprobs[rows, step] = latest, scores.float()
-        ends = torch.isin(latest, end_tokens) | holds_stop(tokens[rows, : step + 1])
-        ended[rows[ends]], lengths[rows[ends]] = True, step + 1
-        rows, states, latest = rows[~ends], states[~ends], latest[~ends]
+        ends = torch.isin(latest, end_tokens)
+        if stop:
+            ends |= holds_stop(tokens[rows, : step + 1])
+        if bool(ends.any()):
+            ended[rows[ends]], lengths[rows[ends]] = True, step + 1
+            rows, states, latest = rows[~ends], states[~ends], latest[~ends]
         if len(rows) == 0 or step + 1 == max_new_tokens:
             break
         logits, states = _advance(decoder, len(logits), states, latest)

@@ -434,7 +434,7 @@ def test_a_page_can_be_heard_and_used_by_keyboard(page):
     assert all("aria-labelledby" in found or "aria-hidden" in found for tag, found in read.tags if tag == "svg")
     assert all(found.get("type") == "button" for tag, found in read.tags if tag == "button")
     assert not any("onclick" in found for _, found in read.tags), "handlers stand in the script"
-    for needed in ("prefers-color-scheme: dark", "prefers-reduced-motion", ":focus-visible", "width=device-width"):
+    for needed in ("light-dark(", "prefers-reduced-motion", ":focus-visible", "width=device-width"):
         assert needed in text
 
 

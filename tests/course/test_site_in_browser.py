@@ -208,12 +208,16 @@ def test_figures_are_dark_in_the_dark_and_can_be_read(browser, address):
 def test_light_and_dark_can_be_chosen(browser, address):
     visit = Visit(browser, address, DESKTOP)
     visit.open("solutions/08_reinforce.html")
-    filters = set()
+    shown = set()
     for _ in range(3):
         visit.tab.click(".content-icon-container .theme-toggle")
         picture = visit.tab.query_selector(".cell_output img")
-        filters.add(picture.evaluate("img => getComputedStyle(img).filter"))
-    assert "none" in filters and any("invert" in found for found in filters)
+        look = picture.evaluate("img => getComputedStyle(img).filter")
+        visit.open("interactive/grid_world.html")  # which follows the choice
+        paper = visit.tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        shown.add(("invert" in look, paper))
+        visit.open("solutions/08_reinforce.html")
+    assert shown == {(False, "rgb(255, 255, 255)"), (True, "rgb(20, 20, 20)")}
 
 
 def test_search_finds_a_function_a_term_and_a_lesson(browser, address):

@@ -9,7 +9,7 @@ from toy_lesson import write_lesson
 from ptlearn.course import build as building
 from ptlearn.course.build import build
 from ptlearn.course.lesson import LessonError
-from ptlearn.course.work import copy_notebooks
+from ptlearn.course.work import copy_notebooks, copy_pages
 
 ANSWER = 'def double(values):\n    """Twice each value."""\n    return [2 * value for value in values]'
 
@@ -192,3 +192,16 @@ def test_build_refuses_to_overwrite_answers(course):
 def test_check_does_not_look_into_work(course):
     edit(course, answered)
     assert not any("work" in line for line in build(check=True, root=course))
+
+
+def test_pages_are_kept_up_to_date_and_a_file_of_the_students_own_is_not_touched(tmp_path):
+    released, place = tmp_path / "released", tmp_path / "place"
+    building.write(released / "claims.md", "# Claims\nsee [3](../solutions/03.ipynb)\n")
+    pages = "docs/: the pages that the notebooks link to"
+    assert copy_pages(released, place) == [pages] and copy_pages(released, place) == []
+    assert (place / "claims.md").read_text() == "# Claims\nsee [3](../work/03.ipynb)\n"
+    building.write(released / "claims.md", "# Claims\nmeasured anew\n")
+    assert copy_pages(released, place) == [pages]
+    (place / "claims.md").write_text("# My notes\n")
+    assert copy_pages(released, place) == ["docs/claims.md: left as it is, not a page of the course"]
+    assert (place / "claims.md").read_text() == "# My notes\n"
