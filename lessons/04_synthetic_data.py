@@ -604,8 +604,8 @@ for column, name in itertools.product(("elsewhere", "nats"), STUDENTS):
 # demonstrations (0.59 to 0.07–0.12), pocket-m a fifth (0.85 to 0.64–0.68), pocket-l least (0.85 to 0.75–0.80), and
 # documents become far less likely for all three. No test of requests shows any of it.
 #
-# Look at the first points: for pocket-m and pocket-l the whole few-shot loss is there after *thirty* examples, read
-# sixteen times each, and half of the loss on documents. For these two, becoming a chat model costs more of the few-shot
+# Look at the first points: for pocket-m and pocket-l the few-shot loss is there, on average, after *thirty* examples,
+# read sixteen times each, and half of the loss on documents. For these two, becoming a chat model costs more of the few-shot
 # score than the amount of text does; pocket-s goes on losing with it (0.41, then 0.09). With so few examples it also
 # depends on which: pocket-m's three seeds are 0.42, 0.71 and 0.79. The learning rates differ between the sizes (2e-3,
 # 1e-3, 7e-4), so that size is not the only reason for their order. Lesson 06 has one remedy, an adapter that can be

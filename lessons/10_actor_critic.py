@@ -995,10 +995,10 @@ show(figure, alt=f"Exact J against episodes, 5 seeds each. After {16 * UPDATES} 
 
 # %% [markdown]
 # ### What breaks
-# Three things: a table does not do the first, survives the second, and does the third as well. *The neighbours move*: a
-# step that raises $V_w$ in one state raises it in others, also in the goal, in which nobody ever acts. *The target
-# moves*: the label $r + \gamma V_w(s')$ is made of the very weights that the step changes. And *the gradient leaks*:
-# whoever forgets that labels are numbers also pulls $V_w(s')$ towards $V_w(s)$. First the leak and the neighbours:
+# Three things. *The neighbours move*: a step that raises $V_w$ in one state raises it in others, also in the goal, in
+# which nobody ever acts; in a table it does not. *The target moves*: the label $r + \gamma V_w(s')$ is made of the very
+# weights that the step changes; a table survives it. And *the gradient leaks*, from tables too: whoever forgets that
+# labels are numbers also pulls $V_w(s')$ towards $V_w(s)$. First the leak and the neighbours:
 # critics fitted to 60 episodes of the half-trained policy by one-step TD, 150 steps of Adam each. Then the smallest
 # target that runs away (Tsitsiklis & Van Roy, 1996): two states that share one weight.
 
@@ -1110,7 +1110,7 @@ play = check("10.10", play)
 # %% [markdown]
 # Eight carts per update, $\gamma = 0.98$, $\lambda = 0.95$; ten steps of the critic for each of the actor. Both networks
 # see the observation divided by its usual size, and the critic's outputs count $1/(1 - \gamma) = 50$, the most that a
-# discounted return can be. (That the scale is right is a guess.) Training stops when three batches in a row have
+# discounted return can be. Training stops when three batches in a row have
 # balanced for 475 steps on average, which is where Gymnasium calls the task solved; then the policy, still sampling, is
 # tested on 50 new episodes.
 

@@ -86,7 +86,7 @@ for name, lm in models.items():
 #
 # 1. *What is the capital of X?* as plain text, *The capital of X is*, and the question as a chat message. **Which of the
 #    three does an instruct model answer, and how often?**
-# 2. The pocket model went from nothing to nearly all with one demonstration. **Does the real one?**
+# 2. One demonstration gave the pocket model nearly all that eight give. **Does it the real one?**
 # 3. Demonstrations call good reviews *negative* and bad ones *positive*. **Does it follow them?**
 # 4. A dozen steps of LoRA teach it to answer in JSON. **How many capitals does it forget?**
 # 5. Eight steps of RL reward right, short answers. **What falls while the reward rises?**
@@ -197,7 +197,7 @@ show(figure, alt="Exact match against demonstrations, 0 to 8, for three relation
                  for name, of in curves.items() for relation, row in of.items()))  # fmt: skip
 
 # %% [markdown]
-# **What you saw.** [C05, C06] In the pocket world the first demonstration brings what demonstrations bring; a step. The
+# **What you saw.** [C05, C06] In the pocket world the first demonstration brings nearly all that eight bring: a step. The
 # real model climbs a slope: nothing without demonstrations, next to nothing with one, and all three are highest with
 # eight. Both know the capitals, or many of them (compare the cloze above). What differs is how much of its training had
 # this form. A pocket corpus is four tenths such lists, so the first line says which list it is; on the web `hot = cold`
