@@ -3,8 +3,8 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 READY := .venv/ready
-# the solutions that train longest: make solutions runs them, make test does not; 14 needs a model that make real fetches
-LONG := 02 03 04 05 06 10 12 13 14 15 16
+# the solutions that take longest: make solutions runs them, make test does not; 14 needs a model that make real fetches
+LONG := 00 01 02 03 04 05 06 09 10 11 12 13 14 15 16
 # memory of tensors that are made and dropped is kept by glibc, not handed back to the system and asked for again
 KEEP := MALLOC_TRIM_THRESHOLD_=2000000000 MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TOP_PAD_=67108864
 

@@ -1,11 +1,13 @@
 """Two processes do what one does: the same numbers from SFT and RL, under DDP and FSDP2; files that go from one to the
 other; a process that is killed.
 
-One launch runs everything on two processes (gloo, forked, so that libraries are imported once) and leaves files, which
-the tests compare with the same runs of the one process that they are.
+One launch runs everything on two processes (gloo) and leaves files, which the tests compare with the same runs of the
+one process that they are. The two are forked from a process that has only imported libraries: one that has run other
+tests has threads, and a fork of it may crash.
 """
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -218,9 +220,10 @@ def results(tmp_path_factory, tiny_folders):
         report(here, lm, run(lm, None, 3))
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=2, max_restarts=0, start_method="fork", rdzv_backend="c10d",
+        min_nodes=1, max_nodes=1, nproc_per_node=2, max_restarts=0, start_method="forkserver", rdzv_backend="c10d",
         rdzv_endpoint="localhost:0", run_id="test", monitor_interval=0.1,
     )  # fmt: skip
+    multiprocessing.set_forkserver_preload(["accelerate", "transformers", "torch._dynamo", "ptlearn.rl.training"])
     try:
         with pytest.raises(ChildFailedError) as ended:
             elastic_launch(config, in_two)(folder, tiny_folders["llama"])

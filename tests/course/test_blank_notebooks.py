@@ -32,7 +32,7 @@ SMALL = {
     "04": ["--student=pocket-s --count=16 --requests=2", ("epochs=4", "epochs=1")],
     "05": ["--model=pocket-s --examples=1 --count=1 --seeds=2 --epochs=1"],
     "06": ["--model=pocket-s --ranks=1 --seeds=2 --epochs=1"],
-    "07": ["--side=4"],
+    "07": ["--side=4", ("runs=20_000", "runs=2_000")],
     "08": [
         "--episodes=1 --updates=4 --seeds=2",
         ("(2, 5, 8, 11, 13), 20, 6", "(2, 3), 20, 2"),
