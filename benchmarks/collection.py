@@ -27,6 +27,11 @@ from ptlearn.grid.gridworld import ID
 from ptlearn.rl.policies import TabularPolicy
 
 EPISODES, HORIZON, ENVIRONMENTS, VECTOR_STEPS = 4096, 100, 64, 300
+PEERS = {
+    "made": "SyncVectorEnv of gymnasium.make",
+    "bare": "SyncVectorEnv without wrappers",
+    "numpy": "a loop of NumPy",
+}
 WORLDS = {
     "GridWorld 8x8": (ID, {"map": "empty-8x8"}),
     "GridWorld 8x8, slip 0.2": (ID, {"map": "empty-8x8", "slip": 0.2}),
@@ -106,18 +111,16 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{EPISODES} episodes against {ENVIRONMENTS} environments, {options.threads} threads; steps per second")
-    peers = ("made", "bare", "numpy")
-    print(f"{'':26}{'collect':>12}" + "".join(f"{side:>11}{'ratio':>7}{'by core time':>14}" for side in peers))
+    print(f"{'':26}{'collect':>12}" + "".join(f"{side:>11}{'ratio':>7}{'by core time':>14}" for side in PEERS))
     for case, (name, arguments) in WORLDS.items():
         speed = compare(name, arguments, options.rounds)
         own, own_busy = speed["collect"]
         print(f"{case:26}{own:12,.0f}", end="")
-        for side in peers:
+        for side in PEERS:
             peer, peer_busy = speed[side]
             print(f"{peer:11,.0f}{own / peer:7.3g}{own_busy / peer_busy:14.3g}", end="")
         print()
-        for side in peers:
-            beside = "a loop of NumPy" if side == "numpy" else f"SyncVectorEnv, {side}"
+        for side, beside in PEERS.items():
             print(f"ratio: walks in {case} | {beside} | {own / speed[side][0]:.3g}", flush=True)
 
 
