@@ -46,7 +46,15 @@ def check_python(arguments: str, folder: Path) -> None:
     assert out
 
 
+def check_tool(command: str, _: Path) -> None:
+    """In an environment that is active; what `make lab` runs, which is not to touch the `work/` that is there."""
+    assert f"-m {command}" in run("make", "--dry-run", "lab") or f"bin/{command}" in run("make", "--dry-run", "lab")
+    program, *words = command.split()
+    assert run(str(Path(sys.executable).with_name(program)), *words, "--help")
+
+
 CHECKS = {"make ": check_make, "conda ": check_conda, ".venv/bin/python ": check_python}
+CHECKS |= {name: lambda rest, folder, name=name: check_tool(name + rest, folder) for name in ("ptlearn ", "jupyter ")}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
