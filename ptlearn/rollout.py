@@ -121,7 +121,8 @@ def sampling_logprobs(
 ) -> Tensor:
     """Log-probabilities an action is really drawn from: tempered, truncated, then renormalised.
 
-    The sampler and the scorer both call this one function, so they cannot disagree about the distribution.
+    The scorer calls this and the sampler `sampling_probabilities`: both are of the same logits, tempered and truncated
+    in one place, so that they cannot disagree about the distribution.
 
     Args:    logits (..., A); temperature divides them; top_k keeps the k most likely actions (and ties with the
              k-th); top_p then keeps the smallest set of most likely actions that holds at least that mass.
@@ -137,7 +138,12 @@ def sampling_logprobs(
 def sampling_probabilities(
     logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
-    """The probabilities whose logarithms are `sampling_logprobs`, at half the cost of exp of those."""
+    """The probabilities (..., A) whose logarithms are `sampling_logprobs`, at half the cost of exp of those.
+
+    Args, Raises: as `sampling_logprobs`.
+    >>> sampling_probabilities(torch.tensor([0.0, 0.0, -9.0]), top_k=2)
+    tensor([0.5000, 0.5000, 0.0000])
+    """
     return _kept(logits, temperature, top_k, top_p).softmax(-1)
 
 
