@@ -81,9 +81,9 @@ class CacheDecoder:
 class LlamaDecoder:
     """Steps a Llama layout on plain tensors. State: pages of keys and values, (layers, n, key heads, columns, size).
 
-    On a CPU, in full precision, columns are spread over pages that are filled one after the other: memory is read up to
-    twice as fast where no empty room stands between one head's columns and the next one's. Elsewhere a single page
-    grows, for the fused kernel.
+    On a CPU, in full precision, columns are spread over pages that are filled one after the other, and a page is always
+    read whole, its empty columns hidden: memory is read up to twice as fast where nothing is left out between one
+    head's columns and the next one's. Elsewhere a single page grows, for the fused kernel.
     """
 
     def __init__(self, model: nn.Module, cache, hidden: Tensor, max_new_tokens: int):
@@ -119,7 +119,7 @@ class LlamaDecoder:
             self.pages = [tuple(nn.functional.pad(part, (0, 0, 0, columns)) for part in self.pages[0])]
         else:
             layers, rows, heads, _, size = self.pages[0][0].shape
-            self.pages.append(tuple(part.new_empty(layers, rows, heads, columns, size) for part in self.pages[0]))
+            self.pages.append(tuple(part.new_zeros(layers, rows, heads, columns, size) for part in self.pages[0]))
             self.filled = 0
 
     def _padding_bias(self, dtype: torch.dtype) -> Tensor | None:
@@ -140,24 +140,25 @@ class LlamaDecoder:
             query, key = attention.q_norm(query), attention.k_norm(key)
         keys[:, :, self.filled] = _rotate(key, rotation)
         values[:, :, self.filled] = attention.v_proj(states).view(rows, heads, size)
-        pages[-1] = tuple(part[:, :, : self.filled + 1] for part in pages[-1])
         # the query heads that share a key head stand where positions usually stand
         query = _rotate(query, rotation).view(rows, heads, -1, size)
         if self.fused:
+            page = (part[:, :, : self.filled + 1] for part in pages[0])
             options = {"attn_mask": bias, "scale": attention.scaling}
-            mixed = nn.functional.scaled_dot_product_attention(query, *pages[0], **options)
+            mixed = nn.functional.scaled_dot_product_attention(query, *page, **options)
         else:
-            mixed = _look(query * attention.scaling, pages, bias)
+            mixed = _look(query * attention.scaling, pages, self.used + 1, bias)
         return attention.o_proj(mixed.reshape(rows, -1))
 
 
-def _look(query: Tensor, pages: list[tuple[Tensor, Tensor]], bias: Tensor | None) -> Tensor:
-    """Attention of few queries (n, heads, q, size) on the keys and values of all pages, by plain products."""
+def _look(query: Tensor, pages: list[tuple[Tensor, Tensor]], used: int, bias: Tensor | None) -> Tensor:
+    """Attention of few queries (n, heads, q, size) on the first `used` columns of all pages, by plain products."""
     shape, query = query.shape, query.flatten(0, 1)
     keys, values = zip(*((keys.flatten(0, 1), values.flatten(0, 1)) for keys, values in pages), strict=True)
     scores = torch.cat([torch.bmm(query, part.transpose(1, 2)) for part in keys], -1)
+    scores[..., used:] = -torch.inf
     if bias is not None:
-        scores = (scores.unflatten(0, shape[:2]) + bias).flatten(0, 1)
+        scores[..., :used].unflatten(0, shape[:2]).add_(bias)
     shares = scores.softmax(-1).split([part.shape[1] for part in values], -1)
     return sum(torch.bmm(*pair) for pair in zip(shares, values, strict=True)).view(shape)
 
