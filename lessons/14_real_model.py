@@ -20,6 +20,7 @@ from ptlearn.course.session import arguments, end_script, progress, show
 import copy
 import itertools
 import json
+import math
 import random
 from functools import partial
 
@@ -787,14 +788,29 @@ majority_right = check("14.5", majority_right)
 capitals = [capital for _, capital in facts]
 
 
+def right_answers(rows):
+    """Whether each answer names the capital, 1 or 0: (problems, SAMPLES)."""
+    return torch.tensor([[capital in text for text in texts]
+                         for texts, capital in zip(rows, capitals)]).double()  # fmt: skip
+
+
 def three_ways(rows):
     """(pass@1, maj@4, pass@4), n counting problems."""
     named = [[capital if capital in text else text for text in texts]
              for texts, capital in zip(rows, capitals)]  # fmt: skip
-    right = torch.tensor([[text == capital for text in texts]
-                          for texts, capital in zip(named, capitals)]).double()  # fmt: skip
+    right = right_answers(rows)
     shares = right.mean().item(), majority_right(named, capitals), right.amax(1).mean().item()
     return [wilson(share, len(capitals)) for share in shares]
+
+
+def by_luck_before(name):
+    """Right answers after RL: to problems of which any answer was right before, and to those
+    of which none was.
+    """
+    earlier, later = (right_answers(rows) for rows, _, _ in drawn[name])
+    lucky = earlier.amax(1) > 0
+    return [wilson(later[group].mean().item(), int(group.sum())) if group.any()
+            else Estimate(math.nan, 0, 1, 0) for group in (lucky, ~lucky)]  # fmt: skip
 
 
 ways = {name: [three_ways(rows) for rows, _, _ in both] for name, both in drawn.items()}
@@ -802,6 +818,8 @@ for name, both in ways.items():
     for when, row in zip(("before", "after"), both):
         print(f"{name:13s} {when:6s}", "  ".join(
             f"{way} {e}" for way, e in zip(("pass@1", "maj@4", "pass@4"), row)))  # fmt: skip
+    print(f"{name:13s} after, where right once in four before, and where never:",
+          *by_luck_before(name))  # fmt: skip
 
 # %% [markdown]
 # **What you saw.** [C40, C41] Eight updates, 288 answers, and on capitals that it was not trained on the reward more
@@ -848,14 +866,15 @@ for name, (moved, weights, cosine) in exact.items():
 
 # %% [markdown]
 # ## Everything in one table
-# An effect *holds* where the interval of what should be larger lies wholly above the other's. Else it is *not settled*
-# at this n where the mean is larger, and *does not hold here* where not even that is.
+# An effect *holds* where the interval of what should be larger lies wholly above the other's. Else it *does not hold
+# here* where not even the mean is larger, and is *not settled* at this n where that is, or where there was nothing to
+# compare.
 
 # %%
 def verdict(larger, smaller):
     if larger.low > smaller.high:
         return "holds"
-    return "not settled" if larger.mean > smaller.mean else "does not hold here"
+    return "does not hold here" if larger.mean <= smaller.mean else "not settled"
 
 
 def nothing_but(value):
@@ -886,14 +905,14 @@ def rows_of(name):
         ("    ROUGE-L: TL;DR above lead-1", rouge[name]["TL;DR"], lead),
         (f"C08 form, rate {RATES[1]:g}, above before",
          *(wilson(some[0].mean().item(), args.count) for some in (gentle, before[name]))),
-        (f"C14 nats forgotten, rate {RATES[1]:g}", gained(gentle[3], before[name][3]),
-         nothing_but(0)),
-        (f"C14 nats forgotten, rate {RATES[2]:g}", gained(harsh[3], before[name][3]),
-         nothing_but(0)),
+        (f"C14 nats forgotten, rate {RATES[1]:g}, above a tenth",
+         gained(gentle[3], before[name][3]), nothing_but(0.1)),
+        (f"C14 nats forgotten, rate {RATES[2]:g}, above a tenth",
+         gained(harsh[3], before[name][3]), nothing_but(0.1)),
         ("C40 reward gained by RL", gained(paid.mean(1), paid_later.mean(1)), nothing_but(0)),
         ("    nats per token lost by RL", gained(nats_later.mean(1), nats.mean(1)),
          nothing_but(0)),
-        ("C41 pass@4 after RL above before", ways[name][1][2], ways[name][0][2]),
+        ("C41 right after RL: where right once before, above never", *by_luck_before(name)),
     ]  # fmt: skip
 
 
