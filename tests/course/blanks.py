@@ -35,15 +35,17 @@ def wrong(source: str) -> str:
     return re.sub(r"= \.\.\.  # YOUR CODE HERE$", "= 0", "\n".join(lines), flags=re.MULTILINE)
 
 
-def run_small(path: Path, knobs: list[str], shorter: list[tuple[str, str]] = ()) -> list[str]:
-    """Run the cells of a lesson, as a script with these knobs, every exercise blank and then wrong.
+def run_small(path: Path, knobs: list[str], shorter: list[tuple[str, str]] = ()) -> tuple[list[str], list[tuple]]:
+    """Run the cells of a lesson, as a script with these knobs, every exercise blank and then wrong; then those tagged
+    "again" once more, the last first.
 
     `shorter` are pairs of a text in the lesson, such as a count that is no knob, and what stands in its place.
-    Returns what the checks say, a blank answer's line before a wrong one's. Whatever the lesson raises comes through.
+    Returns what the checks say, a blank answer's line before a wrong one's; and for each cell that ran again its first
+    line, what it printed, and what it printed again, times left out. Whatever the lesson raises comes through.
     """
     sys.argv = [str(path), *knobs]
     assert all(old in path.read_text(encoding="utf-8") for old, _ in shorter), shorter
-    lesson, said = {"__name__": "__main__", "__file__": str(path)}, []
+    lesson, said, measured = {"__name__": "__main__", "__file__": str(path)}, [], []
 
     def run(source: str) -> str:
         for old, new in shorter:
@@ -62,8 +64,19 @@ def run_small(path: Path, knobs: list[str], shorter: list[tuple[str, str]] = ())
             run(wrong(blank))
             said.append(run(cell.source))
         elif cell.cell_type == "code":
-            run(cell.source)
-    return said
+            text = run(cell.source)
+            measured += [(cell.source, text)] if "again" in cell.metadata.get("tags", []) else []
+    again = [(source.split("\n")[0], untimed(text), untimed(run(source))) for source, text in reversed(measured)]
+    return said, again
+
+
+def untimed(text: str) -> str:
+    """What was printed, without times.
+
+    >>> untimed("3 rounds of 1.5 s each")
+    '3 rounds of  each'
+    """
+    return re.sub(r"[\d.]+ (s|ms|seconds)\b", "", text)
 
 
 def run_notebook(path: Path, answer) -> list[str]:

@@ -1,14 +1,13 @@
 """Lessons 05 and 06 as scripts on models that are not the pocket's: without biases, in GPT-2's layout, on one seed."""
 
-import os
-import subprocess
+import runpy
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from test_blank_notebooks import place  # noqa: F401, a fixture
 
-ROOT = Path(__file__).parents[2]
+from ptlearn.course.lesson import ROOT
 
 
 def save_untrained(folder, layout):
@@ -36,10 +35,12 @@ def save_untrained(folder, layout):
         ("06_lora", "gpt2", ("--ranks", "1"), "GPT2LMHeadModel"),
     ],
 )
-def test_a_lesson_goes_through_on_another_model_and_one_seed(tmp_path, lesson, layout, knobs, said):
-    save_untrained(tmp_path / layout, layout)
-    command = [sys.executable, ROOT / "lessons" / f"{lesson}.py", "--model", layout, "--seeds", "1", "--epochs", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
-    done = subprocess.run([*command, *knobs], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-1000:]
-    assert said in done.stdout and "FAIL" not in done.stdout
+def test_a_lesson_goes_through_on_another_model_and_one_seed(
+    place, monkeypatch, capsys, lesson, layout, knobs, said,  # noqa: F811
+):  # fmt: skip
+    save_untrained(place / layout, layout)
+    path = str(ROOT / "lessons" / f"{lesson}.py")
+    monkeypatch.setattr(sys, "argv", [path, "--model", layout, "--seeds", "1", "--epochs", "1", *knobs])
+    runpy.run_path(path, run_name="__main__")
+    out = capsys.readouterr().out
+    assert said in out and "FAIL" not in out

@@ -1,5 +1,8 @@
 """Every lesson runs to its end with nothing answered and with every answer wrong; references take their stubs' calls.
 
+Cells that measure, tagged "again", then print the same once more, in the reverse order: nothing that a later cell
+changes comes into a measurement, and a student may run a cell twice.
+
 Small knobs and shorter constants make a lesson cheap; `make blanks` does the same with the notebooks, at full size.
 """
 
@@ -32,7 +35,7 @@ SMALL = {
     "04": ["--student=pocket-s --count=16 --requests=2", ("epochs=4", "epochs=1")],
     "05": ["--model=pocket-s --examples=1 --count=1 --seeds=2 --epochs=1"],
     "06": ["--model=pocket-s --ranks=1 --seeds=2 --epochs=1"],
-    "07": ["--side=4", ("runs=20_000", "runs=2_000")],
+    "07": ["--side=4", ("runs=20_000", "runs=1000")],
     "08": [
         "--episodes=1 --updates=4 --seeds=2",
         ("(2, 5, 8, 11, 13), 20, 6", "(2, 3), 20, 2"),
@@ -122,12 +125,15 @@ def undrawn(picture, alt):
 
 
 @LESSONS
-def test_a_lesson_runs_to_its_end_blank_and_wrong(path, place):
+def test_a_lesson_runs_to_its_end_blank_and_wrong_and_measures_the_same_again(path, place):
     knobs, *shorter = SMALL[path.stem[:2]]
-    said = run_small(path, knobs.split(), shorter)
+    said, again = run_small(path, knobs.split(), shorter)
     numbers = [keys(cell)["ex"] for cell in cells_of(path) if keys(cell).get("role") == "check"]
     expected = [f"{status} {number}" for number in numbers for status in ("TODO", "FAIL")]
     assert [line.partition(":")[0].partition(" (")[0].strip() for line in said] == expected
+    assert bool(again) == ('tags=["again"]' in path.read_text(encoding="utf-8"))
+    for cell, first, second in again:
+        assert first == second, cell
 
 
 def stubs(path):
@@ -156,3 +162,9 @@ def test_a_wrong_answer_hands_back_its_first_argument_or_0():
     stub = "def f(x, y):\n    # YOUR CODE HERE\n    raise NotImplementedError"
     assert wrong(stub) == "def f(x, y):\n    # YOUR CODE HERE\n    return x"
     assert wrong("a = ...  # YOUR CODE HERE\nb = ...  # YOUR CODE HERE") == "a = 0\nb = 0"
+
+
+def test_a_cell_that_remembers_is_found_out(place):
+    lesson = place / "lesson.py"
+    lesson.write_text('# %%\ncount = 0\n\n# %% tags=["again"]\ncount += 1\nprint(count, "after 0.3 s")\n')
+    assert run_small(lesson, []) == ([], [("count += 1", "1 after \n", "2 after \n")])
