@@ -1,6 +1,5 @@
 """Lessons 05 and 06 as scripts on models that are not the pocket's: without biases, in GPT-2's layout, on one seed."""
 
-import runpy
 import sys
 
 import pytest
@@ -39,8 +38,10 @@ def test_a_lesson_goes_through_on_another_model_and_one_seed(
     place, monkeypatch, capsys, lesson, layout, knobs, said,  # noqa: F811
 ):  # fmt: skip
     save_untrained(place / layout, layout)
-    path = str(ROOT / "lessons" / f"{lesson}.py")
-    monkeypatch.setattr(sys, "argv", [path, "--model", layout, "--seeds", "1", "--epochs", "1", *knobs])
-    runpy.run_path(path, run_name="__main__")
+    path = ROOT / "lessons" / f"{lesson}.py"
+    monkeypatch.setattr(sys, "argv", [str(path), "--model", layout, "--seeds", "1", "--epochs", "1", *knobs])
+    # the published shapes beside the model are the same in every run: two layers of them will do
+    text = path.read_text(encoding="utf-8").replace("num_hidden_layers=32", "num_hidden_layers=2")
+    exec(compile(text, path.name, "exec"), {"__name__": "__main__", "__file__": str(path)})
     out = capsys.readouterr().out
     assert said in out and "FAIL" not in out

@@ -33,7 +33,11 @@ SMALL = {
         ("steps=20)", "steps=2)"),
     ],
     "04": ["--student=pocket-s --count=16 --requests=2", ("epochs=4", "epochs=1")],
-    "05": ["--model=pocket-s --examples=1 --count=1 --seeds=2 --epochs=1"],
+    "05": [
+        "--model=pocket-s --examples=1 --count=1 --seeds=2 --epochs=1",
+        ("num_hidden_layers=32", "num_hidden_layers=2"),
+        ("n_layer=96", "n_layer=2"),
+    ],
     "06": ["--model=pocket-s --ranks=1 --seeds=2 --epochs=1"],
     "07": ["--side=4", ("runs=20_000", "runs=1000")],
     "08": [
