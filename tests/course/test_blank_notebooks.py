@@ -75,9 +75,7 @@ SMALL = {
         ("steps=150", "steps=3"),
         ("steps=300", "steps=3"),
         ("steps=60", "steps=3"),
-        ("(len(pairs.chosen), 3, seed)", "(len(pairs.chosen), 1, seed)"),
-        ("epochs=2):", "epochs=1):"),
-        ("epochs=8)", "epochs=1)"),
+        ("for batch in order.split(size)]", "for batch in order.split(size)][:1]"),
     ],  # fmt: skip
     "14": [
         "--model=pocket-s --pocket=pocket-s --count=4 --steps=1 --updates=1",
