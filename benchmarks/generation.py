@@ -1,7 +1,9 @@
 """Tokens per second of `ptlearn.lm.text.sample_text` beside `generate` of transformers, log-probabilities included.
 
 Both sides get the same prompts and sample at temperature 1; the rounds of the two are interleaved, because the speed
-of a shared machine drifts. `generate` gets its prompts encoded beforehand; `sample_text` encodes them itself.
+of a shared machine drifts. `generate` gets its prompts encoded beforehand; `sample_text` encodes them itself. The last
+column is the bound: how far ahead of `generate` a sampler would be that reads the prompts, multiplies every new token
+with the weights, and does nothing else.
 
     python benchmarks/generation.py [--model pocket-m] [--threads 2] [--rounds 5]
 
@@ -16,6 +18,7 @@ import time
 
 import torch
 
+from ptlearn.lm import decoding
 from ptlearn.lm.models import load_lm
 from ptlearn.lm.text import encode, sample_text
 
@@ -57,13 +60,26 @@ def with_generate(lm, prompts: list[str], tokens: torch.Tensor, end: list[int] |
     return int((ends.cumsum(1) <= 1).sum())  # up to the first end token
 
 
+def with_products_alone(lm, tokens: list[list[int]]) -> int:
+    """What no sampler can leave out: the prompts are read, and each new token meets every weight."""
+    layers = [layer for layer in lm.model.modules() if isinstance(layer, torch.nn.Linear)]
+    inputs = {width: torch.randn(len(tokens), width, dtype=lm.model.dtype) for width in {x.in_features for x in layers}}
+    with torch.inference_mode():
+        decoding.start(lm.model, tokens, max_new_tokens=NEW)
+        for _ in range(NEW - 1):
+            for layer in layers:
+                layer(inputs[layer.in_features])
+    return len(tokens) * NEW
+
+
 def compare(lm, prompts: list[str], end: list[int] | None, rounds: int) -> dict[str, tuple[float, float]]:
-    """Median tokens per second of both sides, by the clock and by the time of all cores."""
-    tokens = torch.tensor(encode(lm, prompts))
+    """Median tokens per second of each side, by the clock and by the time of all cores."""
+    tokens = encode(lm, prompts)
     lm.end_tokens = tuple(end or ())  # the same on both sides; none at all for a fixed length
     sides = {
         "sample_text": lambda: with_sample_text(lm, prompts),
-        "generate": lambda: with_generate(lm, prompts, tokens, end),
+        "generate": lambda: with_generate(lm, prompts, torch.tensor(tokens), end),
+        "products alone": lambda: with_products_alone(lm, tokens),
     }
     speeds = {side: [] for side in sides}
     for run in sides.values():
@@ -84,7 +100,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{options.model}, {options.threads} threads, prompts of {LENGTH} tokens, {NEW} new; tokens per second")
-    print(f"{'dtype':10}{'case':30}{'generate':>10}{'sample_text':>13}{'ratio':>7}{'ratio by core time':>20}")
+    print(f"{'dtype':10}{'case':30}{'generate':>10}{'sample_text':>13}{'ratio':>7}{'by core time':>14}{'bound':>7}")
     for dtype in (torch.float32, torch.bfloat16):
         lm = load_lm(options.model, dtype=dtype)
         end = list(lm.end_tokens)
@@ -97,8 +113,10 @@ def main():
         for case, (prompts, end_tokens) in cases.items():
             speed = compare(lm, prompts, end_tokens, options.rounds)
             (peer, peer_busy), (own, own_busy) = speed["generate"], speed["sample_text"]
+            # rows that end early or begin alike are left out: there the bound lies higher
+            bound = f"{speed['products alone'][0] / peer:.2f}" if len(set(prompts)) == len(prompts) else ""
             print(f"{str(dtype).removeprefix('torch.'):10}{case:30}{peer:10.0f}{own:13.0f}", end="")
-            print(f"{own / peer:7.2f}{own_busy / peer_busy:20.2f}")
+            print(f"{own / peer:7.2f}{own_busy / peer_busy:14.2f}{bound:>7}")
             print(f"ratio: sampling, {case}, {dtype} | generate of transformers | {own / peer:.2f}", flush=True)
 
 

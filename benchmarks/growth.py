@@ -1,4 +1,4 @@
-"""How time and memory grow: one thing at a time is made larger, and an exponent is fitted to the times.
+"""How time and memory grow: one thing at a time is made larger, and an exponent is fitted to times of the larger half.
 
     time = constant * size ** exponent,   least squares on the logarithms of the larger half of the sizes
 

@@ -26,7 +26,7 @@ from ptlearn.lm.text import sample_text
 
 warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers by an old name
 BATCH, LENGTH, NEW = 32, 64, 32
-PEERS = {"peft": "peft", "full": "full finetuning", "unmerged": "LoRA, not merged"}  # told as multiples of ours
+PEERS = {"peft": "peft", "full": "full finetuning", "unmerged": "the same, not merged"}  # told as multiples of ours
 RANK, ALPHA, TARGETS = 8, 16, ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -116,7 +116,8 @@ def main():
     for prompts, repeats in ((["The capital of"], 4), (["The capital of"] * 64, 1)):
         print(f"sampling, {len(prompts)} prompts, {NEW} tokens each; ms per step of all rows")
         samplers = {name: sampling(lm, prompts) for name, lm in models.items()}
-        report(f"sampling, {len(prompts)} at a time", compare(samplers, options.rounds, repeats), "base", unit=NEW)
+        seconds = compare(samplers, options.rounds, repeats)
+        report(f"sampling with LoRA merged, {len(prompts)} at a time", seconds, "merged", unit=NEW)
 
 
 if __name__ == "__main__":

@@ -66,8 +66,8 @@ def page(parts: dict[str, str]) -> str:
     lines = [
         "# Benchmarks", "",
         "How many times as long others take for the same work, beside ours in one run, in turns; medians of at least",
-        "five rounds unless a script says otherwise. Below 1 others are faster. Made by `make bench`; what each row",
-        "does is told at the head of its script in `benchmarks/`.", "",
+        "five rounds unless a script says otherwise, in `lora.py` of the ratios within a round. Below 1 others are",
+        "faster. Made by `make bench`; what each row does is told at the head of its script in `benchmarks/`.", "",
         "| what | beside | times as long |", "|---|---|---|",
         *(f"| {what} | {beside} | {value:g} |" for what, beside, value in rows), "",
     ]  # fmt: skip

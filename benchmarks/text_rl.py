@@ -189,8 +189,8 @@ def main():
             seconds[side] += list(np.diff(ends[1:], axis=0))
             judge.load_state_dict(lm.state_dict())  # as it was loaded, whatever a trainer put around the model
             after[side].append(held_out(judge))
-    print(f"{options.model}, {options.threads} threads, {options.seeds} seeds of {options.updates} steps at "
-          f"{options.lr:g}; held-out pass@1 before {held_out(sft):.2f}")  # fmt: skip
+    print(f"{options.model}, {options.threads} threads, {options.seeds} seeds (in bfloat16 {FEW}) of {options.updates} "
+          f"steps at {options.lr:g}; held-out pass@1 before {held_out(sft):.2f}")  # fmt: skip
     print(f"{'':20}{'s / step':>9}{'train_policy is':>17}{'by core time':>14}{'memory':>9}{'held-out pass@1':>18}")
     medians = {side: np.median(times, axis=0) for side, times in seconds.items()}
     for side, spent in medians.items():

@@ -2,9 +2,9 @@
 
     loss = -(1/N) sum over episodes and steps of  weights * log pi(a_t | s_t)
 
-Supervised finetuning has weights 1, REINFORCE the total return, actor-critic an advantage, PPO a clipped ratio times
-an advantage: only the weights change, and they never carry a gradient. The value of the loss means nothing; look at
-returns, gradient norm, entropy and the effective sample size.
+Supervised finetuning has weights 1 (and divides by tokens), REINFORCE the total return, actor-critic an advantage,
+PPO a clipped ratio times an advantage: only the weights change, and they never carry a gradient. The value of the
+loss means nothing; look at returns, gradient norm, entropy and the effective sample size.
 
 Deliberately not here: where log-probabilities come from (rollout), and the step that calls backward (optimization).
 Order: the loss; returns; the one backward recursion; several episodes in a row; baselines; importance ratios, also

@@ -168,9 +168,10 @@ PREAMBLE = """\
 # The lecture's claims, and what was measured of them
 
 Made by `ptlearn claims` from what the lessons printed when they ran (`solutions/`); a claim whose numbers do not bear
-its verdict stops it. What a number counts stands below, under its claim; [a, b] is an interval of 95 %, (a to b) the
-lowest and the highest seed; several numbers without either are seeds, or what the row names. The last column is the
-verdict on a [real model]({real}) of 135 million parameters, where it was asked too.
+its verdict stops it. What a number counts stands below, under its claim; [a, b] is an interval of 95 %, x ± e the same
+by its half-width, (a to b) the lowest and the highest seed; several numbers without any of these are seeds, or what the
+row names. The last column is the verdict on a [real model]({real}) of 135 million parameters, where it
+was asked too.
 
 | claim | the lecture says | verdict | the first number | real model |
 |---|---|---|---|---|
