@@ -8,10 +8,10 @@ episodes, and the threshold Gymnasium's own 475. The clock stands still while a 
 Ours comes twice where it can: on the arrays, as `collect` samples them by the batch, and stepping the environment, as
 `collect_from` and the peers do. The peers are set up as somebody who knows them would: on CartPole as RL Baselines3 Zoo
 does it, elsewhere (the Zoo has nothing there) with a policy and a value without hidden layers, which on numbered states
-is a table, as ours are, and a learning rate of 0.03, for PPO on the lake of 8 x 8 of 0.003: on the two larger lakes five
-more pairs of a rate and an entropy bonus were tried with one seed, and the three that solved it with up to five:
-that one alone did better. The contenders take turns, seed by seed, all with one thread. A run that never
-gets there counts with what it used until it was given up.
+is a table, as ours are, and a learning rate of 0.03, for PPO on the lake of 8 x 8 of 0.003: on the two larger lakes
+five more pairs of a rate and an entropy bonus were tried with one seed, and the three that solved it with up to
+five: that one alone did better. The contenders take turns, seed by seed, all with one thread. A run that never gets
+there counts with what it used until it was given up.
 
     python benchmarks/actor_critic.py [--worlds CliffWalking CartPole] [--seeds 5]
 """
