@@ -30,7 +30,9 @@ def can_join(model: nn.Module) -> bool:
     if family not in _FAMILIES or model.config.hidden_act != "silu":
         return False
     body = model.model
-    if body.rotary_emb.rope_type in _MOVING or not (_is_linear(model.lm_head) and _is_norm(body.norm)):
+    if body.rotary_emb.rope_type in _MOVING or _kind(body.embed_tokens) != "Embedding":
+        return False
+    if not (_is_linear(model.lm_head) and _is_norm(body.norm)):
         return False
     return all(
         (_kind(layer), _kind(layer.self_attn), _kind(layer.mlp))
@@ -156,12 +158,14 @@ def split_heads(
     joined: Tensor, norms: tuple, rotation: tuple[Tensor, Tensor], key_heads: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value (..., their heads, size) of their joint product, query and key normed and rotated."""
-    cosine, sine = (each.unsqueeze(-2) for each in rotation)
-    heads = joined.unflatten(-1, (-1, cosine.shape[-1]))
-    query, key, value = heads.split([heads.shape[-2] - 2 * key_heads, key_heads, key_heads], -2)
+    rotation = tuple(each.unsqueeze(-2) for each in rotation)
+    heads = joined.unflatten(-1, (-1, rotation[0].shape[-1]))
+    turning, value = heads[..., :-key_heads, :], heads[..., -key_heads:, :]
     if norms[0] is not None:
-        query, key = norm(query, norms[0], eps), norm(key, norms[1], eps)
-    return _turn(query, cosine, sine), _turn(key, cosine, sine), value
+        query, key = turning[..., :-key_heads, :], turning[..., -key_heads:, :]
+        turning = torch.cat((norm(query, norms[0], eps), norm(key, norms[1], eps)), -2)
+    turned = rotate(turning, rotation)
+    return turned[..., :-key_heads, :], turned[..., -key_heads:, :], value
 
 
 def store_heads(
@@ -176,10 +180,14 @@ def store_heads(
     return query
 
 
-def _turn(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate (..., size) by an angle, the halves paired."""
-    left, right = heads.chunk(2, -1)
-    return heads * cosine + torch.cat((-right, left), -1) * sine
+def rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn (..., size) by an angle, the halves paired; rotation, its cosine and sine (..., size)."""
+    cosine, sine = rotation
+    half = heads.shape[-1] // 2
+    turned = heads * cosine
+    turned[..., :half].addcmul_(heads[..., half:], sine[..., :half], value=-1)
+    turned[..., half:].addcmul_(heads[..., :half], sine[..., half:])
+    return turned
 
 
 PLAIN = Pointwise(norm, add_norm, gate, store_heads)

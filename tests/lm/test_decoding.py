@@ -1,4 +1,4 @@
-"""Both decoders against the model's plain forward pass over the whole text, one row at a time."""
+"""The decoders against the model's plain forward pass over the whole text, one row at a time."""
 
 import pytest
 import torch
@@ -35,8 +35,16 @@ def follow(lm, prompts, steps, drop=None, cls=None, max_new_tokens=None):
     return worst
 
 
-def test_ragged_prompts_equal_the_plain_forward_pass(tiny_lm):
-    expected = decoding.CacheDecoder if tiny_lm.model.config.model_type == "gpt2" else decoding.LlamaDecoder
+@pytest.fixture(params=[decoding.JoinedDecoder, decoding.LlamaDecoder])
+def llama_decoder(request, monkeypatch):
+    """What runs a small Llama layout, and what runs one whose weights are too many to be copied."""
+    if request.param is decoding.LlamaDecoder:
+        monkeypatch.setattr(decoding, "_COPIED", 1000)
+    return request.param
+
+
+def test_ragged_prompts_equal_the_plain_forward_pass(tiny_lm, llama_decoder):
+    expected = decoding.CacheDecoder if tiny_lm.model.config.model_type == "gpt2" else llama_decoder
     assert follow(tiny_lm, PROMPTS, 6, drop=3, cls=expected) < 1e-4
 
 
@@ -59,14 +67,15 @@ def test_windows_slide_as_in_the_plain_forward_pass(windowed_lm):
     assert (far == 0) == (windowed_lm.name == "mistral") and (before - after)[1:WINDOW].abs().max() > 1e-2
 
 
-def test_buffers_grow(llama_lm, monkeypatch):
-    monkeypatch.setattr(decoding, "_PAGE", 2)
-    assert follow(llama_lm, PROMPTS, 11, drop=7, max_new_tokens=30) < 1e-4
+def test_buffers_grow(llama_lm, llama_decoder, monkeypatch):
+    monkeypatch.setattr(decoding, "_MORE", 2)
+    assert follow(llama_lm, PROMPTS, 11, drop=7, max_new_tokens=30, cls=llama_decoder) < 1e-4
 
 
-def test_a_wrong_position_or_a_visible_padding_would_show(llama_lm, monkeypatch):
-    monkeypatch.setattr(decoding.LlamaDecoder, "_padding_bias", lambda self, dtype: None)
-    assert follow(llama_lm, PROMPTS, 6) > 1e-2
+def test_a_visible_padding_would_show(llama_lm, llama_decoder, monkeypatch):
+    opened = llama_decoder._open_column
+    monkeypatch.setattr(llama_decoder, "_open_column", lambda self: (opened(self), self.bias.zero_()))
+    assert follow(llama_lm, PROMPTS, 6, cls=llama_decoder) > 1e-2
 
 
 def test_half_precision_stays_close(tiny_folders):
@@ -101,6 +110,24 @@ def test_wrapped_projections_are_called(tiny_folders, place):
     lm = load_lm(tiny_folders["llama"])
     layer = lm.model.model.layers[1]
     layer.set_submodule(place, Doubled(layer.get_submodule(place)))
+    assert follow(lm, PROMPTS, 3, cls=decoding.LlamaDecoder) < 1e-4
+
+
+def test_lora_is_added_into_the_copy_and_a_hook_is_called(tiny_folders):
+    from ptlearn.finetuning.parameter_efficient import lora
+    from ptlearn.lm.models import load_lm
+
+    lm = load_lm(tiny_folders["qwen3"])
+    before = exact(lm.model, PROMPTS[0])
+    lora(lm, targets=[".*_proj"], rank=2)
+    torch.manual_seed(1)
+    for name, parameter in lm.named_parameters():
+        if name.endswith(".B"):
+            nn.init.normal_(parameter, std=0.3)
+    assert (exact(lm.model, PROMPTS[0]) - before).abs().max() > 1e-2
+    lm(torch.tensor(PROMPTS[:1]))  # leaves a hook that does nothing here
+    assert follow(lm, PROMPTS, 3, cls=decoding.JoinedDecoder) < 1e-4
+    lm.model.model.layers[0].mlp.down_proj.register_forward_hook(lambda module, inputs, output: 2 * output)
     assert follow(lm, PROMPTS, 3, cls=decoding.LlamaDecoder) < 1e-4
 
 

@@ -391,7 +391,7 @@ def test_rows_that_went_the_same_way_are_computed_once(tiny_lm, monkeypatch, gen
     if general:
         monkeypatch.setattr(decoding, "has_llama_layout", lambda model: False)
     sizes = []
-    for cls in (decoding.LlamaDecoder, decoding.CacheDecoder):
+    for cls in (decoding.JoinedDecoder, decoding.CacheDecoder):
         step = cls.step
 
         def counted(self, tokens, step=step):
