@@ -254,6 +254,7 @@ def test_two_processes_take_the_steps_of_one(results, wrapper, name):
         assert gap(results / "one" / name, results / wrapper / name / start) < 1e-5
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("wrapper", "name"), WRAPPED)
 def test_one_process_goes_on_from_a_file_of_two(results, tiny_folders, tmp_path, wrapper, name):
     fresh, run = RUNS[name]
@@ -272,6 +273,7 @@ def test_the_comparison_notices_a_step_of_another_size(results, mistake):
     assert gap(results / "one" / "rl", results / "perturbed" / mistake) > 1e-3
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_what_a_killed_process_leaves_goes_on_to_the_same_numbers(results, tiny_folders, tmp_path):
     fresh, run = RUNS["sft"]
     assert len(read_state(results / "killed")["history"]["loss"]) == 2
