@@ -5,7 +5,7 @@ of a shared machine drifts. `generate` gets its prompts encoded beforehand; `sam
 column is the bound, in float32 and for different prompts: how far ahead of `generate` a sampler would be that reads the
 prompts, multiplies every new token with the weights, and does nothing else.
 
-    python benchmarks/generation.py [--model pocket-m] [--threads 2] [--rounds 5]
+    python benchmarks/generation.py [--model pocket-m] [--threads 2 1] [--rounds 7]
 
 On busy cores set OMP_WAIT_POLICY=PASSIVE for the process (threads that spin while they wait starve each other) and
 trust the ratio by core time.
@@ -93,31 +93,40 @@ def compare(lm, prompts: list[str], end: list[int] | None, rounds: int) -> dict[
     return {side: tuple(map(statistics.median, zip(*values, strict=True))) for side, values in speeds.items()}
 
 
+def report(lm, name: str, threads: int, rounds: int):
+    """The rows of one model in one precision, with so many threads."""
+    torch.set_num_threads(threads)
+    dtype, count = str(lm.model.dtype).removeprefix("torch."), f"{threads} thread{'s' * (threads > 1)}"
+    several = [prompt for prompt in word_prompts(lm, 32) for _ in range(8)]
+    end = list(lm.end_tokens)
+    cases = {
+        "64 prompts": (word_prompts(lm, 64), None),
+        "256 prompts": (word_prompts(lm, 256), None),
+        "32 prompts x 8": (several, None),
+        "32 prompts x 8, ended early": (several, end),
+    }
+    print(f"{name}, {dtype}, {count}")
+    print(f"{'case':30}{'generate':>10}{'sample_text':>13}{'ratio':>7}{'by core time':>14}{'bound':>7}")
+    for case, (prompts, end_tokens) in cases.items():
+        speed = compare(lm, prompts, end_tokens, rounds)
+        (peer, peer_busy), (own, own_busy) = speed["generate"], speed["sample_text"]
+        bound = f"{speed['products alone'][0] / peer:.2f}" if "products alone" in speed else ""
+        print(f"{case:30}{peer:10.0f}{own:13.0f}{own / peer:7.2f}{own_busy / peer_busy:14.2f}{bound:>7}")
+        print(f"ratio: sampling, {case}, {dtype}, {count} | generate of transformers | {own / peer:.2f}", flush=True)
+    lm.end_tokens = tuple(end)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="pocket-m", help="pocket model, folder or hub id")
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; the median counts")
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1], help="threads of torch, one run for each")
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds; the median counts")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"{options.model}, {options.threads} threads, prompts of {LENGTH} tokens, {NEW} new; tokens per second")
-    print(f"{'dtype':10}{'case':30}{'generate':>10}{'sample_text':>13}{'ratio':>7}{'by core time':>14}{'bound':>7}")
+    print(f"prompts of {LENGTH} tokens, {NEW} new; tokens per second")
     for dtype in (torch.float32, torch.bfloat16):
         lm = load_lm(options.model, dtype=dtype)
-        end = list(lm.end_tokens)
-        cases = {
-            "64 prompts": (word_prompts(lm, 64), None),
-            "256 prompts": (word_prompts(lm, 256), None),
-            "32 prompts x 8": ([prompt for prompt in word_prompts(lm, 32) for _ in range(8)], None),
-            "32 prompts x 8, ended early": ([prompt for prompt in word_prompts(lm, 32) for _ in range(8)], end),
-        }
-        for case, (prompts, end_tokens) in cases.items():
-            speed = compare(lm, prompts, end_tokens, options.rounds)
-            (peer, peer_busy), (own, own_busy) = speed["generate"], speed["sample_text"]
-            bound = f"{speed['products alone'][0] / peer:.2f}" if "products alone" in speed else ""
-            print(f"{str(dtype).removeprefix('torch.'):10}{case:30}{peer:10.0f}{own:13.0f}", end="")
-            print(f"{own / peer:7.2f}{own_busy / peer_busy:14.2f}{bound:>7}")
-            print(f"ratio: sampling, {case}, {dtype} | generate of transformers | {own / peer:.2f}", flush=True)
+        for threads in options.threads:
+            report(lm, options.model, threads, options.rounds)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ptlearn.lm.joined_weights import PLAIN, JoinedWeights, can_join, rotate, split_heads
+from ptlearn.lm.joined_weights import FAMILIES, PLAIN, JoinedWeights, can_join, rotate, split_heads
 
 _MORE = 16  # columns at least by which a full cache grows
 _COPIED = 2**26  # parameters up to which a model's weights are copied: 256 MB in float32
 # hooks from there do nothing here: one chooses the positions of a loss, one records attention where it was asked for
 _IDLE = ("ptlearn.lm.models", "transformers.utils.output_capturing")
-_FAMILIES = ("Llama", "Qwen2", "Qwen3")
 
 
 def start(model: nn.Module, prompts: Sequence[Sequence[int]], *, max_new_tokens: int):
@@ -66,7 +65,7 @@ def has_llama_layout(model: nn.Module) -> bool:
     a projection or an MLP may be anything (LoRA, an adapter), because it is called as it is.
     """
     family = type(model).__name__.removesuffix("ForCausalLM")
-    return family in _FAMILIES and all(
+    return family in FAMILIES and all(
         type(layer).__name__ == f"{family}DecoderLayer"
         and type(layer.self_attn).__name__ == f"{family}Attention"
         and getattr(layer.self_attn, "sliding_window", None) is None

@@ -19,7 +19,7 @@ from torch.nn.functional import linear
 
 from ptlearn.rollout import upcast
 
-_FAMILIES = ("Llama", "Qwen2", "Qwen3")
+FAMILIES = ("Llama", "Qwen2", "Qwen3")  # layouts whose steps are written here
 _MOVING = ("dynamic", "longrope")  # rotary embeddings whose angles depend on how long the text is
 
 
@@ -27,7 +27,7 @@ def can_join(model: nn.Module) -> bool:
     """Whether JoinedWeights computes what the model computes: Llama, Qwen2 or Qwen3 without windows, and nothing in the
     place of its linear layers but LoRA."""
     family = _kind(model).removesuffix("ForCausalLM")
-    if family not in _FAMILIES or model.config.hidden_act != "silu":
+    if family not in FAMILIES or model.config.hidden_act != "silu":
         return False
     body = model.model
     if body.rotary_emb.rope_type in _MOVING or _kind(body.embed_tokens) != "Embedding":
