@@ -267,7 +267,7 @@ def token_logprobs(logits, tokens):
     logprobs = logits[:, :-1].log_softmax(-1)
     following = tokens[:, 1:, None]
     each = logprobs.gather(-1, following)[..., 0]
-    first = torch.zeros_like(each[:, :1])
+    first = each.new_zeros(len(each), 1)
     return torch.cat([first, each], dim=1)
     # END SOLUTION
 

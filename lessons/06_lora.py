@@ -140,7 +140,9 @@ start = check("6.2", start)
 
 # %% ex="6.3" title="A LoRA layer" points=3 minutes=15 difficulty="medium"
 class LoRALinear(nn.Module):
-    """base(x) + alpha / r B A x: `base` frozen, the parameters A (rank, k) and B (d, rank)."""
+    """base(x) + alpha / r B A x: keeps `base`, frozen, the parameters A (rank, k) and
+    B (d, rank), and alpha, under these names.
+    """
 
     def __init__(self, base, rank, alpha):
         # BEGIN SOLUTION

@@ -29,7 +29,7 @@ from transformers import Qwen2Config
 from ptlearn import figures
 from ptlearn.course.exercise import check
 from ptlearn.course.recorded import record, recorded_runs
-from ptlearn.finetuning.adapter_files import export_merged, save_adapter
+from ptlearn.finetuning.adapter_files import export_merged, require_empty, save_adapter
 from ptlearn.finetuning.memory import checkpoint_activations, count_parameters, peak_bytes
 from ptlearn.finetuning.parameter_efficient import lora
 from ptlearn.finetuning.sft import fit_sft, sft_loss
@@ -406,6 +406,8 @@ if "RANK" in os.environ:  # started by accelerate launch or torchrun
     from accelerate import Accelerator
 
     accelerator = Accelerator()
+if args.out:
+    require_empty(args.out)  # now, not after the last step
 device = accelerator.device if accelerator else pick_device(args.device, bf16=args.bf16)
 lm = load_lm(args.model, device=device)
 if args.data == "pocket":

@@ -59,7 +59,7 @@ class Run:
     def __post_init__(self):
         check_counts(checkpoint_every=self.every)
         if self.path is not None:
-            self.path, self._identity = Path(self.path), self._identify()
+            self.path, self._identity = Path(self.path).expanduser(), self._identify()
 
     def resume(self) -> Any:
         """Put everything back that the file holds, if it is there; returns the history.

@@ -100,9 +100,11 @@ def advantage(
     for name, given in (("gamma", gamma), ("lam", lam)):
         if not 0 <= given <= 1:
             raise ValueError(f"{name}={given}: expected a number in [0, 1]")
-    values, next_value, running = values.detach(), bootstrap.detach(), torch.zeros_like(bootstrap)
+    # in bfloat16 a sum of ones would end at 256
+    earned, values, next_value = upcast(rewards), upcast(values.detach()), upcast(bootstrap.detach())
+    running = torch.zeros_like(next_value)
     # columns taken apart at once: indexing them one by one costs as much as the recursion
-    steps, sums = list(zip(rewards.unbind(1), values.unbind(1), mask.unbind(1))), []
+    steps, sums = list(zip(earned.unbind(1), values.unbind(1), mask.unbind(1))), []
     for reward, value, acted in reversed(steps):
         residual = reward + gamma * next_value - value
         running = torch.where(acted, residual + gamma * lam * running, running)
@@ -139,8 +141,9 @@ def n_step_advantage(
     tensor([[2., 2., 1.]])
     """
     check_counts(n=n)
+    _check_shapes(rewards=rewards, values=values, mask=mask)
     acted = mask.sum(1)
-    residuals = advantage(rewards, values, mask, bootstrap, gamma=gamma, lam=0.0)
+    residuals = advantage(upcast(rewards), values, mask, bootstrap, gamma=gamma, lam=0.0)
     # residuals of the k-th action of each row, side by side, so that holes in the mask do not count as steps
     order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
     packed = residuals.gather(1, order)
@@ -148,7 +151,7 @@ def n_step_advantage(
     for k in range(min(n, packed.shape[1])):
         total[:, : packed.shape[1] - k] += gamma**k * packed[:, k:]
     valid = torch.arange(packed.shape[1], device=mask.device) < acted[:, None]
-    return torch.zeros_like(total).scatter(1, order, torch.where(valid, total, 0))
+    return torch.zeros_like(total).scatter(1, order, torch.where(valid, total, 0)).to(rewards.dtype)
 
 
 class Episodes(NamedTuple):
@@ -180,7 +183,7 @@ def split_episodes(rewards: Tensor, values: Tensor, done: Tensor, bootstrap: Ten
     last[:, -1] = True
     ends = last.flatten().nonzero()[:, 0]
     lengths = ends.diff(prepend=ends.new_tensor([-1]))
-    mask = torch.arange(int(lengths.max()), device=done.device) < lengths[:, None]
+    mask = torch.arange(int(lengths.max()) if len(lengths) else 0, device=done.device) < lengths[:, None]
     rows = [torch.zeros_like(mask, dtype=each.dtype).masked_scatter(mask, each) for each in (rewards, values)]
     return Episodes(*rows, mask, torch.where(done, 0, bootstrap[:, None])[last])
 
@@ -453,7 +456,8 @@ def entropy(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def _check_shapes(**tensors: Tensor) -> None:
-    """Raise ValueError unless all are (B, T), the last of them bool and the others floating."""
+    """Raise ValueError unless all are tensors (B, T), the last of them bool and the others floating."""
+    _check_tensors(**tensors)
     first, *_, last = tensors
     expected = tuple(tensors[first].shape)
     if len(expected) != 2:
@@ -465,7 +469,14 @@ def _check_shapes(**tensors: Tensor) -> None:
             raise ValueError(f"{name} has dtype {tensor.dtype}: expected {'bool' if name == last else 'float'}")
 
 
+def _check_tensors(**tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} is a {type(tensor).__name__}: expected a tensor")
+
+
 def _check_rows(rows: Tensor, **tensors: Tensor) -> None:
+    _check_tensors(**tensors)
     for name, tensor in tensors.items():
         if tensor.shape != rows.shape[:1]:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}: expected {tuple(rows.shape[:1])}")
@@ -490,6 +501,7 @@ def _log_ratio(logprobs: Tensor, behavior_logprobs: Tensor, mask: Tensor) -> Ten
 
 def _numbered(values: Tensor, groups: Tensor | None) -> Tensor:
     """The number of each row's group, counted from 0, (B,); one group if None."""
+    _check_tensors(values=values)
     groups = torch.zeros(len(values), dtype=torch.long, device=values.device) if groups is None else groups
     _check_rows(values, groups=groups)
     return groups.unique(return_inverse=True)[1]
@@ -497,6 +509,7 @@ def _numbered(values: Tensor, groups: Tensor | None) -> Tensor:
 
 def _group_sums(values: Tensor, mask: Tensor | None, groups: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Sum and number of the values that count, over each row's group, beside each row; and the mask."""
+    _check_tensors(values=values)
     mask = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
     if mask.shape != values.shape:
         raise ValueError(f"mask has shape {tuple(mask.shape)}: expected {tuple(values.shape)}, as values has")

@@ -3,8 +3,8 @@
 Here: the record, the log-probabilities of the actions in it, the check that a policy really produced it, and the same
 record with fewer rows. Deliberately not here: where rollouts come from (collection, text_collection) and what they
 teach (policy_gradient).
-Order: Rollout, pad_and_stack; check_counts, check_sampling, sampling_logprobs, upcast, action_logprobs; check_behavior,
-behavior_tolerance, check_logprobs; take_rows, distinct_rows, condense.
+Order: Rollout, pad_and_stack; check_counts, check_seed, check_sampling, sampling_logprobs, upcast, action_logprobs;
+check_behavior, behavior_tolerance, check_logprobs; take_rows, distinct_rows, condense.
 
 A policy is anything callable as `policy(observations (B, T)) -> logits (B, T, A)`: a table or a language model. One for
 which that is much work may also have `logits_at(observations, mask) -> (n, A)`: the logits of the n masked steps alone.
@@ -12,9 +12,10 @@ which that is much work may also have `logits_at(observations, mask) -> (n, A)`:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -70,7 +71,8 @@ def pad_and_stack(
              value, what padding holds.
     Returns: (B, T) tensor, and (B, T) bool mask, True where a sequence had an element. The mask comes from the
              lengths, never from comparing with the padding, so that an end token equal to it still counts.
-    Raises:  ValueError if there are no sequences, one is not one-dimensional, or one is longer than `length`.
+    Raises:  ValueError if there are no sequences, one is not one-dimensional, or one is longer than `length`; if their
+             common dtype cannot hold `value`.
     >>> pad_and_stack([[5, 6, 7], [8]])
     (tensor([[5, 6, 7],
             [8, 0, 0]]), tensor([[ True,  True,  True],
@@ -87,8 +89,11 @@ def pad_and_stack(
     length = longest if length is None else length
     if longest > length:
         raise ValueError(f"sequences[{int(lengths.argmax())}] has {longest} elements: expected at most length={length}")
-    # an empty list has no element to take a dtype from: let the others decide
-    dtype = next((row.dtype for row in rows if len(row)), rows[0].dtype)
+    # an empty list has no element to take a dtype from: let the others decide, together
+    dtypes = [row.dtype for row in rows if len(row)] or [rows[0].dtype]
+    dtype = functools.reduce(torch.promote_types, dtypes)
+    if not dtype.is_floating_point and torch.tensor(value).to(dtype) != value:
+        raise ValueError(f"value={value}: expected one that {dtype} holds, as the sequences do")
     padded = torch.full((len(rows), length), value, dtype=dtype, device=rows[0].device)
     for row, target in zip(rows, padded, strict=True):
         target[: len(row)] = row
@@ -106,12 +111,20 @@ def check_counts(*, none: bool = False, **counts: int | None) -> None:
             raise ValueError(f"{name}={given}: expected at least 1")
 
 
+def check_seed(seed: int) -> int:
+    """The seed as a number of Python's. Raises: ValueError if it is not whole; torch and random take other kinds each.
+    """
+    if not isinstance(seed, Integral):
+        raise ValueError(f"seed={seed!r:.60}: expected a whole number")
+    return int(seed)
+
+
 def check_sampling(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> None:
     """Raise ValueError unless temperature > 0, top_k >= 1 and 0 < top_p <= 1 (None switches a truncation off)."""
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature={temperature}: expected a finite number above 0")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k={top_k}: expected at least 1, or None")
+    if not isinstance(temperature, Real) or not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature={temperature!r}: expected a finite number above 0")
+    if top_k is not None and not (isinstance(top_k, Integral) and top_k >= 1):
+        raise ValueError(f"top_k={top_k!r}: expected a whole number of at least 1, or None")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p}: expected a number in (0, 1], or None")
 

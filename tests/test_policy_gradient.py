@@ -1163,3 +1163,34 @@ def test_integers_are_refused_and_not_truncated(name):
 def test_bad_input_is_named(case):
     function, message = WRONG[case]
     refused(message, function)
+
+
+@pytest.mark.parametrize("size", [0.01, 1.0])
+def test_sums_in_half_precision_do_not_stop_growing(size):
+    """1,000 equal rewards: in bfloat16 a running sum would stay at 4, or at 256."""
+    rewards, mask = torch.full((1, 1000), size, dtype=torch.bfloat16), torch.ones(1, 1000, dtype=torch.bool)
+    exact = 1000 * float(rewards[0, 0])
+    zeros = torch.zeros_like(rewards)
+    for found in (
+        pg.reward_to_go(rewards, mask),
+        pg.n_step_advantage(rewards, zeros, mask, zeros[:, 0], n=1000),
+        pg.total_return(rewards, mask),
+    ):
+        assert found.dtype == torch.bfloat16 and abs(float(found[0, 0]) - exact) < 0.01 * exact
+
+
+def test_what_is_no_tensor_is_named():
+    values, mask = torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool)
+    for name, call in {
+        "logprobs": lambda: pg.policy_gradient_loss(values.numpy(), values, mask),
+        "mask": lambda: pg.reward_to_go(values, mask.tolist()),
+        "groups": lambda: pg.standardized(values[:, 0], [0, 0]),
+        "values": lambda: pg.leave_one_out(values[:, 0].numpy()),
+    }.items():
+        refused(f"^{name} is a .*: expected a tensor$", call)
+
+
+def test_no_rows_are_no_episodes():
+    none = torch.zeros(0, 3)
+    episodes = pg.split_episodes(none, none, none.bool(), none[:, 0])
+    assert [len(part) for part in episodes] == [0, 0, 0, 0]

@@ -88,6 +88,16 @@ def test_padding_comes_from_lengths():
     assert padded.tolist() == [[0.5, -1.0], [-1.0, -1.0]] and mask.sum() == 1
 
 
+def test_stacking_keeps_what_every_sequence_holds():
+    assert pad_and_stack([[0, 1], [0.5]])[0].tolist() == [[0.0, 1.0], [0.5, 0.0]]
+    assert pad_and_stack([torch.tensor([1, 2]), torch.tensor([0.7], dtype=torch.float64)])[0][1, 0] == 0.7
+    assert pad_and_stack([[], [True]])[0].dtype == torch.bool
+    assert pad_and_stack([[1.5], []], value=math.nan)[0].isnan()[1, 0]
+    for sequences, value in (([[1, 2], [3]], 0.5), ([[True, True], [True]], -1)):
+        with pytest.raises(ValueError, match=f"^value={value}: expected one that torch.* holds, as the sequences do$"):
+            pad_and_stack(sequences, value=value)
+
+
 def test_sequences_that_cannot_be_stacked_are_refused():
     with pytest.raises(ValueError, match="sequences is empty"):
         pad_and_stack([])

@@ -110,9 +110,9 @@ def add_grading(commands) -> None:
     command.add_argument("--gpu", action="store_true", help="let submissions use a GPU, without a bound on memory")
     command.add_argument("--scheduler", default="", help="tcp://HOST:PORT of a Dask cluster that does the work")
     command = commands.add_parser("check", help="grade a notebook of your own as your instructor will")
-    command.add_argument("notebook")
+    command.add_argument("notebook", help="a file, or the lesson whose copy in work/ it is: 08")
     command = commands.add_parser("progress", help="which exercises pass, by lesson")
-    command.add_argument("folder", nargs="?", default="work", help="where your notebooks are (default: work)")
+    command.add_argument("folder", nargs="?", help="where your notebooks are (default: work)")
     command.add_argument("--run", action="store_true", help="run the answers; else what the notebooks show counts")
 
 

@@ -370,8 +370,9 @@ def parts_mismatch(wanted: Type, found: dict, sizes: dict[str, int], what: str) 
         if wanted.kind == "pair" and len(parts) != len(wanted.parts):
             return f"{what} has {len(parts)} parts, expected {len(wanted.parts)}"
         kinds = [kind for _, kind in wanted.parts] * (len(parts) if wanted.kind == "list" else 1)
-        pairs = [(f"{what}[{place}]", kind, part) for place, (kind, part) in enumerate(zip(kinds, parts))]
-    differences = (mismatch(kind, part, sizes, name) for name, kind, part in pairs)
+        name = what.removeprefix("the ")
+        pairs = [(f"{name}[{place}]", kind, part) for place, (kind, part) in enumerate(zip(kinds, parts))]
+    differences = (mismatch(kind, part, sizes, where) for where, kind, part in pairs)
     return next((difference for difference in differences if difference), None)
 
 

@@ -105,7 +105,7 @@ def exercises(lesson: int) -> dict[str, Exercise]:
 def exercise(number: str) -> Exercise:
     """The exercise called, for example, "8.2": the second one of lesson 08."""
     lesson, dot, _ = str(number).partition(".")
-    if not (dot and lesson.isdigit()):
+    if not (isinstance(number, str) and dot and lesson.isdigit()):
         raise ValueError(f"number: an exercise is called like '8.2', not {number!r}")
     known = exercises(int(lesson))
     if number not in known:
@@ -147,15 +147,24 @@ def rebind(caller: types.FrameType, answer: Any, reference: Any) -> None:
 
 def judge(chosen: Exercise, answer: Any, seed: int = SEED, *, secret: bool = False) -> Verdict:
     """The verdict on an answer over the cases of one seed; a secret one shows nothing of the cases."""
-    from ptlearn.course.verdict import Unnamed, smallest_call
+    from ptlearn.course.verdict import Unnamed, shown, smallest_call
 
     cases = cases_of(chosen, seed)
-    verdict = conclude(chosen, cases, [observe(chosen, answer, case, seed) for case in cases], secret=secret)
-    if not isinstance(verdict.diagnosis, Unnamed) or secret:
+    observed = [observe(chosen, answer, case, seed) for case in cases]
+    if secret:
+        return conclude(chosen, cases, observed, secret=True)
+
+    @functools.cache
+    def smallest():
+        with undisturbed(seed):
+            return smallest_call(chosen, answer, cases)
+
+    verdict = conclude(chosen, cases, observed, smallest=smallest)
+    if not isinstance(verdict.diagnosis, Unnamed) or smallest() is None:
         return verdict
     with undisturbed(seed):
-        call = smallest_call(chosen, answer, cases)
-    return Verdict("FAIL", Unnamed(one_line(f"{verdict.diagnosis}; try {call}"))) if call else verdict
+        call = shown(chosen, answer, smallest())
+    return Verdict("FAIL", Unnamed(one_line(f"{verdict.diagnosis}; try {call}")))
 
 
 @functools.lru_cache(maxsize=256)
@@ -193,15 +202,18 @@ def observe(chosen: Exercise, answer: Any, case: Any, seed: int = SEED) -> dict:
             return {"error": str(reason), "calls": notes}
 
 
-def conclude(chosen: Exercise, cases: list, observations: list[dict], *, secret: bool = False) -> Verdict:
-    """The verdict on what was observed; runs none of the student's code."""
+def conclude(
+    chosen: Exercise, cases: list, observations: list[dict], *, secret: bool = False, smallest: Callable | None = None
+) -> Verdict:
+    """The verdict on what was observed; runs none of the student's code, unless `smallest()` looks for a small call
+    that shows what is wrong."""
     from ptlearn.course.verdict import diagnose
 
     for seen in observations:
         if "todo" in seen:
             return Verdict("TODO", one_line(seen["todo"]))
     with undisturbed(SEED):
-        diagnosis = diagnose(chosen, cases, observations, secret)
+        diagnosis = diagnose(chosen, cases, observations, secret, smallest)
         if not diagnosis and chosen.score:
             return graded(chosen, cases, [seen["data"] for seen in observations])
     return Verdict("FAIL", type(diagnosis)(one_line(diagnosis))) if diagnosis else Verdict("PASS", share=1.0)
@@ -280,5 +292,5 @@ def undisturbed(seed: int):
 
 def one_line(text: str) -> str:
     """The text on one line, cut where it gets long."""
-    text = " ".join(text.split())
+    text = " ".join(line.strip() for line in text.splitlines())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -513,13 +513,14 @@ def explained_otherwise(evidence: Evidence) -> str | None:
 # ---------------------------------------------------------------- what the wrong numbers have in common
 
 
-def property_of(evidence: Evidence) -> str | None:
-    """A fact about what is wrong, the most telling one first."""
+def property_of(evidence: Evidence, smallest: Callable | None = None) -> str | None:
+    """A fact about what is wrong, the most telling one first. `smallest()` gives a small call that is wrong, or None.
+    """
     expected, data = ([as_tensor(value) for value in values] for values in (evidence.expected, evidence.data))
     if any(value is None for value in expected + data):
-        return in_some_cases(evidence)
+        return in_some_cases(evidence, smallest)
     if any(now.shape != then.shape for now, then in zip(data, expected)):
-        return in_some_cases(evidence)
+        return in_some_cases(evidence, smallest)
     wrong = [
         ~torch.isclose(now, then, rtol=evidence.tolerance, atol=evidence.tolerance, equal_nan=True)
         for now, then in zip(data, expected)
@@ -529,8 +530,10 @@ def property_of(evidence: Evidence) -> str | None:
     ]
     if not some:
         return None
-    found = not_numbers(some) or where_masked(some) or where_placed(some) or where_given(evidence) or as_a_whole(some)
-    return found or in_some_cases(evidence)
+    several = evidence.signature and evidence.signature.returns.kind == "pair"  # results, stacked along the first axis
+    found = not_numbers(some) or where_masked(some) or where_placed(some, (-1,) if several else (-1, 0))
+    found = found or where_given(evidence, smallest)
+    return found or as_a_whole(some) or in_some_cases(evidence, smallest)
 
 
 def not_numbers(some: list) -> str | None:
@@ -553,9 +556,9 @@ def where_masked(some: list) -> str | None:
     return None
 
 
-def where_placed(some: list) -> str | None:
-    """Wrong entries at one end of an axis, or in one row."""
-    for axis in (-1, 0):
+def where_placed(some: list, axes: tuple[int, ...]) -> str | None:
+    """Wrong entries at one end of an axis, the last or the first one."""
+    for axis in axes:
         if not all(bad.ndim > (axis == 0) and bad.shape[axis] > 1 for *_, bad, _ in some):
             continue
         name = "the last axis" if axis == -1 and some[0][2].ndim > 1 else "rows" if axis == 0 else "entries"
@@ -599,14 +602,20 @@ def failing(evidence: Evidence) -> list[bool]:
     return [] if all(bad) or not any(bad) or any(len(calls) != 1 for calls in evidence.calls) else bad
 
 
-def where_given(evidence: Evidence) -> str | None:
-    """A property of one argument that tells the failing cases from the others."""
+def where_given(evidence: Evidence, smallest: Callable | None) -> str | None:
+    """A property of one argument that tells the failing cases from the others.
+
+    Among few cases that happens by chance: it is said where a small call that is wrong has the property, too, and
+    where there is none only of what few cases have, such as an empty list.
+    """
     bad = failing(evidence)
     for name in evidence.calls[0][0].arguments if bad else ():
         values = [calls[0].arguments.get(name) for calls in evidence.calls]
         for words, test in FACTS.items():
             if [holds(test, value) for value in values] == bad:
-                return f"wrong only where {name} {words}"
+                call = smallest() if smallest else None
+                if holds(test, call.arguments.get(name)) if call else words in RARE:
+                    return f"wrong only where {name} {words}"
     return None
 
 
@@ -618,10 +627,10 @@ def holds(test: Any, value: Any) -> bool:
         return False
 
 
-def in_some_cases(evidence: Evidence) -> str | None:
+def in_some_cases(evidence: Evidence, smallest: Callable | None) -> str | None:
     """How many cases are right, where some are."""
     bad = failing(evidence)
-    return where_given(evidence) or f"right in {bad.count(False)} of {len(bad)} cases" if bad else None
+    return where_given(evidence, smallest) or f"right in {bad.count(False)} of {len(bad)} cases" if bad else None
 
 
 FACTS = {
@@ -640,3 +649,4 @@ FACTS = {
     "is False somewhere": lambda x: x.dtype == torch.bool and not bool(x.all()),
     "has repetitions": lambda x: len(set(x if isinstance(x, list) else x.flatten().tolist())) < len(x),
 }
+RARE = ("is empty", "has one item", "has infinite numbers")

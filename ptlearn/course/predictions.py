@@ -18,7 +18,7 @@ class Predictions:
         order: measured none (no guess typed)
         """
         guess = self.guesses.get(name, ...)
-        beside = " (no guess typed)" if guess is ... or guess is None else f", your guess {said(guess)}"
+        beside = " (no guess typed)" if guess is ... or guess is None or guess == "" else f", your guess {said(guess)}"
         print(f"{name.replace('_', ' ')}: measured {said(measured)}{beside}")
 
 

@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from ptlearn.course.contract import Call, as_leaf, gradients, parse, snapshot, violation, watched
 from ptlearn.course.diagnosis import Alternatives, first_difference, plain
-from ptlearn.course.explanation import Evidence, explained, property_of
+from ptlearn.course.explanation import Evidence, as_tensor, explained, property_of
 from ptlearn.course.transformations import Counted
 
 FORMS = ("has shape", "is a list", "is a tuple", "is an array")  # of the contract: they have deeper reasons sometimes
@@ -67,8 +68,10 @@ def known_of(chosen, text: str) -> Known:
     return Known(cases, rights, listed_mistakes(expectations), [right_calls(chosen, case) for case in cases])
 
 
-def diagnose(chosen, cases: list, observations: list[dict], secret: bool = False) -> str | None:
-    """What is wrong, in a line; nothing when all is right.
+def diagnose(
+    chosen, cases: list, observations: list[dict], secret: bool = False, smallest: Callable | None = None
+) -> str | None:
+    """What is wrong, in a line; nothing when all is right. `smallest()` gives a small call that shows it, or None.
 
     A listed mistake that explains everything comes first, then the contract, then the universal table, then the
     first difference with the input that shows it.
@@ -80,14 +83,13 @@ def diagnose(chosen, cases: list, observations: list[dict], secret: bool = False
             remarks = (remark(case, seen["data"]) for case, seen in zip(cases, observations) if "data" in seen)
             return errors[0][1] if errors else next((remark for remark in remarks if remark), None)
         places = [place for place, seen in enumerate(observations) if "data" in seen]
-        return diagnosis_of(
-            chosen, known(chosen, cases).of(places), [observations[place] for place in places], errors, secret
-        )
+        seen = [observations[place] for place in places]
+        return diagnosis_of(chosen, known(chosen, cases).of(places), seen, errors, secret, smallest)
     except ALIEN as reason:
         return f"the result does not have the expected form ({type(reason).__name__}: {reason})"
 
 
-def diagnosis_of(chosen, facts: Known, seen: list[dict], errors: list, secret: bool) -> str | None:
+def diagnosis_of(chosen, facts: Known, seen: list[dict], errors: list, secret: bool, smallest) -> str | None:
     """The diagnosis where there is something to compare; `seen` has data for every case of the facts."""
     data = [observation["data"] for observation in seen]
     facts = nearest(facts, data, chosen.tolerance)
@@ -102,10 +104,18 @@ def diagnosis_of(chosen, facts: Known, seen: list[dict], errors: list, secret: b
         remarks = [chosen.remark(case, now) for case, now, bad in zip(facts.cases, data, wrong) if bad]
         if all(remarks):
             return remarks[0]
-    return unlisted(chosen, facts, data, broken_form(chosen, seen, facts.calls), secret)
+    found = unlisted(chosen, facts, data, broken_form(chosen, seen, facts.calls), secret, smallest)
+    finite = [place for place, pair in enumerate(zip(data, facts.expected)) if not undefined(*pair)]
+    if not isinstance(found, Unnamed) or not 0 < len(finite) < len(data):
+        return found
+    # what else is wrong shows where the numbers are numbers
+    named = diagnosis_of(chosen, facts.of(finite), [seen[place] for place in finite], [], secret, smallest)
+    rest = next(place for place in range(len(data)) if place not in finite)
+    told = chosen.remark(facts.cases[rest], data[rest]) if chosen.remark else None
+    return type(named)(f"{named}; and elsewhere {told or 'not a number, or infinite'}") if named else told or found
 
 
-def unlisted(chosen, facts: Known, data: list, broken: str | None, secret: bool) -> str:
+def unlisted(chosen, facts: Known, data: list, broken: str | None, secret: bool, smallest: Callable | None) -> str:
     """A mistake that is not on the exercise's list."""
     if broken and not any(form in broken for form in FORMS):
         return broken
@@ -125,7 +135,7 @@ def unlisted(chosen, facts: Known, data: list, broken: str | None, secret: bool)
     prefix = f"{entry}: " if entry is not None else ""
     if found or broken:
         return f"{prefix}{found} ({broken})" if found and broken else prefix + found if found else broken
-    fact = property_of(evidence)
+    fact = property_of(evidence, smallest)
     if secret:
         return Unnamed(prefix + (fact or "another result than the right one"))
     differences = (first_difference(*pair, chosen.tolerance) for pair in zip(data, facts.expected))
@@ -189,6 +199,13 @@ def gives(wrong: list[Given | None], data: list, expected: list, tolerance: floa
 def same(one: Any, other: Any, tolerance: float) -> bool:
     """Equal up to rounding."""
     return first_difference(one, other, tolerance) is None
+
+
+def undefined(came: Any, expected: Any) -> bool:
+    """Whether numbers came that are infinite or none where finite ones are expected."""
+    came, expected = as_tensor(came), as_tensor(expected)
+    alike = came is not None and expected is not None and came.shape == expected.shape
+    return alike and bool((~torch.isfinite(came) & torch.isfinite(expected)).any())
 
 
 def nearest(facts: Known, data: list, tolerance: float) -> Known:
@@ -330,7 +347,7 @@ def error_line(chosen, case, error: str, secret: bool) -> str:
     return f"{error}{' in ' if shown else ''}{shown}"
 
 
-def smallest_call(chosen, answer, cases: list) -> str | None:
+def smallest_call(chosen, answer, cases: list) -> Call | None:
     """A call that can be pasted into a cell, on as small an input as still shows that the answer is wrong."""
     if not chosen.signature or chosen.expect is None:
         return None
@@ -339,11 +356,15 @@ def smallest_call(chosen, answer, cases: list) -> str | None:
     for call in (single[place] for _, place in sorted(written)):
         if differs(chosen, answer, call):
             call = shrunk(chosen, answer, call)
-            text = call_text(chosen, call)
-            if len(text) <= LONGEST_CALL:
-                came, right = (called(function, call) for function in (answer, chosen.reference))
-                return f"{text} gives {brief(came)}, expected {brief(right)}"
+            if len(call_text(chosen, call)) <= LONGEST_CALL:
+                return call
     return None
+
+
+def shown(chosen, answer, call: Call) -> str:
+    """The call as code, what it gives and what it should give."""
+    came, right = (called(function, call) for function in (answer, chosen.reference))
+    return f"{call_text(chosen, call)} gives {brief(came)}, expected {brief(right)}"
 
 
 def shrunk(chosen, answer, call: Call) -> Call:

@@ -61,7 +61,7 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike, *, name: str = "de
     for layer, pair in factors.items():
         for end, tensor in zip(_ENDS, (pair.A, pair.B), strict=True):
             tensors[_PREFIX + layer + end] = tensor.detach().cpu().contiguous()
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / (WEIGHTS_FILE + ".tmp")
     save_file(tensors, temporary, {"format": "pt"})
@@ -79,7 +79,7 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike, *, name: str = "de
             plain LoRA, and for an adapter of another base (naming the layer and both shapes, or the whole weight that
             peft puts beside an adapter of embedding or head).
     """
-    config, tensors = _read(Path(folder))
+    config, tensors = _read(Path(folder).expanduser())
     rank, alpha = _plain_lora(config, folder)
     _drop_base_weights(model, folder, tensors)
     layers = dict.fromkeys(key.removeprefix(_PREFIX).removesuffix(_ENDS[0]).removesuffix(_ENDS[1]) for key in tensors)
@@ -104,9 +104,7 @@ def export_merged(lm: LanguageModel, folder: str | os.PathLike) -> Path:
 
     Raises: ValueError for a folder that is not empty, and for a model with `adapters`, which no weight can hold.
     """
-    bare, folder = causal_lm(lm), Path(folder)
-    if folder.is_file() or folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"folder {str(folder)!r} holds something: expected a new or an empty one")
+    bare, folder = causal_lm(lm), require_empty(folder)
     for name, module in bare.named_modules():
         if isinstance(module, Adapter):
             raise ValueError(f"model has Adapter at {name!r}, which cannot be merged: expected LoRA alone, or neither")
@@ -125,6 +123,14 @@ def export_merged(lm: LanguageModel, folder: str | os.PathLike) -> Path:
         plain.save_pretrained(Path(temporary, "model"))
         lm.tokenizer.save_pretrained(Path(temporary, "model"))
         os.replace(Path(temporary, "model"), folder)
+    return folder
+
+
+def require_empty(folder: str | os.PathLike) -> Path:
+    """The path of a folder that is new or empty. Raises: ValueError for another, before a run that would end there."""
+    folder = Path(folder).expanduser()
+    if folder.is_file() or folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"folder {str(folder)!r} holds something: expected a new or an empty one")
     return folder
 
 

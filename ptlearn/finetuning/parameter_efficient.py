@@ -13,6 +13,7 @@ Order: what is trained; select; insert; merge and switch.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from ptlearn.finetuning.wrappers import (
     uniform,
     zeros,
 )
+from ptlearn.rollout import check_counts, check_seed
 
 # where a block adds attention and MLP to its residual stream, in Llama, Qwen, Phi, OPT, BERT layouts and all of GPT's
 SUBLAYERS = (r".*(attn|attention)\.(o_proj|c_proj|out_proj|dense)"
@@ -107,14 +109,13 @@ def adapters(model: nn.Module, *, size: int, seed: int = 0) -> nn.Module:
     Raises: ValueError if size < 1, if no layer has a known place, or if something was inserted before.
     Source: Houlsby et al. 2019, Figure 2. Claim C17.
     """
-    if size < 1:
-        raise ValueError(f"size={size}: expected at least 1")
+    check_counts(size=size)
     bare = causal_lm(model)
     _refuse(bare, Adapter, LoRA)
     layers, blocks = matching_layers(bare, SUBLAYERS), _blocks(model)[1]
     if len(layers) != 2 * len(blocks):
         raise ValueError(f"{len(layers)} places for adapters in {len(blocks)} blocks: expected two in each")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_seed(seed))
     freeze(model)
     for name, layer in layers.items():
         bare.set_submodule(name, Adapter(layer, size, generator))
@@ -139,14 +140,16 @@ def lora(
             alpha that is not a finite number above 0, a name that is taken, a model with merged weights or `adapters`.
     Source: Hu et al. 2021, eq. 3 and section 4.1; the A of their code. Claims C17, C18.
     """
-    if not 0 < alpha < math.inf:
-        raise ValueError(f"alpha={alpha}: expected a finite number above 0")
+    if not isinstance(alpha, Real) or not 0 < alpha < math.inf:
+        raise ValueError(f"alpha={alpha!r}: expected a finite number above 0")
+    if not isinstance(rank, Integral):
+        raise ValueError(f"rank={rank!r}: expected a whole number")
     layers = matching_layers(causal_lm(model), targets)
     for layer_name, layer in layers.items():
         smaller = min(layer_shape(layer))
         if not 1 <= rank <= smaller:
             raise ValueError(f"rank={rank}: expected between 1 and {smaller}, the smaller side of {layer_name!r}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_seed(seed))
     factors = {}
     for layer_name, layer in layers.items():
         out, into = layer_shape(layer)

@@ -21,12 +21,20 @@ from torch import Tensor, nn
 
 from ptlearn.checkpoints import Run
 from ptlearn.finetuning.parameter_efficient import trainable_parameters
-from ptlearn.lm.chat import Example, as_packed_rollout, as_rollout, batches_by_length, pack, response_logprobs
+from ptlearn.lm.chat import (
+    Example,
+    as_packed_rollout,
+    as_rollout,
+    batches_by_length,
+    check_examples,
+    pack,
+    response_logprobs,
+)
 from ptlearn.lm.text import evaluation
 from ptlearn.optimization import gradient_step
 from ptlearn.policy_gradient import policy_gradient_loss
 from ptlearn.processes import averages, in_step, rank, share, total
-from ptlearn.rollout import Rollout, check_counts
+from ptlearn.rollout import Rollout, check_counts, check_seed
 
 _CACHED = 16  # rows that a CPU trains on at a time: what more of them leave behind does not stay in its caches
 
@@ -74,15 +82,18 @@ def fit_sft(
              held_out, examples whose loss is taken every `evaluate_every` steps (default: once an epoch); patience,
              stop after so many of those without a new best, and leave the weights of the best in `lm`; checkpoint, a
              file that is resumed from when it is there; progress, wraps the steps.
-    Raises:  ValueError for no examples, an example without a response or longer than the context, nothing to train, a
-             count below 1, a checkpoint of another run; naming the step and the last checkpoint if a loss or gradient
-             is not finite.
+    Raises:  ValueError for no examples, an example without a response or longer than the context or `packed`, nothing
+             to train, a count below 1, patience without held_out, a checkpoint of another run; naming the step and the
+             last checkpoint if a loss or gradient is not finite.
     Source:  claim C08; Ouyang et al. 2022, section 3.5.
     """
-    _check_examples(lm, "examples", examples)
-    _check_examples(lm, "held_out", held_out, at_least=0)
     check_counts(epochs=epochs, batch=batch)
-    check_counts(none=True, micro_batch=micro_batch, evaluate_every=evaluate_every, patience=patience)
+    check_counts(none=True, micro_batch=micro_batch, packed=packed, evaluate_every=evaluate_every, patience=patience)
+    _check_examples(lm, "examples", examples, packed=packed)
+    _check_examples(lm, "held_out", held_out, at_least=0)
+    if patience is not None and not held_out:
+        raise ValueError(f"patience={patience} and no held_out: expected examples whose loss says when to stop")
+    seed = check_seed(seed)
     plan, parameters = _plan(examples, epochs, batch, seed), _parameters(lm)
     period = evaluate_every or -(-len(plan) // epochs)
     best = nn.ParameterList([] if patience is None else [p.detach().clone() for p in parameters])
@@ -117,6 +128,7 @@ def fit_sft(
 def sft_loss(lm, examples: Sequence[Example], *, batch: int = 32) -> float:
     """Mean of -log p over all response tokens of all examples, nats; dropout off. Shared by several processes."""
     _check_examples(lm, "examples", examples)
+    check_counts(batch=batch)
     loss, tokens = 0.0, 0
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].tokens))
     with evaluation(lm):
@@ -218,14 +230,22 @@ def _on_device(rollout: Rollout, device: torch.device) -> Rollout:
     return Rollout(**{f.name: getattr(rollout, f.name).to(device) for f in fields(rollout)})
 
 
-def _check_examples(lm, name: str, examples: Sequence[Example], at_least: int = 1) -> None:
+def _check_examples(
+    lm, name: str, examples: Sequence[Example], at_least: int = 1, packed: int | None = None
+) -> None:  # fmt: skip
     if len(examples) < at_least:
         raise ValueError(f"{name} is empty: expected at least one")
+    check_examples(name, examples)
     for index, example in enumerate(examples):
         if not any(example.mask[1:]):
             raise ValueError(f"{name}[{index}] has no response token: expected at least one to train on")
         if len(example.tokens) > lm.context:
             raise ValueError(f"{name}[{index}] has {len(example.tokens)} tokens: expected at most the context, "
                              f"{lm.context}")  # fmt: skip
+        if packed is not None and len(example.tokens) > packed:
+            raise ValueError(f"{name}[{index}] has {len(example.tokens)} tokens: expected at most packed={packed}")
+        if max(example.tokens) >= lm.rows:
+            raise ValueError(f"{name}[{index}] has token {max(example.tokens)}: expected those of the embedding, "
+                             f"below {lm.rows}")  # fmt: skip
 
 

@@ -39,7 +39,7 @@ class Factors(nn.Module):
 
     def __init__(self, A: nn.Parameter, B: nn.Parameter, alpha: float):
         super().__init__()
-        self.A, self.B, self.alpha = A, B, alpha
+        self.A, self.B, self.alpha = A, B, float(alpha)
 
     def extra_repr(self) -> str:
         return f"r={len(self.A)}, alpha={self.alpha}"

@@ -186,11 +186,23 @@ def as_rollout(examples: Sequence[Example], *, padding: int = 0) -> Rollout:
             [8, 0]]), tensor([[ True,  True],
             [ True, False]]))
     """
+    check_examples("examples", examples)
     tokens, _ = pad_and_stack([example.tokens for example in examples], value=padding)
     said, _ = pad_and_stack([example.mask for example in examples], value=False)
     zeros = torch.zeros(tokens[:, 1:].shape)
     done = torch.ones(len(tokens), dtype=torch.bool)
     return Rollout(tokens[:, :-1], tokens[:, 1:], zeros, zeros, said[:, 1:], done)
+
+
+def check_examples(name: str, examples: Sequence[Example]) -> None:
+    """Raise ValueError naming the first that is no Example, or whose mask is not as long as its tokens."""
+    for index, example in enumerate(examples):
+        if not isinstance(example, Example):
+            raise ValueError(f"{name}[{index}] is a {type(example).__name__}: expected an Example, as `render` makes "
+                             "them of conversations")  # fmt: skip
+        if len(example.tokens) != len(example.mask):
+            raise ValueError(f"{name}[{index}] has {len(example.tokens)} tokens and a mask of {len(example.mask)}: "
+                             "expected as many")  # fmt: skip
 
 
 def pack(examples: Sequence[Example], length: int) -> list[list[int]]:

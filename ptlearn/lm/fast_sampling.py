@@ -64,7 +64,7 @@ class FastSampler:
         self, lm, prompts: Sequence[str], *, max_new_tokens: int = 32, temperature: float = 1.0,
         top_k: int | None = None, top_p: float | None = None, stop: str | Sequence[str] = (), seed: int | Tensor = 0,
     ) -> Rollout:  # fmt: skip
-        """Args, Returns and Raises as `text.sample_text`; in one precision it draws the same tokens."""
+        """Args, Returns and Raises as `text.sample_text`; in float32 it draws the same tokens."""
         check_sampling(temperature, top_k, top_p)
         model = getattr(lm.model, "_orig_mod", lm.model)  # inside torch.compile
         if not can_join(model):

@@ -138,8 +138,7 @@ class JoinedWeights:
 
 def norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm over the last dimension, its mean in at least float32."""
-    exact = upcast(states)
-    return weight * (exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + eps)).to(states.dtype)
+    return weight * nn.functional.rms_norm(upcast(states), weight.shape, eps=eps).to(states.dtype)
 
 
 def add_norm(stream: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:

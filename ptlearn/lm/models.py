@@ -311,6 +311,10 @@ def _load_folder(folder: Path, dtype: torch.dtype, tokenizer) -> LanguageModel:
         missing.append("tokenizer.json")
     if missing:
         raise FileNotFoundError(f"folder {str(folder)!r} has no {' and no '.join(missing)}")
+    # transformers would put the adapter into the model without a word
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(f"folder {str(folder)!r} holds a model and an adapter: expected one of them, move "
+                         "adapter_config.json and adapter_model.safetensors elsewhere")  # fmt: skip
     _verify_checksums(folder)
     _verify_safetensors(folder)
     try:

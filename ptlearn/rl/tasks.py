@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from numbers import Real
 from pathlib import Path
 
@@ -121,7 +121,9 @@ _TYPED = str.maketrans(
     | dict.fromkeys("\u00ad\u200b\u2060\ufeff")
 )
 # a minus between two numbers subtracts, elsewhere it is a sign; commas and no-break spaces group digits by three
-_NUMBER = re.compile(r"((?<!\d)-)?\$?(\d+(?:[,\u00a0\u2009\u202f\uff0c]\d{3})*(?:\.\d+)?|(?<!\w)\.\d+)")
+_NUMBER = re.compile(
+    r"((?<!\d)-)?\$?(\d+(?:[,\u00a0\u2009\u202f\uff0c]\d{3})*(?:\.\d+)?(?:[eE][+-]?\d{1,3}\b)?|(?<!\w)\.\d+)"
+)
 
 
 def typewritten(text: str) -> str:
@@ -138,32 +140,54 @@ def last_number(text: str) -> Decimal | None:
 
     >>> last_number("17 + 5 = 10 + 12 = 22."), last_number("48-50 is -2"), last_number("$1,200 in all"), last_number("")
     (Decimal('22'), Decimal('-2'), Decimal('1200'), None)
+    >>> last_number("about 1.5e-3")
+    Decimal('0.0015')
     """
     return next(reversed(_numbers(text)), None)
 
 
 def _numbers(text: str) -> list[Decimal]:
-    return [Decimal(sign + re.sub(r"[^\d.]", "", digits)) for sign, digits in _NUMBER.findall(typewritten(text))]
+    return [Decimal(sign + re.sub(r"[^\d.eE+-]", "", digits)) for sign, digits in _NUMBER.findall(typewritten(text))]
 
 
 @functools.lru_cache(2**16)  # facts are put into these words for every request about any of them
 def plain(text: str) -> str:
     """The words of a text in lower case, joined by single spaces.
 
-    >>> plain(" The owl's nest,  (here)!")
-    "the owl's nest here"
+    >>> plain(" The owl's nest,  (here)!"), plain("It is -3.5.")
+    ("the owl's nest here", 'it is -3.5')
     """
-    return " ".join(re.findall(r"\w+(?:['-]\w+)*", typewritten(text).casefold()))
+    return " ".join(_WORD.findall(typewritten(text).casefold()))
 
 
-def ends_on(number: int | Decimal) -> Score:
-    """1 for a text whose last number is this one: how it got there is its own affair."""
-    return lambda text: float(last_number(text) == number)
+# a sign and a point belong to a number, an apostrophe and a hyphen within a word to the word
+_WORD = re.compile(r"(?:(?<![\w-])-(?=\d))?\w+(?:(?:['-]|(?<=\d)\.(?=\d))\w+)*")
+
+
+def ends_on(number: Real | Decimal | str) -> Score:
+    """1 for a text whose last number is this one: how it got there is its own affair.
+
+    Raises: ValueError for something else than a finite number, or its digits.
+    >>> ends_on(0.1)("so 0.10"), ends_on("42")("41 or 42")
+    (1.0, 1.0)
+    """
+    try:
+        wanted = Decimal(str(getattr(number, "item", lambda: number)()))  # the number of an array or a tensor
+    except (InvalidOperation, ValueError, RuntimeError):
+        wanted = Decimal("nan")
+    if not wanted.is_finite():
+        raise ValueError(f"number={number!r:.60}: expected a finite number")
+    return lambda text: float(last_number(text) == wanted)
 
 
 def matches(gold: str) -> Score:
-    """1 for a text with the words of the gold, in the same order; case and punctuation are free."""
+    """1 for a text with the words and numbers of the gold, in the same order; case and punctuation are free.
+
+    Raises: ValueError for a gold without any: every silence would earn it.
+    """
     wanted = plain(gold)
+    if not wanted:
+        raise ValueError(f"gold={gold!r:.60}: expected a word or a number")
     return lambda text: float(plain(text) == wanted)
 
 
@@ -181,12 +205,14 @@ def bleu(gold: str) -> Score:
 
 
 def in_place(gold: str) -> Score:
-    """Share of the words that stand where the gold has them.
+    """Share of the words that stand where the gold has them. Raises: ValueError for a gold without words.
 
     >>> in_place("3 5 9")("3 9 5"), in_place("3 5 9")("3 5 9 9")
     (0.3333333333333333, 0.75)
     """
     wanted = typewritten(gold).split()
+    if not wanted:
+        raise ValueError(f"gold={gold!r:.60}: expected a word")
 
     def score(text: str) -> float:
         words = typewritten(text).split()

@@ -49,10 +49,12 @@ def attempt(
 
 
 def pay(rollout: Rollout, rewards: Sequence[float]) -> Rollout:
-    """The same rollout with one reward per row, at its last action."""
+    """The same rollout with one reward per row, at its last action. Raises: ValueError for more or fewer rewards."""
     steps = torch.arange(rollout.mask.shape[1], device=rollout.mask.device)
     last = torch.where(rollout.mask, steps, -1).max(1).values
     paid = torch.as_tensor(rewards).to(rollout.rewards)
+    if paid.shape != rollout.terminated.shape:
+        raise ValueError(f"rewards has shape {tuple(paid.shape)}: expected {tuple(rollout.terminated.shape)}")
     return replace(rollout, rewards=torch.where(steps == last[:, None], paid[:, None], 0))
 
 

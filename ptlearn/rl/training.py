@@ -28,7 +28,7 @@ from ptlearn.finetuning.parameter_efficient import adapter_off
 from ptlearn.optimization import gradient_step, score_actions, update
 from ptlearn.policy_gradient import advantage, effective_sample_size, episode_returns, kl_estimates
 from ptlearn.processes import averages, gather, most, total
-from ptlearn.rollout import Rollout, behavior_tolerance, check_counts, check_logprobs
+from ptlearn.rollout import Rollout, behavior_tolerance, check_counts, check_logprobs, check_seed
 
 Collect = Callable[[nn.Module, torch.Generator], tuple[Rollout, Tensor]]
 Weigh = Callable[[Rollout, Tensor, Tensor, Tensor], Tensor]
@@ -96,7 +96,7 @@ def train_policy(
             checkpoint is of another run (other parameters, models or settings; more updates are the same run).
     """
     check_reference(policy, reference, beta)
-    check_counts(epochs=epochs, evaluate_every=evaluate_every)
+    check_counts(updates=updates, epochs=epochs, evaluate_every=evaluate_every)
     check_counts(none=True, micro_batch=micro_batch)
     atol = behavior_tolerance(policy) if atol is None else atol
     modules, rates = {"policy": policy}, {"policy": lr, "critic": critic_lr}
@@ -104,7 +104,7 @@ def train_policy(
         modules["critic"] = critic
     run = Run(
         History(), modules, {name: torch.optim.Adam(m.parameters(), lr=rates[name]) for name, m in modules.items()},
-        {"generator": torch.Generator().manual_seed(seed)},
+        {"generator": torch.Generator().manual_seed(check_seed(seed))},
         settings={"lr": lr, "critic_lr": critic_lr, "gamma": gamma, "lam": lam, "epochs": epochs, "beta": beta,
                   "clip_norm": clip_norm, "seed": seed},
         free={"normalizer": normalizer, "micro_batch": micro_batch, "atol": atol},
@@ -112,7 +112,7 @@ def train_policy(
     )  # fmt: skip
     history = run.resume()
     if evaluate is not None and not history.held_out:
-        history.record_held_out(0, evaluate(policy))
+        history.record_held_out(len(history.returns), evaluate(policy))  # 0, or where a run goes on
     if history.returns and _stops(until, policy, history):
         return history  # it was over when it was saved
     for number in range(len(history.returns) + 1, updates + 1):

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from ptlearn.course.exercise import Exercise, cases_of, judge
+from ptlearn.course.exercise import Exercise, cases_of, exercise, judge
 from ptlearn.course.verdict import Unnamed, unseparated
 
 
@@ -113,6 +113,22 @@ def test_what_is_not_explained_is_told_by_a_property_and_a_small_call(answer, wo
     status, diagnosis = judge(SUMS, answer)[:2]
     assert status == "FAIL" and words in diagnosis and isinstance(diagnosis, Unnamed)
     assert "try scaled_sums(torch.tensor([[" in diagnosis and "expected [" in diagnosis
+
+
+def test_a_property_that_the_cases_share_by_chance_is_not_told():
+    """A running sum without the discount is wrong for every row of two steps; only one case has a padded one."""
+    undiscounted = lambda rewards, mask, gamma=1.0: torch.flip(torch.cumsum(rewards, 1), [1])  # noqa: E731
+    diagnosis = judge(exercise("9.4"), undiscounted).diagnosis
+    assert "right in " in diagnosis and "wrong only where" not in diagnosis
+    assert "wrong only where" not in judge(exercise("9.4"), undiscounted, secret=True).diagnosis
+
+
+def test_strings_that_differ_in_their_spaces_are_shown_as_they_are():
+    right = exercise("1.3").reference
+    spaced = lambda *given: {"misses": [text.replace(" ", "  ", 1) for text in right(*given)["misses"]],  # noqa: E731
+                             "rights": right(*given)["rights"]}  # fmt: skip
+    came, _, expected = judge(exercise("1.3"), spaced).diagnosis.partition("misses[0] is ")[2].partition(", expected ")
+    assert came != expected and came.replace("  ", " ") == expected
 
 
 def test_the_call_that_is_shown_can_be_pasted_and_is_small():

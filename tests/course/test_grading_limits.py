@@ -196,5 +196,17 @@ def test_check_and_progress(course, tmp_path, monkeypatch, capsys):  # noqa: F81
     assert capsys.readouterr().out == "99_toy.ipynb: 0 of 2 pass (99.1 not run, 99.2 not run)\n"
     assert cli.main(["progress", str(tmp_path), "--run"]) == 0
     assert capsys.readouterr().out == "99_toy.ipynb: 1 of 2 pass (99.1 wrong)\n"
+    capsys.readouterr()
+    monkeypatch.setattr(session, "PLACE", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["progress"]) == 2 and "`ptlearn copy` makes it" in capsys.readouterr().err
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/99_toy.ipynb").write_bytes((tmp_path / "99_toy.ipynb").read_bytes())
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cli.main(["progress"]) == 0 and capsys.readouterr().out.startswith("99_toy.ipynb: 0 of 2 pass")
+    assert cli.main(["check", "99"]) == 1 and capsys.readouterr().out.splitlines() == lines
+    assert cli.main(["check", "work/99_tox.ipynb"]) == 2
+    assert capsys.readouterr().err == "ptlearn: notebook: no file 'work/99_tox.ipynb'; did you mean 99_toy?\n"
     (tmp_path / "bad.ipynb").write_text("{")
     assert cli.main(["progress", str(tmp_path)]) == 1 and cli.main(["check", str(tmp_path / "bad.ipynb")]) == 2

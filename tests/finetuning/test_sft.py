@@ -225,6 +225,7 @@ def test_lora_does_not_go_on_on_another_base_nor_in_another_precision_or_packing
 
     whole = run(held_out=OTHERS)
     assert run(held_out=OTHERS) == whole  # over already: nothing is trained again
+    assert run(held_out=OTHERS, alpha=16.0) == whole  # 16 it was
     for message, options in {
         "frozen weights was": {"changed": 1e-3},
         "dtype was float32, now bfloat16, float32": {"dtype": torch.bfloat16},
@@ -296,12 +297,26 @@ def test_bad_examples_are_one_line(lm):
         ([], "examples is empty: expected at least one"),
         ([Example([1, 2], [True, False])], r"examples\[0\] has no response token: expected at least one to train on"),
         ([*made(1), long], r"examples\[1\] has 70 tokens: expected at most the context, 64"),
+        ([*made(1), [{"role": "user", "content": "a"}]], r"examples\[1\] is a list: expected an Example, as `render`"),
+        ([*made(1), Example([1, 5, 7], [True] * 2)], r"examples\[1\] has 3 tokens and a mask of 2: expected as many"),
+        ([*made(1), Example([1, 10**6], [False, True])], r"examples\[1\] has token 1000000: expected those of the emb"),
     ):
         with pytest.raises(ValueError, match=message):
             fit_sft(lm, examples)
-    for name in ("epochs", "batch", "micro_batch", "evaluate_every"):
+    for name in ("epochs", "batch", "micro_batch", "packed", "evaluate_every"):
         with pytest.raises(ValueError, match=f"^{name}=0: expected at least 1$"):
             fit_sft(lm, made(1), **{name: 0})
+    before, longest = weights(lm), max(len(example.tokens) for example in made(40))
+    for options, message in (
+        ({"packed": longest - 1}, rf"examples\[\d+\] has {longest} tokens: expected at most packed={longest - 1}"),
+        ({"patience": 1}, "patience=1 and no held_out: expected examples"),
+        ({"seed": None}, "seed=None: expected a whole number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit_sft(lm, made(40), batch=8, **options)
+    assert all(torch.equal(old, weights(lm)[name]) for name, old in before.items())  # refused before the first step
+    with pytest.raises(ValueError, match="^batch=0: expected at least 1$"):
+        sft_loss(lm, made(1), batch=0)
     with pytest.raises(ValueError, match="lm has no parameter that requires grad: expected some to train"):
         fit_sft(lm.requires_grad_(False), made(1))
 

@@ -12,6 +12,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from conftest import WINDOW, tiny_model, tiny_tokenizer
+from ptlearn.finetuning.adapter_files import save_adapter
+from ptlearn.finetuning.parameter_efficient import lora
 from ptlearn.lm import models
 from ptlearn.lm.models import LanguageModel, load_lm, pocket_models
 from ptlearn.lm.text import encode
@@ -177,6 +179,12 @@ def test_weights_without_a_place_are_refused_by_name(tmp_path, tiny_folders, kin
     change_weights(folder, lambda tensors: tensors.update({extra: torch.zeros(2, 32)}))
     refuses(ValueError, f"hold 1 tensors that the model lacks, such as '{extra}'", folder)
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_adapter_beside_the_weights_is_not_put_into_them_without_a_word(tmp_path, tiny_folders):
+    folder = shutil.copytree(tiny_folders["llama"], tmp_path / "copy")
+    save_adapter(lora(load_lm(folder), targets="q_proj"), folder)
+    refuses(ValueError, "holds a model and an adapter: expected one of them", folder)
 
 
 def test_biases_that_the_configuration_switches_off_are_refused(tmp_path, tiny_folders):

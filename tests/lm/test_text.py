@@ -4,6 +4,7 @@ import math
 import re
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -237,6 +238,24 @@ def test_inverting_the_cdf_never_draws_what_is_impossible():
     assert invert_cdf(many, torch.tensor([1 - 2**-24])).item() < 4000
 
 
+@pytest.mark.parametrize("size", [1, 3999, 4000, 4001, 4096])  # 4001 is a prime number
+def test_inverting_the_cdf_is_finding_a_number_among_the_running_sums(size):
+    generator = torch.Generator().manual_seed(0)
+    probabilities = (3 * torch.randn(500, size, generator=generator)).softmax(-1)
+    probabilities[:, 1::3] = 0  # between others, and a whole block of them
+    probabilities[:, 200:600] = 0
+    uniforms = torch.rand(500, generator=generator)
+    uniforms[0], uniforms[1] = 0, 1 - 2**-24
+    sums = probabilities.double().cumsum(-1)
+    drawn, targets = invert_cdf(probabilities, uniforms), uniforms.double() * sums[:, -1]
+    here = sums.gather(1, drawn[:, None])[:, 0]
+    mass = probabilities.double().gather(1, drawn[:, None])[:, 0]
+    assert bool((mass > 0).all()) and bool((targets < here + 1e-6).all() and (targets > here - mass - 1e-6).all())
+    assert not bool((targets < here + 1e-6 - mass).all())  # the entry before would not do
+    invalid = invert_cdf(torch.full((2, size), torch.nan), uniforms[:2])
+    assert invalid.tolist() == [size - 1] * 2
+
+
 def test_truncation_keeps_to_its_set(llama_lm):
     for sampling in ({"top_k": 1}, {"top_p": 1e-6}):
         rollout = sample_text(llama_lm, PROMPTS, max_new_tokens=6, **sampling)
@@ -348,12 +367,15 @@ BAD = [
     ({"prompts": ["a", "film " * 80]}, r"prompts\[1\] has \d+ tokens, with max_new_tokens=32 more than the context"),
     ({"max_new_tokens": 0}, "max_new_tokens=0: expected at least 1"),
     ({"max_new_tokens": 64}, r"prompts\[0\] has \d+ tokens, with max_new_tokens=64 .* at most 64 together"),
+    ({"max_new_tokens": 2.5}, "max_new_tokens=2.5: expected a whole number"),
     ({"stop": ("",)}, r"stop=\('',\): expected strings"),
 ]
 BAD_SAMPLING = [
     ({"temperature": 0.0}, "temperature=0.0: expected"),
     ({"temperature": -1}, "temperature=-1: expected"),
+    ({"temperature": None}, "temperature=None: expected"),
     ({"top_k": 0}, "top_k=0: expected"),
+    ({"top_k": 2.5}, "top_k=2.5: expected a whole number"),
     ({"top_p": 0.0}, "top_p=0.0: expected"),
     ({"top_p": 1.1}, "top_p=1.1: expected"),
 ]
@@ -376,6 +398,25 @@ def test_bad_input_is_named_in_one_line(llama_lm, bad, message):
         with pytest.raises(ValueError, match=message) as error:
             call(llama_lm, **arguments)
         assert "\n" not in str(error.value)
+
+
+def test_seeds_that_are_no_seeds_are_named(llama_lm):
+    for seed in (None, 1.5, "0"):
+        with pytest.raises(ValueError, match="^seed=.*: expected a whole number$"):
+            sample_text(llama_lm, ["a"], max_new_tokens=1, seed=seed)
+    almost = torch.tensor([[1 - 1e-9]], dtype=torch.float64)  # 1 in the precision of the probabilities
+    outside = [torch.full((1, 1), number) for number in (-0.1, 1.0, math.nan)]
+    for seed in (*outside, almost, torch.zeros(1, 1).int()):
+        with pytest.raises(ValueError, match=r"^seed is a tensor of .*: expected floating numbers in \[0, 1\)$"):
+            sample_text(llama_lm, ["a"], max_new_tokens=1, top_k=2, seed=seed)
+    drawn = [sample_text(llama_lm, ["a"], max_new_tokens=4, seed=seed).actions for seed in (3, np.int64(3))]
+    assert torch.equal(*drawn)
+
+
+def test_no_text_is_no_tokens(llama_lm):
+    assert encode(llama_lm, []) == token_logprobs(llama_lm, []) == []
+    with pytest.raises(ValueError, match="texts have no token to score"):
+        perplexity(llama_lm, [])
 
 
 def test_texts_too_long_to_score_are_named(llama_lm):

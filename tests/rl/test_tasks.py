@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -177,6 +178,32 @@ def test_digits_are_grouped_by_commas_and_spaces_that_do_not_break(mark):
 def test_digits_of_other_scripts_are_digits():
     assert tasks.ends_on(18)("\uff11\uff18") == tasks.ends_on(18)("\u0661\u0668") == 1
     assert tasks.ends_on(5)("5 m\u00b2") == 1  # a raised two is none
+
+
+def test_a_number_is_one_whatever_holds_it():
+    for number in (42, 42.0, "42", np.int64(42), np.float32(42), torch.tensor(42)):
+        assert tasks.ends_on(number)("40 + 2 = 42") == 1 and tasks.ends_on(number)("43") == 0
+    assert tasks.ends_on(0.1)("0.10") == tasks.ends_on(100_000)("1e5") == tasks.ends_on("-0.0015")("-1.5e-3") == 1
+    assert tasks.ends_on(5)("1e5") == 0 and tasks.ends_on(2)("1e2x5 2") == 1
+    for number in ("", "four", None, math.nan, math.inf, torch.ones(2)):
+        with pytest.raises(ValueError, match="^number=(.|\n)*: expected a finite number$"):
+            tasks.ends_on(number)
+
+
+def test_sign_and_point_belong_to_a_number():
+    for gold, other in (("-3", "3"), ("3.5", "3 5"), ("3.5", "35")):
+        assert tasks.matches(f"it is {gold}")(f"It is {gold}.") == 1
+        assert tasks.matches(gold)(other) == tasks.matches(other)(gold) == 0
+    assert tasks.matches("4-3")("4-3") == tasks.matches("a b")("a - b.") == 1
+
+
+@pytest.mark.parametrize("verifier", [tasks.matches, tasks.in_place])
+def test_a_gold_without_words_is_refused(verifier):
+    for gold in ("", " \n"):
+        with pytest.raises(ValueError, match="^gold=.*: expected a word"):
+            verifier(gold)
+    with pytest.raises(ValueError, match="^gold='[+]': expected a word or a number$"):
+        tasks.matches("+")
 
 
 # right and left quotes, high-reversed, modifier letter, prime, acute, grave, full-width

@@ -43,6 +43,10 @@ def test_paying_needs_no_more_than_the_mask():
     paid = pay(rollout, range(len(rollout.mask)))
     assert paid.rewards.dtype == torch.float64 and paid.rewards.sum(1).tolist() == list(range(len(rollout.mask)))
     assert ((paid.rewards != 0).sum(1) <= 1).all() and not paid.rewards[~rollout.mask].any()
+    rows = len(rollout.mask)
+    for rewards in ([1.0], range(rows + 1), 1.0, torch.ones(rows, 1)):
+        with pytest.raises(ValueError, match=rf"^rewards has shape \(.*\): expected \({rows},\)$"):
+            pay(rollout, rewards)
 
 
 def test_another_sampler_takes_the_place_of_ours(lm):

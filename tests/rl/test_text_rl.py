@@ -262,9 +262,11 @@ def test_errors_name_the_last_checkpoint_and_counts_are_checked(tmp_path):
 
     with pytest.raises(ValueError, match=f"^update 1: the gradient's norm is nan.*; the last checkpoint is {path}$"):
         train(toy_lm(WORDS), weigh, checkpoint=path, checkpoint_every=1)
-    for name in ("epochs", "micro_batch", "evaluate_every", "checkpoint_every"):
+    for name in ("updates", "epochs", "micro_batch", "evaluate_every", "checkpoint_every"):
         with pytest.raises(ValueError, match=f"^{name}=0: expected at least 1$"):
             train(toy_lm(WORDS), **{name: 0})
+    with pytest.raises(ValueError, match="^seed=1.5: expected a whole number$"):
+        train(toy_lm(WORDS), seed=1.5)
 
 
 # ---------------------------------------------------------------- held-out problems
@@ -282,6 +284,12 @@ def test_held_out_scores_are_taken_before_during_and_after():
     assert history.held_out[0] == float(sampled_scores(TASK, toy_lm(WORDS), samples=3).mean())
     assert history.held_out[-1] == float(sampled_scores(TASK, lm, samples=3).mean())
     assert train(toy_lm(WORDS), updates=5).returns == history.returns  # evaluating changes nothing
+
+
+def test_a_run_that_is_evaluated_from_its_middle_on_says_from_where(tmp_path):
+    train(toy_lm(WORDS), updates=3, checkpoint=tmp_path / "run")
+    options = {"evaluate": lambda policy: 0.5, "evaluate_every": 2, "checkpoint": tmp_path / "run"}
+    assert train(toy_lm(WORDS), updates=5, **options).held_out_update == [3, 4, 5]
 
 
 # ---------------------------------------------------------------- what is recorded

@@ -410,13 +410,17 @@ def played(change=""):
             reward = world.R[state, action, after].where(~over, torch.zeros(()).double())
             if change == "unpaid":
                 reward = world.R[state, action, state]
+            if change == "expected":
+                reward = (world.P[state, action] * world.R[state, action]).sum(-1)
+            if change == "largest":
+                reward = world.R[state, action].amax(-1)
             acted = torch.ones_like(over) if change == "no end" else ~over
             for column, value in zip(columns, (after if change == "moved" else state, action, reward, acted)):
                 column.append(value)
             state = after
             if not change and world.terminal[state].all():
                 break
-        return tuple(torch.stack(column, 1) for column in columns)
+        return tuple(torch.stack(column, 0 if change == "turned" else 1) for column in columns)
 
     return answer
 
@@ -693,6 +697,9 @@ WRONG = {
         (played("unpaid"), "nothing is earned"),
         (played("no end"), "goes on after its end"),
         (played("moved"), "the state after the move"),
+        (played("expected"), "not that of the way that was taken"),
+        (played("largest"), "not that of the way that was taken"),
+        (played("turned"), "the axes are exchanged"),
     ],
     "8.7": [
         (gradients(lambda pi, s, a, w: w * hot(pi, a)), "pi is not subtracted"),

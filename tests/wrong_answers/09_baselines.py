@@ -647,7 +647,7 @@ def modelled(e):
 
 WRONG = {
     "9.1": [
-        (interleaved, "are `count` apart"),
+        (interleaved, "the first `size` rows, then the next"),
         (summed, "an estimate averages its episodes"),
         (single_rows, "the single rows"),
         (measuring(variance=lambda x, exact: x.var(0)), "one by one"),

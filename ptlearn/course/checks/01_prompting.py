@@ -218,7 +218,7 @@ def expect_evaluate(case):
 
 def token_logprobs(logits, tokens):
     each = logits.log_softmax(-1)[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
-    return torch.cat([torch.zeros_like(each[:, :1]), each], dim=1)
+    return torch.cat([each.new_zeros(len(each), 1), each], dim=1)
 
 
 def token_cases(rng):
@@ -260,7 +260,7 @@ def expect_tokens(case):
 def token_logprobs_of(scores, tokens):
     """Zero, then at each place the score of its token by the row before."""
     each = scores[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
-    return torch.cat([torch.zeros_like(each[:, :1]), each], dim=1)
+    return torch.cat([each.new_zeros(len(each), 1), each], dim=1)
 
 
 # 1.5: rows of a prompt and its choices -------------------------------------------------------------------------------
@@ -438,6 +438,8 @@ def expect_choices(case):
             divided(lambda b, c: starts[b] + longest),
         "the mean is divided by letters: by tokens": Alternatives(
             divided(lambda b, c: len(choices[c])), divided(lambda b, c: len(choices[c]) + 1)),
+        "the mean is divided by the number of choices: by the choice's number of tokens":
+            divided(lambda b, c: len(choices)),
         "the mean is divided by words: by tokens": divided(lambda b, c: len(choices[c].split())),
         "each prompt is scored alone and the prompt forgotten: the choice is read after nothing":
             table(lambda p, c: (logprobs(toy_encode(" " + c)), lengths[choices.index(c)])),
@@ -541,7 +543,8 @@ def expect_verbalizer(case):
         "the tokens without the space before the word: in running text it is ' great', another token":
             normalised(columns(odds, "")),
         "also without the space, and not renormalised": columns(everything, ""),
-        "normalised over the prompts instead of the labels": normalised(columns(everything), 0),
+        "normalised over the prompts instead of the labels":
+            Alternatives(normalised(columns(everything), 0), normalised(columns((logits - logits.max()).exp()), 0)),
         "only the first word of each label: the probabilities of its words add up":
             normalised(columns(odds, join=lambda group: group[:, 0])),
         "the likeliest word of each label alone: the probabilities of its words add up":

@@ -65,6 +65,7 @@ def expect_path(case):
     mistakes = {
         "alpha is not divided by the rank: the scale is alpha / r": path(alpha),
         "the path is not scaled: multiply it by alpha / r": path(1),
+        "alpha // r drops what is left over: the scale is alpha / r": path(alpha // rank),
         "the scale is turned: alpha / r, not r / alpha": path(rank / alpha),
         "alpha is multiplied by the rank: the scale is alpha / r": path(alpha * rank),
         "divided by the root of the rank: the scale is alpha / r": path(alpha / rank**0.5),
@@ -199,12 +200,11 @@ def drive_layer(answer, case):
     """Facts of a layer, from its making on to half precision."""
     base, x = linear(case), torch.tensor(case["x"])
     layer = answer(base, len(case["A"]), case["alpha"])
-    made = {name: hasattr(layer, name) for name in ("base", "A", "B", "alpha")}
-    facts = {"has all": all(made.values())}
-    if not facts["has all"]:
-        return facts
+    lacking = [name for name in ("base", "A", "B", "alpha") if not hasattr(layer, name)]
+    if lacking:
+        return {"lacks": lacking}
     named = {id(parameter): name for name, parameter in layer.named_parameters()}
-    facts |= {
+    facts = {
         "same base": layer.base is base,
         "parameters": {id(layer.A), id(layer.B)} <= set(named),
         "frozen": not any(parameter.requires_grad for parameter in base.parameters()),
@@ -216,6 +216,7 @@ def drive_layer(answer, case):
     begin = layer(x)
     if not torch.is_tensor(begin):
         return facts | {"tensor": False}
+    facts["no change"] = not bool((layer.B @ layer.A).any())
     facts["start"] = bool(torch.equal(begin, base(x)))
     facts["begins"] = any(grad is not None and bool(grad.any()) for grad in gradients(layer, begin))
     output = trained(layer, case)(x)
@@ -233,13 +234,13 @@ def drive_layer(answer, case):
 
 
 LAYER = {
-    "has all": "the layer lacks one of the attributes base, A, B and alpha, which the rest of the lesson reads",
     "same base": "self.base is not the layer that was given: keep that one, a copy would be a second set of weights",
     "parameters": "A and B are no parameters of the layer: wrap them in nn.Parameter, or no optimizer finds them",
     "frozen": "the base is still trained: base.requires_grad_(False), its bias too",
     "trainable": "A or B is frozen: only the base is",
     "shapes": "A and B are not (rank, k) and (d, rank): start(rank, k, d), and layer_shape(base) is (d, k)",
-    "start": "before any training the output is not the base's: B A = 0 at the start",
+    "no change": "before any training B A is not 0: the model would not begin as its base",
+    "start": "before any training, with B A = 0, the output is not self.base(x), bias included: forward adds to that",
     "tensor": "forward returns no tensor",
     "A learns": "no gradient reaches A: `.data`, `.detach()`, `.item()` or no_grad cut it off, or it is not used",
     "B learns": "no gradient reaches B: `.data`, `.detach()`, `.item()` or no_grad cut it off, or it is not used",
@@ -251,7 +252,7 @@ LAYER = {
 }
 
 
-LATE = ("output", "begins", "leading axes", "bfloat16")  # what a wrong output explains better
+LATE = ("output", "start", "begins", "leading axes", "bfloat16")  # what a wrong output explains better
 
 
 def outputs_of(case):
@@ -280,13 +281,17 @@ def outputs_of(case):
 
 
 def remark_layer(case, data):
+    if "lacks" in data:
+        return f"the layer lacks {', '.join(data['lacks'])}: the lesson reads base, A, B and alpha of it"
     if data.get("output") is not None:
         named = outputs_of(case)
         near = [words for words, wrong in named.items() if close(wrong, data["output"])]
         data = data | {"output": "" in near}
         if "" not in near:
             early = {name: said for name, said in LAYER.items() if name not in LATE}
-            return first_false(data, early) or (near or ["after training the output is not W x + alpha / r B A x"])[0]
+            start = "" if data["start"] else LAYER["start"]
+            named = near or [start or "after training the output is not W x + alpha / r B A x"]
+            return first_false(data, early) or named[0]
     return first_false(data, LAYER)
 
 

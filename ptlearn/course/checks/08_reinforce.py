@@ -238,14 +238,15 @@ def play(world, pi, episodes, horizon, generator):
     return tuple(torch.stack(column, 1) for column in zip(*columns))
 
 
-NOTHING_PLAYED = dict.fromkeys(("steps", "starts", "actions", "moves"))  # of the other kind of case
+NOTHING_PLAYED = dict.fromkeys(("steps", "starts", "actions", "moves", "paid"))  # of the other kind of case
 
 
 def play_cases(rng):
     """A walk without chance, that ends before the horizon or not; and chances of all kinds, to be counted."""
     pays = table(rng, 2, low=0.2, high=2.0)
     share = {name: round(rng.uniform(0.15, 0.35), 3) for name in ("start", "slip", "left")}
-    return [{"kind": "walk", "pays": pays, "horizon": horizon} for horizon in (4, 2)] + [{"kind": "chance"} | share]
+    walks = [{"kind": "walk", "pays": pays, "horizon": horizon} for horizon in (4, 2)]
+    return [*walks, {"kind": "chance", "pays": table(rng, 8)} | share]
 
 
 def walk_of(case):
@@ -259,11 +260,12 @@ def walk_of(case):
 
 
 def chance_of(case):
-    """Two first states, two actions of which either may slip, and an end two steps away."""
-    slip, P = case["slip"], torch.zeros(5, 2, 5)
+    """Two first states, two actions of which either may slip, and an end two steps away; each way pays another sum."""
+    slip, P, R = case["slip"], torch.zeros(5, 2, 5), torch.zeros(5, 2, 5)
     P[:2, 0, 2], P[:2, 0, 3], P[:2, 1, 2], P[:2, 1, 3] = 1 - slip, slip, slip, 1 - slip
     P[2:, :, 4] = 1
-    return MDP(P, torch.zeros(5, 2), [case["start"], 1 - case["start"], 0, 0, 0])
+    R[:2, :, 2:4] = torch.tensor(case["pays"]).view(2, 2, 2)
+    return MDP(P, R, [case["start"], 1 - case["start"], 0, 0, 0])
 
 
 def drive_play(answer, case):
@@ -271,16 +273,21 @@ def drive_play(answer, case):
     generator = torch.Generator().manual_seed(1)
     if case["kind"] == "walk":
         pi = torch.tensor([[0.0, 1.0]] * 4, dtype=torch.float64)
-        states, actions, rewards, mask = answer(walk_of(case), pi, 2, case["horizon"], generator)
+        states, actions, rewards, mask = answer(walk_of(case), pi, 3, case["horizon"], generator)
+        if mask.shape == (case["horizon"], 3):
+            return NOTHING_PLAYED | {"steps": "a row for each step"}
         steps = torch.stack([states.double(), actions.double(), rewards.double()], -1)
         return NOTHING_PLAYED | {"steps": [row[acted].tolist() for row, acted in zip(steps, mask)]}
     pi = torch.tensor([[case["left"], 1 - case["left"]]] * 5, dtype=torch.float64)
-    states, actions, *_ = answer(chance_of(case), pi, 2000, 2, generator)
+    world = chance_of(case)
+    states, actions, rewards, _ = answer(world, pi, 2000, 2, generator)
     first, left = states[:, 0], actions[:, 0] == 0
     shares = {"starts": (first == 0, case["start"]), "actions": (left, case["left"]),
               "moves": ((states[:, 1] == 3) == left, case["slip"])}  # fmt: skip
     right = {name: abs(float(found.double().mean()) - share) < 0.05 for name, (found, share) in shares.items()}
-    return NOTHING_PLAYED | right
+    earned = world.R[first, actions[:, 0], states[:, 1]]
+    paid = bool(torch.isclose(rewards[:, 0].double(), earned, atol=1e-5).all())
+    return NOTHING_PLAYED | right | {"paid": paid}
 
 
 def expect_play(case):
@@ -289,23 +296,26 @@ def expect_play(case):
             ("starts", "the first states do not come from world.start"): False,
             ("actions", "the actions do not come from pi: sample them, in each episode anew; the best one is not asked "
              "for"): False,
+            ("paid", "the reward is not that of the way that was taken: world.R[s, a, s'], with the state that is "
+             "entered"): False,
             ("moves", "the next states do not come from world.P[s, a]: the world chooses, in each episode anew"): False,
         }  # fmt: skip
-        return NOTHING_PLAYED | dict.fromkeys(("starts", "actions", "moves"), True), wrong
+        return NOTHING_PLAYED | dict.fromkeys(("starts", "actions", "moves", "paid"), True), wrong
     horizon = case["horizon"]
     path = [[0, 1, 0.0], [1, 1, case["pays"][0]], [2, 1, case["pays"][1]], [3, 1, 0.0], [3, 1, 0.0]]
-    stayed, ended = [2 * [path[:steps]] for steps in (min(horizon, 3), min(horizon, 2))]
+    stayed, ended = [3 * [path[:steps]] for steps in (min(horizon, 3), min(horizon, 2))]
     late = [path[0], [1, 1, 0.0], [2, 1, case["pays"][0]]][: min(horizon, 3)]
     unpaid = [[s, a, 0.0] for s, a, _ in path[: min(horizon, 3)]]
     moved = [[s + 1, a, r] for s, a, r in path[: min(horizon, 3)]]
     mistakes = {
-        "the episode goes on after its end: mask is False where world.terminal[s_t]": 2 * [path[:horizon]],
+        "the axes are exchanged: (B, T), a row for each episode": "a row for each step",
+        "the episode goes on after its end: mask is False where world.terminal[s_t]": 3 * [path[:horizon]],
         "the step that ends the episode is lost: mask asks whether s_t is terminal, before the move": ended,
-        "one step too many: at most `horizon` steps": 2 * [path[: min(horizon + 1, 3)]],
-        "one step too few: `horizon` steps, unless the episode ends": 2 * [path[: min(horizon - 1, 3)]],
-        "nothing is earned: the reward is world.R[s, a, s'], with the state that is entered": 2 * [unpaid],
-        "the rewards come a step late: r_t is paid on the way from s_t to s_{t+1}": 2 * [late],
-        "the state after the move is recorded: s_t is where the action was chosen": 2 * [moved],
+        "one step too many: at most `horizon` steps": 3 * [path[: min(horizon + 1, 3)]],
+        "one step too few: `horizon` steps, unless the episode ends": 3 * [path[: min(horizon - 1, 3)]],
+        "nothing is earned: the reward is world.R[s, a, s'], with the state that is entered": 3 * [unpaid],
+        "the rewards come a step late: r_t is paid on the way from s_t to s_{t+1}": 3 * [late],
+        "the state after the move is recorded: s_t is where the action was chosen": 3 * [moved],
     }
     return NOTHING_PLAYED | {"steps": stayed}, {("steps", words): value for words, value in mistakes.items()}
 

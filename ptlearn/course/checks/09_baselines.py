@@ -78,7 +78,8 @@ def expect_measure(case):
     flat = [x for row in estimates for x in row]
     expected = {"estimates": estimates, "variance": total, "share": share(mean), "z": z}
     mistakes = {
-        ("estimates", "the rows of a batch follow each other; these are `count` apart"): batches(step=count),
+        ("estimates", "the rows of a batch follow each other: the first `size` rows, then the next"):
+            batches(step=count),
         ("estimates", "the sums of the batches: an estimate averages its episodes"):
             [[size * x for x in row] for row in estimates],
         ("estimates", "the single rows: average `size` of them at a time"): rows,

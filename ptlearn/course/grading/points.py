@@ -231,7 +231,7 @@ class Asked:
                 self.note(data=said.get("data"))
             elif self.question is not None and said.get("missing") == self.question:
                 why = str(said.get("why") or "")
-                self.note(status="error" if why else "missing", why=why or "no cell of the notebook defines it")
+                self.note(status="error" if why else "missing", why=why)
 
     def limit(self, seconds: float) -> None:
         """Something has begun that may take so long."""
@@ -251,6 +251,8 @@ class Asked:
 
 def judged(known, put: dict, seen: Seen) -> Verdict:
     """The verdict on what was seen, with the status of a mark; a score is that of all cases together."""
+    if seen.status == "missing":
+        return Verdict("missing", f"no cell of the notebook defines {put['name']!r}")
     if seen.status:
         return Verdict(seen.status, one_line(seen.why))
     if not well_formed(seen.data, len(put["cases"])):

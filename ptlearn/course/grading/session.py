@@ -1,6 +1,7 @@
 """What the commands `grade`, `check` and `progress` print: a line per submission, per exercise, per notebook."""
 
 import argparse
+import difflib
 import secrets
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from ptlearn.course.grading.merge import lesson_of, load_release, read_notebook
 from ptlearn.course.grading.record import Marks
 from ptlearn.course.grading.sandbox import weakness
 from ptlearn.course.grading.submissions import collect, read_roster, read_rubric
-from ptlearn.course.lesson import ROOT, remarks
+from ptlearn.course.lesson import PLACE, ROOT, remarks
 
 MOST_FAILED = 100  # that an exit code tells
 
@@ -80,6 +81,7 @@ def said(marks: Marks) -> str:
 
 def check_notebook(path: str) -> int:
     """Grade one notebook and print a line per exercise and the sum; 0 where everything passes, else 1."""
+    path = own_notebook(path)
     found, failed = collect([path])
     if len(found) != 1:
         why = f"{failed[0].submission}: {failed[0].error}" if failed else f"{path} holds {len(found)}, expected one"
@@ -93,8 +95,30 @@ def check_notebook(path: str) -> int:
     return int(marks.points < marks.maximum)
 
 
-def progress_of(folder: str, run: bool = False) -> int:
-    """Print which exercises pass in each notebook of a folder: as its outputs say, or with `run` by running them."""
+def own_notebook(path: str) -> str:
+    """The path where it is there; else the student's copy of the lesson that it names, by number or name.
+
+    Raises: ValueError where there is neither, with the nearest name.
+    """
+    if Path(path).exists():
+        return path
+    copies, asked = sorted(Path(PLACE, "work").glob("*.ipynb")), Path(path).stem
+    for copy in copies:
+        if asked in (copy.stem, copy.stem[:2], copy.stem[:2].removeprefix("0")):
+            return str(copy)
+    near = difflib.get_close_matches(asked, [copy.stem for copy in copies], 1)
+    raise ValueError(f"notebook: no file {path!r}" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def progress_of(folder: str | None = None, run: bool = False) -> int:
+    """Print which exercises pass in each notebook of a folder: as its outputs say, or with `run` by running them.
+
+    Without a folder it is `work/`, here or where `ptlearn copy` makes it.
+    """
+    if folder is None:
+        folder = "work" if Path("work").is_dir() else str(Path(PLACE, "work"))
+        if not Path(folder).is_dir():
+            raise ValueError("no folder work yet: `ptlearn copy` makes it, with a notebook per lesson")
     found, failed = collect([folder])
     for submission in found:
         try:
