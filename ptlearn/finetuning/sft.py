@@ -90,11 +90,8 @@ def fit_sft(
     check_counts(epochs=epochs, batch=batch)
     check_counts(none=True, micro_batch=micro_batch, packed=packed, evaluate_every=evaluate_every, patience=patience)
     _check_examples(lm, "examples", examples, packed=packed)
-    _check_examples(lm, "held_out", held_out, at_least=0)
-    if patience is not None and not held_out:
-        raise ValueError(f"patience={patience} and no held_out: expected examples whose loss says when to stop")
-    seed = check_seed(seed)
-    plan, parameters = _plan(examples, epochs, batch, seed), _parameters(lm)
+    _check_held_out(lm, held_out, patience)
+    plan, parameters = _plan(examples, epochs, batch, check_seed(seed)), _parameters(lm)
     period = evaluate_every or -(-len(plan) // epochs)
     best = nn.ParameterList([] if patience is None else [p.detach().clone() for p in parameters])
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
@@ -228,6 +225,12 @@ def _copy(source: Iterable[Tensor], target: nn.ParameterList | list) -> None:
 
 def _on_device(rollout: Rollout, device: torch.device) -> Rollout:
     return Rollout(**{f.name: getattr(rollout, f.name).to(device) for f in fields(rollout)})
+
+
+def _check_held_out(lm, held_out: Sequence[Example], patience: int | None) -> None:
+    _check_examples(lm, "held_out", held_out, at_least=0)
+    if patience is not None and not held_out:
+        raise ValueError(f"patience={patience} and no held_out: expected examples whose loss says when to stop")
 
 
 def _check_examples(

@@ -197,7 +197,7 @@ def as_rollout(examples: Sequence[Example], *, padding: int = 0) -> Rollout:
 def check_examples(name: str, examples: Sequence[Example]) -> None:
     """Raise ValueError naming the first that is no Example, or whose mask is not as long as its tokens."""
     for index, example in enumerate(examples):
-        if not isinstance(example, Example):
+        if not (hasattr(example, "tokens") and hasattr(example, "mask")):
             raise ValueError(f"{name}[{index}] is a {type(example).__name__}: expected an Example, as `render` makes "
                              "them of conversations")  # fmt: skip
         if len(example.tokens) != len(example.mask):
