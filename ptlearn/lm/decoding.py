@@ -169,7 +169,7 @@ class JoinedDecoder(LlamaDecoder):
 
     def __init__(self, model: nn.Module, cache, hidden: Tensor, max_new_tokens: int):
         super().__init__(model, cache, hidden, max_new_tokens)
-        self.weights = JoinedWeights(model, self.bias.dtype)
+        self.weights = JoinedWeights(model, self.bias.dtype, copied=False)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token (n,) to every row; return the logits (n, V) for the next."""

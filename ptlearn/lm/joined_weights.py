@@ -59,13 +59,14 @@ class Pointwise(NamedTuple):
 class JoinedWeights:
     """The weights of one model in another precision. `take_over` brings them up to date, in the same memory.
 
+    For one use, `copied=False` leaves those that need no change where the model has them, and `take_over` is refused.
     Holds: layers, one {name: tensor or None} each; embedding, head (V, width), norm (width,); frequencies (size / 2,)
     and amplitude of the rotary embedding; heads, key_heads, size, scaling of attention; eps of the norms.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype):
+    def __init__(self, model: nn.Module, dtype: torch.dtype, *, copied: bool = True):
         attention, norm = model.model.layers[0].self_attn, model.model.norm
-        self.dtype = dtype
+        self.dtype, self.copied = dtype, copied
         self.size, self.scaling = attention.head_dim, attention.scaling
         self.heads, self.key_heads = model.config.num_attention_heads, model.config.num_key_value_heads
         self.eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
@@ -81,14 +82,16 @@ class JoinedWeights:
     @torch.no_grad()
     def take_over(self, model: nn.Module) -> None:
         """Copy the model's current weights, LoRA added. Under FSDP2 all processes have to call it together."""
+        if self._rest and not self.copied:
+            raise ValueError("copied=False: expected weights of its own, to be written into")
         body = model.model
         for mine, layer in zip(self.layers, body.layers, strict=True):
             for name, weight in self._of_layer(layer):
-                _put(mine, name, weight, self.dtype)
-        _put(self._rest, "embedding", _whole(body.embed_tokens.weight), self.dtype)
-        _put(self._rest, "head", _added(model.lm_head), self.dtype)
-        _put(self._rest, "norm", _whole(body.norm.weight), self.dtype)
-        _put(self._rest, "frequencies", body.rotary_emb.inv_freq, torch.float32)
+                _put(mine, name, weight, self.dtype, self.copied)
+        _put(self._rest, "embedding", _whole(body.embed_tokens.weight), self.dtype, self.copied)
+        _put(self._rest, "head", _added(model.lm_head), self.dtype, self.copied)
+        _put(self._rest, "norm", _whole(body.norm.weight), self.dtype, self.copied)
+        _put(self._rest, "frequencies", body.rotary_emb.inv_freq, torch.float32, self.copied)
 
     def _of_layer(self, layer: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
         attention, mlp = layer.self_attn, layer.mlp
@@ -252,9 +255,9 @@ def _whole(parameter: Tensor) -> Tensor:
     return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
 
 
-def _put(mine: dict[str, Tensor | None], name: str, weight: Tensor | None, dtype: torch.dtype) -> None:
+def _put(mine: dict[str, Tensor | None], name: str, weight: Tensor | None, dtype: torch.dtype, copied: bool) -> None:
     """In place where it stands already: a captured CUDA graph knows the address, not the name."""
     if mine.get(name) is not None and weight is not None:
         mine[name].copy_(weight)
     else:
-        mine[name] = None if weight is None else weight.to(dtype, copy=True, memory_format=torch.contiguous_format)
+        mine[name] = None if weight is None else weight.to(dtype, copy=copied, memory_format=torch.contiguous_format)

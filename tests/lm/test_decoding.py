@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import WINDOW
+from conftest import WINDOW, tiny_model
 from ptlearn.lm import decoding
+from ptlearn.lm.joined_weights import JoinedWeights
 
 PROMPTS = [[0, 5, 17, 9, 33, 250], [0], [0, 8, 8], [0, 5, 17, 9, 33, 250], [4, 3, 2, 1]]
 
@@ -160,3 +161,16 @@ def test_sliding_windows_take_the_general_road():
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=300, num_hidden_layers=2, **sizes, **window)).eval()
     assert not decoding.has_llama_layout(model)
+
+
+def test_weights_for_one_use_are_the_models_own_and_never_written_into():
+    model = tiny_model("llama")
+    shared, own = (JoinedWeights(model, torch.float32, copied=copied) for copied in (False, True))
+    embedding = model.get_input_embeddings().weight
+    assert shared.embedding.data_ptr() == embedding.data_ptr() != own.embedding.data_ptr()
+    for mine, others in zip(shared.layers, own.layers, strict=True):
+        assert all(mine[name] is None or torch.equal(mine[name], others[name]) for name in others)
+    before = embedding.detach().clone()
+    with pytest.raises(ValueError, match="^copied=False: expected weights of its own"):
+        shared.take_over(model)
+    assert torch.equal(embedding, before)
