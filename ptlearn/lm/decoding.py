@@ -12,12 +12,12 @@ the columns to the left of a short prompt are hidden from it and its positions s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ptlearn.lm.joined_weights import FAMILIES, PLAIN, JoinedWeights, can_join, rotate, split_heads
+from ptlearn.lm.joined_weights import FAMILIES, JoinedWeights, can_join, causal_bias, gate, rotate, split_heads
 
 _MORE = 16  # columns at least by which a full cache grows
 _COPIED = 2**26  # parameters up to which a model's weights are copied: 256 MB in float32
@@ -36,20 +36,23 @@ def start(model: nn.Module, prompts: Sequence[Sequence[int]], *, max_new_tokens:
     longest = int(lengths.max())
     tokens = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     hidden = longest - lengths
+    if _joins(model):
+        decoder = JoinedDecoder(model)
+        return decoder, decoder.read(tokens, hidden, max_new_tokens)
     columns = torch.arange(longest, device=device)
     # without padding the mask says nothing, and attention is faster without one
     visible = (columns >= hidden[:, None]).long() if bool(hidden.any()) else None
     positions = (columns - hidden[:, None]).clamp(min=0)
     output = model(tokens, attention_mask=visible, position_ids=positions, use_cache=True, logits_to_keep=1)
-    return _decoder(model)(model, output.past_key_values, hidden, max_new_tokens), output.logits[:, -1]
+    decoder = LlamaDecoder if has_llama_layout(model) else CacheDecoder
+    return decoder(model, output.past_key_values, hidden, max_new_tokens), output.logits[:, -1]
 
 
-def _decoder(model: nn.Module) -> type:
-    if not has_llama_layout(model):
-        return CacheDecoder
+def _joins(model: nn.Module) -> bool:
+    """Whether JoinedDecoder takes the model: small, on a CPU, and nothing in it has to be called."""
     small = sum(parameter.numel() for parameter in model.parameters()) <= _COPIED
     on_cpu = model.get_input_embeddings().weight.device.type == "cpu"
-    return JoinedDecoder if small and on_cpu and not _is_hooked(model) and can_join(model) else LlamaDecoder
+    return small and on_cpu and has_llama_layout(model) and can_join(model) and not _is_hooked(model)
 
 
 def _is_hooked(model: nn.Module) -> bool:
@@ -96,8 +99,8 @@ class CacheDecoder:
 
 
 class LlamaDecoder:
-    """Steps a Llama layout on plain tensors. State: per layer keys and values (n, key heads, columns, size) with room
-    for more columns, and what is added to the scores, (n, key heads, 1, columns): -inf at padding and empty columns.
+    """Steps a Llama layout on plain tensors. State: per layer keys and values, (2, n, key heads, columns, size), with
+    room for more columns; what is added to the scores, (n, key heads, 1, columns), -inf at padding and empty columns.
 
     On a CPU, in full precision, attention is two plain products over all columns, the empty ones hidden: memory is read
     up to twice as fast where nothing is left out between one head's columns and the next one's. Elsewhere it is the
@@ -105,15 +108,19 @@ class LlamaDecoder:
     """
 
     def __init__(self, model: nn.Module, cache, hidden: Tensor, max_new_tokens: int):
-        self.model, self.hidden = model, hidden
-        self.used = cache.get_seq_length()
+        self.model = model
+        self._begin([torch.stack((layer.keys, layer.values)) for layer in cache.layers], hidden, max_new_tokens)
+
+    def _begin(self, cache: list[Tensor], hidden: Tensor, max_new_tokens: int) -> None:
+        """Go on from these caches, whose first columns, `hidden` (n,) of them, are padding."""
+        self.cache, self.hidden = cache, hidden
+        _, _, heads, self.used, _ = cache[0].shape
         self.most = self.used + max_new_tokens
-        self.cache = [(layer.keys, layer.values) for layer in cache.layers]
-        keys, _ = self.cache[0]
         padding = torch.arange(self.used, device=hidden.device) < hidden[:, None]
-        bias = keys.new_zeros(padding.shape).masked_fill(padding, -torch.inf)
-        self.bias = bias[:, None, None].repeat(1, keys.shape[1], 1, 1)
-        self.fused = keys.device.type != "cpu" or keys.dtype.itemsize < 4
+        bias = cache[0].new_zeros(padding.shape).masked_fill(padding, -torch.inf)
+        self.bias = bias[:, None, None].repeat(1, heads, 1, 1)
+        self.fused = bias.device.type != "cpu" or bias.dtype.itemsize < 4
+        self.flat = None
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token (n,) to every row; return the logits (n, V) for the next."""
@@ -129,17 +136,21 @@ class LlamaDecoder:
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows (n,) alone, in this order; one that is named twice is copied."""
-        self.cache = [(keys[rows], values[rows]) for keys, values in self.cache]
-        self.bias, self.hidden = self.bias[rows], self.hidden[rows]
+        self.cache = [layer.index_select(1, rows) for layer in self.cache]
+        self.bias, self.hidden, self.flat = self.bias[rows], self.hidden[rows], None
 
     def _open_column(self) -> None:
         """Let the next column be seen; where there is none, make room for some more."""
         if self.used == self.bias.shape[-1]:
             columns = max(1, min(max(_MORE, self.used // 8), self.most - self.used))
-            rows, heads, _, size = self.cache[0][0].shape
-            room = self.bias.new_zeros(rows, heads, columns, size)
-            self.cache = [tuple(torch.cat((part, room), 2) for part in layer) for layer in self.cache]
-            self.bias = nn.functional.pad(self.bias, (0, columns), value=-torch.inf)
+            _, rows, heads, _, size = self.cache[0].shape
+            room = self.bias.new_zeros(2, rows, heads, columns, size)
+            self.cache = [torch.cat((layer, room), 3) for layer in self.cache]
+            self.bias, self.flat = nn.functional.pad(self.bias, (0, columns), value=-torch.inf), None
+        if self.flat is None and not self.fused:  # views for the plain products, rows and heads as one
+            shape = -1, *self.cache[0].shape[3:]
+            self.flat = [(keys.view(shape).mT, values.view(shape)) for keys, values in self.cache]
+            self.flat_bias = self.bias.view(-1, 1, self.bias.shape[-1])
         self.bias[..., self.used] = 0
 
     def _attend(self, index: int, attention: nn.Module, states: Tensor, rotation) -> Tensor:
@@ -151,46 +162,106 @@ class LlamaDecoder:
         if hasattr(attention, "q_norm"):
             query, key = attention.q_norm(query), attention.k_norm(key)
         mixed = self._look(index, rotate(query, rotation), rotate(key, rotation), value, attention.scaling)
-        return attention.o_proj(mixed.flatten(1))
+        return attention.o_proj(mixed)
 
     def _look(self, index: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Write the new column of one layer and attend to all: three (n, their heads, size) to (n, key heads, q, size),
-        the q query heads together that share a key head."""
-        keys, values = self.cache[index]
-        keys[:, :, self.used], values[:, :, self.used] = key, value
+        """Write the new column of one layer and attend to all: three (n, their heads, size) to (n, heads * size)."""
+        column = self.cache[index].select(3, self.used)
+        column[0].copy_(key)
+        column[1].copy_(value)
         # the query heads that share a key head stand where positions usually stand
-        query = query.unflatten(1, (keys.shape[1], -1))
-        attend = nn.functional.scaled_dot_product_attention if self.fused else _attend_plainly
-        return attend(query, keys, values, attn_mask=self.bias, scale=scaling)
+        if self.fused:
+            keys, values = self.cache[index]
+            query = query.unflatten(1, (keys.shape[1], -1))
+            options = {"attn_mask": self.bias, "scale": scaling}
+            return nn.functional.scaled_dot_product_attention(query, keys, values, **options).flatten(1)
+        keys, values = self.flat[index]
+        query = query.reshape(len(keys), -1, query.shape[-1])
+        scores = torch.baddbmm(self.flat_bias, query, keys, alpha=scaling)
+        return torch.bmm(scores.softmax(-1), values).view(len(key), -1)
 
 
 class JoinedDecoder(LlamaDecoder):
-    """The same from a copy of the weights, in few large products: a tenth faster with 64 rows, a third with one."""
+    """The same from a copy of the weights, prompts included: few large products, and what can be done in place is.
 
-    def __init__(self, model: nn.Module, cache, hidden: Tensor, max_new_tokens: int):
-        super().__init__(model, cache, hidden, max_new_tokens)
-        self.weights = JoinedWeights(model, self.bias.dtype, copied=False)
+    A step of a small model is some hundred operations, most of which take longer to begin than to do.
+    """
+
+    def __init__(self, model: nn.Module):
+        weights = self.weights = JoinedWeights(model, model.get_input_embeddings().weight.dtype, copied=False)
+        width, wide = weights.embedding.shape[1], torch.promote_types(weights.dtype, torch.float32)
+        self.floor = torch.tensor((width * weights.eps) ** 0.5, dtype=wide)
+        # as `_norm` wants them; and the heads in their own order
+        norms = [[layer["attention_norm"], layer["mlp_norm"]] for layer in weights.layers]
+        self.norms = [[norm.to(wide) * width**0.5 for norm in pair] for pair in norms]
+        self.last_norm = weights.last_norm.to(wide) * width**0.5
+        groups = weights.heads // weights.key_heads, weights.key_heads, weights.size
+        self.out = [layer["out"].unflatten(1, groups).transpose(1, 2).flatten(1) for layer in weights.layers]
+
+    def read(self, tokens: Tensor, hidden: Tensor, max_new_tokens: int) -> Tensor:
+        """Read prompts (n, T), of whose tokens the first `hidden` (n,) are padding: the logits (n, V) behind them."""
+        weights, cache = self.weights, []
+        columns = torch.arange(tokens.shape[1], device=tokens.device)
+        rotation = weights.rotation((columns - hidden[:, None]).clamp(min=0))
+        # without padding there is nothing to be said, and attention is faster
+        bias = causal_bias(columns, hidden, weights.dtype) if bool(hidden.any()) else None
+        options = {"attn_mask": bias, "is_causal": bias is None, "scale": weights.scaling}
+        group = weights.heads // weights.key_heads
+
+        def attend(index: int, joined: Tensor) -> Tensor:
+            heads = self._split(index, joined.unflatten(0, tokens.shape), rotation)
+            query, key, value = (each.transpose(1, 2) for each in heads)
+            cache.append(torch.stack((key, value)))
+            key, value = (each.repeat_interleave(group, 1) for each in (key, value)) if group > 1 else (key, value)
+            mixed = nn.functional.scaled_dot_product_attention(query, key, value, **options)
+            return mixed.transpose(1, 2).reshape(tokens.numel(), -1)
+
+        stream = self._forward(tokens.flatten(), attend).unflatten(0, tokens.shape)
+        self._begin(cache, hidden, max_new_tokens)
+        return self._head(stream[:, -1])
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token (n,) to every row; return the logits (n, V) for the next."""
         self._open_column()
-        weights = self.weights
-        rotation = weights.rotation(self.used - self.hidden)
+        rotation = self.weights.rotation(self.used - self.hidden)
 
-        def attend(index: int, layer: dict, joined: Tensor) -> Tensor:
-            norms = layer["q_norm"], layer["k_norm"]
-            heads = split_heads(joined, norms, rotation, weights.key_heads, weights.eps)
-            # the copy wants the first query heads of all key heads before the second ones
-            return self._look(index, *heads, weights.scaling).transpose(1, 2).flatten(1)
+        def attend(index: int, joined: Tensor) -> Tensor:
+            return self._look(index, *self._split(index, joined, rotation), self.weights.scaling)
 
-        states = weights.forward(tokens, attend, PLAIN)
+        stream = self._forward(tokens, attend)
         self.used += 1
-        return nn.functional.linear(states, weights.head)
+        return self._head(stream)
+
+    def _forward(self, tokens: Tensor, attend: Callable) -> Tensor:
+        """The residual stream (m, width) behind the last layer, of tokens (m,)."""
+        stream = nn.functional.embedding(tokens, self.weights.embedding)
+        layers = zip(self.weights.layers, self.norms, self.out, strict=True)
+        for index, (layer, (attention_norm, mlp_norm), out) in enumerate(layers):
+            joined = _product(self._norm(stream, attention_norm), layer["in"], layer["in_bias"])
+            _add_product(stream, attend(index, joined), out, layer["out_bias"])
+            joined = _product(self._norm(stream, mlp_norm), layer["gate_up"], layer["gate_up_bias"])
+            _add_product(stream, gate(joined), layer["down"], layer["down_bias"])
+        return stream
+
+    def _head(self, stream: Tensor) -> Tensor:
+        return nn.functional.linear(self._norm(stream, self.last_norm), self.weights.head)
+
+    def _norm(self, states: Tensor, weight: Tensor) -> Tensor:
+        """RMSNorm by lengths, x / sqrt(|x|^2 + width eps); the sqrt(width) above it stands in the weight."""
+        length = torch.linalg.vector_norm(states, dim=-1, keepdim=True, dtype=weight.dtype).hypot_(self.floor)
+        return torch.div(states, length).mul_(weight).to(states.dtype)
+
+    def _split(self, index: int, joined: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        layer, weights = self.weights.layers[index], self.weights
+        return split_heads(joined, (layer["q_norm"], layer["k_norm"]), rotation, weights.key_heads, weights.eps)
 
 
-def _attend_plainly(query: Tensor, keys: Tensor, values: Tensor, *, attn_mask: Tensor, scale: float) -> Tensor:
-    """What `scaled_dot_product_attention` says of few queries (n, heads, q, size), by one product before the softmax
-    and one behind it. The mask (n, heads, 1, columns) is added to the scores."""
-    bias = attn_mask.expand(-1, -1, query.shape[2], -1).flatten(0, 1)
-    scores = torch.baddbmm(bias, query.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2), alpha=scale)
-    return torch.bmm(scores.softmax(-1), values.flatten(0, 1)).view(query.shape)
+def _product(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What `linear` says, the bias added behind the product: `linear` on a CPU copies it first, which is slower."""
+    product = torch.mm(states, weight.mT)
+    return product if bias is None else product.add_(bias)
+
+
+def _add_product(stream: Tensor, states: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Add a linear layer's output to the stream, in place."""
+    (stream if bias is None else stream.add_(bias)).addmm_(states, weight.mT)

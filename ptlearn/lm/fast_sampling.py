@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from ptlearn.lm import decode_attention
-from ptlearn.lm.joined_weights import PLAIN, JoinedWeights, can_join, split_heads
+from ptlearn.lm.joined_weights import PLAIN, JoinedWeights, can_join, causal_bias, split_heads
 from ptlearn.lm.text import (
     check_finite,
     check_stop,
@@ -227,13 +227,10 @@ class _Room:
         return torch.cat([self._read_part(tokens, hidden, which, slice(first, first + size)) for first in parts])
 
     def _read_part(self, tokens: Tensor, hidden: Tensor, which: list[int], part: slice) -> Tensor:
-        weights, tokens, hidden = self.weights, tokens[part], hidden[part, None]
+        weights, tokens, hidden = self.weights, tokens[part], hidden[part]
         columns = torch.arange(self.used, device=tokens.device)
-        rotation = weights.rotation((columns - hidden).clamp(min=0))
-        seen = (columns <= columns[:, None]) & (columns >= hidden[..., None])
-        # padding sees itself: nothing at all would be 0 / 0
-        bias = torch.zeros(seen.shape, dtype=weights.dtype, device=tokens.device)
-        bias = bias.masked_fill(~(seen | (columns == columns[:, None])), -torch.inf)[:, None]
+        rotation = weights.rotation((columns - hidden[:, None]).clamp(min=0))
+        bias = causal_bias(columns, hidden, weights.dtype)
         pairs = [(row, number - part.start) for row, number in enumerate(which) if part.start <= number < part.stop]
         rows, numbers = torch.tensor(pairs, device=tokens.device).T
         groups = weights.heads // weights.key_heads

@@ -60,8 +60,8 @@ class JoinedWeights:
     """The weights of one model in another precision. `take_over` brings them up to date, in the same memory.
 
     For one use, `copied=False` leaves those that need no change where the model has them, and `take_over` is refused.
-    Holds: layers, one {name: tensor or None} each; embedding, head (V, width), norm (width,); frequencies (size / 2,)
-    and amplitude of the rotary embedding; heads, key_heads, size, scaling of attention; eps of the norms.
+    Holds: layers, one {name: tensor or None} each; embedding, head (V, width), last_norm (width,); frequencies
+    (size / 2,) and amplitude of the rotary embedding; heads, key_heads, size, scaling of attention; eps of the norms.
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, *, copied: bool = True):
@@ -77,6 +77,7 @@ class JoinedWeights:
 
     embedding = property(lambda self: self._rest["embedding"])
     head = property(lambda self: self._rest["head"])
+    last_norm = property(lambda self: self._rest["last_norm"])
     frequencies = property(lambda self: self._rest["frequencies"])
 
     @torch.no_grad()
@@ -90,7 +91,7 @@ class JoinedWeights:
                 _put(mine, name, weight, self.dtype, self.copied)
         _put(self._rest, "embedding", _whole(body.embed_tokens.weight), self.dtype, self.copied)
         _put(self._rest, "head", _added(model.lm_head), self.dtype, self.copied)
-        _put(self._rest, "norm", _whole(body.norm.weight), self.dtype, self.copied)
+        _put(self._rest, "last_norm", _whole(body.norm.weight), self.dtype, self.copied)
         _put(self._rest, "frequencies", body.rotary_emb.inv_freq, torch.float32, self.copied)
 
     def _of_layer(self, layer: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
@@ -119,7 +120,7 @@ class JoinedWeights:
         """
         stream = nn.functional.embedding(tokens, self.embedding)
         states = pointwise.norm(stream, self.layers[0]["attention_norm"], self.eps)
-        following = [*(layer["attention_norm"] for layer in self.layers[1:]), self._rest["norm"]]
+        following = [*(layer["attention_norm"] for layer in self.layers[1:]), self._rest["last_norm"]]
         for index, (layer, next_norm) in enumerate(zip(self.layers, following, strict=True)):
             mixed = attend(index, layer, linear(states, layer["in"], layer["in_bias"]))
             update = linear(mixed, layer["out"], layer["out_bias"])
@@ -130,8 +131,8 @@ class JoinedWeights:
         return states
 
     def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine (..., size) of the angles at positions (...)."""
-        angles = positions[..., None].float() * self.frequencies
+        """Cosine and sine (..., 1, size) of the angles at positions (...), the same for every head."""
+        angles = positions[..., None, None].float() * self.frequencies
         angles = torch.cat((angles, angles), -1)
         return (angles.cos() * self.amplitude).to(self.dtype), (angles.sin() * self.amplitude).to(self.dtype)
 
@@ -153,21 +154,20 @@ def add_norm(stream: Tensor, update: Tensor, weight: Tensor, eps: float) -> tupl
 def gate(joined: Tensor) -> Tensor:
     """silu(gate) * up of both side by side, (..., 2 m) to (..., m)."""
     gates, ups = joined.chunk(2, -1)
-    return nn.functional.silu(gates) * ups
+    return nn.functional.silu(gates, inplace=True).mul_(ups)
 
 
 def split_heads(
     joined: Tensor, norms: tuple, rotation: tuple[Tensor, Tensor], key_heads: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value (..., their heads, size) of their joint product, query and key normed and rotated."""
-    rotation = tuple(each.unsqueeze(-2) for each in rotation)
     heads = joined.unflatten(-1, (-1, rotation[0].shape[-1]))
-    turning, value = heads[..., :-key_heads, :], heads[..., -key_heads:, :]
+    counts = heads.shape[-2] - 2 * key_heads, key_heads
+    turning, value = heads.split((sum(counts), key_heads), -2)
     if norms[0] is not None:
-        query, key = turning[..., :-key_heads, :], turning[..., -key_heads:, :]
+        query, key = turning.split(counts, -2)
         turning = torch.cat((norm(query, norms[0], eps), norm(key, norms[1], eps)), -2)
-    turned = rotate(turning, rotation)
-    return turned[..., :-key_heads, :], turned[..., -key_heads:, :], value
+    return *rotate(turning, rotation).split(counts, -2), value
 
 
 def store_heads(
@@ -185,11 +185,20 @@ def store_heads(
 def rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Turn (..., size) by an angle, the halves paired; rotation, its cosine and sine (..., size)."""
     cosine, sine = rotation
-    half = heads.shape[-1] // 2
     turned = heads * cosine
-    turned[..., :half].addcmul_(heads[..., half:], sine[..., :half], value=-1)
-    turned[..., half:].addcmul_(heads[..., :half], sine[..., half:])
+    (first, second), (low, high) = heads.chunk(2, -1), sine.chunk(2, -1)
+    ahead, behind = turned.chunk(2, -1)
+    ahead.addcmul_(second, low, value=-1)
+    behind.addcmul_(first, high)
     return turned
+
+
+def causal_bias(columns: Tensor, hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores (n, 1, T, T) of prompts; of columns (T,) the first `hidden` (n,) are padding."""
+    seen = (columns <= columns[:, None]) & (columns >= hidden[:, None, None])
+    # padding sees itself: nothing at all would be 0 / 0
+    seen |= columns == columns[:, None]
+    return torch.zeros(seen.shape, dtype=dtype, device=columns.device).masked_fill(~seen, -torch.inf)[:, None]
 
 
 PLAIN = Pointwise(norm, add_norm, gate, store_heads)

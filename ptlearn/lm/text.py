@@ -151,9 +151,14 @@ def invert_cdf(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     tensor([0, 0, 2])
     """
     blocks = probabilities.unflatten(-1, (-1, _width(probabilities.shape[-1])))
-    block, rest = _passed(blocks.sum(-1), uniforms)
-    place, _ = _passed(blocks[torch.arange(len(blocks), device=block.device), block], rest)
-    return block * blocks.shape[-1] + place
+    masses = blocks.sum(-1)
+    sums, targets, block = _passed(masses, uniforms[:, None])
+    mass = masses.gather(-1, block)
+    # how far into its block a number reached is another uniform number; rounding must not make it 1
+    into = ((targets - sums.gather(-1, block) + mass) / mass).clamp(0, 1 - 2**-24)
+    block = block[:, 0]
+    _, _, place = _passed(blocks[torch.arange(len(blocks), device=block.device), block], into)
+    return block * blocks.shape[-1] + place[:, 0]
 
 
 @functools.cache
@@ -162,17 +167,15 @@ def _width(size: int) -> int:
     return next(width for width in range(128, 0, -1) if size % width == 0)
 
 
-def _passed(masses: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """The first entry (n,) of masses (n, k) whose running sum passes a uniform number times the last sum; and how far
-    into that entry the number reached, another uniform number."""
+def _passed(masses: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The running sums (n, k) of masses, uniform numbers (n, 1) times their last one, and the first entry (n, 1) whose
+    sum passes that."""
     sums = masses.cumsum(-1)
     # rounding leaves the last sum a little off 1: scale, so that no draw falls behind it
-    targets = uniforms[:, None].to(sums) * sums[:, -1:]
+    targets = uniforms.to(sums) * sums[:, -1:]
     # sums that are NaN are all passed: the last entry, whose NaN shows, and none behind it
     found = torch.searchsorted(sums, targets, right=True).clamp_(max=sums.shape[-1] - 1)
-    mass = masses.gather(-1, found)
-    into = (targets - sums.gather(-1, found) + mass) / mass
-    return found[:, 0], into[:, 0].clamp(0, 1 - 2**-24)  # rounding must not make it 1
+    return sums, targets, found
 
 
 def token_logprobs(lm, texts: Sequence[str]) -> list[Tensor]:
@@ -232,8 +235,9 @@ def _decode(
     # the rows that still run, and for each the row of the decoder that has read the same tokens
     rows = torch.arange(len(prompts), device=lm.device)
     states = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=lm.device)
+    logits = logits[states]
     for step in range(max_new_tokens):
-        latest, scores = choose(_take(logits, states), rows, step)
+        latest, scores = choose(logits, rows, step)
         tokens[rows, step], logprobs[rows, step] = latest, scores.float()
         ends = torch.isin(latest, end_tokens)
         if stop:
@@ -243,36 +247,28 @@ def _decode(
             rows, states, latest = rows[~ends], states[~ends], latest[~ends]
         if len(rows) == 0 or step + 1 == max_new_tokens:
             break
-        logits, states = _advance(decoder, len(logits), states, latest)
+        logits, states = _advance(decoder, states, latest)
     check_finite(lm, logprobs)
     counts = lengths.tolist()
     sampled = [row[:count] for row, count in zip(tokens.tolist(), counts, strict=True)]
     return sampled, [row[:count] for row, count in zip(logprobs, counts, strict=True)], ended.tolist()
 
 
-def _advance(decoder, size: int, states: Tensor, latest: Tensor) -> tuple[Tensor, Tensor]:
-    """Read the newest token of every row: (logits of the decoder's rows, which of them is whose).
+def _advance(decoder, states: Tensor, latest: Tensor) -> tuple[Tensor, Tensor]:
+    """Read the newest token of every row: (the logits behind it, which row of the decoder has read it).
 
-    Rows with the same tokens so far share one row of the decoder, out of `size`; where they part, it is copied.
+    Rows with the same tokens so far share one row of the decoder; where they part, it is copied.
     """
-    if _in_place(states, size):  # they have parted already, and share no row again
-        return decoder.step(latest), states
+    size = len(decoder.hidden)
+    if len(states) == size and torch.equal(states, torch.arange(size, device=states.device)):
+        return decoder.step(latest), states  # they have parted already, and share no row again
     words = int(latest.max()) + 1
     kinds, joined = (states * words + latest).unique(return_inverse=True)  # faster than of pairs
     parents, entered = kinds // words, kinds % words
     if len(parents) > len(parents.unique()) or len(parents) <= _CROWD * size:
         decoder.keep(parents)
-        return decoder.step(entered), joined
-    return decoder.step(latest.new_zeros(size).scatter(0, states, latest)), states
-
-
-def _take(logits: Tensor, states: Tensor) -> Tensor:
-    """The logits of these states, without a copy where every state stands once and in its place."""
-    return logits if _in_place(states, len(logits)) else logits[states]
-
-
-def _in_place(states: Tensor, size: int) -> bool:
-    return len(states) == size and torch.equal(states, torch.arange(size, device=states.device))
+        return decoder.step(entered)[joined], joined
+    return decoder.step(latest.new_zeros(size).scatter(0, states, latest))[states], states
 
 
 def stop_detector(lm, stop: Sequence[str]) -> Callable[[Tensor], Tensor]:

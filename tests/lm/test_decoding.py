@@ -174,3 +174,12 @@ def test_weights_for_one_use_are_the_models_own_and_never_written_into():
     with pytest.raises(ValueError, match="^copied=False: expected weights of its own"):
         shared.take_over(model)
     assert torch.equal(embedding, before)
+
+
+def test_computing_in_place_leaves_the_model_as_it_was(tiny_folders):
+    from ptlearn.lm.models import load_lm
+
+    lm = load_lm(tiny_folders["qwen2"])
+    before = {name: parameter.detach().clone() for name, parameter in lm.named_parameters()}
+    assert follow(lm, PROMPTS, 6, drop=3, cls=decoding.JoinedDecoder) < 1e-4
+    assert all(torch.equal(parameter, before[name]) for name, parameter in lm.named_parameters())

@@ -81,17 +81,18 @@ def test_it_draws_the_tokens_of_sample_text_on_a_pocket_model(monkeypatch):
 
 def test_it_keeps_up_with_the_model_and_its_lora_in_the_same_memory():
     lm, sampler = LanguageModel(tiny_model("qwen2"), tiny_tokenizer(), "tiny"), FastSampler()
-    before = same(lm, sampler, max_new_tokens=12)
+    options = {"max_new_tokens": 12, "seed": 1}  # with seed 0 a number lies 2e-7 from where the next token begins
+    before = same(lm, sampler, **options)
     places = [weight.data_ptr() for layer in sampler._weights.layers for weight in layer.values() if weight is not None]
     lora(lm, targets=[".*_proj", "lm_head"], rank=2)
-    assert torch.equal(same(lm, sampler, max_new_tokens=12).actions, before.actions)  # B is 0
+    assert torch.equal(same(lm, sampler, **options).actions, before.actions)  # B is 0
     with torch.no_grad():
         for name, parameter in lm.named_parameters():
             if name.endswith(".B") or "layernorm" in name:
                 parameter.add_(0.3)
-    assert not torch.equal(same(lm, sampler, max_new_tokens=12).actions, before.actions)
+    assert not torch.equal(same(lm, sampler, **options).actions, before.actions)
     merge_lora(lm)
-    assert same(lm, sampler, max_new_tokens=12)
+    assert same(lm, sampler, **options)
     assert places == [weight.data_ptr() for layer in sampler._weights.layers for weight in layer.values()
                       if weight is not None]  # fmt: skip
     assert all(parameter.grad_fn is None and not parameter.is_inference() for parameter in lm.parameters())
