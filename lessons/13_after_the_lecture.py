@@ -879,17 +879,17 @@ for beta, runs in chased.items():
 
 # %% [markdown]
 # **What you saw.** Without the penalty what the policy is paid rises; what it is worth rises for a few updates, turns,
-# and ends far below its start in all five runs. Read the samples: it is praise, "it deserves all the praise it gets",
-# and it is said again and again, which earns nothing with the judge. Such words are a good sign in what the base model
+# and ends below its start in all five runs, far below in four. Read the samples: it is praise, or pieces of it, "just
+# right", said again and again, which earns little with the judge. Such words are a good sign in what the base model
 # writes, and the pairs, which were the base model's, taught no more than that. The policy has left the region that its
 # reward model knows. This is **reward hacking**, or overoptimisation (Gao et al., 2023), and an instance of Goodhart's
 # law: a measure that becomes the target stops being a good measure.
 #
 # With the penalty the policy ends within eight nats of the base, where the reward model can be trusted somewhat, and is
-# worth more than at the start on average. It is no wall: the samples hold words that no review says, and a complaint.
-# The first panel shows the trap: the policy that is worth less is paid as much, or more. In life there is no middle
-# panel, and the reward cannot tell you which of the two you have. The right one you do have: watch the KL, and read
-# what your policy writes.
+# worth more than at the start on average, if not in every run. It is no wall: the samples hold words that no review
+# says. The first panel shows the trap: the policy that is worth less is paid as much. In life there is no middle panel,
+# and the reward cannot tell you which of the two you have. The right one you do have: watch the KL, and read what your
+# policy writes.
 #
 # And the judge's own runs? No penalty, a few updates, and nothing can be hacked: what is paid is what it is worth. Hence
 # the rule of thumb: **learned reward, hold the policy near; verifier, often not needed** (as far as it checks what you
