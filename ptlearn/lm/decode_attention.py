@@ -35,8 +35,8 @@ def attend(
     """Write each row's new key and value into its cache, then let its queries look at all that the row has seen.
 
     Args:    joined (n, (heads + 2 key heads) * size), the product before the heads are split; norms, weights (size,) of
-             query and key, or None twice; rotation, cosine and sine (n, size); keys, values (n, key heads, columns,
-             size), contiguous; span (n, 2) int, the first column that a row sees and the one to be written.
+             query and key, or None twice; rotation, cosine and sine (n, 1, size); keys, values (n, key heads,
+             columns, size), contiguous; span (n, 2) int, the first column that a row sees and the one to be written.
     Returns: (n, heads * size), the heads interleaved: the first of each group, then the seconds.
     """
     rows, key_heads, columns, size = keys.shape

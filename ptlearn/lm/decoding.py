@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ptlearn.lm.joined_weights import FAMILIES, JoinedWeights, can_join, causal_bias, gate, rotate, split_heads
+from ptlearn.lm.joined_weights import FAMILIES, JoinedWeights, can_join, causal_bias, rotate, split_heads
 
 _MORE = 16  # columns at least by which a full cache grows
 _COPIED = 2**26  # parameters up to which a model's weights are copied: 256 MB in float32
@@ -240,7 +240,9 @@ class JoinedDecoder(LlamaDecoder):
             joined = _product(self._norm(stream, attention_norm), layer["in"], layer["in_bias"])
             _add_product(stream, attend(index, joined), out, layer["out_bias"])
             joined = _product(self._norm(stream, mlp_norm), layer["gate_up"], layer["gate_up_bias"])
-            _add_product(stream, gate(joined), layer["down"], layer["down_bias"])
+            gates, ups = joined.chunk(2, -1)
+            gated = nn.functional.silu(gates, inplace=True).mul_(ups)
+            _add_product(stream, gated, layer["down"], layer["down_bias"])
         return stream
 
     def _head(self, stream: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ def add_norm(stream: Tensor, update: Tensor, weight: Tensor, eps: float) -> tupl
 def gate(joined: Tensor) -> Tensor:
     """silu(gate) * up of both side by side, (..., 2 m) to (..., m)."""
     gates, ups = joined.chunk(2, -1)
-    return nn.functional.silu(gates, inplace=True).mul_(ups)
+    return nn.functional.silu(gates) * ups
 
 
 def split_heads(

@@ -306,7 +306,7 @@ def test_the_kernel_computes_what_plain_torch_does(sizes):
     def normal(*shape):
         return torch.randn(*shape, generator=generator).to(device, torch.float16)
 
-    joined, angles = normal(rows, key_heads * (group + 2) * size), normal(rows, size // 2).repeat(1, 2)
+    joined, angles = normal(rows, key_heads * (group + 2) * size), normal(rows, 1, size // 2).repeat(1, 1, 2)
     rotation, norms = (angles.cos(), angles.sin()), (normal(size), normal(size)) if normed else (None, None)
     caches = normal(2, rows, key_heads, columns, size)
     caches[:, :, :, column:] = math.nan  # what is not filled yet must not be looked at
