@@ -14,7 +14,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, pairwise
-from math import prod
+from math import isnan, prod
 from typing import NamedTuple
 
 import gymnasium
@@ -340,7 +340,7 @@ class Bins:
     """A product grid over observations that are vectors: which bin each component is in, as one state.
 
     Args:   edges, for each of the D components the ascending values that separate its bins (n edges, n + 1 bins).
-    Raises: ValueError if edges do not ascend, or an observation has another number of components.
+    Raises: ValueError if edges do not ascend, or an observation has another number of components or holds NaN.
     >>> bins = Bins([[0.0], [-1.0, 1.0]])
     >>> bins.states, bins([-0.5, 0.0]), bins([0.5, 2.0])
     (6, 1, 5)
@@ -351,7 +351,7 @@ class Bins:
     def __init__(self, edges: Sequence[Sequence[float]]):
         self.edges = [[float(edge) for edge in component] for component in edges]
         for i, component in enumerate(self.edges):
-            if not all(left < right for left, right in pairwise(component)):
+            if any(map(isnan, component)) or not all(left < right for left, right in pairwise(component)):
                 raise ValueError(f"edges[{i}] is {component}: expected ascending numbers")
         self.states = prod(len(component) + 1 for component in self.edges)
 
@@ -359,6 +359,8 @@ class Bins:
         values = observation.tolist() if isinstance(observation, np.ndarray) else observation
         if len(values) != len(self.edges):
             raise ValueError(f"observation has {len(values)} components: expected {len(self.edges)}, as edges has")
+        if any(map(isnan, values)):
+            raise ValueError(f"observation is {list(values)}: expected numbers, no NaN")
         state = 0
         for component, value in zip(self.edges, values):
             state = state * (len(component) + 1) + bisect_right(component, value)

@@ -290,7 +290,7 @@ def best_of_n(probabilities: Tensor, rewards: Tensor, n: int) -> Tensor:
 
     Args:    probabilities (N,) of completions, or 1 / N for N samples; rewards (N,).
     Returns: (N,) probabilities: their product with any reward is its expected value.
-    Raises:  ValueError if n is below 1, shapes differ, or probabilities do not sum to 1.
+    Raises:  ValueError if n is below 1, shapes differ, probabilities do not sum to 1, or a reward is NaN.
     >>> best_of_n(torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.0, 1.0, 1.0]), n=2)
     tensor([0.2500, 0.3750, 0.3750])
     """
@@ -298,6 +298,8 @@ def best_of_n(probabilities: Tensor, rewards: Tensor, n: int) -> Tensor:
     if probabilities.shape != rewards.shape or not abs(float(probabilities.sum()) - 1) < 1e-4:
         raise ValueError(f"probabilities have shape {tuple(probabilities.shape)} and sum to "
                          f"{float(probabilities.sum()):.4f}: expected {tuple(rewards.shape)} and 1")  # fmt: skip
+    if rewards.isnan().any():
+        raise ValueError(f"rewards[{int(rewards.isnan().nonzero()[0])}] is NaN: expected numbers that can be compared")
     levels, level = rewards.unique(return_inverse=True)
     mass = probabilities.new_zeros(len(levels)).index_add(0, level, probabilities)
     up_to = mass.cumsum(0)

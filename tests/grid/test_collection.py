@@ -518,6 +518,10 @@ def test_bins_say_in_one_line_what_is_wrong():
     with pytest.raises(ValueError) as error:
         Bins([[0.0], [1.0]])(np.zeros(3))
     assert str(error.value) == "observation has 3 components: expected 2, as edges has"
+    with pytest.raises(ValueError, match=r"^observation is \[0\.5, nan\]: expected numbers, no NaN$"):
+        Bins([[0.0], [1.0]])([0.5, float("nan")])
+    with pytest.raises(ValueError, match=r"^edges\[0\] is \[nan\]: expected ascending numbers$"):
+        Bins([[float("nan")]])
 
 
 def test_a_policy_for_fewer_states_is_refused():

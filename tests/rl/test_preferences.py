@@ -456,3 +456,5 @@ def test_the_best_of_nothing_is_one_line():
         ValueError, match=r"^probabilities have shape \(2,\) and sum to 2\.0000: expected \(2,\) and 1$"
     ):
         best_of_n(2 * torch.tensor([0.5, 0.5]), half, 2)
+    with pytest.raises(ValueError, match=r"^rewards\[1\] is NaN: expected numbers that can be compared$"):
+        best_of_n(half, torch.tensor([0.0, float("nan")]), 2)
