@@ -333,6 +333,10 @@ def pooled(estimates, exact):
     return distance(estimates, exact) / (estimates.var(0).mean() / len(estimates)).sqrt()
 
 
+def one_deviation(estimates, exact):
+    return distance(estimates, exact) * len(estimates) ** 0.5 / estimates.std()
+
+
 def relative(estimates, exact):
     return distance(estimates, exact) / exact
 
@@ -670,6 +674,7 @@ WRONG = {
         (reversed_sign, "estimate minus truth"),
         (against_zero, "compared with 0"),
         (pooled, "one spread for all"),
+        (one_deviation, "one spread for all"),
         (distance, "not divided by a standard error"),
         (relative, "relative errors"),
         (each_estimate, "one z-score per estimate"),

@@ -731,6 +731,8 @@ WRONG = {
         (without_the_last_column, "0 in the last place along steps"),
         (added_in_place, "rewards was changed in place"),
         (one_after_another, "one stream"),
+        (lambda rewards, mask, gamma=1.0: (rewards * mask).flip(0).cumsum(0).flip(0) * mask, "axis 0"),
+        (lambda rewards, mask, gamma=1.0: backwards(rewards.T, mask.T, gamma).T * mask, "axis 0"),
     ],
     "9.5": [
         (estimating(less_v=False), "V_t is not subtracted"),
@@ -778,6 +780,7 @@ WRONG = {
         (differing(next_one=raw_next), "padding, whatever it holds"),
         (differing(next_one=itself_at_the_end), "its own once more"),
         (differing(next_one=lambda values, mask: values.roll(-1, 1)), "followed by the first"),
+        (differing(next_one=lambda values, mask: (values * mask).roll(-1, 1)), "followed by the first"),
         (differing(next_one=before), "the state before"),
         (differing(own=0.0), "V(s_t) is missing"),
         (differing(first=0.0), "V(s_{t+1}) is missing"),

@@ -522,9 +522,9 @@ def expect_z(case):
         "compared with 0: the question is the distance from the exact gradient": [
             m * math.sqrt(count) / s for m, s in zip(means, spreads)
         ],
-        "one spread for all parameters: each has a standard error of its own": [
-            a * math.sqrt(count) / pooled for a in away
-        ],
+        "one spread for all parameters: each has a standard error of its own": Alternatives(
+            *([a * math.sqrt(count) / one for a in away] for one in (pooled, statistics.stdev(sum(columns, ()))))
+        ),
         "not divided by a standard error: is this distance small or large?": away,
         "relative errors: they do not say what chance alone would do": [a / e for a, e in zip(away, exact)],
         "one z-score per estimate: average over the estimates first": [

@@ -391,6 +391,10 @@ def expect_go(case):
             for row, (_, mask) in zip(expected, tables)
         ],
         "one stream: the sum of an episode runs on into the one before it in the batch": one_stream,
+        "the sums run over the episodes, axis 0: an episode's steps lie along axis 1": Alternatives(
+            *([[sum(g ** (k - i) * r[t] * m[t] for k, (r, m) in enumerate(tables) if k >= i) * mask[t]
+                for t in range(len(mask))] for i, (_, mask) in enumerate(tables)] for g in (gamma, 1.0))
+        ),
         "this is the return of the whole episode alone: one number per step": [row[0] for row in expected],
     }
     return expected, mistakes
@@ -698,8 +702,9 @@ def expect_difference(case):
             lambda i, t, n: r[i][t] + gamma * raw(i, t) - v[i][t]),
         "the V after the last step is its own once more: it is 0, the episode is over": each(
             lambda i, t, n: r[i][t] + gamma * (v[i][t + 1] if t + 1 < n else v[i][t]) - v[i][t]),
-        "the last column is followed by the first: behind the end V is 0": each(
-            lambda i, t, n: r[i][t] + gamma * v[i][(t + 1) % len(T)] - v[i][t]),
+        "the last column is followed by the first: behind the end V is 0": Alternatives(
+            each(lambda i, t, n: r[i][t] + gamma * v[i][(t + 1) % len(T)] - v[i][t]),
+            each(lambda i, t, n: r[i][t] + gamma * (v[i][0] if t + 1 == len(T) else following(i, t, n)) - v[i][t])),
         "the state before, not the one after": each(
             lambda i, t, n: r[i][t] + gamma * (v[i][t - 1] if t else 0.0) - v[i][t]),
         "gamma is ignored": each(lambda i, t, n: r[i][t] + following(i, t, n) - v[i][t]),
