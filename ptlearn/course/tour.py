@@ -389,7 +389,7 @@ td:last-child {{ text-align: right; font-variant-numeric: tabular-nums }} img {{
 </style></head><body><h1>ptlearn: a tour</h1>
 <p>Everything on this page was measured on this machine by <code>{model}</code> in {seconds:.0f} seconds, without a
 network. In the samples the prompt is black and the model's continuation is <b style="color:#0072B2">blue</b>; shares
-come with their 95 % interval.</p>
+come with their 95 % interval and n, of how many items or seeds they are.</p>
 {sections}
 <p>Next: <code>make lab</code>, and start with lesson 00.</p></body></html>
 """
