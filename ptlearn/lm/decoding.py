@@ -184,7 +184,8 @@ class LlamaDecoder:
 class JoinedDecoder(LlamaDecoder):
     """The same from a copy of the weights, prompts included: few large products, and what can be done in place is.
 
-    A step of a small model is some hundred operations, most of which take longer to begin than to do.
+    A step of a small model is some hundred operations, most of which take longer to begin than to do. So the layers are
+    written once more here: `JoinedWeights.forward` changes nothing in place, for compiled functions and CUDA graphs.
     """
 
     def __init__(self, model: nn.Module):
