@@ -481,6 +481,23 @@ TREES = of(
     ("one token too many is held to be shared",
      "ends[place] = len(tokens)", "ends[place] = len(tokens) + 1", "test_a_walk_up_a_tree_spells_the_text", 0),
 )
+LINE = "test_logits_and_gradients_are_the_models_own"
+PADDING = of(
+    "lm.padding_free",
+    ("the last layer looks ahead", "hidden = torch.arange(columns) > cells[:, None] % columns",
+     "hidden = torch.arange(columns) > columns + cells[:, None]", LINE, "qwen2"),
+    ("a gradient turns on instead of back", "rotate(gradient, (cosine, -sine))", "rotate(gradient, (cosine, sine))",
+     LINE, "llama"),
+    ("the norm's rate is a constant", "value=-1).mul_(rate)", "value=0).mul_(rate)", LINE, "llama"),
+    ("padding has a gradient", ".index_fill_(0, self.holes, 0)", "", LINE, "llama"),
+    ("heads are not normed", "found if norm is None else", "found if True else", LINE, "qwen3"),
+    ("what stands behind the last position is read", "_until_last(mask)", "torch.ones_like(mask)",
+     "test_no_more_is_read_than_the_loss_needs", "llama"),
+    ("tokens are where they stand", "if position_ids is None else", "if True else",
+     "test_a_mask_and_positions_of_ones_own", "llama"),
+    ("all see all that is before them", "attn_mask=asking.bias, is_causal=asking.bias is None",
+     "is_causal=query.shape == key.shape", "test_a_mask_and_positions_of_ones_own", "llama"),
+)
 DPO = "test_dpo_is_the_one_loss_with_its_weights"
 APOSTROPHE = "test_an_apostrophe_and_an_accent_are_the_same_however_they_are_written"
 WHOLE = "test_an_update_is_the_gradient_of_the_whole_batch_however_it_is_cut"
@@ -585,7 +602,8 @@ PREFERENCES = of(
 # fmt: on
 
 MUTANTS = LOSS + RETURNS + RECURSION + BASELINE + RATIO + DIAGNOSTIC + WORLD + RECORD
-MUTANTS += CHAT + FINETUNING + INSERTED + BYTES + INSTRUCTIONS + ASSISTANT + TEXT + TREES + PREFERENCES
+MUTANTS += CHAT + FINETUNING + INSERTED + BYTES + INSTRUCTIONS + ASSISTANT + TEXT + TREES + PADDING
+MUTANTS += PREFERENCES
 
 
 def run_with_copy(monkeypatch, request, mutant, *, edited):

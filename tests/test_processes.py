@@ -88,7 +88,7 @@ def with_reference(lm, checkpoint, steps):
 
 RUNS = {  # name: (a fresh model, its run)
     "sft": (lambda folder: load_lm(folder, dtype=torch.float64), sft_run),
-    "sft lora": (lambda _: lora(load_lm("pocket-s"), targets=".*_proj", rank=2), sft_run),
+    "sft lora": (lambda _: lora(load_lm("pocket-s", dtype=torch.float64), targets=".*_proj", rank=2), sft_run),
     "rl": (lambda _: toy_lm(WORDS), lambda *given: rl_run(*given, normalizer=tokens)),
     "rl lora": (lambda _: lora(toy_lm(WORDS), targets=".*_proj", rank=2), with_reference),
 }

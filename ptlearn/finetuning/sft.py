@@ -36,7 +36,7 @@ from ptlearn.policy_gradient import policy_gradient_loss
 from ptlearn.processes import averages, in_step, rank, share, total
 from ptlearn.rollout import Rollout, check_counts, check_seed
 
-_CACHED = 16  # rows that a CPU trains on at a time: what more of them leave behind does not stay in its caches
+_CACHED = 32  # rows that a CPU trains on at a time: what more of them leave behind does not stay in its caches
 
 
 @dataclass
@@ -76,7 +76,7 @@ def fit_sft(
     which is `policy_gradient_loss` with weights 1. Only parameters that require grad are trained, so the same call
     serves LoRA and its relatives. The learning rate rises over the first `warmup` of all steps and falls linearly to 0.
 
-    Args:    examples, from `chat.render`; batch, examples per step; micro_batch, rows per forward pass (None: 16 on a
+    Args:    examples, from `chat.render`; batch, examples per step; micro_batch, rows per forward pass (None: 32 on a
              CPU, elsewhere all): the gradient is the same, the memory less; bf16, forward passes in bfloat16; packed, a
              row length in tokens: examples share rows and do not see each other; seed, of the order (and of dropout);
              held_out, examples whose loss is taken every `evaluate_every` steps (default: once an epoch); patience,

@@ -5,6 +5,7 @@
     attention    where the heads look, and heads switched off
     decoding     the fast step behind the sampling
     shared_prefixes  texts that begin alike as trees, which a model reads once
+    padding_free what a loss asks of a small model on a CPU, and no more
     checksums    what the files of a model were when they were written
     devices      the device a model is put on, and whether a step fits there
     real_model   a real model fetched once and kept in the user's cache: smollm2-135m

@@ -52,10 +52,10 @@ def _joins(model: nn.Module) -> bool:
     """Whether JoinedDecoder takes the model: small, on a CPU, and nothing in it has to be called."""
     small = sum(parameter.numel() for parameter in model.parameters()) <= _COPIED
     on_cpu = model.get_input_embeddings().weight.device.type == "cpu"
-    return small and on_cpu and has_llama_layout(model) and can_join(model) and not _is_hooked(model)
+    return small and on_cpu and has_llama_layout(model) and can_join(model) and not is_hooked(model)
 
 
-def _is_hooked(model: nn.Module) -> bool:
+def is_hooked(model: nn.Module) -> bool:
     """Whether a hook wants to see or change what passes through a module."""
     hooks = (each for m in model.modules() for each in (*m._forward_hooks.values(), *m._forward_pre_hooks.values()))
     return any(hook.__module__ not in _IDLE for hook in hooks)

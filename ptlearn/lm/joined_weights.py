@@ -32,14 +32,14 @@ def can_join(model: nn.Module) -> bool:
     body = model.model
     if body.rotary_emb.rope_type in _MOVING or _kind(body.embed_tokens) != "Embedding":
         return False
-    if not (_is_linear(model.lm_head) and _is_norm(body.norm)):
+    if not (_is_linear(model.lm_head) and is_norm(body.norm)):
         return False
     return all(
         (_kind(layer), _kind(layer.self_attn), _kind(layer.mlp))
         == (f"{family}DecoderLayer", f"{family}Attention", f"{family}MLP")
         and getattr(layer.self_attn, "sliding_window", None) is None
         and all(_is_linear(module) for name, module in _children(layer) if name.endswith("_proj"))
-        and all(_is_norm(module) for name, module in _children(layer) if name.endswith("norm"))
+        and all(is_norm(module) for name, module in _children(layer) if name.endswith("norm"))
         for layer in body.layers
     )
 
@@ -69,7 +69,7 @@ class JoinedWeights:
         self.dtype, self.copied = dtype, copied
         self.size, self.scaling = attention.head_dim, attention.scaling
         self.heads, self.key_heads = model.config.num_attention_heads, model.config.num_key_value_heads
-        self.eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+        self.eps = norm_eps(norm)
         self.amplitude = model.model.rotary_emb.attention_scaling
         self.layers: list[dict[str, Tensor | None]] = [{} for _ in model.model.layers]
         self._rest: dict[str, Tensor | None] = {}
@@ -237,8 +237,14 @@ def _is_linear(module: nn.Module) -> bool:
     return _kind(module.base if _has_paths(module) else module) == "Linear"
 
 
-def _is_norm(module: nn.Module) -> bool:
+def is_norm(module: nn.Module) -> bool:
+    """Whether it is an RMSNorm, known by its name: each layout has a class of its own."""
     return _kind(module).endswith("RMSNorm")
+
+
+def norm_eps(norm: nn.Module) -> float:
+    """What an RMSNorm adds to the mean of squares."""
+    return norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
 
 
 def _added(module: nn.Module) -> Tensor:

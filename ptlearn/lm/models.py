@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ptlearn.lm.checksums import SUMS, damaged_files
 from ptlearn.lm.decoding import has_llama_layout
+from ptlearn.lm.padding_free import can_leave_out_padding, masked_logits
 from ptlearn.lm.real_model import REAL_MODELS, real_folder
 from ptlearn.lm.shared_prefixes import Forest, forest
 
@@ -72,8 +73,9 @@ class LanguageModel(nn.Module):
         """The logits (n, V) of the positions where the mask (B, T) is True, row by row.
 
         The rows of the vocabulary are the larger part of the work of a small model, and prompts and padding need none:
-        the output layer is given the hidden states of these positions alone. What rows have in common is read once
-        where the model `shares_prompts`. Further options go to the model.
+        the output layer is given the hidden states of these positions alone. A Llama layout on a CPU is read without
+        padding, too (`padding_free`), and what rows have in common once where the model `shares_prompts`. Further
+        options go to the model.
         """
         trees = None if options else self._trees(observations, mask)
         if trees is not None:
@@ -82,11 +84,13 @@ class LanguageModel(nn.Module):
             options = {"attention_mask": attention_bias(self, trees.visible()), "position_ids": trees.positions}
             numbers = asked.flatten().cumsum(0).view(asked.shape) - 1
             return self.logits_at(trees.tokens, asked, **options)[numbers[trees.tree, trees.place]]
-        self._wanted.choose(mask)
+        if self._leaves_padding_out(options) and bool(mask.any()):
+            return masked_logits(self.model, observations, mask, **options)
+        self._wanted.mask = mask
         try:
             return self._logits(observations, **options)
         finally:
-            self._wanted.choose(None)
+            self._wanted.mask = None
 
     @property
     def shares_prompts(self) -> bool:
@@ -94,6 +98,12 @@ class LanguageModel(nn.Module):
         config = self.model.config
         able = config._attn_implementation in ("sdpa", "eager") and has_llama_layout(self.model)  # with any mask
         return able and not self.training and config.hidden_size >= _SLOW
+
+    def _leaves_padding_out(self, options: dict) -> bool:
+        bias = options.get("attention_mask")
+        known = options.keys() <= {"attention_mask", "position_ids"}
+        known &= bias is None or (bias.dim() == 4 and bias.is_floating_point())
+        return known and not self.bf16 and self.called is None and can_leave_out_padding(self.model)
 
     def _trees(self, observations: Tensor, mask: Tensor) -> Forest | None:
         """The rows as trees, where that is less work."""
@@ -172,21 +182,20 @@ def attention_bias(lm: LanguageModel, visible: Tensor) -> Tensor:
 
 
 class _Positions:
-    """What lets chosen positions through: it stands before the output layer, and on a CPU around the output projection
-    and the MLP of the last layer, of which other positions need keys and values alone.
+    """What stands before the output layer and lets the positions of `mask` (B, T) through; all where it is None.
 
-    Where `exact`, the output layer computes in the precision of its weights, whatever autocast says. The hooks stay
-    there, because torch.compile does not notice one that comes and goes.
+    Where `exact`, the layer computes in the precision of its weights, whatever autocast says. It stays there, because
+    torch.compile does not notice a hook that comes and goes.
     """
 
     def __init__(self):
+        self.mask: Tensor | None = None
         self.exact = False
-        self._rows = self._shape = self._without = None
-        self._places: list[nn.Module | None] = []
+        self._layer = self._without = None
         self._hooks: list = []
 
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        states = inputs[0] if self._rows is None else self._chosen(inputs[0])
+        states = inputs[0] if self.mask is None else inputs[0][self.mask]
         if self.exact:
             self._without = torch.autocast(states.device.type, enabled=False)
             self._without.__enter__()
@@ -199,47 +208,13 @@ class _Positions:
             self._without.__exit__(None, None, None)
             self._without = None
 
-    def choose(self, mask: Tensor | None) -> None:
-        """The positions where a mask (B, T) is True; all where it is None."""
-        self._rows, self._shape = (None, None) if mask is None else (mask.flatten().nonzero()[:, 0], mask.shape)
-
-    def narrow(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        return None if self._rows is None else (self._chosen(inputs[0]), *inputs[1:])
-
-    def widen(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        """Back to all positions, 0 at those that were not chosen."""
-        if self._rows is None:
-            return None
-        zeros = output.new_zeros(self._shape.numel(), output.shape[-1])
-        return zeros.index_copy(0, self._rows, output).view(*self._shape, -1)
-
-    def _chosen(self, states: Tensor) -> Tensor:
-        return states.flatten(0, -2).index_select(0, self._rows.to(states.device))
-
     def stand_before(self, model: nn.Module) -> None:
-        head = getattr(model, "get_output_embeddings", lambda: None)()
-        last = _last_layer(model)
-        inside = [last.self_attn.o_proj, last.post_attention_layernorm, last.mlp] if last is not None else []
-        if head is None or [head, *inside] == self._places:
-            return
-        for hook in self._hooks:
-            hook.remove()
-        self._places = [head, *inside]
-        self._hooks = [head.register_forward_pre_hook(self), head.register_forward_hook(self.after, always_call=True)]
-        if inside:
-            out, norm, mlp = inside
-            self._hooks += [module.register_forward_pre_hook(self.narrow) for module in (out, norm)]
-            self._hooks += [module.register_forward_hook(self.widen) for module in (out, mlp)]
-
-
-def _last_layer(model: nn.Module) -> nn.Module | None:
-    """The last layer, where it may compute less than it is given: of a Llama layout on a CPU, neither compiled nor run
-    again in the backward pass."""
-    if not has_llama_layout(model) or model.device.type != "cpu":
-        return None
-    layer = model.model.layers[-1]
-    again = getattr(layer, "gradient_checkpointing", False) or layer._compiled_call_impl is not None
-    return None if again else layer
+        layer = getattr(model, "get_output_embeddings", lambda: None)()
+        if layer is not self._layer:
+            for hook in self._hooks:
+                hook.remove()
+            self._layer, self._hooks = layer, [layer.register_forward_pre_hook(self)]
+            self._hooks.append(layer.register_forward_hook(self.after, always_call=True))
 
 
 def load_lm(

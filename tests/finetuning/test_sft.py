@@ -81,12 +81,12 @@ def test_cutting_or_packing_a_batch_does_not_change_the_run(tiny_folders, option
     assert largest_gap(weights(whole), weights(cut)) < 0.05 * moved
 
 
-def test_a_cpu_reads_at_most_sixteen_rows_at_a_time_and_similar_ones_together(lm):
-    examples, shapes = made(40), []
+def test_a_cpu_reads_at_most_thirty_two_rows_at_a_time_and_similar_ones_together(lm):
+    examples, shapes = made(80), []
     lm.model.get_input_embeddings().register_forward_hook(lambda _, inputs, output: shapes.append(inputs[0].shape))
-    fit_sft(lm, examples, batch=40)
+    fit_sft(lm, examples, batch=80)
     longest = sorted((len(example.tokens) - 1 for example in examples), reverse=True)
-    assert shapes == [(16, longest[0]), (16, longest[16]), (8, longest[32])] and longest[0] > longest[32]
+    assert shapes == [(32, longest[0]), (32, longest[32]), (16, longest[64])] and longest[0] > longest[64]
 
 
 def test_it_learns_and_leaves_the_frozen_alone(lm):
