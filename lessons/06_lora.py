@@ -249,6 +249,7 @@ def beside_peft(config):
     """Your layers and peft's on the same model, beginning with the same factors."""
     ours, theirs = (load_lm(args.model, dtype=torch.float64).model for _ in range(2))
     put(ours, QV, partial(LoRALinear, rank=4, alpha=16)).double()
+    torch.manual_seed(args.seed)  # peft draws the first factors
     theirs = peft.get_peft_model(theirs, config).double().eval()
     for own, other in zip(*map(trainable_parameters, (ours, theirs)), strict=True):
         own.data.copy_(other.data)
