@@ -10,7 +10,8 @@ and rows are one node each of the gradient's graph, with the gradient written ou
 
 Here: `can_leave_out_padding`, whether a model may be read so, and `masked_logits`. Deliberately not here: sampling
 (decoding, fast_sampling), and rows that begin alike (shared_prefixes), which may be read in this way, too.
-Source: texts in one line without padding, Zeng et al. 2022 (Boosting distributed training of BERT, section 3.2).
+Source: texts in one line without padding, Zeng et al. 2022, "Boosting Distributed Training Performance of the Unpadded
+BERT Model"; the gradient of the norm, Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", section 4.
 """
 
 from __future__ import annotations
