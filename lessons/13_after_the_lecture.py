@@ -886,10 +886,10 @@ for beta, runs in chased.items():
 # law: a measure that becomes the target stops being a good measure.
 #
 # With the penalty the policy ends within eight nats of the base, where the reward model can be trusted somewhat, and is
-# worth more than at the start on average, if not in every run. It is no wall: the samples hold words that no review
-# says. The first panel shows the trap: the policy that is worth less is paid as much. In life there is no middle panel,
-# and the reward cannot tell you which of the two you have. The right one you do have: watch the KL, and read what your
-# policy writes.
+# worth more than at the start on average. It is no wall: the samples hold words that no review says. The first panel
+# shows the trap: the policy that is worth less is paid as much, or more. In life there is no middle panel, and the
+# reward cannot tell you which of the two you have. The right one you do have: watch the KL, and read what your policy
+# writes.
 #
 # And the judge's own runs? No penalty, a few updates, and nothing can be hacked: what is paid is what it is worth. Hence
 # the rule of thumb: **learned reward, hold the policy near; verifier, often not needed** (as far as it checks what you

@@ -826,8 +826,8 @@ for name, both in ways.items():
 # than doubles, while the policy loses half of its nats per token: the price that the prediction asked for. Batches of
 # six problems are a noisy witness of that (left); the forty held-out ones, paired, leave no doubt. Much of the gain is
 # sharpening: right answers are shorter, and pass@1 rises towards the maj@4 of before, 0.31. Some may be more: it went
-# on to 0.38, and pass@4 did not fall; forty problems settle neither. What it could do before bounds what it became:
-# where one of its four answers had been right, 0.73 of the new ones are, and elsewhere 0.15. For large k it usually
+# on to 0.42, and pass@4 did not fall; forty problems settle neither. What it could do before bounds what it became:
+# where one of its four answers had been right, 0.77 of the new ones are, and elsewhere 0.19. For large k it usually
 # falls below that of the model before (Yue et al., 2025), for an answer that is never drawn again cannot be right. The
 # pocket model, sure of its answers from the start, has nothing to sharpen: its learning was lesson 12's.
 
