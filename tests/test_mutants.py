@@ -486,7 +486,7 @@ PADDING = of(
     "lm.padding_free",
     ("the last layer looks ahead", "hidden = torch.arange(columns) > cells[:, None] % columns",
      "hidden = torch.arange(columns) > columns + cells[:, None]", LINE, "qwen2"),
-    ("a gradient turns on instead of back", "rotate(gradient, (cosine, -sine))", "rotate(gradient, (cosine, sine))",
+    ("a gradient turns on instead of back", "(cosine, sine), (cosine, -sine)", "(cosine, sine), (cosine, sine)",
      LINE, "llama"),
     ("the norm's rate is a constant", "value=-1).mul_(rate)", "value=0).mul_(rate)", LINE, "llama"),
     ("padding has a gradient", ".index_fill_(0, self.holes, 0)", "", LINE, "llama"),

@@ -36,7 +36,7 @@ from ptlearn.policy_gradient import policy_gradient_loss
 from ptlearn.processes import averages, in_step, rank, share, total
 from ptlearn.rollout import Rollout, check_counts, check_seed
 
-_CACHED = 32  # rows that a CPU trains on at a time: what more of them leave behind does not stay in its caches
+_AT_ONCE = 32  # rows that a CPU trains on at a time: more of them take memory and are no faster
 
 
 @dataclass
@@ -192,7 +192,7 @@ def _losses(lm, rows: list[list[Example]], micro_batch: int | None, bf16: bool) 
     # where there are fewer rows than processes, some read one that others count
     own, idle = share(rows) or rows[:1], not share(rows)
     own = sorted(own, key=lambda row: -sum(len(example.tokens) for example in row))  # similar ones: less padding
-    size = micro_batch or (_CACHED if lm.device.type == "cpu" else len(own))
+    size = micro_batch or (_AT_ONCE if lm.device.type == "cpu" else len(own))
     for piece, counts in in_step(lm, [own[first : first + size] for first in range(0, len(own), size)]):
         rollout, segments = as_packed_rollout(piece)
         rollout = _on_device(rollout, lm.device)

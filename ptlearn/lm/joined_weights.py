@@ -238,13 +238,14 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether it is an RMSNorm, known by its name: each layout has a class of its own."""
-    return _kind(module).endswith("RMSNorm")
+    """Whether it is an RMSNorm with a weight, known by its name: each layout has a class of its own."""
+    return _kind(module).endswith("RMSNorm") and module.weight is not None
 
 
 def norm_eps(norm: nn.Module) -> float:
-    """What an RMSNorm adds to the mean of squares."""
-    return norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+    """What an RMSNorm adds to the mean of squares; torch's own may leave it to the precision."""
+    eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
+    return torch.finfo(norm.weight.dtype).eps if eps is None else eps
 
 
 def _added(module: nn.Module) -> Tensor:

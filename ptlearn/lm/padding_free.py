@@ -16,6 +16,7 @@ BERT Model"; the gradient of the norm, Zhang and Sennrich 2019, "Root Mean Squar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -79,8 +80,8 @@ def _attention(attention: nn.Module, states: Tensor, rotation: list[Tensor], rea
         norm = getattr(attention, f"{name}_norm", None)  # Qwen3
         return found if norm is None else _norm(norm, found)
 
-    query = _Turn.apply(heads("q", asking.of(states)), *map(asking.of, rotation))
-    key, value = _Turn.apply(heads("k", states), *rotation), heads("v", states)
+    query = _turned(heads("q", asking.of(states)), *map(asking.of, rotation))
+    key, value = _turned(heads("k", states), *rotation), heads("v", states)
     query, key, value = asking.line.rows(query), read.rows(key), read.rows(value)
     mixed = nn.functional.scaled_dot_product_attention(
         *(part.transpose(1, 2) for part in (query, key, value)), attn_mask=asking.bias, is_causal=asking.bias is None,
@@ -104,11 +105,11 @@ class _Line:
 
     def rows(self, line: Tensor) -> Tensor:
         """(n, ...) to (B, T, ...), 0 in the holes."""
-        return _ToRows.apply(line, self).unflatten(0, self.shape)
+        return _LinearMap.apply(line, self.spread, self.gather).unflatten(0, self.shape)
 
     def of(self, rows: Tensor) -> Tensor:
         """(B, T, ...) to (n, ...)."""
-        return _ToLine.apply(rows.flatten(0, 1), self)
+        return _LinearMap.apply(rows.flatten(0, 1), self.gather, self.spread)
 
     def spread(self, line: Tensor) -> Tensor:
         return line.index_select(0, self.places).index_fill_(0, self.holes, 0) if len(self.holes) else line
@@ -148,43 +149,24 @@ def _until_last(mask: Tensor) -> Tensor:
 # ---------------------------------------------------------------- nodes with their gradients
 
 
-class _ToRows(Function):
-    @staticmethod
-    def forward(ctx, line: Tensor, where: _Line) -> Tensor:
-        ctx.where = where
-        return where.spread(line)
+class _LinearMap(Function):
+    """A linear map of a tensor; the gradient goes back through its transpose."""
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.where.gather(gradient), None
-
-
-class _ToLine(Function):
-    @staticmethod
-    def forward(ctx, cells: Tensor, where: _Line) -> Tensor:
-        ctx.where = where
-        return where.gather(cells)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.where.spread(gradient), None
-
-
-class _Turn(Function):
-    """The rotary embedding; the gradient turns back."""
-
-    @staticmethod
-    def forward(ctx, heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        ctx.save_for_backward(cosine, sine)
-        return rotate(heads, (cosine, sine))
+    def forward(ctx, tensor: Tensor, there: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.back = back
+        return there(tensor)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        cosine, sine = ctx.saved_tensors
-        return rotate(gradient, (cosine, -sine)), None, None
+        return ctx.back(gradient), None, None
+
+
+def _turned(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """The rotary embedding; the gradient turns back."""
+    ahead, back = (cosine, sine), (cosine, -sine)
+    return _LinearMap.apply(heads, lambda heads: rotate(heads, ahead), lambda gradient: rotate(gradient, back))
 
 
 class _Norm(Function):
@@ -212,6 +194,4 @@ class _Norm(Function):
 
 
 def _norm(module: nn.Module, states: Tensor) -> Tensor:
-    if not is_norm(module) or module.weight is None:
-        return module(states)
-    return _Norm.apply(states, module.weight, norm_eps(module))
+    return _Norm.apply(states, module.weight, norm_eps(module)) if is_norm(module) else module(states)

@@ -121,6 +121,17 @@ def test_examples_that_share_a_row(kind):
     torch.testing.assert_close(together[packed.mask], apart[alone.mask], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("kind", "given"), [("RMSNorm", {}), ("RMSNorm", {"elementwise_affine": False}), ("LayerNorm", {})]
+)
+def test_a_norm_without_epsilon_or_weight_and_another_one(kind, given):
+    lm = exact_lm("llama")
+    lm.model.model.layers[0].input_layernorm = getattr(nn, kind)(32, dtype=torch.float64, **given)
+    with torch.no_grad():
+        lm.model.model.embed_tokens.weight *= 1e-8  # so small that what is added to the mean counts
+    same(lm, lm.logits_at(TOKENS, MASK), lm(TOKENS)[MASK])
+
+
 def test_lora_learns_the_same():
     lm = lora(exact_lm("llama"), targets=".*_proj", rank=2)
     for name, parameter in lm.named_parameters():
